@@ -1,0 +1,159 @@
+"""The sessions behind ./dev: `./dev NAME [arguments]` runs `nox -s NAME -- arguments`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10"
+nox.options.default_venv_backend = "venv"
+nox.options.reuse_venv = "yes"
+nox.options.sessions = ["test"]
+
+CHECKS = ["lint", "types", "imports", "names", "suite", "wheels"]
+"""What CI runs, the quick ones first; all of them run even if one fails."""
+
+PURE_TESTS = ["packages/core/tests/machines", "packages/core/tests/wire"]
+PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*"
+PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
+TESTED_WITH = [
+    "coverage", "hypothesis", "import-linter", "joblib", "numpy", "pandas", "pyarrow", "torch",
+]  # fmt: skip
+
+
+def packages() -> list[Path]:
+    """Return the folders of the packages."""
+    return sorted(path.parent for path in Path("packages").glob("*/pyproject.toml"))
+
+
+def install(session: nox.Session, *requirements: str) -> None:
+    """Install at the versions that CI runs with."""
+    session.install("--constraint", "constraints.txt", *requirements)
+
+
+def build_wheels(session: nox.Session, folder: Path) -> list[str]:
+    """Build every package's wheel into an empty folder; return their paths."""
+    install(session, "hatchling")
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in packages():
+        with session.chdir(package):
+            session.run("hatchling", "build", "-t", "wheel", "-d", str(folder), silent=True)
+    return [str(wheel) for wheel in sorted(folder.glob("*.whl"))]
+
+
+def install_weft(session: nox.Session) -> None:
+    """Install the wheels of this tree, as users would get them."""
+    wheels = build_wheels(session, Path(session.create_tmp()).absolute() / "wheels")
+    install(session, *wheels)  # with what they depend on; does nothing for a version that is there
+    session.install("--force-reinstall", "--no-deps", *wheels)
+
+
+@nox.session(venv_backend="none")
+def test(session: nox.Session) -> None:
+    """Run all that CI runs."""
+    for check in CHECKS:
+        session.notify(check, posargs=[])
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """Run the example of the README."""
+    install(session, "numpy")
+    install_weft(session)
+    session.run("python", "examples/census.py", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Lint and format with ruff, and print sizes; --fix mends what ruff can."""
+    install(session, "ruff")
+    fix = "--fix" in session.posargs
+    session.run("ruff", "check", *(["--fix"] if fix else []))
+    session.run("ruff", "format", *([] if fix else ["--check"]))
+    session.run("python", "tools/release.py")
+    session.run("python", "tools/sizes.py")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types: mypy on the installed wheel, mypy and pyright on users' programs."""
+    install(session, "mypy", "basedpyright", "nox")
+    install_weft(session)
+    session.run("mypy", "--package", "weft")
+    session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
+    programs = [str(folder) for folder in Path("packages").glob("*/tests/types")]
+    session.run("mypy", *programs)
+    session.run("basedpyright", "--pythonpath", f"{session.bin}/python", *programs)
+
+
+@nox.session
+def imports(session: nox.Session) -> None:
+    """Check the import contracts on the installed wheels, and import cycles."""
+    install(session, "import-linter")
+    install_weft(session)
+    session.run("lint-imports", "--no-logo", "--no-cache")
+    session.run("python", "tools/cycles.py")
+
+
+@nox.session
+def names(session: nox.Session) -> None:
+    """Check public names against their list (--write writes it), and words against WORDS.md."""
+    install_weft(session)
+    session.run("python", "tools/public_names.py", *session.posargs)
+    session.run("python", "tools/words.py")
+
+
+@nox.session
+def suite(session: nox.Session) -> None:
+    """Run the tests, with all branches of the pure parts; arguments go to pytest."""
+    install(session, *PYTEST, *TESTED_WITH)
+    install_weft(session)
+    if session.posargs:
+        session.run("pytest", *session.posargs)
+        return
+    pure = [folder for folder in PURE_TESTS if Path(folder).is_dir()]
+    session.run("coverage", "run", "-m", "pytest", *pure)
+    session.run("pytest", *(f"--ignore={folder}" for folder in pure))
+    session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100")
+
+
+@nox.session
+def wheels(session: nox.Session) -> None:
+    """Install the wheel of weft-core alone into a fresh environment and run a task there."""
+    install(session, "hatchling", *PYTEST)
+    session.run("pytest", "tests/wheels", *session.posargs)
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the site into site/; `./dev docs serve` shows it while it is written."""
+    install(session, "zensical", "mkdocstrings[python]")
+    if session.posargs:
+        session.run("zensical", *session.posargs)
+    else:
+        session.run("zensical", "build", "--clean", "--strict")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run benchmarks/NAME.py beside Ray: `./dev bench core [arguments]`."""
+    known = sorted(path.stem for path in Path("benchmarks").glob("[!_]*.py"))
+    name, *arguments = session.posargs or [""]
+    if name not in known:
+        session.error(f"give the name of a benchmark: {', '.join(known)}")
+    install(session, "numpy", "ray")
+    install_weft(session)
+    session.run("python", f"benchmarks/{name}.py", *arguments)
+
+
+@nox.session
+def build(session: nox.Session) -> None:
+    """Build wheels and source distributions of every package into dist/."""
+    install(session, "hatchling")
+    folder = Path("dist").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    for package in packages():
+        with session.chdir(package):
+            session.run("hatchling", "build", "-d", str(folder))

@@ -1,0 +1,83 @@
+"""The cluster as its users see it: nodes, resources, what ran when, and what somebody waits for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import msgspec
+
+from weft._api.actors import ActorHandle
+from weft._api.session import running
+from weft._refs import ObjectRef
+from weft.exceptions import ArgumentError
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+
+def nodes() -> list[dict[str, Any]]:
+    """Return one record a node: NodeID, Alive, NodeName, Resources, Labels ... Blocks for one message.
+
+    Raises:
+        SessionError: There is no session.
+    """
+    return running().nodes()
+
+
+def cluster_resources() -> dict[str, float]:
+    """Return the amounts of all resources. Blocks for one message.
+
+    Raises:
+        SessionError: There is no session.
+    """
+    return running().resources(available=False)
+
+
+def available_resources() -> dict[str, float]:
+    """Return the amounts that nobody uses now. Blocks for one message.
+
+    Raises:
+        SessionError: There is no session.
+    """
+    return running().resources(available=True)
+
+
+@overload
+def timeline(filename: None = None) -> list[dict[str, Any]]: ...
+@overload
+def timeline(filename: str | PathLike[str]) -> None: ...
+def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]] | None:
+    """Return, or write to a file, what ran when: open it in chrome://tracing or ui.perfetto.dev.
+
+    Args:
+        filename: Where to write it as JSON; None: return it.
+
+    Returns:
+        Chrome trace events, if there is no `filename`. The newest ones: the number kept is bounded.
+
+    Raises:
+        SessionError: There is no session.
+    """
+    events = running().timeline()
+    if filename is None:
+        return events
+    Path(filename).write_bytes(msgspec.json.encode(events))
+    return None
+
+
+def why(subject: Any) -> str:
+    """Tell what a reference or an actor waits for, in a few lines: which resource falls short by how much, who died.
+
+    Args:
+        subject: A reference or an actor's handle.
+
+    Raises:
+        ArgumentError: It is something else (a TypeError).
+        SessionError: There is no session.
+    """
+    if isinstance(subject, ActorHandle):
+        return running().why(subject._weft_meta.actor_id)
+    if isinstance(subject, ObjectRef):
+        return running().why(subject)
+    raise ArgumentError(f"weft.why takes a reference or an actor's handle, not {type(subject).__name__}")

@@ -1,0 +1,193 @@
+"""Objects: put, get, wait, cancel."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Any, TypeVar, overload
+
+from weft._api.session import started
+from weft._clock import monotonic
+from weft._engine import Engine, current
+from weft._refs import ObjectRef, ObjectRefGenerator
+from weft.exceptions import ArgumentError, OptionError
+
+T = TypeVar("T")
+WaitableT = TypeVar("WaitableT", bound="ObjectRef[Any] | ObjectRefGenerator[Any]")
+
+
+def put(value: T, *, _tensor_transport: str | None = None) -> ObjectRef[T]:
+    """Store a value and return a reference to it. Blocks while the value is copied, and while there is no room.
+
+    The stored value is a copy, and `get` gives copies (or read-only views of arrays), so nobody can change it.
+
+    Args:
+        value: Anything that Weft can pickle.
+        _tensor_transport: Only None: how tensors move is not a choice in this version.
+
+    Raises:
+        ArgumentError: The value is an ObjectRef already (a TypeError).
+        PicklingError: The value cannot be pickled; the message has the path to what is to blame.
+        StoreFullError: There is no room, in memory or on disk.
+    """
+    if isinstance(value, ObjectRef):
+        raise ArgumentError("weft.put(ref) would make a reference to a reference: use the ref itself, or put [ref]")
+    if _tensor_transport is not None:
+        raise OptionError(f"_tensor_transport={_tensor_transport!r} of put is not supported: leave it out")
+    engine = current.engine
+    if engine is None:
+        engine = started()
+    return engine.put(value)
+
+
+@overload
+def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
+@overload
+def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
+def get(object_refs: Any, *, timeout: float | None = None) -> Any:
+    """Return the values of references. Blocks until they are there; in a task, its CPU is lent out meanwhile.
+
+    Args:
+        object_refs: A reference, or a list of them.
+        timeout: Seconds to wait at most; 0: do not wait; None: for ever.
+
+    Returns:
+        The value, or the list of values in the order of the references.
+
+    Raises:
+        TaskError: The task failed. It is an instance of the class that the task raised, too.
+        GetTimeoutError: Time was up. The task goes on.
+        TaskCancelledError: The task was cancelled.
+        WorkerDiedError: The task's worker died, and its retries are used up.
+        ActorDiedError: The actor died before it had answered.
+        ObjectLostError: The value is gone.
+        ArgumentError: What was given is no reference (a TypeError).
+    """
+    engine = current.engine
+    if engine is None:
+        engine = started()
+    if type(object_refs) is ObjectRef:
+        if timeout is not None and timeout < 0:
+            raise OptionError(f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None")
+        return engine.get((object_refs,), timeout)[0]
+    if timeout is not None and timeout < 0:
+        raise OptionError(f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None")
+    if not isinstance(object_refs, list | tuple):
+        raise ArgumentError(_not_gettable(object_refs))
+    for ref in object_refs:
+        if type(ref) is not ObjectRef:
+            raise ArgumentError(_not_gettable(ref))
+    return engine.get(object_refs, timeout) if object_refs else []
+
+
+def _not_gettable(value: Any) -> str:
+    if isinstance(value, ObjectRefGenerator):
+        return "weft.get takes references, not a stream: iterate it, and get each reference that it yields"
+    return f"weft.get takes an ObjectRef or a list of them, not {type(value).__name__}"
+
+
+def wait(
+    ray_waitables: Sequence[WaitableT],
+    *,
+    num_returns: int = 1,
+    timeout: float | None = None,
+    fetch_local: bool = True,
+) -> tuple[list[WaitableT], list[WaitableT]]:
+    """Wait until some of several references are ready. Blocks; in a task, its CPU is lent out meanwhile.
+
+    A failed or cancelled task is ready too: `get` raises its error. A stream is ready when its next item is.
+
+    Args:
+        ray_waitables: References and streams, each once.
+        num_returns: How many to wait for.
+        timeout: Seconds to wait at most; 0: do not wait; None: for ever.
+        fetch_local: Wait until the values are on this node, not only until they exist somewhere.
+
+    Returns:
+        (ready, not ready). Both keep the given order; the first has at most `num_returns`.
+
+    Raises:
+        ArgumentError: What was given is no list of references (a TypeError).
+        OptionError: A reference is there twice, or a number is out of range.
+    """
+    if not isinstance(ray_waitables, list | tuple):
+        raise ArgumentError(f"weft.wait takes a list of references, not {type(ray_waitables).__name__}: write [ref]")
+    has_streams = False
+    for item in ray_waitables:
+        if type(item) is not ObjectRef:
+            if not isinstance(item, ObjectRefGenerator):
+                raise ArgumentError(f"weft.wait takes references and streams, not {type(item).__name__}")
+            has_streams = True
+    if timeout is not None and timeout < 0:
+        raise OptionError(f"timeout={timeout!r} of wait has to be a number of seconds from 0 up, or None")
+    if not ray_waitables:
+        return [], []
+    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(ray_waitables):
+        raise OptionError(
+            f"num_returns={num_returns!r} of wait has to be a whole number from 1 to the number of references, "
+            f"{len(ray_waitables)}"
+        )
+    if len(set(ray_waitables)) != len(ray_waitables):
+        raise OptionError("weft.wait was given a reference twice: give each once")
+    engine = current.engine
+    if engine is None:
+        engine = started()
+    waitables: Any = ray_waitables
+    if has_streams:
+        return _wait_mixed(engine, waitables, num_returns, timeout)  # type: ignore[return-value]  # the same items
+    return engine.wait(waitables, num_returns, timeout, fetch_local=fetch_local)  # type: ignore[return-value]
+
+
+def _wait_mixed(
+    engine: Engine, waitables: Sequence[Any], num_returns: int, timeout_s: float | None
+) -> tuple[list[Any], list[Any]]:
+    """Wait for references and streams together."""
+    ready: set[int] = set()
+    changed = threading.Condition()
+
+    def note(index: int) -> None:
+        with changed:
+            ready.add(index)
+            changed.notify()
+
+    for index, item in enumerate(waitables):
+        if isinstance(item, ObjectRef):
+            engine.when_ready(item, lambda index=index: note(index))  # type: ignore[misc]
+        else:
+            engine.when_next(item, lambda index=index: note(index))  # type: ignore[misc]
+    until = None if timeout_s is None else monotonic() + timeout_s
+    with changed:
+        while len(ready) < num_returns:
+            left_s = None if until is None else until - monotonic()
+            if left_s is not None and left_s <= 0:
+                break
+            changed.wait(left_s)
+        chosen = sorted(ready)[:num_returns]
+    return [waitables[index] for index in chosen], [
+        item for index, item in enumerate(waitables) if index not in chosen
+    ]
+
+
+def cancel(
+    ray_waitable: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+) -> None:
+    """Ask the task that makes a value to end. Does not block; without effect once the task has ended.
+
+    A task that waits is dropped. One that runs gets KeyboardInterrupt where it is in Python code (an async method
+    CancelledError). `get` of the reference then raises TaskCancelledError, unless the task ended well all the same.
+
+    Args:
+        ray_waitable: A reference or stream of the task.
+        force: End its process at once. Not for actors: use `kill`.
+        recursive: Cancel what the task has started, too.
+
+    Raises:
+        ArgumentError: What was given is no reference (a TypeError).
+        OptionError: `force` for an actor's method.
+    """
+    if not isinstance(ray_waitable, ObjectRef | ObjectRefGenerator):
+        raise ArgumentError(f"weft.cancel takes a reference, not {type(ray_waitable).__name__}")
+    engine = current.engine
+    if engine is None:
+        engine = started()
+    engine.cancel(ray_waitable, force=force, recursive=recursive)

@@ -1,0 +1,301 @@
+"""The session: the one current engine, from `init` to `shutdown`.
+
+What is always true
+1. At most one session at a time in a process; `init` and `shutdown` from several threads take turns.
+2. A call that needs an engine starts a session with the defaults if there is none.
+3. A process that was forked from this one has no session: the engine is not its own.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import platform
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from weft._engine import Engine, current
+from weft._options import InitOptions, init_options, unknown_init_option
+from weft._runtime.inline import InlineEngine
+from weft._runtime.local import start_local
+from weft._runtime.loggers import LoggingConfig, configure_logger
+from weft.exceptions import OptionError, SessionError
+
+if TYPE_CHECKING:
+    from os import PathLike
+    from types import TracebackType
+    from typing import Self
+
+VERSION = "0.1.0"
+
+_STARTERS: Mapping[str, Callable[[InitOptions], Engine]] = {"inline": InlineEngine, "local": start_local}
+
+
+class _Turns:
+    """The lock of `init` and `shutdown`, and whether this process ends its session by itself."""
+
+    __slots__ = ("installed", "lock")
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.installed = False
+
+    def install(self) -> None:
+        """Have the session ended at exit, and forgotten in forked children. Idempotent."""
+        if not self.installed:
+            self.installed = True
+            atexit.register(shutdown)
+            if sys.platform != "win32":
+                os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        """Drop the engine in a forked child: its threads and sockets are the parent's, who may hold the lock."""
+        self.lock = threading.RLock()
+        current.engine = None
+
+
+_turns = _Turns()
+
+
+@runtime_checkable
+class JobSettings(Protocol):
+    """What `init(job_config=...)` reads of a JobConfig."""
+
+    runtime_env: Mapping[str, Any] | None
+    namespace: str | None
+    metadata: Mapping[str, str]
+
+
+class ClientContext:
+    """What `init` returns: facts about the session. As a context manager it ends the session.
+
+    Attributes:
+        dashboard_url: None: there is no dashboard.
+        python_version: Of this process.
+        ray_version: Weft's version, under the name that programs from Ray ask for.
+        ray_commit: Empty.
+        address_info: The same facts as a dict, with ids and directories; `context["node_id"]` reads it.
+    """
+
+    def __init__(
+        self,
+        dashboard_url: str | None = None,
+        python_version: str = "",
+        ray_version: str = VERSION,
+        ray_commit: str = "",
+        address_info: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Hold the facts as they are given."""
+        self.dashboard_url = dashboard_url
+        self.python_version = python_version or platform.python_version()
+        self.ray_version = ray_version
+        self.ray_commit = ray_commit
+        self.address_info = dict(address_info or {})
+
+    def __getitem__(self, name: str) -> Any:
+        return self.address_info[name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        self.disconnect()
+
+    def disconnect(self) -> None:
+        """End the session. Blocks until everything that it started is gone."""
+        shutdown()
+
+    def __repr__(self) -> str:
+        return f"ClientContext(python_version={self.python_version!r}, weft_version={self.ray_version!r})"
+
+
+def init(  # noqa: PLR0913 - Ray's parameters, all of them
+    address: str | None = None,
+    *,
+    num_cpus: int | None = None,
+    num_gpus: int | None = None,
+    resources: Mapping[str, float] | None = None,
+    labels: Mapping[str, str] | None = None,
+    object_store_memory: int | None = None,
+    local_mode: bool = False,
+    ignore_reinit_error: bool = False,
+    include_dashboard: bool | None = None,
+    dashboard_host: str | None = None,
+    dashboard_port: int | None = None,
+    job_config: Any = None,
+    configure_logging: bool = True,
+    logging_level: int | str | None = None,
+    logging_format: str | None = None,
+    logging_config: LoggingConfig | None = None,
+    log_to_driver: bool | None = None,
+    namespace: str | None = None,
+    runtime_env: Mapping[str, Any] | None = None,
+    enable_resource_isolation: bool = False,
+    cgroup_path: str | None = None,
+    system_reserved_cpu: float | None = None,
+    system_reserved_memory: int | None = None,
+    proxy_server_url: str | None = None,
+    preload: Sequence[str] | None = None,
+    engine: str | None = None,
+    _temp_dir: str | PathLike[str] | None = None,
+    _system_config: Mapping[str, Any] | None = None,
+    **kwargs: Any,
+) -> ClientContext:
+    """Start a session. Blocks until the engine is up: 1 ms inline, some 100 ms with worker processes.
+
+    A program need not call this: the first remote call does, with the defaults.
+
+    Args:
+        address: None or "local": this machine. Clusters are not in this version.
+        num_cpus: CPUs to hand out; None: those that this process may use.
+        num_gpus: GPUs to hand out; None: those that are visible.
+        resources: Amounts of resources of your own, by name.
+        labels: Labels of this node, for `label_selector`.
+        object_store_memory: Bytes of shared memory for objects; None: a share of the machine's.
+        local_mode: Same as `engine="inline"`.
+        ignore_reinit_error: Return the session that runs, instead of an error, if there is one.
+        include_dashboard: Taken from programs that come from Ray; there is no dashboard.
+        dashboard_host: As above.
+        dashboard_port: As above.
+        job_config: A JobConfig, whose fields stand in for those not given here.
+        configure_logging: False: leave the logger "weft" alone.
+        logging_level: Of the logger "weft".
+        logging_format: Of the logger "weft".
+        logging_config: Format and level of this process's root logger, and of the workers'.
+        log_to_driver: Show here what workers print.
+        namespace: Where names of actors are looked up; None: one of this session's own.
+        runtime_env: The environment of every task and actor of this session.
+        enable_resource_isolation: Not in this version: True raises.
+        cgroup_path: As above.
+        system_reserved_cpu: As above.
+        system_reserved_memory: As above.
+        proxy_server_url: As above.
+        preload: Modules that workers have imported before they start, so that they start quicker.
+        engine: "local", with worker processes, or "inline", everything in this process.
+        _temp_dir: Where the session's directory goes.
+        _system_config: Ray's internals: not taken.
+        **kwargs: Nothing else is taken; an unknown name raises and says which was meant.
+
+    Returns:
+        Facts about the session; `with weft.init():` ends it at the end of the block.
+
+    Raises:
+        SessionError: There is a session already.
+        OptionError: An option is unknown or wrong. Nothing was started.
+    """
+    for name in kwargs:
+        raise OptionError(unknown_init_option(name, _PARAMETERS))
+    for name, value in (
+        ("enable_resource_isolation", enable_resource_isolation),
+        ("cgroup_path", cgroup_path),
+        ("system_reserved_cpu", system_reserved_cpu),
+        ("system_reserved_memory", system_reserved_memory),
+        ("proxy_server_url", proxy_server_url),
+        ("_system_config", _system_config),
+    ):
+        if value:
+            raise OptionError(f"{name}={value!r} of init is not supported in this version of Weft: leave it out")
+    if address not in {None, "", "local"}:
+        raise OptionError(f"address={address!r} of init: this version of Weft runs on one machine; leave it out")
+    if local_mode and engine not in {None, "inline"}:
+        raise OptionError(f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one of them")
+    job: JobSettings | None = job_config
+    if job is not None and not isinstance(job, JobSettings):
+        raise OptionError(f"job_config={job_config!r} of init has to be a weft.job_config.JobConfig")
+    options = init_options(
+        {
+            "num_cpus": num_cpus,
+            "num_gpus": num_gpus,
+            "resources": resources,
+            "labels": labels,
+            "object_store_memory": object_store_memory,
+            "log_to_driver": log_to_driver,
+            "namespace": namespace or (job.namespace if job else None),
+            "runtime_env": runtime_env or (job.runtime_env if job else None),
+            "metadata": job.metadata if job else None,
+            "preload": preload,
+            "engine": engine or ("inline" if local_mode else None),
+            "temp_dir": _temp_dir,
+            "logging": logging_config.to_json() if logging_config else None,
+        }
+    )
+    with _turns.lock:
+        if current.engine is not None:
+            if ignore_reinit_error:
+                return _describe(current.engine)
+            raise SessionError(
+                "weft.init() was called before in this process (or a remote call started a session by itself): "
+                "call weft.shutdown() first, or pass ignore_reinit_error=True"
+            )
+        if configure_logging:
+            configure_logger(logging_level, logging_format)
+        if logging_config is not None:
+            logging_config.apply()
+        return _describe(_start(options))
+
+
+_PARAMETERS = frozenset(name for name in init.__kwdefaults__ if not name.startswith("_")) | {"address"}
+
+
+def shutdown(wait_for_processes: bool = True) -> None:  # noqa: FBT001, FBT002 - Ray's parameter
+    """End the session and everything in it: tasks, actors, objects, processes. Blocks until they are gone. Idempotent.
+
+    References and handles of the session raise afterwards. It runs by itself when the program ends.
+
+    Args:
+        wait_for_processes: Taken from programs that come from Ray: Weft always waits.
+    """
+    with _turns.lock:
+        engine = current.engine
+        current.engine = None
+        if engine is not None:
+            engine.shutdown()
+
+
+def is_initialized() -> bool:
+    """Tell whether there is a session. Never blocks."""
+    return current.engine is not None
+
+
+def started() -> Engine:
+    """Return the current engine; start a session with the defaults if there is none."""
+    with _turns.lock:
+        return current.engine if current.engine is not None else _start(InitOptions())
+
+
+def running() -> Engine:
+    """Return the current engine, or raise SessionError."""
+    if current.engine is None:
+        raise SessionError("there is no session: call weft.init() first")
+    return current.engine
+
+
+def _start(options: InitOptions) -> Engine:
+    engine = _STARTERS[options.engine](options)
+    current.engine = engine
+    _turns.install()
+    return engine
+
+
+def _describe(engine: Engine) -> ClientContext:
+    place = engine.context()
+    return ClientContext(
+        address_info={
+            "address": place.address,
+            "gcs_address": place.address,
+            "node_id": place.node_id.hex(),
+            "job_id": place.job_id.hex(),
+            "session_name": place.session,
+            "session_dir": place.temp_dir,
+            "namespace": place.namespace,
+            "webui_url": None,
+            "engine": engine.name,
+        }
+    )

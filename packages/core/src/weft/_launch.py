@@ -1,0 +1,256 @@
+"""Start a node's daemon: its directories, its listening socket, its process.
+
+The caller makes the session directory, binds and listens the daemon's socket, and hands the descriptor to the new
+process. So a connection can be made at once, while the daemon's interpreter still starts; nothing is polled.
+
+    <temp root>/weft-<uid>/<session>/    0700   lock  node.json  sys.path  daemon.log  d (socket)  <worker>.s  <worker>.page
+    <store root>/weft-<uid>/<session>/   0700   lock  segments
+
+What is always true
+1. A session's directories appear under their final names with their locks held; the daemon, and nobody else, holds them
+   until it ends. A directory whose lock is free is a leftover, and every new daemon removes those.
+2. The daemon leads its own session of processes: a Ctrl-C on the caller's terminal does not reach it.
+3. Only the listed descriptors pass to the daemon, and only in the child: other threads may fork meanwhile.
+
+Facts about flock: the lock belongs to the open file, which parent and child share; it is free when the last of them
+closes it or is gone, for whatever reason.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from weft import _settings
+from weft._clock import wall
+
+# The kernel's bound on the path of a unix socket is 108 bytes with the closing zero.
+SOCKET_PATH_BYTES = 107
+_LONGEST_NAME_BYTES = 36
+DAEMON_SOCKET = "d"
+LOCK = "lock"
+NODE_FILE = "node.json"
+SYS_PATH_FILE = "sys.path"
+LOG_FILE = "daemon.log"
+
+
+class NodeOptions(msgspec.Struct, frozen=True):
+    """What a node is to be; travels to the daemon as JSON."""
+
+    num_cpus: int | None = None
+    """None: as many as this process may use."""
+    num_gpus: int | None = None
+    """None: as many as are found."""
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    object_store_memory: int | None = None
+    """Bytes; None: 30 % of the memory."""
+    namespace: str = ""
+    preload: tuple[str, ...] = ()
+    """Modules that the template imports before it forks workers."""
+    worker_entry: str = "weft._runtime.worker:main"
+    """Called in each worker: main(worker_id, daemon_address, address, env)."""
+    log_to_driver: bool = True
+    sys_path: tuple[str, ...] = ()
+    """Empty: the caller's."""
+    runtime_env: str = ""
+    """As canonical JSON; empty for none."""
+    temp_dir: str | None = None
+    prestart: int | None = None
+    """Workers to start ahead of demand; None: one a CPU."""
+
+
+class NodeFile(msgspec.Struct, frozen=True):
+    """What the daemon reads when it starts."""
+
+    options: NodeOptions
+    session: str
+    session_dir: str
+    store_dir: str
+    address: str
+    parent_pid: int
+    listen_fd: int
+    lock_fds: tuple[int, int]
+
+
+class DaemonProcess:
+    """A child process of this process."""
+
+    __slots__ = ("_exit_code", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._exit_code: int | None = None
+
+    def poll(self) -> int | None:
+        """Return the exit code (negative: the signal), or None while it lives. Does not block."""
+        if self._exit_code is None:
+            try:
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+            except ChildProcessError:
+                # Not ours any more: this process was forked, or SIGCHLD is ignored.
+                self._exit_code = 0
+            else:
+                if pid:
+                    self._exit_code = os.waitstatus_to_exitcode(status)
+        return self._exit_code
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Wait for its end; None: time is up."""
+        if self.poll() is None:
+            try:
+                pidfd = os.pidfd_open(self.pid)
+            except ProcessLookupError:
+                return self.poll()
+            try:
+                waiter = select.poll()
+                waiter.register(pidfd, select.POLLIN)
+                waiter.poll(max(0.0, timeout_s) * 1000)
+            finally:
+                os.close(pidfd)
+        return self.poll()
+
+    def kill(self) -> None:
+        """Kill it, if it lives."""
+        if self.poll() is None:
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Started(NamedTuple):
+    """A daemon that is starting; `address` takes connections already."""
+
+    session: str
+    session_dir: str
+    store_dir: str
+    address: str
+    process: DaemonProcess
+
+    def last_words(self) -> str:
+        """Return the end of the daemon's log, for an error message. Empty if the directory is gone."""
+        try:
+            return Path(self.session_dir, LOG_FILE).read_text(errors="replace")[-4000:].strip()
+        except OSError:
+            return ""
+
+
+def start_daemon(*, node: NodeOptions) -> Started:
+    """Start a node's daemon. Does not wait for it. OSError: a directory cannot be made; then nothing was started."""
+    session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
+    session_dir, session_lock = _make_dir(_session_root(node), session)
+    store_dir, store_lock = _make_dir(user_root(_settings.STORE_ROOT.value()), session)
+    address = f"{session_dir}/{DAEMON_SOCKET}"
+    listener = _listen(address)
+    log_fd = os.open(f"{session_dir}/{LOG_FILE}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        sys_path = node.sys_path or caller_path()
+        Path(session_dir, SYS_PATH_FILE).write_text("\0".join(sys_path), "utf-8", "surrogateescape")
+        file = NodeFile(
+            options=node,
+            session=session,
+            session_dir=session_dir,
+            store_dir=store_dir,
+            address=address,
+            parent_pid=os.getpid(),
+            listen_fd=listener.fileno(),
+            lock_fds=(session_lock, store_lock),
+        )
+        Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
+        pid = _spawn(session_dir, [listener.fileno(), session_lock, store_lock], log_fd)
+    finally:
+        listener.close()
+        for fd in (log_fd, session_lock, store_lock):
+            os.close(fd)
+    return Started(session, session_dir, store_dir, address, DaemonProcess(pid))
+
+
+def user_root(parent: str) -> str:
+    """Return this user's directory under `parent`, made if need be. PermissionError: it belongs to someone else."""
+    root = f"{parent}/weft-{os.getuid()}"
+    Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = os.lstat(root)
+    if status.st_uid != os.getuid() or Path(root).is_symlink():
+        raise PermissionError(f"{root} belongs to another user: set {_settings.TEMP_DIR.name}")
+    if status.st_mode & 0o077:
+        Path(root).chmod(0o700)
+    return root
+
+
+def caller_path() -> tuple[str, ...]:
+    """Return where this process finds modules, for a process of ours."""
+    here = str(Path.cwd())
+    return tuple(dict.fromkeys(entry or here for entry in sys.path if isinstance(entry, str)))
+
+
+def _session_root(node: NodeOptions) -> str:
+    parent = node.temp_dir or _settings.temp_root()
+    root = user_root(str(Path(parent).absolute()))
+    longest = len(os.fsencode(root)) + 2 + _LONGEST_NAME_BYTES + len(f"/{'0' * 32}.s")
+    if longest > SOCKET_PATH_BYTES:
+        if node.temp_dir:
+            raise OSError(f"{root} is too long for unix sockets: choose a shorter directory")
+        return user_root("/tmp")  # noqa: S108
+    return root
+
+
+def _make_dir(root: str, session: str) -> tuple[str, int]:
+    """Make a session's directory and lock it; it appears locked."""
+    unborn = f"{root}/.{session}"
+    Path(unborn).mkdir(mode=0o700)
+    lock_fd = os.open(f"{unborn}/{LOCK}", os.O_RDWR | os.O_CREAT, 0o600)
+    fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    path = f"{root}/{session}"
+    Path(unborn).rename(path)
+    return path, lock_fd
+
+
+def _listen(address: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(address)
+    Path(address).chmod(0o600)
+    listener.listen(1024)
+    return listener
+
+
+def _spawn(session_dir: str, fds: list[int], log_fd: int) -> int:
+    main = str(Path(__file__).with_name("_node") / "__main__.py")
+    actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_DUP2, log_fd, 1),
+        (os.POSIX_SPAWN_DUP2, log_fd, 2),
+        # A descriptor that is copied to itself loses close-on-exec, in the child alone.
+        *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds),
+    ]
+    return os.posix_spawn(
+        sys.executable,
+        # No site: the search path is known, so the interpreter starts in 6 ms instead of 9.
+        [sys.executable, *_interpreter_flags(), "-S", "-P", main, session_dir],
+        os.environ,
+        file_actions=actions,
+        setsid=True,
+        setsigmask=(),
+        setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD),
+    )
+
+
+def _interpreter_flags() -> list[str]:
+    """Return the options of this interpreter that workers should have too."""
+    flags = ["-" + "O" * sys.flags.optimize] if sys.flags.optimize else []
+    if sys.flags.dont_write_bytecode:
+        flags.append("-B")
+    if sys.flags.dev_mode:
+        flags += ["-X", "dev"]
+    elif sys.flags.utf8_mode:
+        flags += ["-X", "utf8"]
+    for option in sys.warnoptions:
+        flags += ["-W", option]
+    return flags
+
+

@@ -1,0 +1,562 @@
+"""One node's queue of demands: who gets a worker next, and what that takes from the node.
+
+    Demanded -> waiting -> granted (no worker yet) -> bound (LeaseBound) -> ended (LeaseReturned)
+        |          |             |                        |
+        v          v             v                        v
+      Refuse   replaced,     CancelGrant              KillLease (its client is gone), then LeaseReturned
+               ClientGone
+
+A lease says what a client may use; which process does the work is the worker pool's matter (workers.py), so the shell
+maps leases to workers. Actors wait in the same queue, before all tasks: their client is the actor itself.
+
+What is always true
+1. Free amounts are the total, less the amounts of all leases, plus the CPU of those that are blocked.
+2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may, for CPU alone.
+3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no worker yet.
+4. A device is lent whole to one lease, or in fractions that do not exceed it.
+5. Of the demands that fit, the deepest is granted first, among those the first come; a granted demand goes behind the
+   others of its depth, so that no client keeps the node to itself.
+6. Every lease ends in one LeaseReturned or one CancelGrant.
+
+It does not hold resources back for a large demand: small ones may pass it for as long as they come.
+
+Why the deepest first: a task that waits for tasks that it started holds memory and a process; to finish those first
+bounds both by depth times cores (the order of a depth-first search, as in Cilk's "busy-leaves" property: Blumofe and
+Leiserson, Scheduling Multithreaded Computations by Work Stealing, section 3).
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterable
+from typing import assert_never
+
+import msgspec
+
+from weft._machines.placement import Never, NodeView, lacking, place
+from weft._resources import UNITS, Resources
+from weft._specs import Shape
+
+# A demand of many workers that need no resources would start as many processes at once.
+UNBOUND_PER_DEMAND = 16
+# A demand that comes so long after the last round of AskReclaim begins a new round: clients forget a request.
+RECLAIM_AGAIN_S = 0.1
+ACTOR_DEPTH = 1 << 40
+ACTOR_KEY = -1
+
+
+# ------------------------------------------------------------------ events
+
+
+class Demanded(msgspec.Struct, frozen=True):
+    """A client wants so many more workers of a shape in all; replaces its last demand under the key."""
+
+    client: bytes
+    key: int
+    shape: Shape
+    workers: int
+    depth: int = 0
+    task_name: str = ""
+
+
+class ActorWanted(msgspec.Struct, frozen=True):
+    """An actor needs a worker."""
+
+    actor: bytes
+    shape: Shape
+    name: str = ""
+
+
+class ActorEnded(msgspec.Struct, frozen=True):
+    """An actor needs no worker any more. If it has one, LeaseReturned follows when that is gone."""
+
+    actor: bytes
+
+
+class LeaseBound(msgspec.Struct, frozen=True):
+    """A worker was found for the lease."""
+
+    lease: int
+
+
+class LeaseReturned(msgspec.Struct, frozen=True):
+    """What the lease took is free: its client is done with the worker, or the worker is gone."""
+
+    lease: int
+
+
+class TaskBlocked(msgspec.Struct, frozen=True):
+    """The lease's worker waits for other tasks."""
+
+    lease: int
+
+
+class TaskUnblocked(msgspec.Struct, frozen=True):
+    """The lease's worker goes on."""
+
+    lease: int
+
+
+class ClientGone(msgspec.Struct, frozen=True):
+    """A client has ended: its demands and its leases end with it."""
+
+    client: bytes
+
+
+class EnvironmentFailed(msgspec.Struct, frozen=True):
+    """No worker can be had in this environment."""
+
+    env: str
+    reason: str
+
+
+Event = (
+    Demanded
+    | ActorWanted
+    | ActorEnded
+    | LeaseBound
+    | LeaseReturned
+    | TaskBlocked
+    | TaskUnblocked
+    | ClientGone
+    | EnvironmentFailed
+)
+
+
+# ------------------------------------------------------------------ effects
+
+
+class Grant(msgspec.Struct, frozen=True):
+    """Find a worker for this lease, then say LeaseBound."""
+
+    lease: int
+    client: bytes
+    key: int
+    """ACTOR_KEY: the client is an actor."""
+    shape: Shape
+    accelerators: dict[str, list[str]]
+    contended: bool
+    """Others wait for what this lease takes."""
+
+
+class CancelGrant(msgspec.Struct, frozen=True):
+    """Look for a worker no longer; the lease is gone."""
+
+    lease: int
+
+
+class KillLease(msgspec.Struct, frozen=True):
+    """The client is gone: end the worker, then say LeaseReturned."""
+
+    lease: int
+    reason: str
+
+
+class Refuse(msgspec.Struct, frozen=True):
+    """Tell the client that no worker of this shape can ever be had."""
+
+    client: bytes
+    key: int
+    kind: str
+    """unschedulable or environment."""
+    reason: str
+
+
+class AskReclaim(msgspec.Struct, frozen=True):
+    """Ask a client to return leases that have nothing to do."""
+
+    client: bytes
+
+
+Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim
+
+
+# ------------------------------------------------------------------ state
+
+
+class _Demand:
+    __slots__ = ("client", "depth", "key", "need", "rank", "shape", "since", "task_name", "wanted")
+
+    def __init__(self, event: Demanded, need: Resources, wanted: int, since: float) -> None:
+        self.client = event.client
+        self.key = event.key
+        self.shape = event.shape
+        self.need = need
+        self.wanted = wanted
+        self.depth = event.depth
+        self.task_name = event.task_name
+        self.since = since
+        self.rank = (0, 0)
+        """Place in the queue: (-depth, number of arrival)."""
+
+
+class _Lease:
+    __slots__ = ("blocked", "bound", "client", "devices", "key", "need", "number", "shape", "task_name")
+
+    def __init__(self, number: int, demand: _Demand, devices: list[tuple[str, str, int]]) -> None:
+        self.number = number
+        self.client = demand.client
+        self.key = demand.key
+        self.shape = demand.shape
+        self.need = demand.need
+        self.task_name = demand.task_name
+        self.devices = devices
+        self.bound = False
+        self.blocked = False
+
+    def taken(self) -> Resources:
+        """Return what the lease takes at this moment."""
+        return self.need - _cpu_of(self.need) if self.blocked else self.need
+
+    def accelerators(self) -> dict[str, list[str]]:
+        found: dict[str, list[str]] = {}
+        for name, device, _ in self.devices:
+            found.setdefault(name, []).append(device)
+        return found
+
+
+class Leases:
+    """The queue of one node."""
+
+    def __init__(
+        self, node: NodeView, accelerators: dict[str, list[str]] | None = None
+    ) -> None:
+        """`accelerators`: ids of the devices behind an amount, as {"GPU": ["0", "1"]}."""
+        self._node = node
+        self.total = node.total
+        self.free = node.total
+        self._demand_of: dict[tuple[bytes, int], _Demand] = {}
+        self._queue: list[tuple[tuple[int, int], _Demand]] = []
+        """Demands that want at least one worker, in order of rank; a rank is held once."""
+        self._lease_of: dict[int, _Lease] = {}
+        self._unbound_of: dict[tuple[bytes, int], list[_Lease]] = {}
+        self._leases_of_client: dict[bytes, set[int]] = {}
+        self._free_of_device = {
+            name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()
+        }
+        self._arrivals = 0
+        self._leases = 0
+        self._asked: set[bytes] = set()
+        self._asked_at = float("-inf")
+
+    # -------------------------------------------------------------- events
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take an event; return what to do, in order."""
+        effects: list[Effect] = []
+        match event:
+            case Demanded():
+                self._demanded(event, now, effects)
+            case ActorWanted(actor, shape, name):
+                self._demanded(
+                    Demanded(actor, ACTOR_KEY, shape, 1, ACTOR_DEPTH, name), now, effects
+                )
+            case ActorEnded(actor):
+                self._lower((actor, ACTOR_KEY), 0, effects)
+            case LeaseBound(number):
+                self._bound(self._lease_of[number])
+            case LeaseReturned(number):
+                self._end(self._lease_of[number])
+            case TaskBlocked(number):
+                self._set_blocked(self._lease_of[number], blocked=True)
+            case TaskUnblocked(number):
+                self._set_blocked(self._lease_of[number], blocked=False)
+            case ClientGone(client):
+                self._client_gone(client, effects)
+            case EnvironmentFailed(env, reason):
+                self._environment_failed(env, reason, effects)
+            case _:
+                assert_never(event)
+        self._grant(effects)
+        self._reclaim(now, effects)
+        return effects
+
+    def _demanded(self, event: Demanded, now: float, effects: list[Effect]) -> None:
+        at = (event.client, event.key)
+        need = Resources.of_units(dict(event.shape.amounts))
+        reason = self._never(event.shape, need)
+        if reason and event.workers > 0:
+            self._lower(at, 0, effects)
+            effects.append(Refuse(event.client, event.key, "unschedulable", reason))
+            return
+        old = self._demand_of.get(at)
+        self._lower(at, event.workers, effects)
+        unbound = len(self._unbound_of.get(at, ()))
+        if event.workers <= unbound:
+            return
+        demand = _Demand(event, need, event.workers - unbound, now)
+        if old is None:
+            if now - self._asked_at >= RECLAIM_AGAIN_S:
+                self._asked.clear()
+            self._enqueue(demand)
+        else:
+            demand.since = old.since
+            self._dequeue(old)
+            self._enqueue(demand, arrival=old.rank[1])
+
+    def _never(self, shape: Shape, need: Resources) -> str:
+        placement = place(shape, [self._node])
+        if isinstance(placement, Never):
+            return placement.text()
+        for name in self._free_of_device:
+            amount = need.get(name, 0)
+            if amount > UNITS and amount % UNITS:
+                return f"needs {name} {amount / UNITS:g}: more than one device is lent whole"
+        return ""
+
+    def _lower(self, at: tuple[bytes, int], workers: int, effects: list[Effect]) -> None:
+        """Take back what `at` was promised beyond `workers`."""
+        unbound = self._unbound_of.get(at, [])
+        while len(unbound) > workers:
+            lease = unbound[-1]
+            effects.append(CancelGrant(lease.number))
+            self._end(lease)
+        old = self._demand_of.get(at)
+        if old is not None and workers <= len(unbound):
+            self._dequeue(old)
+
+    def _bound(self, lease: _Lease) -> None:
+        if not lease.bound:
+            lease.bound = True
+            self._forget_unbound(lease)
+
+    def _set_blocked(self, lease: _Lease, *, blocked: bool) -> None:
+        if lease.blocked is not blocked:
+            lease.blocked = blocked
+            cpu = _cpu_of(lease.need)
+            self.free = self.free + cpu if blocked else self.free - cpu
+
+    def _client_gone(self, client: bytes, effects: list[Effect]) -> None:
+        for at in [at for at in self._demand_of if at[0] == client]:
+            self._dequeue(self._demand_of[at])
+        for number in sorted(self._leases_of_client.get(client, ())):
+            lease = self._lease_of[number]
+            if lease.bound:
+                effects.append(KillLease(number, "the process that started its task has ended"))
+            else:
+                effects.append(CancelGrant(number))
+                self._end(lease)
+        self._asked.discard(client)
+
+    def _environment_failed(self, env: str, reason: str, effects: list[Effect]) -> None:
+        keys = {at: None for at, demand in self._demand_of.items() if demand.shape.env == env}
+        keys |= {at: None for at, leases in self._unbound_of.items() if leases[0].shape.env == env}
+        for client, key in keys:
+            self._lower((client, key), 0, effects)
+            effects.append(Refuse(client, key, "environment", reason))
+
+    # -------------------------------------------------------------- the queue
+
+    def _enqueue(self, demand: _Demand, arrival: int | None = None) -> None:
+        if arrival is None:
+            self._arrivals += 1
+            arrival = self._arrivals
+        demand.rank = (-demand.depth, arrival)
+        self._demand_of[demand.client, demand.key] = demand
+        insort(self._queue, (demand.rank, demand), key=_rank)
+
+    def _dequeue(self, demand: _Demand) -> None:
+        del self._demand_of[demand.client, demand.key]
+        self._queue.remove((demand.rank, demand))
+
+    def _grant(self, effects: list[Effect]) -> None:
+        granted: list[Grant] = []
+        full: set[Resources] = set()
+        index = 0
+        while index < len(self._queue):
+            demand = self._queue[index][1]
+            if demand.need in full or self._is_capped(demand):
+                index += 1
+                continue
+            if not self._fits(demand.need):
+                full.add(demand.need)
+                index += 1
+                continue
+            granted.append(self._lend(demand))
+            self._dequeue(demand)
+            if demand.wanted > 1:
+                demand.wanted -= 1
+                self._enqueue(demand)
+        # Who waits is known only now.
+        short = self._short()
+        effects.extend(
+            msgspec.structs.replace(grant, contended=True)
+            if self._is_wanted(self._lease_of[grant.lease], short)
+            else grant
+            for grant in granted
+        )
+
+    def _is_capped(self, demand: _Demand) -> bool:
+        return len(self._unbound_of.get((demand.client, demand.key), ())) >= UNBOUND_PER_DEMAND
+
+    def _fits(self, need: Resources) -> bool:
+        return need.fits(self.free) and all(
+            self._devices_for(name, need.get(name, 0)) is not None for name in self._free_of_device
+        )
+
+    def _devices_for(self, name: str, amount: int) -> list[tuple[str, str, int]] | None:
+        """Choose devices: whole ones, or the fullest that has the fraction. None: not free."""
+        free = self._free_of_device[name]
+        if amount >= UNITS:
+            whole = [device for device, units in free.items() if units == UNITS]
+            wanted = amount // UNITS
+            return [(name, d, UNITS) for d in whole[:wanted]] if len(whole) >= wanted else None
+        if not amount:
+            return []
+        device = min(
+            (device for device, units in free.items() if units >= amount),
+            key=free.__getitem__,
+            default=None,
+        )
+        return None if device is None else [(name, device, amount)]
+
+    def _lend(self, demand: _Demand) -> Grant:
+        devices: list[tuple[str, str, int]] = []
+        for name in self._free_of_device:
+            devices += self._devices_for(name, demand.need.get(name, 0)) or ()
+        self._leases += 1
+        lease = _Lease(self._leases, demand, devices)
+        self.free -= lease.need
+        for name, device, units in devices:
+            self._free_of_device[name][device] -= units
+        self._lease_of[lease.number] = lease
+        self._unbound_of.setdefault((lease.client, lease.key), []).append(lease)
+        self._leases_of_client.setdefault(lease.client, set()).add(lease.number)
+        return Grant(
+            lease.number,
+            lease.client,
+            lease.key,
+            lease.shape,
+            lease.accelerators(),
+            contended=False,
+        )
+
+    def _end(self, lease: _Lease) -> None:
+        self.free += lease.taken()
+        for name, device, units in lease.devices:
+            self._free_of_device[name][device] += units
+        del self._lease_of[lease.number]
+        numbers = self._leases_of_client[lease.client]
+        numbers.remove(lease.number)
+        if not numbers:
+            del self._leases_of_client[lease.client]
+        if not lease.bound:
+            self._forget_unbound(lease)
+
+    def _forget_unbound(self, lease: _Lease) -> None:
+        at = (lease.client, lease.key)
+        self._unbound_of[at].remove(lease)
+        if not self._unbound_of[at]:
+            del self._unbound_of[at]
+
+    # -------------------------------------------------------------- who is asked to give way
+
+    def _short(self) -> dict[str, set[tuple[bytes, int]]]:
+        """Return the resources that fall short, and which demands (two at most are kept) wait for each."""
+        short: dict[str, set[tuple[bytes, int]]] = {}
+        for _, demand in self._queue:
+            if self._is_capped(demand):
+                continue
+            names = set(demand.need.shortfall(self.free)) or (
+                self._free_of_device.keys() & demand.need.keys()
+            )
+            for name in names:
+                waiting = short.setdefault(name, set())
+                if len(waiting) < 2:
+                    waiting.add((demand.client, demand.key))
+        return short
+
+    def _is_wanted(self, lease: _Lease, short: dict[str, set[tuple[bytes, int]]]) -> bool:
+        """Tell whether another demand than the lease's own waits for something that the lease takes."""
+        own = {(lease.client, lease.key)}
+        return any(name in lease.need and waiting - own for name, waiting in short.items())
+
+    def _reclaim(self, now: float, effects: list[Effect]) -> None:
+        if not self._queue:
+            self._asked.clear()
+            return
+        short = self._short()
+        if not short:
+            return
+        for client, numbers in self._leases_of_client.items():
+            if client in self._asked:
+                continue
+            leases = [self._lease_of[number] for number in numbers]
+            if any(lease.key != ACTOR_KEY and self._is_wanted(lease, short) for lease in leases):
+                self._asked.add(client)
+                self._asked_at = now
+                effects.append(AskReclaim(client))
+
+    # -------------------------------------------------------------- questions
+
+    def waiting(self) -> Iterable[tuple[bytes, int, Shape, int]]:
+        """Return (client, key, shape, workers wanted) of each demand that waits, in order."""
+        return [(d.client, d.key, d.shape, d.wanted) for _, d in self._queue]
+
+    def amounts_of(self, number: int) -> dict[str, int]:
+        """Return what a lease takes, in 1/10,000, as if it were not blocked."""
+        return dict(self._lease_of[number].need)
+
+    def explain(self, shape: Shape, now: float) -> str:
+        """Say what a demand of this shape waits for, in a few lines."""
+        need = Resources.of_units(dict(shape.amounts))
+        reason = self._never(shape, need)
+        if reason:
+            return f"no node can ever hold it: {reason}"
+        waiting = [demand for _, demand in self._queue if demand.shape == shape]
+        if not need.fits(self.free):
+            lines = [lacking(need, self.free, "free")]
+        elif not self._fits(need):
+            lines = [f"needs {need!r}, which is free only in parts of several devices"]
+        else:
+            lines = ["a worker process is being started"]
+        if waiting:
+            ahead = self._queue.index((waiting[0].rank, waiting[0]))
+            longest_s = max(now - demand.since for demand in waiting)
+            lines.append(
+                f"{sum(d.wanted for d in waiting)} wait for this, the longest for {longest_s:.1f} s; "
+                f"{ahead} demands are before it"
+            )
+        lines += self._users(set(need.shortfall(self.free)))
+        return "\n".join(lines)
+
+    def _users(self, names: set[str]) -> list[str]:
+        """Say who holds these resources."""
+        held: dict[tuple[str, str], int] = {}
+        for lease in self._lease_of.values():
+            for name in names & lease.taken().keys():
+                kind = "actor" if lease.key == ACTOR_KEY else "tasks of"
+                user = (name, f"{kind} {lease.task_name or 'no name'}")
+                held[user] = held.get(user, 0) + lease.need[name]
+        return [f"{name} {units / UNITS:g} in use by {user}" for (name, user), units in held.items()]
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        leases = self._lease_of.values()
+        taken = Resources()
+        for lease in leases:
+            taken += lease.taken()
+        assert self.free == self.total - taken, 1
+        assert all(units >= 0 for name, units in self.free.items() if name != "CPU"), 2
+        full = [d for _, d in self._queue if self._fits(d.need) and not self._is_capped(d)]
+        assert not full, 3
+        for name, free in self._free_of_device.items():
+            for device, units in free.items():
+                lent = [u for x in leases for n, d, u in x.devices if (n, d) == (name, device)]
+                assert units == UNITS - sum(lent), 4
+                assert units >= 0, 4
+        assert [d.rank for _, d in self._queue] == sorted({d.rank for _, d in self._queue}), 5
+        assert all(demand.wanted > 0 for _, demand in self._queue), 5
+        assert {d for _, d in self._queue} == set(self._demand_of.values()), 5
+        unbound = {x.number for group in self._unbound_of.values() for x in group}
+        assert unbound == {x.number for x in leases if not x.bound}, 6
+        by_client = {n for group in self._leases_of_client.values() for n in group}
+        assert by_client == self._lease_of.keys(), 6
+
+
+def _cpu_of(amounts: Resources) -> Resources:
+    return Resources.of_units({"CPU": amounts.get("CPU", 0)})
+
+
+def _rank(entry: tuple[tuple[int, int], _Demand]) -> tuple[int, int]:
+    return entry[0]

@@ -1,0 +1,848 @@
+"""The node daemon: the shell round the machines of leases, workers and actors.
+
+One thread, one wait. A message or the end of a process becomes an event of a machine; the effects that the machine
+returns are done in order, and may tell other machines. When nothing is left to do, what was queued is sent.
+
+What is always true
+1. Only this thread touches the machines. An event is handled at once; effects wait their turn, so an effect can be stale
+   (its lease was cancelled meanwhile): then it does nothing.
+2. Every worker that was started ends in one certificate, made after its process was reaped, its connection was read
+   to the end, and its output too.
+3. The session ends when the driver that began it is gone: no process and no file of it is left.
+4. With nothing to do it sleeps: no timer runs while no wait has an end.
+
+    leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound; Assigned to the worker, Granted to the client
+    process ends -> pool.WorkerExited -> LoseLease -> leases.LeaseReturned;  leases.ClientGone, actors.ClientEnded
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import signal
+import socket
+import sys
+import traceback
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from itertools import count
+from typing import Any, assert_never
+
+import msgspec
+
+from weft import _settings
+from weft._clock import monotonic
+from weft._ids import JobId, NodeId
+from weft._launch import NodeFile, user_root
+from weft._machines import actors as actor_rules
+from weft._machines import leases as lease_rules
+from weft._machines import workers as worker_rules
+from weft._machines.placement import NodeView
+from weft._node import host, questions, sessions
+from weft._node.environments import Environments
+from weft._node.output import BEHIND_BYTES, Outputs, unread_bytes
+from weft._node.processes import Process, Template, describe
+from weft._resources import Resources
+from weft._specs import Shape
+from weft._transport.sockets import Poller, SocketConnection, peer_uid
+from weft._wire.messages import (
+    ActorExit,
+    ActorReady,
+    ActorState,
+    Answer,
+    Ask,
+    Assigned,
+    BecomeActor,
+    Blocked,
+    Bye,
+    Certificate,
+    CreateActor,
+    Demand,
+    Discard,
+    EndActor,
+    Events,
+    Explain,
+    Forked,
+    Granted,
+    Hello,
+    KillWorker,
+    Message,
+    Output,
+    Quit,
+    Reaped,
+    Reclaim,
+    Refused,
+    ReturnLease,
+    Unblocked,
+    WatchActor,
+    Welcome,
+)
+from weft._wire.version import WIRE, check_hello
+from weft.exceptions import ProtocolError
+
+# Forking is serial in the template; more in flight would only fill its socket.
+MAX_STARTING = 16
+CERTIFICATES_KEPT = 1000
+# The end of a dead process's connection is read in the same round; a child that holds it open must not delay the news.
+LAST_MESSAGES_S = 0.2
+# A worker whose connection broke is dead or dying. After so long it is killed, so that those who asked get an answer.
+BROKEN_S = 2.0
+# Exit hooks of the user's run after the connection is closed.
+LEFT_S = 5.0
+# What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers together.
+BYE_S = 0.2
+REAP_S = 2.0
+# A driver that does not read its last output for so long is stuck.
+LAST_OUTPUT_S = 5.0
+MEMORY_SHARE = 0.7
+STORE_SHARE = 0.3
+
+
+class Client:
+    """A driver, worker or tool that is connected."""
+
+    __slots__ = ("address", "connection", "pid", "role", "sock", "worker_id")
+
+    def __init__(self, connection: SocketConnection, sock: socket.socket, hello: Hello) -> None:
+        self.connection = connection
+        self.sock = sock
+        self.worker_id = hello.worker_id
+        self.address = hello.address
+        self.pid = hello.pid
+        self.role = hello.role
+
+
+class Daemon:
+    """The daemon of one node."""
+
+    def __init__(self, node: NodeFile, template_sock: socket.socket, template_pid: int) -> None:
+        options = node.options
+        self._node = node
+        self.node_id = NodeId.from_random()
+        self._job_id = JobId.from_random()
+        self.labels = {"weft.io/node-id": self.node_id.hex(), **options.labels}
+        self._cpus = host.cpus() if options.num_cpus is None else options.num_cpus
+        devices = _devices(options.num_gpus)
+        view = NodeView(
+            node_id=self.node_id,
+            total=_total(node, self._cpus, devices),
+            free=_total(node, self._cpus, devices),
+            labels=self.labels,
+            is_local=True,
+        )
+        keep = _settings.IDLE_WORKERS.value()
+        self.leases = lease_rules.Leases(view, {"GPU": devices} if devices else {})
+        self.pool = worker_rules.Workers(
+            keep=self._cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
+        )
+        self.actors = actor_rules.Actors()
+        self._checks = _settings.CHECK.value()
+        self._effects: deque[Any] = deque()
+
+        self._poller = Poller()
+        self._timers: list[tuple[float, int, Callable[[], None]]] = []
+        self._timer_numbers = count()
+        self._listener = socket.socket(fileno=node.listen_fd)
+        self._listener.setblocking(False)
+        self._poller.add(node.listen_fd, self._accept)
+        self._template = Template(
+            self._poller, template_sock, template_pid, self._template_says, self._template_lost
+        )
+        self._outputs = Outputs(self._poller, self.call_later, self._is_driver_behind)
+        self._environments = Environments(self._outputs)
+        self._timelines = questions.Timelines(self)
+
+        self._client_of: dict[bytes, Client] = {}
+        self._unsent: dict[SocketConnection, None] = {}
+        self._process_of: dict[bytes, Process] = {}
+        self._process_by_pid: dict[int, Process] = {}
+        self._grant_of: dict[int, lease_rules.Grant] = {}
+        self._worker_of_lease: dict[int, bytes] = {}
+        self._creation_of: dict[bytes, CreateActor] = {}
+        self._demand_by_building: dict[tuple[bytes, int], lease_rules.Demanded | lease_rules.ActorWanted] = {}
+        """Demands whose environment is being built."""
+        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._asked_by_worker: dict[bytes, list[Client]] = {}
+        """Who waits for a worker's certificate."""
+        self._driver: Client | None = None
+        """The driver that began the session."""
+        self._over = ""
+        """Why the session ends; empty while it goes on."""
+        self._is_clean = False
+        self._driver_fd = self._watch_driver()
+
+    # -------------------------------------------------------------- the loop
+
+    def run(self) -> int:
+        """Serve until the session is over; return the exit code."""
+        signal.signal(signal.SIGTERM, self._terminated)
+        prestart = self._node.options.prestart
+        self._tell_pool(
+            worker_rules.PoolOpened(self._cpus if prestart is None else prestart, "")
+        )
+        self._settle()
+        self.call_later(1.0, self._remove_leftovers)
+        try:
+            while not self._over:
+                self._poller.poll(self._timeout_s())
+                self._ring()
+                self._settle()
+        except Exception:  # noqa: BLE001 - the shell's outermost loop
+            traceback.print_exc()
+            self._say(f"weft: the node daemon failed, the session ends:\n{traceback.format_exc()}")
+            self._end(keep_log=True)
+            return 1
+        self._end()
+        return 0
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
+        """Call a function once, after a delay."""
+        heapq.heappush(self._timers, (monotonic() + delay_s, next(self._timer_numbers), function))
+
+    def _timeout_s(self) -> float | None:
+        times = [self._timers[0][0]] if self._timers else []
+        times += [at for at in (self.pool.wake_at(), self.actors.wake_at()) if at is not None]
+        return max(0.0, min(times) - monotonic()) if times else None
+
+    def _ring(self) -> None:
+        """Do what is due."""
+        now = monotonic()
+        while self._timers and self._timers[0][0] <= now:
+            heapq.heappop(self._timers)[2]()
+        at = self.pool.wake_at()
+        if at is not None and at <= now:
+            self._tell_pool(worker_rules.Ticked())
+        at = self.actors.wake_at()
+        if at is not None and at <= now:
+            self._tell_actors(actor_rules.Ticked())
+
+    def _settle(self) -> None:
+        """Do all effects, then send what was queued."""
+        effects = self._effects
+        while effects:
+            self._do(effects.popleft())
+        unsent, self._unsent = self._unsent, {}
+        for connection in unsent:
+            connection.flush()
+
+    def _tell_leases(self, event: lease_rules.Event) -> None:
+        self._effects += self.leases.handle(event, monotonic())
+        if self._checks:
+            self.leases.check()
+
+    def _tell_pool(self, event: worker_rules.Event) -> None:
+        self._effects += self.pool.handle(event, monotonic())
+        if self._checks:
+            self.pool.check()
+
+    def _tell_actors(self, event: actor_rules.Event) -> None:
+        self._effects += self.actors.handle(event, monotonic())
+        if self._checks:
+            self.actors.check()
+
+    # -------------------------------------------------------------- connections
+
+    def _watch_driver(self) -> int:
+        """Learn of the driver's end from the kernel: a child of its may hold its connection open."""
+        try:
+            fd = os.pidfd_open(self._node.parent_pid)
+        except ProcessLookupError:
+            self._over = "the driver is gone"
+            return -1
+        self._poller.add(fd, lambda _: self._finish("the driver is gone"))
+        return fd
+
+    def _accept(self, events: int) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            if peer_uid(sock) != os.getuid():
+                sock.close()
+                continue
+            connection = SocketConnection(self._poller, sock, self._receive, self._lost)
+            connection.peer = sock
+
+    def _receive(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
+        for message in messages:
+            if self._over:
+                return  # Only ends count now.
+            if isinstance(connection.peer, Client):
+                self._message(connection.peer, message)
+            else:
+                try:
+                    self._hello(connection, check_hello(message))
+                except ProtocolError as error:
+                    print(f"weft: a connection was refused: {error}", file=sys.stderr)  # noqa: T201
+                    connection.close()
+                    return
+            # Effects of one message are done before the next is read: a client sees them in order.
+            effects = self._effects
+            while effects:
+                self._do(effects.popleft())
+
+    def _hello(self, connection: SocketConnection, hello: Hello) -> None:
+        sock = connection.peer
+        assert isinstance(sock, socket.socket)
+        client = Client(connection, sock, hello)
+        if hello.worker_id in self._client_of:
+            raise ProtocolError(f"process {hello.pid} says that it is one that is connected already")
+        process = self._process_of.get(hello.worker_id)
+        if hello.role == "worker" and process is None:
+            raise ProtocolError(f"process {hello.pid} says that it is a worker, but was not started here")
+        connection.peer = client
+        self._client_of[client.worker_id] = client
+        self.send(client, Hello(WIRE, self.node_id, self._node.address, os.getpid(), "daemon"))
+        self.send(client, self._welcome())
+        if process is not None:
+            process.address = hello.address or process.address
+            self._tell_pool(worker_rules.WorkerReady(client.worker_id))
+        elif hello.pid == self._node.parent_pid:
+            self._driver = client
+
+    def _welcome(self) -> Welcome:
+        options = self._node.options
+        return Welcome(
+            job_id=self._job_id,
+            node_id=self.node_id,
+            session=self._node.session,
+            session_dir=self._node.session_dir,
+            store_dir=self._node.store_dir,
+            namespace=options.namespace,
+            resources=self.leases.total.to_floats(),
+            labels=self.labels,
+            runtime_env=options.runtime_env,
+        )
+
+    def _lost(self, connection: SocketConnection, reason: str) -> None:
+        client = connection.peer
+        if not isinstance(client, Client):
+            return
+        del self._client_of[client.worker_id]
+        self._unsent.pop(connection, None)
+        process = self._process_of.get(client.worker_id)
+        if process is not None:
+            self._left(process)
+        elif client is self._driver:
+            self._finish("the driver has closed its connection")
+        else:
+            self._client_gone(client.worker_id)
+
+    def send(self, client: Client, message: Message) -> None:
+        """Queue a message; it goes out when all effects are done."""
+        client.connection.queue(message)
+        self._unsent[client.connection] = None
+
+    def send_to(self, worker_id: bytes, message: Message) -> bool:
+        """Queue a message; False: that process is not connected."""
+        client = self._client_of.get(worker_id)
+        if client is None:
+            return False
+        self.send(client, message)
+        return True
+
+    def send_to_workers(self, message: Message) -> set[bytes]:
+        """Queue a message to every connected worker; return which."""
+        return {worker for worker in self._process_of if self.send_to(worker, message)}
+
+    def _is_driver_behind(self) -> bool:
+        driver = self._driver
+        return (
+            driver is not None
+            and not driver.connection.closed
+            and unread_bytes(driver.sock) > BEHIND_BYTES
+        )
+
+    # -------------------------------------------------------------- messages
+
+    def _message(self, client: Client, message: Message) -> None:
+        """Make events of a client's message."""
+        match message:
+            case Demand(key, shape, workers, depth, task_name):
+                self._demand(
+                    lease_rules.Demanded(client.worker_id, key, shape, workers, depth, task_name)
+                )
+            case ReturnLease(worker_id, retire):
+                self._return_lease(client, worker_id, retire=retire)
+            case Blocked():
+                self._set_blocked(client, lease_rules.TaskBlocked)
+            case Unblocked():
+                self._set_blocked(client, lease_rules.TaskUnblocked)
+            case CreateActor():
+                self._create_actor(client, message)
+            case WatchActor(actor_id):
+                self._tell_actors(actor_rules.Watched(actor_id, client.worker_id))
+            case EndActor(actor_id, graceful, no_restart, reason):
+                self._tell_actors(
+                    actor_rules.EndAsked(actor_id, graceful=graceful, no_restart=no_restart, reason=reason)
+                )
+            case ActorReady(actor_id, error):
+                self._tell_actors(
+                    actor_rules.ConstructorFailed(actor_id, client.worker_id, error)
+                    if error
+                    else actor_rules.ActorStarted(actor_id, client.worker_id)
+                )
+            case ActorExit(actor_id, reason):
+                self._tell_actors(actor_rules.ActorLeft(actor_id, client.worker_id, reason))
+            case KillWorker(worker_id, reason):
+                grant = self._grant_of.get(self.pool.lease_of(worker_id) or 0)
+                if grant is not None and grant.client == client.worker_id:
+                    self._doom(worker_id, reason)
+            case Explain(worker_id):
+                self._explain(client, worker_id)
+            case Discard(segments):
+                for name in segments:
+                    self._discard(name)
+            case Ask(request, "timeline"):
+                self._timelines.ask(client, request)
+            case Ask(request, what, body):
+                self.send(client, Answer(request, *questions.answer(self, what, body)))
+            case Events():
+                self._timelines.take(client.worker_id, message)
+            case Bye():
+                if client is self._driver:
+                    self._is_clean = True
+                    self._finish("the driver has left")
+            case _:
+                print(  # noqa: T201
+                    f"weft: process {client.pid} sent {type(message).__name__}, which is not for a daemon",
+                    file=sys.stderr,
+                )
+                client.connection.close()
+                self._lost(client.connection, "")
+
+    def _demand(self, event: lease_rules.Demanded | lease_rules.ActorWanted) -> None:
+        """Queue a demand once its environment is there."""
+        is_actor = isinstance(event, lease_rules.ActorWanted)
+        at = (event.actor, lease_rules.ACTOR_KEY) if is_actor else (event.client, event.key)  # type: ignore[union-attr]
+        env = event.shape.env
+        if self._environments.is_ready(env):
+            self._demand_by_building.pop(at, None)
+            self._tell_leases(event)
+            return
+        self._demand_by_building[at] = event
+        self._environments.prepare(env, lambda reason: self._prepared(at, env, reason))
+
+    def _prepared(self, at: tuple[bytes, int], env: str, reason: str) -> None:
+        event = self._demand_by_building.get(at)
+        if event is None or event.shape.env != env:
+            return
+        del self._demand_by_building[at]
+        if reason:
+            self._do(lease_rules.Refuse(*at, "environment", reason))
+        else:
+            self._tell_leases(event)
+
+    def _return_lease(self, client: Client, worker_id: bytes, *, retire: bool) -> None:
+        lease = self.pool.lease_of(worker_id)
+        grant = self._grant_of.get(lease) if lease is not None else None
+        if lease is None or grant is None or grant.client != client.worker_id:
+            return  # The worker has died meanwhile.
+        if retire or grant.accelerators:
+            self._tell_pool(worker_rules.WorkerReleased(worker_id, retire=True))
+            return
+        self._forget_lease(lease)
+        self._tell_pool(worker_rules.WorkerReleased(worker_id))
+        self._tell_leases(lease_rules.LeaseReturned(lease))
+
+    def _set_blocked(
+        self, client: Client, event: type[lease_rules.TaskBlocked | lease_rules.TaskUnblocked]
+    ) -> None:
+        lease = self.pool.lease_of(client.worker_id)
+        if lease in self._worker_of_lease:
+            self._tell_leases(event(lease))
+
+    def _create_actor(self, client: Client, message: CreateActor) -> None:
+        options, meta = message.options, message.meta
+        self._creation_of[meta.actor_id] = message
+        self._tell_actors(
+            actor_rules.ActorCreated(
+                actor=meta.actor_id,
+                client=client.worker_id,
+                request=message.request,
+                name=meta.name,
+                namespace=meta.namespace,
+                is_detached=options.get("lifetime") == "detached",
+                get_if_exists=bool(options.get("get_if_exists")),
+                max_restarts=int(options.get("max_restarts") or 0),
+            )
+        )
+
+    def actor_record(self, actor_id: bytes) -> tuple[Any, str]:
+        """Return (ActorMeta, address of the owner; empty if detached)."""
+        creation = self._creation_of[actor_id]
+        is_detached = creation.options.get("lifetime") == "detached"
+        return creation.meta, "" if is_detached else creation.owner
+
+    def _explain(self, client: Client, worker_id: bytes) -> None:
+        certificate = self._certificates.get(worker_id)
+        if certificate is not None:
+            self.send(client, certificate)
+        elif worker_id in self._process_of:
+            self._asked_by_worker.setdefault(worker_id, []).append(client)
+            self.call_later(
+                BROKEN_S, lambda: self._doom(worker_id, "its connections broke while it lived on")
+            )
+        else:
+            self.send(
+                client, Certificate(worker_id, 0, 0, 0, 0, "", "", "nothing is known of it here any more")
+            )
+
+    def _discard(self, name: str) -> None:
+        if "/" in name or name.startswith(".") or name == "lock":
+            raise ProtocolError(f"{name!r} is not the name of a segment")
+        try:
+            os.unlink(f"{self._node.store_dir}/{name}")  # noqa: PTH108
+        except FileNotFoundError:
+            pass
+
+    # -------------------------------------------------------------- effects
+
+    def _do(self, effect: Any) -> None:
+        """Do one effect of a machine."""
+        match effect:
+            case lease_rules.Grant(lease, shape=shape):
+                self._grant_of[lease] = effect
+                self._tell_pool(worker_rules.WorkerWanted(lease, shape.env))
+            case lease_rules.CancelGrant(lease):
+                self._forget_lease(lease)
+                self._tell_pool(worker_rules.WantCancelled(lease))
+            case lease_rules.KillLease(lease, reason):
+                self._doom(self._worker_of_lease[lease], reason)
+            case lease_rules.Refuse(client, lease_rules.ACTOR_KEY, _, reason):
+                self._tell_actors(actor_rules.ActorRefused(client, reason))
+            case lease_rules.Refuse(client, key, kind, reason):
+                self.send_to(client, Refused(key, kind, reason))
+            case lease_rules.AskReclaim(client):
+                self.send_to(client, Reclaim())
+            case worker_rules.StartWorker(worker, env):
+                self._start_worker(worker, env)
+            case worker_rules.UseWorker(lease, worker):
+                self._use_worker(lease, worker)
+            case worker_rules.EndWorker(worker, reason):
+                if not self.send_to(worker, Quit(graceful=True)):
+                    self._doom(worker, reason)
+            case worker_rules.KillWorker(worker, reason):
+                self._process_of[worker].kill(reason)
+            case worker_rules.LoseLease(lease, _):
+                self._lose_lease(lease)
+            case worker_rules.GiveUp(env, reason):
+                self._tell_leases(lease_rules.EnvironmentFailed(env, reason))
+            case _:
+                self._do_for_actor(effect)
+
+    def _do_for_actor(self, effect: actor_rules.Effect) -> None:
+        match effect:
+            case actor_rules.Reply(client, request, existing, error):
+                body = msgspec.msgpack.encode(self.actor_record(existing)) if existing else b""
+                self.send_to(client, Answer(request, body, error))
+            case actor_rules.WantWorker(actor):
+                creation = self._creation_of.get(actor)
+                if creation is not None:
+                    name = creation.meta.class_name
+                    self._demand(lease_rules.ActorWanted(actor, creation.shape, name))
+            case actor_rules.DropWant(actor):
+                self._demand_by_building.pop((actor, lease_rules.ACTOR_KEY), None)
+                self._tell_leases(lease_rules.ActorEnded(actor))
+            case actor_rules.Become(actor, worker, restarts):
+                self._become(actor, worker, restarts)
+            case actor_rules.Tell(client, actor, state, address, restarts, cause, error, worker):
+                self.send_to(
+                    client, ActorState(actor, state, address, restarts, cause, error, worker)
+                )
+            case actor_rules.QuitActor(worker):
+                self.send_to(worker, Quit(graceful=True))
+            case actor_rules.KillActor(worker, reason):
+                self._doom(worker, reason)
+            case actor_rules.Forget(actor):
+                self._creation_of.pop(actor, None)
+            case _:
+                assert_never(effect)
+
+    def _forget_lease(self, lease: int) -> None:
+        self._grant_of.pop(lease, None)
+        self._worker_of_lease.pop(lease, None)
+
+    def _lose_lease(self, lease: int) -> None:
+        grant = self._grant_of.get(lease)
+        if grant is None:
+            return
+        if lease in self._worker_of_lease:
+            self._forget_lease(lease)
+            self._tell_leases(lease_rules.LeaseReturned(lease))
+        else:
+            # It died between being chosen and being told: nobody else knows of it.
+            self._tell_pool(worker_rules.WorkerWanted(lease, grant.shape.env, first=True))
+
+    def _use_worker(self, lease: int, worker: bytes) -> None:
+        grant = self._grant_of.get(lease)
+        process = self._process_of.get(worker)
+        if grant is None or process is None or self.pool.lease_of(worker) != lease:
+            return
+        self._worker_of_lease[lease] = worker
+        self._tell_leases(lease_rules.LeaseBound(lease))
+        if grant.key == lease_rules.ACTOR_KEY:
+            self._tell_actors(actor_rules.ActorPlaced(grant.client, worker, process.address))
+            return
+        client = self._client_of.get(grant.client)
+        owner = client.address if client else ""
+        amounts = dict(grant.shape.amounts)
+        self.send_to(worker, Assigned(amounts, grant.accelerators, grant.shape.env, owner))
+        # The worker must know before its first task comes: its connection is written first.
+        self._flush(worker)
+        self.send_to(
+            grant.client,
+            Granted(
+                key=grant.key,
+                worker_id=worker,
+                address=process.address,
+                contended=grant.contended,
+                node_id=self.node_id,
+                accelerators=grant.accelerators,
+            ),
+        )
+
+    def _flush(self, worker: bytes) -> None:
+        client = self._client_of.get(worker)
+        if client is not None:
+            client.connection.flush()
+
+    def _become(self, actor: bytes, worker: bytes, restarts: int) -> None:
+        creation = self._creation_of.get(actor)
+        grant = self._grant_of.get(self.pool.lease_of(worker) or 0)
+        if creation is None or grant is None:
+            return
+        self.send_to(
+            worker,
+            BecomeActor(
+                meta=creation.meta,
+                function_id=creation.function_id,
+                code=creation.code,
+                args=creation.args,
+                deps=creation.deps,
+                options=creation.options,
+                restarts=restarts,
+                accelerators=grant.accelerators,
+                resources=dict(grant.shape.amounts),
+                owners=creation.owners,
+            ),
+        )
+
+    # -------------------------------------------------------------- processes
+
+    def processes(self) -> list[Process]:
+        """Return the worker processes."""
+        return list(self._process_of.values())
+
+    def _start_worker(self, worker: bytes, env: str) -> None:
+        process = Process(worker, self._node.session_dir, self._outputs, self._wrote)
+        self._process_of[worker] = process
+        process.start(self._template, self._environments.variables(env))
+
+    def _doom(self, worker: bytes, reason: str) -> None:
+        if self.pool.state_of(worker) != "gone":
+            self._tell_pool(worker_rules.WorkerDoomed(worker, reason))
+
+    def _template_says(self, messages: list[Message]) -> None:
+        for message in messages:
+            match message:
+                case Forked(worker_id, pid):
+                    process = self._process_of[worker_id]
+                    self._process_by_pid[pid] = process
+                    process.forked(pid)
+                case Reaped(pid):
+                    self._reaped(self._process_by_pid.pop(pid), message)
+                case _:
+                    raise ProtocolError(f"the template sent {message!r}")
+
+    def _reaped(self, process: Process, reaped: Reaped) -> None:
+        process.reaped = reaped
+        client = self._client_of.get(process.worker_id)
+        if client is None:
+            self._gone(process)
+        else:
+            # What it sent last is read before its end is told.
+            self.call_later(LAST_MESSAGES_S, lambda: self._gone(process))
+
+    def _left(self, process: Process) -> None:
+        """A worker's connection is closed."""
+        process.has_left = True
+        if process.reaped is not None:
+            self._gone(process)
+        else:
+            self.call_later(
+                LEFT_S,
+                lambda: self._doom(process.worker_id, "it closed its connection and did not end"),
+            )
+
+    def _gone(self, process: Process) -> None:
+        """A worker process has ended, and all that it had to say is read."""
+        worker = process.worker_id
+        if self._process_of.get(worker) is not process:
+            return
+        certificate = process.certificate()
+        client = self._client_of.pop(worker, None)
+        if client is not None:
+            client.connection.close()
+        del self._process_of[worker]
+        process.close()
+        self._certificates[worker] = certificate
+        if len(self._certificates) > CERTIFICATES_KEPT:
+            self._certificates.popitem(last=False)
+        grant = self._grant_of.get(self.pool.lease_of(worker) or 0)
+        words = describe(certificate)
+        if grant is not None and grant.key == lease_rules.ACTOR_KEY:
+            self._tell_actors(actor_rules.ActorLost(grant.client, worker, words))
+        self._tell_pool(worker_rules.WorkerExited(worker, f"{words}\n{certificate.stderr}".strip()))
+        self._client_gone(worker)
+        for asker in self._asked_by_worker.pop(worker, ()):
+            if not asker.connection.closed:
+                self.send(asker, certificate)
+
+    def _client_gone(self, client: bytes) -> None:
+        for at in [at for at in self._demand_by_building if at[0] == client]:
+            del self._demand_by_building[at]
+        self._tell_leases(lease_rules.ClientGone(client))
+        self._tell_actors(actor_rules.ClientEnded(client))
+
+    def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:  # noqa: FBT001
+        if self._driver is None or not self._node.options.log_to_driver:
+            return
+        grant = self._grant_of.get(self.pool.lease_of(process.worker_id) or 0)
+        creation = self._creation_of.get(grant.client) if grant else None
+        if creation is not None:
+            label = creation.meta.name or creation.meta.class_name
+        else:
+            label = process.running()[1]
+        self._output(process.worker_id, process.pid, label, data, is_stderr=is_stderr)
+
+    def _output(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
+        if self._driver is not None and not self._driver.connection.closed:
+            self.send(self._driver, Output(worker, pid, label, is_stderr, data))
+
+    def _say(self, text: str) -> None:
+        """Tell the driver's user."""
+        self._output(self.node_id, os.getpid(), "weft", f"{text}\n".encode(), is_stderr=True)
+
+    # -------------------------------------------------------------- questions
+
+    def explain_shape(self, shape: Shape, now: float) -> str:
+        """Say what a demand of this shape waits for."""
+        if any(event.shape == shape for event in self._demand_by_building.values()):
+            return "its runtime environment is being built"
+        return self.leases.explain(shape, now)
+
+    def explain_actor(self, actor: bytes, now: float) -> str:
+        """Say where an actor is in its life, or what it waits for."""
+        creation = self._creation_of.get(actor)
+        words = self.actors.explain(actor, now)
+        if words or creation is None:
+            return words
+        return f"waits for a worker: {self.explain_shape(creation.shape, now)}"
+
+    # -------------------------------------------------------------- the end
+
+    def _terminated(self, signal_number: int, frame: object) -> None:
+        self._finish("the daemon was told to end")
+        self._poller.wake()
+
+    def _finish(self, why: str) -> None:
+        self._over = self._over or why
+
+    def _template_lost(self) -> None:
+        if not self._over:
+            _, status = os.waitpid(self._template.pid, 0)
+            how = os.waitstatus_to_exitcode(status)
+            self._say(f"weft: the template process {self._template.pid} ended with {how}: so does the session")
+            print(f"weft: the template ended with {how}", file=sys.stderr)  # noqa: T201
+            self._finish("the template is gone")
+
+    def _end(self, *, keep_log: bool = False) -> None:
+        """End everything of the session. Nothing else is served meanwhile. A log that is kept goes at the next start."""
+        if self._is_clean:
+            self.send_to_workers(Quit(graceful=False))
+            self._settle()
+            self._wait_for(lambda: not self._process_of, BYE_S)
+        for process in self._process_of.values():
+            process.kill("the session has ended")
+        for pid in self._environments.pids():
+            os.killpg(pid, signal.SIGKILL)
+        if self._is_clean:
+            self._wait_for(lambda: not self._process_of, REAP_S)
+            self._deliver_last_output()
+        self._template.close()
+        self._end_template()
+        sessions.remove_tree(self._node.store_dir)
+        if not keep_log:
+            sessions.remove_tree(self._node.session_dir)
+        if self._driver is not None:
+            self._driver.connection.close()
+
+    def _wait_for(self, is_done: Callable[[], bool], limit_s: float) -> None:
+        until = monotonic() + limit_s
+        while not is_done() and (left_s := until - monotonic()) > 0:
+            if self._timers:
+                left_s = min(left_s, max(0.0, self._timers[0][0] - monotonic()))
+            self._poller.poll(left_s)
+            now = monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                heapq.heappop(self._timers)[2]()
+            self._effects.clear()
+            unsent, self._unsent = self._unsent, {}
+            for connection in unsent:
+                connection.flush()
+
+    def _deliver_last_output(self) -> None:
+        """Wait until the driver has read everything."""
+        driver = self._driver
+        if driver is None:
+            return
+        driver.connection.flush()
+        until = monotonic() + LAST_OUTPUT_S
+        empty = 0
+        # What is left in this process follows when the kernel's buffer has room, so one look is not enough.
+        while empty < 2 and not driver.connection.closed and monotonic() < until:
+            self._poller.poll(0.001)
+            empty = empty + 1 if unread_bytes(driver.sock) == 0 else 0
+
+    def _end_template(self) -> None:
+        try:
+            os.kill(self._template.pid, signal.SIGKILL)
+            os.waitpid(self._template.pid, 0)
+        except (ProcessLookupError, ChildProcessError):
+            pass
+
+    def _remove_leftovers(self) -> None:
+        for root in (
+            os.path.dirname(self._node.session_dir),  # noqa: PTH120
+            user_root(_settings.STORE_ROOT.value()),
+        ):
+            sessions.remove_leftovers(root)
+
+
+def _devices(num_gpus: int | None) -> list[str]:
+    found = host.gpus()
+    if num_gpus is None:
+        return found
+    return found[:num_gpus] if num_gpus <= len(found) else [str(index) for index in range(num_gpus)]
+
+
+def _total(node: NodeFile, cpus: int, devices: list[str]) -> Resources:
+    options = node.options
+    memory = host.memory_bytes()
+    store = options.object_store_memory
+    return Resources(
+        {
+            "CPU": cpus,
+            "GPU": len(devices),
+            "memory": int(memory * MEMORY_SHARE),
+            "object_store_memory": int(memory * STORE_SHARE) if store is None else store,
+            **options.resources,
+        }
+    )
+
+
+def serve(node: NodeFile, template_sock: socket.socket, template_pid: int) -> int:
+    """Be the daemon until the session is over; return the exit code."""
+    return Daemon(node, template_sock, template_pid).run()

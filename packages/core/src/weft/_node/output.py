@@ -1,0 +1,181 @@
+"""What workers write: from their pipes to the drivers, in whole lines where possible; the last lines are kept.
+
+What is always true
+1. Every byte that a worker wrote is delivered once and in order, within one of its two streams.
+2. A chunk ends at the end of a line, unless the line is longer than `LINE_BYTES`, or has not ended for `PARTIAL_S` (a
+   prompt, a progress bar), or the stream has ended.
+3. While a driver is behind, pipes are not read: its workers wait in `write`, and this process does not grow.
+
+Facts about pipes: a reader sees the end only when every copy of the write end is closed; a child that the worker left
+behind may keep one. So what a dead worker left is read until there is nothing now, without waiting for the end.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections import deque
+from collections.abc import Callable
+
+from weft._transport.sockets import Poller
+
+READ_BYTES = 64 * 1024
+LINE_BYTES = 64 * 1024
+PARTIAL_S = 0.2
+# A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200 KiB.
+BEHIND_BYTES = 96 * 1024
+TAIL_LINES = 20
+TAIL_LINE_BYTES = 2000
+
+
+class Tail:
+    """The last lines of a stream."""
+
+    __slots__ = ("_lines", "_open")
+
+    def __init__(self) -> None:
+        self._lines: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._open = b""
+
+    def add(self, data: bytes) -> None:
+        """Take bytes as they come."""
+        *whole, self._open = (self._open + data).split(b"\n")
+        self._lines.extend(line[-TAIL_LINE_BYTES:] for line in whole)
+        self._open = self._open[-TAIL_LINE_BYTES:]
+
+    def text(self) -> str:
+        """Return the lines, without the end of the last."""
+        lines = [*self._lines, self._open] if self._open else list(self._lines)
+        return b"\n".join(lines[-TAIL_LINES:]).decode(errors="replace")
+
+
+class Pipe:
+    """The read end of a worker's stdout or stderr."""
+
+    __slots__ = ("_deliver", "_ended", "_outputs", "_partial", "closed", "fd", "tail")
+
+    def __init__(
+        self,
+        outputs: Outputs,
+        deliver: Callable[[bytes], None],
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`ended` is called after the last `deliver`."""
+        self.fd, self._partial = -1, b""
+        self._outputs = outputs
+        self._deliver = deliver
+        self._ended = ended
+        self.tail = Tail()
+        self.closed = False
+
+    def open(self) -> int:
+        """Make the pipe; return the write end, for the worker. The caller closes it."""
+        self.fd, write_fd = os.pipe2(os.O_CLOEXEC)
+        os.set_blocking(self.fd, False)
+        self._outputs.watch(self)
+        return write_fd
+
+    def read(self) -> bool:
+        """Read once; False: there is nothing now, or the stream has ended."""
+        if self.closed:
+            return False
+        try:
+            data = os.read(self.fd, READ_BYTES)
+        except BlockingIOError:
+            return False
+        if not data:
+            self.close()
+            return False
+        self.tail.add(data)
+        data = self._partial + data
+        end = data.rfind(b"\n") + 1
+        if not end and len(data) > LINE_BYTES:
+            end = len(data)
+        self._partial = data[end:]
+        if end:
+            self._deliver(data[:end])
+        if self._partial:
+            self._outputs.flush_later(self)
+        return True
+
+    def flush(self) -> None:
+        """Deliver the line that has not ended."""
+        if self._partial:
+            data, self._partial = self._partial, b""
+            self._deliver(data)
+
+    def drain(self) -> None:
+        """Deliver everything that is there now."""
+        while self.read():
+            pass
+        self.flush()
+
+    def close(self) -> None:
+        """Deliver what is left and close."""
+        if not self.closed:
+            self.closed = True
+            self.flush()
+            self._outputs.forget(self)
+            os.close(self.fd)
+            self._ended()
+
+
+class Outputs:
+    """All pipes of a node."""
+
+    def __init__(
+        self, poller: Poller, call_later: Callable[[float, Callable[[], None]], None], is_behind: Callable[[], bool]
+    ) -> None:
+        """`call_later(delay_s, function)` is the loop's timer; `is_behind` says whether a driver is."""
+        self._poller = poller
+        self._call_later = call_later
+        self._is_behind = is_behind
+        self._paused: list[Pipe] = []
+        self._partial: set[Pipe] = set()
+
+    def watch(self, pipe: Pipe) -> None:
+        """Read a pipe when it has something."""
+        self._poller.add(pipe.fd, lambda _: self._readable(pipe))
+
+    def forget(self, pipe: Pipe) -> None:
+        """Read a pipe no more."""
+        self._poller.remove(pipe.fd)
+        self._partial.discard(pipe)
+        if pipe in self._paused:
+            self._paused.remove(pipe)
+
+    def flush_later(self, pipe: Pipe) -> None:
+        """Deliver a pipe's partial line if the rest does not come soon."""
+        if not self._partial:
+            self._call_later(PARTIAL_S, self._flush_partial)
+        self._partial.add(pipe)
+
+    def _flush_partial(self) -> None:
+        partial, self._partial = self._partial, set()
+        for pipe in partial:
+            pipe.flush()
+
+    def _readable(self, pipe: Pipe) -> None:
+        if self._is_behind():
+            self._poller.remove(pipe.fd)
+            if not self._paused:
+                self._call_later(0.01, self._resume)
+            self._paused.append(pipe)
+        else:
+            pipe.read()
+
+    def _resume(self) -> None:
+        if self._is_behind():
+            self._call_later(0.01, self._resume)
+            return
+        paused, self._paused = self._paused, []
+        for pipe in paused:
+            self.watch(pipe)
+
+
+def unread_bytes(sock: socket.socket) -> int:
+    """Return how much of what was sent the peer has not read yet."""
+    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])

@@ -1,0 +1,169 @@
+"""What a driver, a worker or a tool may ask the daemon: one table.
+
+A question's body and answer are msgpack; the table's entries say of what. A question that cannot be answered raises
+ValueError, whose text is the answer's `error`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from weft._clock import monotonic
+from weft._node.processes import Process
+from weft._specs import Shape
+from weft._wire.messages import Answer, Collect, Events
+
+if TYPE_CHECKING:
+    from weft._node.daemon import Client, Daemon
+
+# A worker that runs C code for long does not answer; the others' events are worth having without it.
+COLLECT_S = 1.0
+
+_encode = msgspec.msgpack.encode
+
+
+class ActorQuery(msgspec.Struct, array_like=True):
+    """Body of find_actor."""
+
+    name: str
+    namespace: str
+
+
+class WhyQuery(msgspec.Struct):
+    """Body of why: one of the two."""
+
+    shape: Shape | None = None
+    actor: bytes = b""
+
+
+def nodes(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: one record a node, as a list of maps."""
+    name = os.uname().nodename
+    return [
+        {
+            "NodeID": daemon.node_id.hex(),
+            "Alive": True,
+            "alive": True,
+            "NodeManagerAddress": "127.0.0.1",
+            "NodeManagerHostname": name,
+            "NodeManagerPort": 0,
+            "NodeName": name,
+            "Resources": daemon.leases.total.to_floats(),
+            "Labels": daemon.labels,
+        }
+    ]
+
+
+def resources(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: {"total": amounts, "available": amounts}, as users write them."""
+    free = daemon.leases.free.to_floats()
+    total = daemon.leases.total.to_floats()
+    return {"total": total, "available": {name: max(0.0, free.get(name, 0.0)) for name in total}}
+
+
+def find_actor(daemon: Daemon, body: bytes) -> Any:
+    """Body: [name, namespace]. Answer: [ActorMeta, address of its owner; empty if it is detached]."""
+    query = msgspec.msgpack.decode(body, type=ActorQuery)
+    found = daemon.actors.find(query.name, query.namespace)
+    if found is None:
+        raise ValueError(
+            f"no actor is named {query.name!r} in namespace {query.namespace!r}: "
+            "it was never created, or it has ended"
+        )
+    return daemon.actor_record(found)
+
+
+def named_actors(daemon: Daemon, body: bytes) -> Any:
+    """Body: a namespace, or nil for all. Answer: [[namespace, name], ...]."""
+    namespace = msgspec.msgpack.decode(body, type=str | None) if body else None
+    return [pair for pair in daemon.actors.names() if namespace is None or pair[0] == namespace]
+
+
+def why(daemon: Daemon, body: bytes) -> Any:
+    """Body: {"shape": Shape} or {"actor": id}. Answer: text of a few lines."""
+    query = msgspec.msgpack.decode(body, type=WhyQuery)
+    now = monotonic()
+    if query.shape is not None:
+        return daemon.explain_shape(query.shape, now)
+    return daemon.explain_actor(query.actor, now)
+
+
+def workers(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
+    states = {worker: (state, env) for worker, state, env in daemon.pool.workers()}
+    return [_worker(process, *states.get(process.worker_id, ("gone", ""))) for process in daemon.processes()]
+
+
+def _worker(process: Process, state: str, env: str) -> dict[str, Any]:
+    task_id, function = process.running()
+    return {
+        "worker_id": process.worker_id.hex(),
+        "pid": process.pid,
+        "state": state,
+        "runtime_env": env,
+        "task_id": task_id.hex(),
+        "function": function,
+    }
+
+
+QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
+    "nodes": nodes,
+    "resources": resources,
+    "find_actor": find_actor,
+    "named_actors": named_actors,
+    "why": why,
+    "workers": workers,
+}
+
+
+class Timelines:
+    """The question `timeline`, which every worker must be asked. No body. Answer: a list of Chrome trace events."""
+
+    def __init__(self, daemon: Daemon) -> None:
+        self._daemon = daemon
+        self._requests = 0
+        self._gathered: dict[int, tuple[Client, int, set[bytes], list[msgspec.Raw]]] = {}
+        """By our number of the request: who asked, under which number, who has not answered, the events."""
+
+    def ask(self, client: Client, request: int) -> None:
+        """Collect from all workers, then answer."""
+        self._requests += 1
+        number = self._requests
+        asked = self._daemon.send_to_workers(Collect(number))
+        self._gathered[number] = (client, request, asked, [])
+        if asked:
+            self._daemon.call_later(COLLECT_S, lambda: self._answer(number))
+        else:
+            self._answer(number)
+
+    def take(self, worker: bytes, events: Events) -> None:
+        """Note a worker's events."""
+        gathered = self._gathered.get(events.request)
+        if gathered is not None:
+            _, _, missing, found = gathered
+            missing.discard(worker)
+            found += msgspec.msgpack.decode(events.body, type=list[msgspec.Raw])
+            if not missing:
+                self._answer(events.request)
+
+    def _answer(self, number: int) -> None:
+        gathered = self._gathered.pop(number, None)
+        if gathered is not None:
+            client, request, _, found = gathered
+            self._daemon.send(client, Answer(request, _encode(found)))
+
+
+def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
+    """Return (body, error) of the answer to a question."""
+    question = QUESTIONS.get(what)
+    if question is None:
+        known = ", ".join(sorted([*QUESTIONS, "timeline"]))
+        return b"", f"the daemon does not know the question {what!r}; it knows {known}"
+    try:
+        return _encode(question(daemon, body)), ""
+    except (ValueError, msgspec.MsgspecError) as error:
+        return b"", str(error)

@@ -1,0 +1,67 @@
+"""The directories of sessions: those of dead ones are removed.
+
+A directory belongs to a living session exactly while its lock is held (_launch.py). One that is about to appear has a
+name that begins with a dot; it is a leftover if it is still called so after `UNBORN_S`.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from weft._clock import wall
+from weft._launch import LOCK
+
+UNBORN_S = 60.0
+
+
+def remove_tree(path: str) -> None:
+    """Remove a directory and all in it; what cannot be removed stays."""
+    for place, directories, files in os.walk(path, topdown=False):
+        for name in files:
+            _try(os.unlink, f"{place}/{name}")
+        for name in directories:
+            below = f"{place}/{name}"
+            _try(os.unlink if Path(below).is_symlink() else os.rmdir, below)
+    _try(os.rmdir, path)
+
+
+def remove_leftovers(root: str) -> list[str]:
+    """Remove the directories under `root` whose sessions are dead; return them."""
+    removed = []
+    for entry in os.scandir(root):
+        if not entry.is_dir(follow_symlinks=False):
+            continue
+        if entry.name.startswith("."):
+            is_dead = wall() - entry.stat().st_mtime > UNBORN_S
+        else:
+            is_dead = _is_unlocked(entry.path)
+        if is_dead:
+            remove_tree(entry.path)
+            removed.append(entry.path)
+    return removed
+
+
+def _is_unlocked(directory: str) -> bool:
+    try:
+        fd = os.open(f"{directory}/{LOCK}", os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    else:
+        return True
+    finally:
+        os.close(fd)
+
+
+def _try(remove: object, path: str) -> None:
+    try:
+        remove(path)  # type: ignore[operator]
+    except OSError:
+        pass

@@ -1,0 +1,201 @@
+"""The template: a process with one thread that has imported what workers need, and forks them on request.
+
+It is forked from the daemon before that has any state, so the two share the pages of the interpreter and of the wire
+format. It reads Fork (one packet each, with the descriptors of the worker's stdout and stderr) and answers Forked; when
+a worker ends it answers Reaped.
+
+What is always true
+1. It has one thread of its own, and never imports grpc or opens a device.
+2. Every worker leads a process group and dies with the template; the template dies with the daemon.
+3. What is left of a worker's process group is killed before the worker is reaped, while its number cannot be taken.
+
+Facts about fork: the child has the parent's signal handlers, wakeup descriptor, open files and buffered output. `random`
+gives itself a new seed in the child; numpy's global generator does not. `gc.freeze` moves all objects to a generation
+that no collection visits, so their pages stay shared.
+
+Facts about PR_SET_PDEATHSIG: the signal comes when the parent's thread ends that forked; the setting is not inherited by
+children, and the parent may have died before it was made.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import faulthandler
+import gc
+import importlib
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from weft._wire.codec import decode, encode
+from weft._wire.frame import HEADER_BYTES
+from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
+
+_PR_SET_PDEATHSIG = 1
+# A Fork carries a worker's environment variables; a packet cannot be larger than the socket's buffer.
+PACKET_BYTES = 256 * 1024
+
+
+def serve(
+    sock: socket.socket, daemon_pid: int, daemon_address: str, session_dir: str, entry: str, preload: tuple[str, ...]
+) -> NoReturn:
+    """Run the template; also the life of every worker that it forks. Never returns."""
+    die_with_parent(daemon_pid)
+    load(entry, preload)
+    fork, fds = _Template(sock).run()
+    # From here on this process is a worker; the template's frames are gone.
+    _live(fork, fds, daemon_address, f"{session_dir}/{fork.worker_id.hex()}.s", entry)
+
+
+def die_with_parent(parent_pid: int) -> None:
+    """Let the kernel kill this process when its parent ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent_pid:
+        os._exit(1)
+
+
+def load(entry: str, preload: tuple[str, ...]) -> None:
+    """Import what workers need. A module of the user's that fails is reported by the first task that imports it."""
+    resolve(entry)
+    for name in preload:
+        try:
+            importlib.import_module(name)
+        except Exception:  # noqa: BLE001 - user code
+            print(f"weft: preload={name!r} failed", file=sys.stderr)  # noqa: T201 - the daemon's log
+            traceback.print_exc()
+
+
+def resolve(entry: str) -> Callable[[bytes, str, str, dict[str, str]], Any]:
+    """Return the function that `module:name` names."""
+    module, _, name = entry.partition(":")
+    found: Callable[[bytes, str, str, dict[str, str]], Any] = getattr(importlib.import_module(module), name)
+    return found
+
+
+class _Template:
+    """The loop of the template."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._wake_in, self._wake_out = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def run(self) -> tuple[Fork, list[int]]:
+        """Serve until the daemon is gone; return only in a forked worker."""
+        signal.signal(signal.SIGCHLD, _ignore)
+        signal.set_wakeup_fd(self._wake_out, warn_on_full_buffer=False)
+        gc.collect()
+        gc.freeze()
+        waiter = select.poll()
+        waiter.register(self._sock, select.POLLIN)
+        waiter.register(self._wake_in, select.POLLIN)
+        while True:
+            for fd, _ in waiter.poll():
+                if fd == self._wake_in:
+                    os.read(self._wake_in, 4096)
+                    self._reap()
+                else:
+                    forked = self._receive()
+                    if forked is not None:
+                        return forked
+
+    def _receive(self) -> tuple[Fork, list[int]] | None:
+        packet, fds, _, _ = socket.recv_fds(self._sock, PACKET_BYTES, 2)
+        if not packet:
+            os._exit(0)
+        for message in decode(packet[HEADER_BYTES:]):
+            match message:
+                case Fork():
+                    if self._fork(message):
+                        return message, fds
+                case Preload(modules):
+                    load("builtins:len", tuple(modules))
+                    gc.collect()
+                    gc.freeze()
+                case _:
+                    raise TypeError(f"the template does not understand {message!r}")
+        for fd in fds:
+            os.close(fd)
+        return None
+
+    def _fork(self, fork: Fork) -> bool:
+        """Fork; True in the child."""
+        sys.stdout.flush()
+        sys.stderr.flush()
+        template_pid = os.getpid()
+        pid = os.fork()
+        if pid:
+            self._tell(Forked(fork.worker_id, pid))
+            return False
+        os.setpgid(0, 0)
+        die_with_parent(template_pid)
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._sock.close()
+        os.close(self._wake_in)
+        os.close(self._wake_out)
+        return True
+
+    def _reap(self) -> None:
+        while True:
+            try:
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                return
+            if ended is None:
+                return
+            pid = ended.si_pid
+            try:
+                os.killpg(pid, signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                pass  # It never led a group, or nobody else is in it.
+            limit_bytes, _ = resource.prlimit(pid, resource.RLIMIT_AS)
+            _, status, usage = os.wait4(pid, 0)
+            self._tell(Reaped(pid, status, usage.ru_maxrss * 1024, limit_bytes))
+
+    def _tell(self, message: Message) -> None:
+        try:
+            self._sock.send(encode([message]))
+        except OSError:
+            os._exit(0)
+
+
+def _ignore(signal_number: int, frame: object) -> None:
+    """Do nothing: the signal's arrival is read from the wakeup descriptor."""
+
+
+def _live(fork: Fork, fds: list[int], daemon_address: str, address: str, entry: str) -> NoReturn:
+    """Be a worker, from its first moment to its exit."""
+    for fd, target in zip(fds, (1, 2), strict=True):
+        os.dup2(fd, target)
+        os.close(fd)
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    faulthandler.enable()
+    os.environ.update(fork.env)
+    reseed = getattr(sys.modules.get("numpy.random"), "seed", None)
+    if reseed is not None:
+        reseed()
+    code = 0
+    try:
+        resolve(entry)(fork.worker_id, daemon_address, address, fork.env)
+        threading._shutdown()  # type: ignore[attr-defined] # as the interpreter's own exit does
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except BaseException:  # noqa: BLE001 - the outermost frame of the process
+        traceback.print_exc()
+        code = 1
+    finally:
+        try:
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)

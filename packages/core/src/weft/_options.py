@@ -1,0 +1,555 @@
+"""The options of tasks, actors, methods and sessions: checked once, merged in one place, frozen.
+
+`@remote(...)` and `.options(...)` give keywords. `task_options`, `actor_options` and `method_options` check them and
+lay them over what was there before, so a value that an engine reads is always a good one. Each option has one
+rule, in `_RULES`: it returns the value to keep, or says what the value has to be.
+
+What is always true
+1. A record that these functions return holds only checked values: strategies as text, exceptions as a tuple,
+   environments as canonical JSON.
+2. None as a value means "not given", so that a program may pass its own defaults through.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike, fspath
+from pathlib import PurePath
+from types import ModuleType
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
+
+import msgspec
+
+from weft._lazy import lazy
+from weft._resources import Resources
+from weft.exceptions import OptionError
+
+difflib = lazy("difflib")
+
+DEFAULT: Final = "DEFAULT"
+SPREAD: Final = "SPREAD"
+
+NumReturns: TypeAlias = int | Literal["streaming", "dynamic"]
+RetryExceptions: TypeAlias = bool | tuple[type[BaseException], ...]
+
+
+class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a task runs."""
+
+    num_cpus: float = 1
+    num_gpus: float = 0
+    memory: int | None = None
+    """Bytes."""
+    object_store_memory: int | None = None
+    """Bytes."""
+    resources: dict[str, float] = {}
+    accelerator_type: str | None = None
+    num_returns: int | str = 1
+    """A number, "streaming" or "dynamic"."""
+    max_retries: int = 3
+    """After a lost worker; -1: for ever."""
+    retry_exceptions: RetryExceptions = False
+    """Which of the task's own exceptions are retried too."""
+    max_calls: int = 0
+    """A worker ends after this many calls of the function; 0: never."""
+    scheduling_strategy: str = DEFAULT
+    """As in Shape.strategy."""
+    label_selector: dict[str, str] = {}
+    fallback_strategy: tuple[dict[str, str], ...] = ()
+    """Label selectors to try in turn where `label_selector` finds no node."""
+    runtime_env: str = ""
+    """Canonical JSON; empty for none."""
+    name: str = ""
+    timeout: float | None = None
+    """Seconds."""
+    backpressure: int = 0
+    """A stream stops while this many items are not taken; 0: no limit."""
+
+
+class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How an actor lives."""
+
+    num_cpus: float = 0
+    num_gpus: float = 0
+    memory: int | None = None
+    object_store_memory: int | None = None
+    resources: dict[str, float] = {}
+    accelerator_type: str | None = None
+    name: str = ""
+    namespace: str = ""
+    lifetime: str | None = None
+    """"detached", or None: ends with its last handle."""
+    get_if_exists: bool = False
+    max_restarts: int = 0
+    max_task_retries: int = 0
+    max_concurrency: int | None = None
+    """None: 1, or 1000 for a class with async methods."""
+    concurrency_groups: dict[str, int] = {}
+    max_pending_calls: int = -1
+    scheduling_strategy: str = DEFAULT
+    label_selector: dict[str, str] = {}
+    fallback_strategy: tuple[dict[str, str], ...] = ()
+    runtime_env: str = ""
+
+
+class MethodOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How calls of an actor's method run; None and empty: as the class says."""
+
+    num_returns: int | str | None = None
+    concurrency_group: str = ""
+    max_task_retries: int | None = None
+    retry_exceptions: RetryExceptions | None = None
+    name: str = ""
+    timeout: float | None = None
+    backpressure: int = 0
+
+
+class InitOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a session is started."""
+
+    address: str | None = None
+    num_cpus: int | None = None
+    num_gpus: int | None = None
+    resources: dict[str, float] = {}
+    labels: dict[str, str] = {}
+    object_store_memory: int | None = None
+    namespace: str = ""
+    """Empty: one of its own, which no other session sees."""
+    runtime_env: str = ""
+    """Canonical JSON; empty for none."""
+    log_to_driver: bool = True
+    preload: tuple[str, ...] = ()
+    """Modules that workers have imported when they start."""
+    engine: str = "local"
+    temp_dir: str | None = None
+    metadata: dict[str, str] = {}
+    """Of the job."""
+    logging: str = ""
+    """A LoggingConfig for workers, as JSON; empty for none."""
+
+
+@runtime_checkable
+class NodeAffinity(Protocol):
+    """A scheduling strategy that names a node (`NodeAffinitySchedulingStrategy`)."""
+
+    node_id: str
+    soft: bool
+
+
+# ------------------------------------------------------------------ what users may write, for type checkers
+
+
+class _PlaceKeywords(TypedDict, total=False):
+    num_cpus: float | None
+    num_gpus: float | None
+    memory: float | None
+    object_store_memory: float | None
+    resources: Mapping[str, float] | None
+    accelerator_type: str | None
+    scheduling_strategy: Any
+    label_selector: Mapping[str, str] | None
+    fallback_strategy: Sequence[Mapping[str, Any]] | None
+    runtime_env: Mapping[str, Any] | None
+    name: str | None
+    enable_task_events: bool
+    placement_group: Any
+    placement_group_bundle_index: int
+    placement_group_capture_child_tasks: bool | None
+
+
+class TaskKeywords(_PlaceKeywords, total=False):
+    """Options of `@remote` on a function, and of `RemoteFunction.options`, apart from `num_returns`."""
+
+    max_calls: int
+    max_retries: int
+    retry_exceptions: bool | Sequence[type[BaseException]]
+    timeout: float | None
+    backpressure: int
+
+
+class ActorKeywords(_PlaceKeywords, total=False):
+    """Options of `@remote` on a class, and of `ActorClass.options`."""
+
+    namespace: str | None
+    lifetime: Literal["detached", "non_detached"] | None
+    get_if_exists: bool
+    max_restarts: int
+    max_task_retries: int
+    max_concurrency: int | None
+    concurrency_groups: Mapping[str, int] | None
+    max_pending_calls: int
+    enable_tensor_transport: bool | None
+    allow_out_of_order_execution: bool | None
+
+
+class MethodKeywords(TypedDict, total=False):
+    """Options of `@method` and of `ActorMethod.options`, apart from `num_returns`."""
+
+    concurrency_group: str | None
+    max_task_retries: int | None
+    retry_exceptions: bool | Sequence[type[BaseException]] | None
+    timeout: float | None
+    backpressure: int
+    enable_task_events: bool
+    tensor_transport: str | None
+
+
+# ------------------------------------------------------------------ rules: the value to keep, or an error
+
+
+class _WrongValueError(Exception):
+    """What the value has to be."""
+
+
+def _amount(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _WrongValueError("has to be a number")
+    _count_units({"it": value})
+    return value
+
+
+def _gpus(value: Any) -> float:
+    amount = _amount(value)
+    if amount > 1 and amount != int(amount):
+        raise _WrongValueError("has to be a fraction of one GPU or a whole number of them")
+    return amount
+
+
+def _count_units(amounts: Mapping[str, float]) -> None:
+    try:
+        Resources(amounts)
+    except ValueError as error:
+        raise _WrongValueError(f"does not count: {error}") from None
+
+
+def _bytes(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
+        raise _WrongValueError("has to be a number of bytes above 0")
+    return int(value)
+
+
+def _resources(value: Any) -> dict[str, float]:
+    amounts: dict[str, float] = _mapping(value, "amounts by name, like {'licence': 1}")
+    for known, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
+        if known in amounts:
+            raise _WrongValueError(f"cannot hold {known!r}: write {option}={amounts[known]!r} instead")
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise _WrongValueError(f"has to hold numbers, and {name!r} is {amount!r}")
+    _count_units(amounts)
+    return amounts
+
+
+def _mapping(value: Any, what: str) -> dict[str, Any]:
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise _WrongValueError(f"has to be a dict of {what}")
+    return dict(value)
+
+
+def _whole(least: int, meaning: str = "") -> Callable[[Any], int]:
+    def rule(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise _WrongValueError(f"has to be a whole number from {least}{meaning} up")
+        return value
+
+    return rule
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise _WrongValueError("has to be True or False")
+    return value
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise _WrongValueError("has to be a string")
+    return value
+
+
+def _filled_text(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise _WrongValueError("has to be a string that is not empty")
+    return value
+
+
+def _num_returns(value: Any) -> int | str:
+    if value in ("streaming", "dynamic"):
+        return str(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise _WrongValueError("has to be a whole number from 0 up, 'streaming' or 'dynamic'")
+    return value
+
+
+def _exceptions(value: Any) -> RetryExceptions:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, list | tuple) and all(
+        isinstance(item, type) and issubclass(item, BaseException) for item in value
+    ):
+        return tuple(value)
+    raise _WrongValueError("has to be True, False or a list of exception classes")
+
+
+def _seconds(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise _WrongValueError("has to be a number of seconds above 0")
+    return float(value)
+
+
+def _lifetime(value: Any) -> str | None:
+    if value not in ("detached", "non_detached"):
+        raise _WrongValueError("has to be 'detached' or 'non_detached'")
+    return value if value == "detached" else None
+
+
+def _groups(value: Any) -> dict[str, int]:
+    groups = _mapping(value, "numbers of calls at a time by group, like {'io': 2}")
+    limit = _whole(1)
+    return {name: limit(threads) for name, threads in groups.items()}
+
+
+def _strategy(value: Any) -> str:
+    if value in (DEFAULT, SPREAD):
+        return str(value)
+    if hasattr(value, "placement_group"):
+        raise _WrongValueError("cannot be a placement group: this version of Weft has none")
+    if isinstance(value, NodeAffinity):
+        node = value.node_id
+        if not isinstance(node, str) or not re.fullmatch("[0-9a-f]{32}", node):
+            raise _WrongValueError(f"names the node {node!r}, which is no id of one (see weft.nodes())")
+        return f"node:{node}:{'soft' if value.soft else 'hard'}"
+    raise _WrongValueError("has to be 'DEFAULT', 'SPREAD' or NodeAffinitySchedulingStrategy(node_id, soft)")
+
+
+_LABEL = re.compile(r"!?(in\([^()]*\)|[^!()]*)")
+
+
+def _labels(value: Any) -> dict[str, str]:
+    selector = _mapping(value, "conditions by label, like {'region': 'in(eu,us)'}")
+    for key, condition in selector.items():
+        if not isinstance(condition, str) or not _LABEL.fullmatch(condition):
+            raise _WrongValueError(
+                f"has {condition!r} for {key!r}, which is none of 'value', '!value', 'in(a,b)', '!in(a,b)'"
+            )
+    return selector
+
+
+def _fallbacks(value: Any) -> tuple[dict[str, str], ...]:
+    if not isinstance(value, list | tuple):
+        raise _WrongValueError("has to be a list of {'label_selector': {...}}")
+    found = []
+    for entry in value:
+        if not isinstance(entry, Mapping) or set(entry) != {"label_selector"}:
+            raise _WrongValueError("has to be a list of {'label_selector': {...}}")
+        found.append(_labels(entry["label_selector"]))
+    return tuple(found)
+
+
+def _plain(value: Any) -> Any:
+    """Turn what a runtime environment may hold besides JSON into it."""
+    if isinstance(value, PathLike):
+        return fspath(value)
+    if isinstance(value, ModuleType) and value.__file__:
+        path = PurePath(value.__file__)
+        return str(path.parent if path.name == "__init__.py" else path)
+    raise TypeError(f"{value!r} is no JSON")
+
+
+def _environment(value: Any) -> str:
+    fields = _mapping(value, "settings, like {'env_vars': {'A': '1'}}")
+    given = {name: setting for name, setting in fields.items() if setting is not None}
+    variables = given.get("env_vars", {})
+    if not isinstance(variables, Mapping) or not all(
+        isinstance(text, str) for pair in variables.items() for text in pair
+    ):
+        raise _WrongValueError("has env_vars that are not strings by name")
+    if not given:
+        return ""
+    try:
+        return msgspec.json.encode(given, enc_hook=_plain, order="sorted").decode()
+    except TypeError as error:
+        raise _WrongValueError(f"cannot be written as JSON: {error}") from None
+
+
+def _only(*allowed: Any) -> Callable[[Any], Any]:
+    """Take an option of Ray that has no other meaning here than its default."""
+
+    def rule(value: Any) -> Any:
+        if value not in allowed:
+            raise _WrongValueError(f"is not supported: this version of Weft takes only {allowed[0]!r}")
+        return value
+
+    return rule
+
+
+_RULES: Final[dict[str, Callable[[Any], Any]]] = {
+    "num_cpus": _amount,
+    "num_gpus": _gpus,
+    "memory": _bytes,
+    "object_store_memory": _bytes,
+    "resources": _resources,
+    "accelerator_type": _filled_text,
+    "num_returns": _num_returns,
+    "max_retries": _whole(-1, " (for ever)"),
+    "retry_exceptions": _exceptions,
+    "max_calls": _whole(0),
+    "scheduling_strategy": _strategy,
+    "label_selector": _labels,
+    "fallback_strategy": _fallbacks,
+    "runtime_env": _environment,
+    "name": _text,
+    "timeout": _seconds,
+    "backpressure": _whole(0),
+    "namespace": _text,
+    "lifetime": _lifetime,
+    "get_if_exists": _flag,
+    "max_restarts": _whole(-1, " (for ever)"),
+    "max_task_retries": _whole(-1, " (for ever)"),
+    "max_concurrency": _whole(1),
+    "concurrency_groups": _groups,
+    "concurrency_group": _text,
+    "max_pending_calls": _whole(-1, " (no limit)"),
+    # Taken for programs that come from Ray; they change nothing here.
+    "enable_task_events": _flag,
+    "placement_group": _only("default"),
+    "placement_group_bundle_index": _only(-1),
+    "placement_group_capture_child_tasks": _flag,
+    "enable_tensor_transport": _only(False),
+    "tensor_transport": _only("object_store", "OBJECT_STORE"),
+    "allow_out_of_order_execution": _flag,
+}
+
+# Ray's other spellings.
+_ALIASES: Final = {"_generator_backpressure_num_objects": "backpressure"}
+_WITHOUT_EFFECT: Final = frozenset({
+    "enable_task_events", "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks",
+    "enable_tensor_transport", "tensor_transport", "allow_out_of_order_execution",
+})  # fmt: skip
+_ANYWHERE: Final = frozenset(
+    {"enable_task_events", "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"}
+)
+_TASK: Final = _ANYWHERE | frozenset(TaskOptions.__struct_fields__)
+_ACTOR: Final = (
+    _ANYWHERE
+    | frozenset(ActorOptions.__struct_fields__)
+    | {"enable_tensor_transport", "allow_out_of_order_execution"}
+)
+_METHOD: Final = frozenset(MethodOptions.__struct_fields__) | {"enable_task_events", "tensor_transport"}
+_KINDS: Final = (("a task", _TASK), ("an actor", _ACTOR), ("a method", _METHOD))
+
+DEFAULT_TASK: Final = TaskOptions()
+STREAMING_TASK: Final = TaskOptions(num_returns="streaming")
+DEFAULT_ACTOR: Final = ActorOptions()
+DEFAULT_METHOD: Final = MethodOptions()
+
+_OptionsT = TypeVar("_OptionsT", TaskOptions, ActorOptions, MethodOptions)
+
+
+def task_options(given: Mapping[str, Any], base: TaskOptions = DEFAULT_TASK, *, subject: str) -> TaskOptions:
+    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    return _laid_over(given, base, "a task", _TASK, subject)
+
+
+def actor_options(given: Mapping[str, Any], base: ActorOptions = DEFAULT_ACTOR, *, subject: str) -> ActorOptions:
+    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    options = _laid_over(given, base, "an actor", _ACTOR, subject)
+    if options.get_if_exists and not options.name:
+        raise OptionError(f"get_if_exists of {subject} needs a name: add name='...'")
+    return options
+
+
+def method_options(given: Mapping[str, Any], base: MethodOptions = DEFAULT_METHOD, *, subject: str) -> MethodOptions:
+    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    return _laid_over(given, base, "a method", _METHOD, subject)
+
+
+def check_keywords(given: Mapping[str, Any]) -> None:
+    """Raise OptionError if a keyword of `@remote(...)` is an option of neither tasks nor actors."""
+    for name in given:
+        if _ALIASES.get(name, name) not in _TASK | _ACTOR:
+            raise OptionError(_unknown(name, "a task or an actor", _TASK | _ACTOR, "@remote"))
+
+
+def _laid_over(
+    given: Mapping[str, Any], base: _OptionsT, kind: str, allowed: frozenset[str], subject: str
+) -> _OptionsT:
+    changes = {}
+    for written, value in given.items():
+        name = _ALIASES.get(written, written)
+        if name not in allowed:
+            raise OptionError(_unknown(written, kind, allowed, subject))
+        if value is None:
+            continue
+        try:
+            kept = _RULES[name](value)
+        except _WrongValueError as error:
+            raise OptionError(f"{written}={value!r} of {subject} {error}") from None
+        if name not in _WITHOUT_EFFECT:
+            changes[name] = kept
+    return msgspec.structs.replace(base, **changes) if changes else base
+
+
+def _unknown(name: str, kind: str, allowed: frozenset[str], subject: str) -> str:
+    elsewhere = [other for other, names in _KINDS if name in names]
+    if elsewhere:
+        return f"{name} of {subject} is an option of {' or '.join(elsewhere)}, not of {kind}"
+    near = difflib.get_close_matches(name, sorted(allowed), 1)
+    hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(allowed))}"
+    return f"{name} of {subject} is no option of {kind}: {hint}"
+
+
+# ------------------------------------------------------------------ sessions
+
+ENGINES: Final = ("local", "inline")
+
+_INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
+    "address": _text,
+    "num_cpus": _whole(0),
+    "num_gpus": _whole(0),
+    "resources": _resources,
+    "labels": lambda value: _mapping(value, "strings by label"),
+    "object_store_memory": _bytes,
+    "namespace": _filled_text,
+    "runtime_env": _environment,
+    "log_to_driver": _flag,
+    "temp_dir": lambda value: fspath(value) if isinstance(value, PathLike) else _text(value),
+    "metadata": lambda value: _mapping(value, "strings by name"),
+    "logging": _text,
+}
+
+
+def init_options(given: Mapping[str, Any]) -> InitOptions:
+    """Check the keywords of `init`. OptionError if one is wrong."""
+    checked = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            if name == "preload":
+                checked[name] = _modules(value)
+            elif name == "engine":
+                checked[name] = _engine(value)
+            else:
+                checked[name] = _INIT_RULES[name](value)
+        except _WrongValueError as error:
+            raise OptionError(f"{name}={value!r} of init {error}") from None
+    return InitOptions(**checked)
+
+
+def unknown_init_option(name: str, allowed: frozenset[str]) -> str:
+    """Return what to say of a keyword that `init` does not know."""
+    return _unknown(name, "a session", allowed, "init")
+
+
+def _modules(value: Any) -> tuple[str, ...]:
+    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
+        raise _WrongValueError("has to be a list of names of modules, like ['numpy']")
+    return tuple(value)
+
+
+def _engine(value: Any) -> str:
+    if value not in ENGINES:
+        raise _WrongValueError(f"has to be one of {', '.join(map(repr, ENGINES))}")
+    return str(value)

@@ -1,0 +1,482 @@
+"""The part of a worker that runs what others send: tasks, and the calls of the one actor that it may become.
+
+Tasks and plain actors' calls run on the main thread, one at a time, in the order of arrival; threaded actors' on pools,
+one a concurrency group; async actors' on an asyncio loop in the main thread, which then also reads the sockets.
+
+A worker that is busy for long, or blocked, gives the tasks that wait here back to their owners. An answer with
+references inside waits until their owners count who holds them.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from weft._clock import monotonic, wall
+from weft._ids import ObjectId, TaskId
+from weft._lazy import lazy
+from weft._machines.ownership import TaskEnding
+from weft._runtime.actors import Actor
+from weft._runtime.arguments import unpack_arguments
+from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
+from weft._runtime.loop import QUIET_S, Waiter
+from weft._runtime.running import Running, running
+from weft._serialize.failures import pack_error, pack_failure
+from weft._serialize.pickling import dumps, load_code
+from weft._wire.messages import (
+    ActorExit,
+    ActorReady,
+    Assigned,
+    BecomeActor,
+    Call,
+    Cancel,
+    Collect,
+    Done,
+    Events,
+    Export,
+    Failure,
+    GiveBack,
+    Quit,
+    Run,
+    Settled,
+    Taken,
+    Yielded,
+)
+from weft.exceptions import ActorDiedError, TaskCancelledError
+
+if TYPE_CHECKING:
+    import inspect
+    import mmap
+
+    from weft._refs import ObjectRef
+    from weft._runtime.actors import LoopWaiter
+    from weft._runtime.peers import Peer
+    from weft._runtime.runtime import Runtime
+    from weft._wire.messages import Value
+else:
+    inspect = lazy("inspect")
+
+# Answers of quick tasks are sent together, so often at least.
+ANSWER_S = 0.001
+# Chrome trace events kept for `timeline`.
+TRACED = 20_000
+
+
+class Job:
+    """One task or call that was received, until its answer is sent."""
+
+    __slots__ = ("function", "items", "message", "peer", "refs", "taken", "waiter")
+
+    def __init__(self, peer: Peer, message: Run | Call) -> None:
+        self.peer = peer
+        self.message = message
+        self.function = ""
+        self.refs: list[ObjectRef[Any]] = []
+        """Inside what it returns: kept until the caller has counted them."""
+        self.items = 0
+        """Yielded so far."""
+        self.taken = 0
+        """Of those, taken by the consumer."""
+        self.waiter: Waiter | LoopWaiter | None = None
+        """The generator waits for its consumer."""
+
+
+class Executor:
+    """What a worker does beside being a Runtime."""
+
+    def __init__(self, runtime: Runtime, page: mmap.mmap) -> None:
+        self.runtime = runtime
+        self.guard = runtime.guard
+        self.actor: Actor | None = None
+        self.assigned: Assigned | None = None
+        self._page = page
+        self._queue: deque[Job | BecomeActor] = deque()
+        self._jobs: dict[TaskId, Job] = {}
+        """Received and not answered."""
+        self._running: dict[TaskId, Running] = {}
+        self._idle: Waiter | None = None
+        self._quit: Quit | None = None
+        self._code: dict[bytes, tuple[str, bytes]] = {}
+        self._functions: dict[bytes, Callable[..., Any]] = {}
+        self._page_names: dict[str, bytes] = {}
+        self._calls_of: dict[bytes, int] = {}
+        self._settling: dict[bytes, list[ObjectRef[Any]]] = {}
+        self._main: Running | None = None
+        """What runs on the main thread."""
+        self._main_began = 0.0
+        self._answered_at = 0.0
+        self._trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
+        runtime.on_block = self._give_back
+        runtime.on_quiet = self._give_back
+        runtime.handlers.update(
+            {
+                Export: self._on_export,
+                Run: self._on_run,
+                Call: self._on_call,
+                Cancel: self._on_cancel,
+                Taken: self._on_taken,
+                Settled: self._on_settled,
+                Quit: self._on_quit,
+                BecomeActor: self._on_become,
+                Assigned: self._on_assigned,
+                Collect: self._on_collect,
+            }
+        )
+        signal.signal(signal.SIGINT, self._interrupted)
+
+    # -------------------------------------------------------------- messages, inside the guard
+
+    def _on_export(self, peer: Peer, message: Export) -> None:
+        self._code.setdefault(message.function_id, (message.name, message.code))
+
+    def _on_run(self, peer: Peer, message: Run) -> None:
+        if self._main is not None and monotonic() - self._main_began > QUIET_S:
+            self.runtime.peers.send(peer, GiveBack([message.task_id], busy=True))
+            return
+        self._receive(Job(peer, message))
+
+    def _on_call(self, peer: Peer, message: Call) -> None:
+        job = Job(peer, message)
+        if self.actor is None or self.actor.runs_on_main:
+            self._receive(job)
+        else:
+            self._jobs[TaskId(message.task_id)] = job
+            self.actor.start(job, message.group)
+
+    def _receive(self, job: Job) -> None:
+        self._jobs[TaskId(job.message.task_id)] = job
+        self._enqueue(job)
+
+    def _enqueue(self, item: Job | BecomeActor) -> None:
+        self._queue.append(item)
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.ready()
+
+    def _on_become(self, peer: Peer, message: BecomeActor) -> None:
+        self._enqueue(message)
+
+    def _on_assigned(self, peer: Peer, message: Assigned) -> None:
+        self.assigned = message
+        show_accelerators(message.accelerators)
+
+    def _on_cancel(self, peer: Peer, message: Cancel) -> None:
+        task_id = TaskId(message.task_id)
+        job = self._jobs.get(task_id)
+        if job is None:
+            return
+        now = self._running.get(task_id)
+        if now is None:
+            try:
+                self._queue.remove(job)
+            except ValueError:
+                # A threaded or async actor has it: it looks before it starts.
+                job.message = msgspec.structs.replace(job.message, attempt=-1)
+            else:
+                self._answer(job, [self._cancelled(task_id)], wall(), 0.0)
+            return
+        now.cancelled = True
+        if message.recursive and now.children:
+            for child in list(now.children):
+                self.runtime.cancel_task(child, force=False)
+        if self.actor is not None and not self.actor.runs_on_main:
+            self.actor.cancel(task_id)
+        elif now is self._main:
+            signal.pthread_kill(now.thread, signal.SIGINT)
+
+    def _interrupted(self, _number: int, _frame: object) -> None:
+        now = self._main
+        if now is not None and now.cancelled and not now.finished:
+            self.guard.interrupt(KeyboardInterrupt())
+
+    def _on_taken(self, peer: Peer, message: Taken) -> None:
+        job = self._jobs.get(TaskId(message.task_id))
+        if job is not None:
+            job.taken = message.items
+            if job.waiter is not None:
+                waiter, job.waiter = job.waiter, None
+                waiter.ready()
+
+    def _on_settled(self, peer: Peer, message: Settled) -> None:
+        self._settling.pop(message.task_id, None)
+
+    def _on_quit(self, peer: Peer, message: Quit) -> None:
+        self._quit = message
+        if self._idle is not None:
+            idle, self._idle = self._idle, None
+            idle.ready()
+        if self.actor is not None:
+            self.actor.quit()
+
+    def _on_collect(self, peer: Peer, message: Collect) -> None:
+        pid = os.getpid()
+        events = [
+            {"cat": "task", "name": name, "ph": "X", "ts": at * 1e6, "dur": length * 1e6, "pid": "weft", "tid": pid}
+            for name, at, length in self._trace
+        ]
+        self.runtime.peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))
+
+    def _give_back(self) -> None:
+        """The main thread is busy for a while: its waiting tasks go back to their owners."""
+        given: dict[Peer, list[bytes]] = {}
+        kept: list[Job | BecomeActor] = []
+        while self._queue:
+            try:
+                item = self._queue.popleft()
+            except IndexError:
+                break
+            if isinstance(item, Job) and isinstance(item.message, Run):
+                given.setdefault(item.peer, []).append(item.message.task_id)
+                del self._jobs[TaskId(item.message.task_id)]
+            else:
+                kept.append(item)
+        self._queue.extendleft(reversed(kept))
+        for peer, task_ids in given.items():
+            self.runtime.peers.send(peer, GiveBack(task_ids, busy=True))
+        self.runtime.peers.flush()
+
+    # -------------------------------------------------------------- the main thread
+
+    def serve(self) -> str:
+        """Run what comes until told to quit; return why."""
+        queue = self._queue
+        loop = self.runtime.loop
+        while not loop.closed:
+            try:
+                item = queue.popleft()
+            except IndexError:
+                self._page[16:18] = b"\0\0"
+                waiter = Waiter()
+                with self.guard:
+                    if queue:
+                        continue
+                    if self._quit is not None and not self._is_needed():
+                        return "told to"
+                    self._idle = waiter
+                loop.wait(waiter)
+                continue
+            if isinstance(item, Job):
+                self._run_on_main(item)
+                if self.actor is not None and self.actor.exiting:
+                    return self.actor.exiting
+            else:
+                self.actor = Actor(self, item)
+                if not self.actor.runs_on_main:
+                    return self.actor.serve()
+        return "the daemon is gone"
+
+    def _is_needed(self) -> bool:
+        """Others hold objects of this process: a graceful end waits for them."""
+        assert self._quit is not None
+        return self._quit.graceful and any(
+            entry.borrowers for entry in self.runtime.objects.machine.entries.values() if not entry.owner
+        )
+
+    def _run_on_main(self, job: Job) -> None:
+        message = job.message
+        self._main_began = monotonic()
+        self.run(job, is_main=True)
+        if type(message) is Run and message.max_calls:
+            count = self._calls_of[message.function_id] = self._calls_of.get(message.function_id, 0) + 1
+            if count >= message.max_calls:
+                with self.guard:
+                    self._give_back()
+                    self._quit = Quit(graceful=True)
+
+    def run(self, job: Job, *, is_main: bool) -> None:
+        """Run a job in this thread and answer it."""
+        message = job.message
+        task_id = TaskId(message.task_id)
+        began_at, began = wall(), monotonic()
+        now, find = self.begin(job, task_id)
+        token = running.set(now)
+        if is_main:
+            self._main = now
+        values: list[Value]
+        try:
+            values = self._call(job, *find())
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is the task's answer
+            now.finished = True
+            values = self.failures(job, error, cancelled=now.cancelled or message.attempt < 0)
+        self.end(job, now, values, began_at, monotonic() - began)
+        running.reset(token)
+        if is_main:
+            self._main = None
+
+    def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Value]:
+        # Its frame holds the arguments: they, and the views in them, are gone when it returns.
+        return self._values(job, target(*args, **kwargs))
+
+    def begin(self, job: Job, task_id: TaskId) -> tuple[Running, Callable[[], tuple[Callable[..., Any], Any, Any]]]:
+        """Note that a job runs; return its record and what finds its code and arguments."""
+        message = job.message
+        if type(message) is Run:
+            job.function = name = self._code[message.function_id][0]
+            target = None
+        else:
+            assert type(message) is Call and self.actor is not None
+            job.function = name = f"{self.actor.name}.{message.method}"
+            target = message.method
+        now = Running(
+            task_id, name=message.name, function=name, depth=message.depth, thread=threading.get_ident(), job=job
+        )
+        self._running[task_id] = now
+        page_name = self._page_names.get(name)
+        if page_name is None:
+            encoded = name.encode()[:4000]
+            page_name = self._page_names[name] = len(encoded).to_bytes(2, "little") + encoded
+        self._page[: 16 + len(page_name)] = task_id + page_name
+
+        def find() -> tuple[Callable[..., Any], Any, Any]:
+            if message.attempt < 0:
+                raise KeyboardInterrupt
+            args, kwargs = unpack_arguments(
+                self.runtime.objects, message.args, message.deps, message.owners, message.large
+            )
+            if target is None:
+                return self._function(message.function_id), args, kwargs  # type: ignore[union-attr]  # a Run
+            assert self.actor is not None
+            return self.actor.method(target), args, kwargs
+
+        return now, find
+
+    def _function(self, function_id: bytes) -> Callable[..., Any]:
+        function = self._functions.get(function_id)
+        if function is None:
+            function = self._functions[function_id] = load_code(self._code[function_id][1])
+        return function
+
+    def end(self, job: Job, now: Running | None, values: list[Value], began_at: float, duration_s: float) -> None:
+        """Answer a job. `now` is None if it was cancelled before it began."""
+        message = job.message
+        with self.guard:
+            if now is not None:
+                now.finished = True
+                self._running.pop(now.task_id, None)
+            objects = self.runtime.objects
+            objects.drain()
+            unregistered = objects.machine.unregistered
+            if unregistered:
+                object_ids = list(unregistered)
+                objects.handle(TaskEnding())
+                self.runtime.when_registered(
+                    object_ids, lambda: self._answer(job, values, began_at, duration_s, flush=True)
+                )
+            else:
+                self._answer(job, values, began_at, duration_s)
+        if message.name:
+            self._trace.append((message.name, began_at, duration_s))
+
+    def _answer(
+        self, job: Job, values: list[Value], began_at: float, duration_s: float, *, flush: bool = False
+    ) -> None:
+        task_id = job.message.task_id
+        del self._jobs[TaskId(task_id)]
+        if job.refs:
+            self._settling[task_id] = job.refs
+        peers = self.runtime.peers
+        if job.peer.connection.closed:
+            return
+        peers.send(job.peer, Done(task_id, values, began_at, duration_s, False, job.items))
+        now = monotonic()
+        if flush or now - self._answered_at > ANSWER_S:
+            self._answered_at = now
+            peers.flush()
+
+    # -------------------------------------------------------------- results
+
+    def pack(self, job: Job, value: Any) -> Value:
+        """Turn a returned value into what is sent."""
+        serialized = dumps(value)
+        if serialized.refs:
+            job.refs.extend(serialized.refs)
+        return self.runtime.objects.store_value(serialized)
+
+    def _values(self, job: Job, result: Any) -> list[Value]:
+        message = job.message
+        count = message.num_returns
+        if message.is_dynamic:
+            put = self.runtime.put
+            return [self.pack(job, DynamicObjectRefGenerator([put(value) for value in result]))]
+        if count == 1:
+            return [self.pack(job, result)]
+        if count >= 0:
+            return [self.pack(job, value) for value in split(result, count, job.function)]
+        for value in result:
+            self.send_item(job, self.pack(job, value))
+            self._await_consumer(job)
+        return [self.pack(job, None)]
+
+    def send_item(self, job: Job, value: Value) -> None:
+        """Send a stream's next item."""
+        with self.guard:
+            peers = self.runtime.peers
+            peers.send(job.peer, Yielded(job.message.task_id, job.items, value))
+            job.items += 1
+            now = monotonic()
+            if now - self._answered_at > ANSWER_S:
+                self._answered_at = now
+                peers.flush()
+
+    def _await_consumer(self, job: Job) -> None:
+        while True:
+            waiter = Waiter()
+            if not self.wait_for_consumer(job, waiter):
+                return
+            self.runtime.loop.wait(waiter)
+
+    def wait_for_consumer(self, job: Job, waiter: Waiter | LoopWaiter) -> bool:
+        """Return whether a generator is too far ahead; then `waiter` is told when its consumer takes something."""
+        limit = job.message.backpressure
+        if not limit or job.items - job.taken < limit:
+            return False
+        with self.guard:
+            if job.items - job.taken < limit:
+                return False
+            job.waiter = waiter
+            self._give_back()
+        return True
+
+    def failures(self, job: Job, error: BaseException, *, cancelled: bool) -> list[Value]:
+        """Turn what a job raised into its answer. `cancelled`: somebody asked for an interrupt."""
+        message = job.message
+        failure: Failure
+        if self.actor is not None and isinstance(error, ActorLeaves):
+            failure = Failure(pack_error(ActorDiedError(f"{job.function} called exit_actor()", class_name=self.actor.name)))
+        elif cancelled and not isinstance(error, Exception):
+            failure = self._cancelled(TaskId(message.task_id))
+        else:
+            failure = Failure(pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1))
+        return [failure] * max(1, message.num_returns)
+
+    def _cancelled(self, task_id: TaskId) -> Failure:
+        return Failure(pack_error(TaskCancelledError(task_id)))
+
+    def refuse(self, job: Job, error: Exception) -> None:
+        """Answer a job that cannot be started. Inside the guard."""
+        self._answer(job, self.failures(job, error, cancelled=False), wall(), 0.0)
+
+    def register_held(self) -> None:
+        """Let the owners count what an actor's constructor kept."""
+        with self.guard:
+            self.runtime.objects.drain()
+            self.runtime.objects.handle(TaskEnding())
+            self.runtime.peers.flush()
+
+    def tell_daemon(self, message: ActorReady | ActorExit) -> None:
+        """Send the daemon a message at once."""
+        with self.guard:
+            self.runtime.peers.send(self.runtime.daemon, message)
+            self.runtime.peers.flush()
+
+
+def show_accelerators(accelerators: dict[str, list[str]]) -> None:
+    """Let this process see its own devices only. A library that has looked already keeps what it saw."""
+    if "GPU" in accelerators:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])

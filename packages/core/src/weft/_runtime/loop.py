@@ -1,0 +1,297 @@
+"""Who reads the sockets: one thread at a time, and best the one that waits for what they bring.
+
+Every hand-over between threads costs 20 to 50 us, as much as a whole call. So a thread that blocks in `get` takes the
+right to read, the baton, and processes messages itself until its own wait is over. When no user thread waits, an I/O
+thread of the runtime reads: it takes the baton a few milliseconds after the last user thread laid it down, so that a
+loop of short waits never meets it.
+
+    nobody  -> a waiting user thread, at once
+    nobody  -> the I/O thread, after QUIET_S
+    I/O     -> a waiting user thread, at once (it is woken for that)
+    user    -> the next waiting user thread, or nobody
+
+What is always true
+1. Whoever reads `reader` or touches a machine or a connection holds the guard.
+2. The reader, and only the reader, waits on the poller.
+3. A user thread waits either as the reader or on its own lock, which whoever ends its wait, or makes it the reader, opens.
+4. The I/O thread sleeps without a time limit while a user thread reads for long, or while it reads itself.
+
+Facts about signals: Python runs signal handlers in the main thread, between any two instructions. A KeyboardInterrupt
+inside a machine would leave it half changed, and one between two steps of `wait` would lose the baton. So the main
+thread is shielded there: our SIGINT handler only notes the interrupt, and the end of the shield raises it. The places
+that block are not shielded, so Ctrl-C ends a blocking `get` at once.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+
+from weft._clock import monotonic
+from weft._log import logger
+from weft._transport.sockets import Poller
+
+# Long against a round trip (0.1 ms), short against what a person or a timeout notices.
+QUIET_S = 0.004
+
+_get_ident = threading.get_ident
+_main_ident = threading.main_thread().ident
+
+
+class Guard:
+    """The lock round everything that a loop's reader touches, and the main thread's shield against interrupts."""
+
+    __slots__ = ("_holder", "_lock", "_shields", "interrupted")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._holder = 0
+        self._shields = 0
+        """How many reasons the main thread has not to be interrupted just now."""
+        self.interrupted: BaseException | None = None
+
+    def __enter__(self) -> None:
+        ident = _get_ident()
+        if self._holder == ident:
+            raise RuntimeError(
+                "Weft was called from a destructor or a signal handler that ran inside Weft: call it from a thread"
+            )
+        if ident == _main_ident:
+            self._shields += 1
+        self._lock.acquire()
+        self._holder = ident
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._holder = 0
+        self._lock.release()
+        if _get_ident() == _main_ident:
+            self._shields -= 1
+            if self.interrupted is not None and not self._shields:
+                self._raise()
+
+    def _raise(self) -> None:
+        interrupted, self.interrupted = self.interrupted, None
+        if interrupted is not None:
+            raise interrupted
+
+    def shield(self) -> None:
+        """Hold interrupts of the main thread back; for another thread this does nothing."""
+        if _get_ident() == _main_ident:
+            self._shields += 1
+
+    def unshield(self) -> None:
+        """End one `shield`; raise what was held back if it was the last."""
+        if _get_ident() == _main_ident:
+            self._shields -= 1
+            if self.interrupted is not None and not self._shields:
+                self._raise()
+
+    def interrupt(self, error: BaseException) -> None:
+        """Raise `error` in the main thread, which calls this from a signal handler: now, or when the shields are down."""
+        if self._shields:
+            self.interrupted = error
+        else:
+            raise error
+
+
+class Waiter:
+    """One thread's wait for `missing` things. `ready` is called, inside the guard, as each comes."""
+
+    __slots__ = ("is_reader", "lock", "missing")
+
+    def __init__(self, missing: int = 1) -> None:
+        self.missing = missing
+        self.lock = threading.Lock()
+        self.lock.acquire()
+        self.is_reader = False
+
+    def ready(self, _: Any = None) -> None:
+        """One of the things is there."""
+        self.missing -= 1
+        if self.missing == 0 and not self.is_reader and self.lock.locked():
+            self.lock.release()
+
+
+class Loop:
+    """The poller of a process, and the threads that take turns at it."""
+
+    def __init__(self, before_wait: Callable[[float], float | None], on_quiet: Callable[[], None]) -> None:
+        """Make a loop.
+
+        Args:
+            before_wait: Called inside the guard before every wait, with the time: flushes, handles deadlines; returns
+                when it has to be called again (None: when something happens).
+            on_quiet: Called inside the guard when the I/O thread takes over because user code runs for long.
+        """
+        self.poller = Poller()
+        self.guard = Guard()
+        self.closed = False
+        self._before_wait = before_wait
+        self._on_quiet = on_quiet
+        self._reader: object = None
+        self._rounds = 0
+        """Grows with each change of the reader: how the I/O thread sees whether user threads are at it."""
+        self._waiting: deque[Waiter] = deque()
+        self._io_sleeps = False
+        self._io_bell = threading.Lock()
+        self._io_bell.acquire()
+        self._later: deque[Callable[[], object]] = deque()
+        self._io_thread = threading.Thread(target=self._io, name="weft-io", daemon=True)
+
+    def start(self) -> None:
+        """Start the I/O thread."""
+        self._io_thread.start()
+
+    def later(self, function: Callable[[], object]) -> None:
+        """Call `function` soon, outside the guard, in the thread that reads: for whatever may block or be the user's."""
+        self._later.append(function)
+
+    def nudge(self) -> None:
+        """Let `before_wait` run again soon, whoever reads. Safe from `__del__`."""
+        self.poller.wake()
+
+    # -------------------------------------------------------------- user threads
+
+    def wait(self, waiter: Waiter, deadline: float | None = None) -> bool:
+        """Block until nothing is missing or the deadline (monotonic) has come; return whether nothing is missing."""
+        guard = self.guard
+        guard.shield()
+        try:
+            with guard:
+                if waiter.missing <= 0:
+                    return True
+                if self._reader is None:
+                    self._take(waiter)
+                else:
+                    self._waiting.append(waiter)
+                    if self._reader is self:
+                        self.poller.wake()
+            while not waiter.is_reader:
+                left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
+                guard.unshield()
+                try:
+                    opened = waiter.lock.acquire(timeout=left)
+                finally:
+                    guard.shield()
+                if not opened:
+                    return False
+                if waiter.missing <= 0:
+                    return True
+            self._read(lambda: waiter.missing <= 0 or self.closed, deadline)
+            return waiter.missing <= 0
+        finally:
+            with guard:
+                if waiter.is_reader:
+                    waiter.is_reader = False
+                    self._pass_on()
+                elif waiter in self._waiting:
+                    self._waiting.remove(waiter)
+            guard.unshield()
+            if self._later:
+                self._run_later()
+
+    def _take(self, waiter: Waiter) -> None:
+        self._reader = waiter
+        waiter.is_reader = True
+        self._rounds += 1
+
+    def _pass_on(self) -> None:
+        self._rounds += 1
+        if self._waiting:
+            waiter = self._waiting.popleft()
+            self._take(waiter)
+            if waiter.lock.locked():
+                waiter.lock.release()
+            return
+        self._reader = None
+        if self._io_sleeps:
+            self._io_sleeps = False
+            self._io_bell.release()
+
+    def _read(self, over: Callable[[], bool], deadline: float | None) -> None:
+        guard, poller = self.guard, self.poller
+        events: list[tuple[int, int]] = []
+        while True:
+            with guard:
+                if events:
+                    poller.dispatch(events)
+                if over():
+                    return
+                now = monotonic()
+                wake_at = self._before_wait(now)
+                if over():
+                    return
+            if self._later:
+                guard.unshield()
+                try:
+                    self._run_later()
+                finally:
+                    guard.shield()
+                if over():
+                    return
+            timeout = None if wake_at is None else max(0.0, wake_at - now)
+            if deadline is not None:
+                left = deadline - now
+                if left <= 0:
+                    return
+                timeout = left if timeout is None else min(timeout, left)
+            guard.unshield()
+            try:
+                events = poller.wait(timeout)
+            finally:
+                guard.shield()
+
+    def _run_later(self) -> None:
+        later = self._later
+        while later:
+            try:
+                function = later.popleft()
+            except IndexError:
+                return
+            try:
+                function()
+            except Exception:  # noqa: BLE001 - a user's callback must not end the thread that happens to read
+                logger().exception("a callback failed")
+
+    # -------------------------------------------------------------- the I/O thread
+
+    def _io(self) -> None:
+        seen = -1
+        while not self.closed:
+            with self.guard:
+                if self._reader is None and seen == self._rounds:
+                    self._reader = self
+                    self._on_quiet()
+                elif self._reader is not None and seen == self._rounds:
+                    self._io_sleeps = True
+                seen = self._rounds
+                sleeps = self._io_sleeps
+                reads = self._reader is self
+            if reads:
+                self._read(lambda: bool(self._waiting) or self.closed, None)
+                with self.guard:
+                    self._pass_on()
+            else:
+                self._io_bell.acquire(timeout=-1 if sleeps else QUIET_S)
+        self._run_later()
+
+    def close(self) -> None:
+        """Stop the I/O thread and let every waiting thread go."""
+        with self.guard:
+            self.closed = True
+            for waiter in self._waiting:
+                if waiter.lock.locked():
+                    waiter.lock.release()
+            self._waiting.clear()
+            if self._io_sleeps:
+                self._io_sleeps = False
+                self._io_bell.release()
+            self.poller.wake()
+        if threading.current_thread() is not self._io_thread and self._io_thread.is_alive():
+            self._io_thread.join()
+        self.poller.close()

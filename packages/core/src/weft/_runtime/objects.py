@@ -1,0 +1,266 @@
+"""The shell round the table of objects: does its effects, and turns values into bytes and back.
+
+The loop's guard is held in every method whose docstring does not say otherwise.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from weft._ids import ObjectId
+from weft._machines.ownership import (
+    Adopted,
+    Counted,
+    Effect,
+    Entry,
+    Event,
+    Freed,
+    Ownership,
+    Ready,
+    Recycled,
+    Released,
+    SendBorrow,
+    SendBorrowed,
+    SendFetch,
+    SendReturn,
+    SendValue,
+)
+from weft._machines.ownership import OwnerLost as OwnerLostEvent
+from weft._refs import ObjectRef
+from weft._serialize.failures import pack_error, unpack_failure
+from weft._serialize.pickling import Serialized, dumps, unpack
+from weft._store.shared_memory import SharedMemoryStore
+from weft._wire.messages import Borrow, Borrowed, Discard, Failure, Fetch, Fetched, Held, Inline, Recycle, Return, Shared
+from weft.exceptions import ObjectLostError, OwnerDiedError
+
+if TYPE_CHECKING:
+    from weft._engine import Engine
+    from weft._runtime.loop import Loop
+    from weft._runtime.peers import Peer, Peers
+    from weft._wire.messages import Value
+
+# Up to here a copy through two sockets is cheaper than a segment, its mapping and its recycling.
+INLINE_BYTES = 100 * 1024
+# So many dropped references are worth waking the loop for, if it sleeps.
+MANY_RELEASED = 1000
+
+
+class _Loading(threading.local):
+    """What is being unpickled in this thread."""
+
+    keeper: ObjectId | None = None
+    """The object that keeps the references inside it, until they are registered."""
+    defer = False
+    """A running task's arguments keep them instead."""
+
+
+class Objects:
+    """This process's objects."""
+
+    def __init__(self, loop: Loop, store: SharedMemoryStore, address: str, engine: Engine) -> None:
+        self.machine = Ownership()
+        self.store = store
+        self.address = address
+        self.peers: Peers
+        self.daemon: Peer
+        self.on_freed: Callable[[Entry], None] = lambda _entry: None
+        self._engine = engine
+        self._loop = loop
+        self._guard = loop.guard
+        self._released: deque[ObjectId] = deque()
+        self._nudged = False
+        self._loading = _Loading()
+
+    # -------------------------------------------------------------- effects
+
+    def handle(self, event: Event) -> None:
+        """Give the machine an event and do what it says."""
+        effects = self.machine.handle(event)
+        if effects:
+            self._do(effects)
+
+    def _do(self, effects: Sequence[Effect]) -> None:
+        peers = self.peers
+        for effect in effects:
+            match effect:
+                case Ready():
+                    entry = effect.entry
+                    waiters, entry.waiters = entry.waiters, None
+                    if waiters:
+                        for ready in waiters:
+                            ready(entry)
+                case Freed():
+                    self.on_freed(effect.entry)
+                case Recycled():
+                    self._recycle(effect.value)
+                case SendValue():
+                    peers.send(effect.peer, Fetched(effect.object_id, effect.value))
+                case SendBorrowed():
+                    peers.send(effect.peer, Borrowed(effect.object_ids, effect.lost))
+                case SendBorrow():
+                    self._tell_owner(effect.owner, Borrow(effect.object_ids))
+                case SendReturn():
+                    self._tell_owner(effect.owner, Return(effect.object_ids))
+                case SendFetch():
+                    self._tell_owner(effect.owner, Fetch(effect.object_id))
+
+    def _tell_owner(self, owner: str, message: Borrow | Return | Fetch) -> None:
+        peer = self.peers.connect(owner)
+        if peer is not None:
+            self.peers.send(peer, message)
+        elif not isinstance(message, Return):
+            self.owner_lost(owner)
+
+    def owner_lost(self, owner: str) -> None:
+        """The process at `owner` is gone, and what it owned with it."""
+        error = OwnerDiedError(owner_address=owner)
+        self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
+
+    def _recycle(self, value: Shared) -> None:
+        if value.creator == self.address:
+            self.store.recycle(value.segment)
+            return
+        peer = self.peers.by_address.get(value.creator)
+        if peer is not None:
+            self.peers.send(peer, Recycle([value.segment]))
+        else:
+            self.peers.send(self.daemon, Discard([value.segment]))
+
+    # -------------------------------------------------------------- references
+
+    def ref(self, entry: Entry) -> ObjectRef[Any]:
+        """Return a reference to an object in the table, that counts already."""
+        return ObjectRef(entry.id, self._engine, entry.owner or self.address, entry)
+
+    def new_ref(self, entry: Entry) -> ObjectRef[Any]:
+        """Return one more reference to an object in the table."""
+        entry.local += 1
+        return ObjectRef(entry.id, self._engine, entry.owner or self.address, entry)
+
+    def release(self, object_id: ObjectId) -> None:
+        """A reference is gone. Without the guard: `__del__` calls this in the middle of anything."""
+        released = self._released
+        released.append(object_id)
+        if not self._nudged:
+            entry = self.machine.entries.get(object_id)
+            if len(released) > MANY_RELEASED or (entry is not None and type(entry.value) is Shared):
+                self._nudged = True
+                self._loop.nudge()
+
+    def drain(self) -> None:
+        """Count the references that went since the last call."""
+        released = self._released
+        self._nudged = False
+        if released:
+            gone = []
+            for _ in range(len(released)):
+                gone.append(released.popleft())
+            self.handle(Released(gone))
+
+    def rebuild_ref(self, object_id: bytes, owner: str) -> ObjectRef[Any]:
+        """Make the reference that was found inside a value. Without the guard."""
+        key = ObjectId(object_id)
+        loading = self._loading
+        with self._guard:
+            if owner == self.address:
+                entry = self.machine.entries.get(key)
+                if entry is None:
+                    raise ObjectLostError(object_ref_hex=key.hex(), owner_address=owner)
+                entry.local += 1
+            else:
+                self.handle(Adopted(key, owner, loading.keeper, loading.defer))
+                entry = self.machine.entries[key]
+        return ObjectRef(key, self._engine, owner, entry)
+
+    def held(self, refs: Sequence[ObjectRef[Any]]) -> list[Held]:
+        """Return how references inside a value travel. Without the guard."""
+        return [Held(ref._id, ref._owner) for ref in refs]
+
+    # -------------------------------------------------------------- values
+
+    def store_value(self, serialized: Serialized) -> Value:
+        """Turn a pickled value into one that can be kept or sent. Without the guard. StoreFullError: no room."""
+        held = self.held(serialized.refs) if serialized.refs else []
+        size_bytes = serialized.size_bytes
+        if size_bytes <= INLINE_BYTES:
+            return Inline(serialized.pack(), held)
+        with self._guard:
+            self.drain()
+            segment = self.store.reserve(size_bytes)
+        try:
+            segment.fill(size_bytes, serialized.write_into)
+        except BaseException:
+            with self._guard:
+                self.store.recycle(segment.name)
+            raise
+        return Shared(segment.name, size_bytes, self.address, held)
+
+    def pack(self, value: Any) -> Value:
+        """Pickle a value. Without the guard. PicklingError, StoreFullError."""
+        return self.store_value(dumps(value))
+
+    def load(self, value: Value, entry: Entry) -> Any:
+        """Return the Python value of an object in the table, or raise its error. Without the guard."""
+        if type(value) is Inline:
+            if not value.held:
+                return unpack(value.data)
+            return self._unpack_with_refs(value.data, entry.id, defer=False)
+        if type(value) is Shared:
+            with self._guard:
+                entry.local += 1
+                view = self._view(value, entry.id)
+            return self._unpack_with_refs(view, entry.id, defer=False)
+        assert type(value) is Failure
+        raise unpack_failure(value.error)
+
+    def load_argument(self, value: Value, source: Held | None) -> Any:
+        """Return the Python value of a task's argument. Without the guard.
+
+        `source` is the object whose value it is: views on it that outlive the task borrow it.
+        """
+        if type(value) is Inline:
+            if not value.held:
+                return unpack(value.data)
+            return self._unpack_with_refs(value.data, None, defer=True)
+        if type(value) is Shared:
+            assert source is not None
+            object_id = ObjectId(source.object_id)
+            with self._guard:
+                if source.owner == self.address:
+                    self.handle(Counted(object_id))
+                else:
+                    self.handle(Adopted(object_id, source.owner, None, True))
+                    self.machine.entries[object_id].value = value
+                view = self._view(value, object_id)
+            return self._unpack_with_refs(view, None, defer=True)
+        assert type(value) is Failure
+        raise unpack_failure(value.error)
+
+    def unpack_arguments(self, data: bytes) -> Any:
+        """Return what `data` holds; the running task keeps the references inside. Without the guard."""
+        return self._unpack_with_refs(data, None, defer=True)
+
+    def _view(self, value: Shared, object_id: ObjectId) -> memoryview:
+        try:
+            return self.store.view(value.segment, value.size_bytes, partial(self.release, object_id))
+        except FileNotFoundError:
+            self.release(object_id)
+            raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address=value.creator) from None
+
+    def _unpack_with_refs(self, data: bytes | memoryview, keeper: ObjectId | None, *, defer: bool) -> Any:
+        loading = self._loading
+        before = loading.keeper, loading.defer
+        loading.keeper, loading.defer = keeper, defer
+        try:
+            return unpack(data)
+        finally:
+            loading.keeper, loading.defer = before
+
+
+def lost_failure(object_id: ObjectId, owner: str) -> Failure:
+    """Return what a reference becomes whose owner has freed it."""
+    return Failure(pack_error(ObjectLostError(object_ref_hex=object_id.hex(), owner_address=owner)))

@@ -1,0 +1,127 @@
+"""The processes that this one is connected to."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from weft._ids import WorkerId
+from weft._runtime.loop import Loop
+from weft._transport.sockets import SocketConnection, connect
+from weft._wire.messages import Hello, Message
+from weft._wire.version import WIRE, check_hello
+from weft.exceptions import ProtocolError
+
+
+class Peer:
+    """A process at the other end of a connection. Hashable by identity."""
+
+    __slots__ = ("address", "connection", "exported", "pid", "role", "worker_id")
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.worker_id = WorkerId.nil()
+        self.pid = 0
+        self.role = ""
+        self.exported: set[bytes] = set()
+        """The functions whose code it has."""
+        self.connection: SocketConnection
+
+    def __repr__(self) -> str:
+        return f"{self.role or 'peer'} {self.address}"
+
+
+class Peers:
+    """Opens, accepts and keeps connections; joins what is sent between two flushes. The loop's guard is held throughout."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        me: Hello,
+        received: Callable[[Peer, Sequence[Message]], None],
+        lost: Callable[[Peer, str], None],
+    ) -> None:
+        self._loop = loop
+        self._me = me
+        self._received = received
+        self._lost = lost
+        self.by_address: dict[str, Peer] = {}
+        self._all: set[Peer] = set()
+        self._unflushed: list[Peer] = []
+
+    def connect(self, address: str) -> Peer | None:
+        """Return the peer at `address`, connecting if need be; None if nobody listens there any more."""
+        peer = self.by_address.get(address)
+        if peer is None:
+            try:
+                sock = connect(address)
+            except OSError:
+                return None
+            peer = self._add(sock, address)
+            self.by_address[address] = peer
+        return peer
+
+    def accept(self, sock: socket.socket) -> None:
+        """Take a connection that another process opened; it says who it is in its Hello."""
+        self._add(sock, "")
+
+    def _add(self, sock: socket.socket, address: str) -> Peer:
+        peer = Peer(address)
+        peer.connection = SocketConnection(self._loop.poller, sock, self._on_messages, self._on_lost)
+        peer.connection.peer = peer
+        self._all.add(peer)
+        peer.connection.queue(self._me)
+        peer.connection.flush()
+        return peer
+
+    def _on_messages(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
+        peer: Any = connection.peer
+        if not peer.role:
+            try:
+                hello = check_hello(messages[0])
+            except ProtocolError as error:
+                connection.close()
+                self._on_lost(connection, str(error))
+                return
+            peer.role, peer.pid, peer.worker_id = hello.role, hello.pid, WorkerId(hello.worker_id)
+            if not peer.address:
+                peer.address = hello.address
+                self.by_address.setdefault(hello.address, peer)
+            messages = messages[1:]
+        if messages:
+            self._received(peer, messages)
+
+    def _on_lost(self, connection: SocketConnection, reason: str) -> None:
+        peer: Any = connection.peer
+        self._all.discard(peer)
+        if self.by_address.get(peer.address) is peer:
+            del self.by_address[peer.address]
+        self._lost(peer, reason)
+
+    def send(self, peer: Peer, message: Message) -> None:
+        """Queue a message; it goes with the next flush."""
+        if not peer.connection.queued:
+            self._unflushed.append(peer)
+        peer.connection.queue(message)
+
+    def flush(self) -> None:
+        """Send all that is queued."""
+        if self._unflushed:
+            peers, self._unflushed = self._unflushed, []
+            for peer in peers:
+                peer.connection.flush()
+
+    def close(self) -> None:
+        """End every connection."""
+        self.flush()
+        for peer in self._all:
+            peer.connection.close()
+        self._all.clear()
+        self.by_address.clear()
+
+
+def hello(worker_id: WorkerId, address: str, role: str) -> Hello:
+    """Return this process's Hello."""
+    return Hello(WIRE, worker_id, address, os.getpid(), role)

@@ -1,0 +1,64 @@
+"""The worker process: what the template's fork, or a fresh interpreter, runs."""
+
+from __future__ import annotations
+
+import atexit
+import mmap
+import os
+import sys
+from pathlib import Path
+
+from weft._engine import current
+from weft._ids import WorkerId
+from weft._runtime.executor import Executor
+from weft._runtime.runtime import Runtime
+
+
+def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str]) -> None:
+    """Serve until told to quit, then end the process.
+
+    Args:
+        worker_id: Its 16 bytes.
+        daemon_address: Where the node's daemon listens.
+        address: Where this worker is to listen.
+        env: Variables that the template has set already.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Whole lines as they come: what a killed worker had printed is not lost.
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams over pipes here
+    runtime = Runtime(worker_id=WorkerId(worker_id), address=address, role="worker")
+    # The daemon reads there what a worker ran last, when it has died.
+    fd = os.open(Path(address).with_suffix(".page"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    os.ftruncate(fd, mmap.PAGESIZE)
+    page = mmap.mmap(fd, mmap.PAGESIZE)
+    os.close(fd)
+    executor = Executor(runtime, page)
+    # Nothing can be told to a daemon that is gone, and nobody is left to run for.
+    runtime.on_daemon_lost = lambda _reason: os._exit(1)
+    current.engine = runtime
+    runtime.start(daemon_address)
+    runtime.loop.wait(runtime.welcomed)
+    executor.serve()
+    end(executor)
+
+
+def end(executor: Executor) -> None:
+    """Run exit hooks, send what is left, end the process."""
+    code = 0
+    try:
+        actor = executor.actor
+        if actor is not None:
+            actor.terminate()
+        # The interpreter's own end would also run what the template had registered for itself: it did nothing.
+        atexit._run_exitfuncs()
+    except BaseException:  # noqa: BLE001 - a hook's error is shown, and the process ends all the same
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    finally:
+        if executor.actor is not None and executor.actor.exiting:
+            executor.tell_daemon(executor.actor.end_message())
+        with executor.guard:
+            executor.runtime.peers.flush()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

@@ -1,0 +1,74 @@
+"""Every environment variable of Weft: the only reader of `os.environ` for settings.
+
+Each is read when it is asked for, so a test or a program may set it before `init`. A value that cannot be understood
+raises ValueError with the variable's name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Generic, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+
+class Setting(NamedTuple, Generic[T]):
+    """One environment variable."""
+
+    name: str
+    parse: Callable[[str], T]
+    default: T
+    text: str
+    """What it means, with its unit, in one sentence."""
+
+    def value(self) -> T:
+        """Return what the environment says, or the default."""
+        raw = os.environ.get(self.name, "")
+        if not raw:
+            return self.default
+        try:
+            return self.parse(raw)
+        except ValueError as error:
+            raise ValueError(f"{self.name}={raw!r}: {error} ({self.text})") from None
+
+
+def _parse_bool(raw: str) -> bool:
+    try:
+        return {"1": True, "true": True, "0": False, "false": False}[raw.lower()]
+    except KeyError:
+        raise ValueError("expected 1, true, 0 or false") from None
+
+
+TEMP_DIR = Setting(
+    "WEFT_TEMP_DIR", str, "", "Directory that holds the session directories; default TMPDIR or /tmp."
+)
+STORE_ROOT = Setting(
+    "WEFT_STORE_ROOT", str, "/dev/shm", "Directory that holds the segments of large objects."  # noqa: S108
+)
+CHECK = Setting(
+    "WEFT_CHECK", _parse_bool, False, "Check the invariants of every machine after every event (slow)."
+)
+IDLE_WORKERS = Setting(
+    "WEFT_IDLE_WORKERS", int, -1, "Idle workers that a node keeps ready; -1: one a CPU."
+)
+
+SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
+    TEMP_DIR,
+    STORE_ROOT,
+    CHECK,
+    IDLE_WORKERS,
+)
+
+
+def temp_root() -> str:
+    """Return the directory for session directories."""
+    return TEMP_DIR.value() or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
+
+
+def visible_gpus() -> list[str] | None:
+    """Return the devices that CUDA_VISIBLE_DEVICES allows; None: it does not say."""
+    raw = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if raw is None:
+        return None
+    return [device.strip() for device in raw.split(",") if device.strip() not in ("", "-1", "NoDevFiles")]

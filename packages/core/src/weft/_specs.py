@@ -1,0 +1,173 @@
+"""What is submitted: tasks, actors and calls, as the API hands them to an engine.
+
+`TaskSpec`, `ActorSpec` and `CallSpec` stay in the process that made them and hold live Python values. `Shape`
+and `ActorMeta` also travel, so they hold only what msgspec can carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from weft._ids import ActorId, FunctionId, JobId, NodeId, PlacementGroupId, TaskId, WorkerId
+from weft._options import ActorOptions, TaskOptions
+from weft._resources import Resources
+
+
+class Shape(msgspec.Struct, frozen=True, array_like=True):
+    """What a worker must be for a task to run on it: tasks of one shape share leased workers."""
+
+    amounts: tuple[tuple[str, int], ...] = ()
+    """Resources in 1/10,000, sorted by name."""
+    strategy: str = "DEFAULT"
+    """DEFAULT, SPREAD, or `node:<hex id>:hard|soft`."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Label selector: key, condition (`value`, `!value`, `in(a,b)`, `!in(a,b)`)."""
+    env: str = ""
+    """The runtime environment as canonical JSON; empty for none."""
+
+
+def shape_of(options: TaskOptions | ActorOptions) -> Shape:
+    """Return what a worker must be for a task or an actor with these options."""
+    amounts = dict(options.resources)
+    amounts["CPU"] = options.num_cpus
+    amounts["GPU"] = options.num_gpus
+    if options.memory is not None:
+        amounts["memory"] = options.memory
+    if options.object_store_memory is not None:
+        amounts["object_store_memory"] = options.object_store_memory
+    if options.accelerator_type is not None:
+        # Ray's convention: a sliver of a resource that every device of the type brings along.
+        amounts[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    return Shape(
+        amounts=tuple(sorted(Resources(amounts).items())),
+        strategy=options.scheduling_strategy,
+        labels=tuple(sorted(options.label_selector.items())),
+        env=options.runtime_env,
+    )
+
+
+class Code:
+    """A function or class that travels: pickled once, when an engine first needs its bytes."""
+
+    __slots__ = ("_packed", "name", "target")
+
+    def __init__(self, target: Callable[..., Any], name: str) -> None:
+        self.target = target
+        self.name = name
+        self._packed: tuple[FunctionId, bytes] | None = None
+
+    def pack(self, dumps: Callable[[Any], tuple[FunctionId, bytes]]) -> tuple[FunctionId, bytes]:
+        """Return (id, pickle), made by `dumps` at the first call."""
+        if self._packed is None:
+            self._packed = dumps(self.target)
+        return self._packed
+
+
+class TaskSpec(msgspec.Struct, frozen=True):
+    """One call of a remote function."""
+
+    code: Code
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: TaskOptions
+    shape: Shape
+
+
+class ParameterSpec(msgspec.Struct, frozen=True, array_like=True):
+    """One parameter of a method: enough to check a call, without its default's value."""
+
+    name: str
+    kind: int
+    """As in inspect.Parameter.kind."""
+    has_default: bool
+
+
+class MethodSpec(msgspec.Struct, frozen=True, array_like=True):
+    """What callers must know of an actor's method."""
+
+    parameters: tuple[ParameterSpec, ...]
+    """Without `self`."""
+    num_returns: int | str = 1
+    concurrency_group: str = ""
+    max_task_retries: int | None = None
+    """None: as the actor's."""
+    is_generator: bool = False
+    retry_exceptions: bool | bytes = False
+    """Bytes: a pickled tuple of exception classes."""
+    timeout_s: float | None = None
+    backpressure: int = 0
+
+
+class ActorMeta(msgspec.Struct, frozen=True):
+    """What a handle needs; travels with it."""
+
+    actor_id: ActorId
+    class_name: str
+    methods: dict[str, MethodSpec]
+    name: str = ""
+    namespace: str = ""
+    max_task_retries: int = 0
+    max_pending_calls: int = -1
+    is_async: bool = False
+    in_any_order: bool = False
+    """Calls whose arguments are late do not hold back later ones."""
+
+
+class ActorSpec(msgspec.Struct, frozen=True):
+    """The creation of an actor."""
+
+    meta: ActorMeta
+    code: Code
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    options: ActorOptions
+    shape: Shape
+
+
+class CallSpec(msgspec.Struct, frozen=True):
+    """One call of an actor's method."""
+
+    actor: ActorMeta
+    method: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    num_returns: int | str = 1
+    """A number, "streaming" or "dynamic"."""
+    concurrency_group: str = ""
+    max_task_retries: int = 0
+    retry_exceptions: bool | tuple[type[BaseException], ...] = False
+    timeout_s: float | None = None
+    name: str = ""
+    backpressure: int = 0
+
+
+class Place(msgspec.Struct, frozen=True):
+    """Where code runs: what `get_runtime_context` tells."""
+
+    job_id: JobId
+    node_id: NodeId
+    worker_id: WorkerId
+    task_id: TaskId | None = None
+    task_name: str = ""
+    function_name: str = ""
+    actor_id: ActorId | None = None
+    actor_name: str = ""
+    namespace: str = ""
+    placement_group_id: PlacementGroupId | None = None
+    resources: dict[str, float] = {}
+    """Assigned to the running task or actor, as users write them."""
+    accelerators: dict[str, list[str]] = {}
+    """Ids of the assigned devices by resource name: {"GPU": ["0"]}."""
+    runtime_env: str = "{}"
+    """As JSON."""
+    session: str = ""
+    temp_dir: str = ""
+    address: str = ""
+    """Of the control service."""
+    labels: dict[str, str] = {}
+    was_restarted: bool = False
+    is_cancelled: bool = False
+    in_worker: bool = False

@@ -1,0 +1,266 @@
+"""Connections over stream sockets, and the one wait for all of them.
+
+A `Poller` waits for many sockets; who calls `poll` does the reading, in that thread. A `SocketConnection` joins the
+messages queued between two flushes into one frame and one `send`, and decodes all frames of one `recv` at once.
+
+Facts about epoll: a descriptor may be registered, changed and removed by one thread while another waits; the change
+holds for the wait in progress. A descriptor that was closed is gone from the set by itself. An event that was fetched
+before its handler was removed can still be dispatched: `poll` looks the handler up for each event and skips those.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import struct
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+
+from weft._transport.base import Lost, Receive
+from weft._wire.codec import decode, encode
+from weft._wire.frame import FrameReader
+from weft._wire.messages import Message
+from weft.exceptions import ProtocolError
+
+# One read takes what a full unix socket buffer holds (208 KiB by default on Linux) and more.
+READ_BYTES = 256 * 1024
+# A frame of so many messages is sent without waiting for more: the peer can start on it.
+BATCH_MESSAGES = 256
+
+_IN = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
+_CREDENTIALS = struct.Struct("3i")
+
+Handler = Callable[[int], None]
+
+
+class Poller:
+    """Waits for sockets and calls their handlers."""
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wakes = False
+        self._epoll.register(self._wake_fd, select.EPOLLIN)
+        self._handlers[self._wake_fd] = self._woken
+        self.closed = False
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable when `wait(0)` would find something."""
+        return self._epoll.fileno()
+
+    def add(self, fd: int, handler: Handler) -> None:
+        """Call `handler(events)` when `fd` is readable or broken."""
+        self._handlers[fd] = handler
+        self._epoll.register(fd, _IN)
+
+    def watch_writing(self, fd: int, *, on: bool) -> None:
+        """Say whether the handler of `fd` is called also when it takes bytes."""
+        self._epoll.modify(fd, _IN | select.EPOLLOUT if on else _IN)
+
+    def remove(self, fd: int) -> None:
+        """Forget `fd`; call it before closing it."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def wake(self) -> None:
+        """Let the wait in progress, or the next one, return. Safe from any thread, and from `__del__`."""
+        if not self._wakes and not self.closed:
+            self._wakes = True
+            os.eventfd_write(self._wake_fd, 1)
+
+    def _woken(self, events: int) -> None:
+        self._wakes = False
+        os.eventfd_read(self._wake_fd)
+
+    def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
+        """Wait until something happens or time is up; return what happened, for `dispatch`."""
+        return self._epoll.poll(timeout_s)
+
+    def dispatch(self, events: list[tuple[int, int]]) -> None:
+        """Call the handlers of these events."""
+        handlers = self._handlers
+        for fd, event in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler(event)
+
+    def poll(self, timeout_s: float | None) -> None:
+        """Wait and dispatch."""
+        self.dispatch(self.wait(timeout_s))
+
+    def close(self) -> None:
+        """Forget everything; the sockets stay open."""
+        if not self.closed:
+            self.closed = True
+            self._handlers.clear()
+            self._epoll.close()
+            os.close(self._wake_fd)
+
+
+class SocketConnection:
+    """A Connection over a stream socket."""
+
+    __slots__ = (
+        "_batch",
+        "_lost",
+        "_poller",
+        "_reader",
+        "_receive",
+        "_socket",
+        "_unsent",
+        "closed",
+        "peer",
+    )
+
+    def __init__(self, poller: Poller, sock: socket.socket, receive: Receive, lost: Lost) -> None:
+        sock.setblocking(False)
+        self._poller = poller
+        self._socket = sock
+        self._receive = receive
+        self._lost = lost
+        self._reader = FrameReader()
+        self._batch: list[Message] = []
+        self._unsent: deque[memoryview] = deque()
+        self.closed = False
+        self.peer: object = None
+        """The user's own record of who is at the other end."""
+        poller.add(sock.fileno(), self._handle)
+
+    def queue(self, message: Message) -> None:
+        """Add a message to the batch that the next `flush` sends."""
+        self._batch.append(message)
+
+    @property
+    def queued(self) -> int:
+        """How many messages wait for `flush`."""
+        return len(self._batch)
+
+    def flush(self) -> None:
+        """Send the batch as far as the peer takes it; the rest follows when it can."""
+        batch = self._batch
+        if not batch or self.closed:
+            return
+        self._batch = []
+        frame = encode(batch)
+        if self._unsent:
+            self._unsent.append(memoryview(frame))
+            return
+        try:
+            sent = self._socket.send(frame)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            # The peer is gone. What it had sent is still to be read, so the loss is told by the read that meets the end.
+            return
+        if sent < len(frame):
+            self._unsent.append(memoryview(frame)[sent:])
+            self._poller.watch_writing(self._socket.fileno(), on=True)
+
+    def _handle(self, events: int) -> None:
+        if events & select.EPOLLOUT:
+            self._send_rest()
+        if events & _IN and not self.closed:
+            self._read()
+
+    def _send_rest(self) -> None:
+        unsent = self._unsent
+        try:
+            while unsent:
+                sent = self._socket.send(unsent[0])
+                if sent < len(unsent[0]):
+                    unsent[0] = unsent[0][sent:]
+                    return
+                unsent.popleft()
+        except BlockingIOError:
+            return
+        except OSError:
+            unsent.clear()
+        self._poller.watch_writing(self._socket.fileno(), on=False)
+
+    def _read(self) -> None:
+        try:
+            # A frame larger than one read is fetched with reads of its own size, so that it is joined once.
+            data = self._socket.recv(max(READ_BYTES, self._reader.missing()))
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._break(f"{error.strerror or error}")
+            return
+        if not data:
+            self._break("the peer closed the connection")
+            return
+        try:
+            bodies = self._reader.receive(data)
+            messages = [message for body in bodies for message in decode(body)] if bodies else []
+        except ProtocolError as error:
+            self._break(str(error))
+            return
+        if messages:
+            self._receive(self, messages)
+
+    def _break(self, reason: str) -> None:
+        self.close()
+        self._lost(self, reason)
+
+    def close(self) -> None:
+        """End the connection without telling `lost`."""
+        if not self.closed:
+            self.flush()
+            self.closed = True
+            self._poller.remove(self._socket.fileno())
+            self._socket.close()
+
+
+class SocketListener:
+    """Accepts connections of this user's processes on a unix socket."""
+
+    def __init__(self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]) -> None:
+        self._poller = poller
+        self._path = path
+        self._accepted = accepted
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(os.fspath(path))
+        path.chmod(0o600)
+        self._socket.listen(1024)
+        self._socket.setblocking(False)
+        self.address = os.fspath(path)
+        poller.add(self._socket.fileno(), self._handle)
+
+    def _handle(self, events: int) -> None:
+        while True:
+            try:
+                sock, _ = self._socket.accept()
+            except BlockingIOError:
+                return
+            if peer_uid(sock) == os.getuid():
+                self._accepted(sock)
+            else:
+                sock.close()
+
+    def close(self) -> None:
+        """Stop accepting and remove the socket's file."""
+        self._poller.remove(self._socket.fileno())
+        self._socket.close()
+        self._path.unlink(missing_ok=True)
+
+
+def peer_uid(sock: socket.socket) -> int:
+    """Return the user id of the process at the other end of a unix socket."""
+    _, uid, _ = _CREDENTIALS.unpack(
+        sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    )
+    return int(uid)
+
+
+def connect(address: str) -> socket.socket:
+    """Connect to the process that listens at `address`. OSError if nobody does."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,550 @@
+"""Every message, grouped by who speaks to whom.
+
+A frame carries a list of messages (see frame.py), so a batch costs one call of the codec on each side. Messages
+on one connection arrive in order; what is lost with a connection is lost from some message on, never in between.
+
+Payloads (`bytes` fields named data, args, code, error) are pickles that only the process that needs the value opens.
+
+What is always true
+1. Every message is frozen and has a tag that is never used again for another meaning.
+2. Decoding a message runs no code of the sender.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from weft._specs import ActorMeta, Shape
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What every message has in common."""
+
+
+# ------------------------------------------------------------------ values
+
+
+class Held(Message, frozen=True):
+    """A reference that lies inside a value."""
+
+    object_id: bytes
+    owner: str
+
+
+class Inline(Message, frozen=True, tag=1):
+    """A value in the message itself."""
+
+    data: bytes
+    held: list[Held] = []
+
+
+class Shared(Message, frozen=True, tag=2):
+    """A value in a shared memory segment."""
+
+    segment: str
+    size_bytes: int
+    creator: str
+    """Address of the process that recycles the segment."""
+    held: list[Held] = []
+
+
+class Failure(Message, frozen=True, tag=3):
+    """The error instead of a value."""
+
+    error: bytes
+
+
+Value = Inline | Shared | Failure
+
+# ------------------------------------------------------------------ both ways, first on every connection
+
+
+class Hello(Message, frozen=True, tag=10):
+    """Who speaks: the first message of each side."""
+
+    wire: int
+    worker_id: bytes
+    address: str
+    """Where this process listens; empty if nowhere."""
+    pid: int
+    role: str
+    """driver, worker, daemon or template."""
+
+
+# ------------------------------------------------------------------ owner -> worker
+
+
+class Export(Message, frozen=True, tag=20):
+    """The code of a function or class, before its first use on this connection."""
+
+    function_id: bytes
+    name: str
+    code: bytes
+
+
+class Run(Message, frozen=True, tag=21):
+    """Run a task."""
+
+    task_id: bytes
+    function_id: bytes
+    args: bytes
+    """Pickled (args, kwargs); top-level references are replaced by `Dependency(index)`. Empty for no arguments."""
+    deps: list[Value] = []
+    num_returns: int = 1
+    """-1: a stream."""
+    name: str = ""
+    depth: int = 0
+    """How many tasks are above this one."""
+    timeout_s: float = 0
+    """0: none."""
+    max_calls: int = 0
+    backpressure: int = 0
+    """A stream stops while this many items are not taken; 0: no limit."""
+    attempt: int = 0
+    is_dynamic: bool = False
+    """The single return is a list of references to all that the generator yields."""
+    owners: list[Held] = []
+    """For each dependency, the reference that it is the value of; and one more for `large`."""
+    large: Shared | None = None
+    """The arguments' pickle, if it is too large for `args`."""
+
+
+class Call(Message, frozen=True, tag=22):
+    """Call a method of the actor that this worker is."""
+
+    task_id: bytes
+    actor_id: bytes
+    method: str
+    args: bytes
+    deps: list[Value] = []
+    num_returns: int = 1
+    group: str = ""
+    name: str = ""
+    depth: int = 0
+    timeout_s: float = 0
+    backpressure: int = 0
+    attempt: int = 0
+    is_dynamic: bool = False
+    owners: list[Held] = []
+    large: Shared | None = None
+
+
+class Cancel(Message, frozen=True, tag=23):
+    """End a task: drop it if it waits here, interrupt it if it runs. It still answers with Done."""
+
+    task_id: bytes
+    recursive: bool
+
+
+class Taken(Message, frozen=True, tag=24):
+    """The consumer of a stream has taken this many items in all."""
+
+    task_id: bytes
+    items: int
+
+
+# ------------------------------------------------------------------ worker -> owner
+
+
+class Done(Message, frozen=True, tag=30):
+    """A task has ended: one value a return, or one Failure for all."""
+
+    task_id: bytes
+    values: list[Value]
+    started_at: float
+    """Wall clock, seconds."""
+    duration_s: float
+    retriable: bool = False
+    """The failure is an exception that the task asked to be retried."""
+    items: int = 0
+    """How many items a stream yielded."""
+
+
+class Yielded(Message, frozen=True, tag=31):
+    """A stream's next item; its object id is the task's with index `index + 2`."""
+
+    task_id: bytes
+    index: int
+    value: Value
+
+
+class GiveBack(Message, frozen=True, tag=32):
+    """Tasks that wait here although this worker is busy: run them elsewhere. They were not started."""
+
+    task_ids: Sequence[bytes]
+    busy: bool
+    """Send no more until a Done."""
+
+
+# ------------------------------------------------------------------ any process -> the owner of an object, and back
+
+
+class Fetch(Message, frozen=True, tag=40):
+    """Send the value when it is there. Answered by Fetched."""
+
+    object_id: bytes
+
+
+class Fetched(Message, frozen=True, tag=41):
+    """The value of an object, or the Failure that it ended in."""
+
+    object_id: bytes
+    value: Value
+
+
+class Borrow(Message, frozen=True, tag=42):
+    """The sender now holds these references. Answered by Borrowed."""
+
+    object_ids: Sequence[bytes]
+
+
+class Borrowed(Message, frozen=True, tag=43):
+    """The owner counts the receiver as a holder of these; the others (freed) are named."""
+
+    object_ids: Sequence[bytes]
+    lost: Sequence[bytes] = ()
+
+
+class Return(Message, frozen=True, tag=44):
+    """The sender holds these no longer."""
+
+    object_ids: Sequence[bytes]
+
+
+class Recycle(Message, frozen=True, tag=45):
+    """Owner to creator: nobody reads these segments any more."""
+
+    segments: list[str]
+
+
+class Settled(Message, frozen=True, tag=46):
+    """Caller to worker: the references inside the returned values are counted; the worker's own pins may go."""
+
+    task_id: bytes
+
+
+class CancelObject(Message, frozen=True, tag=47):
+    """Borrower to owner: cancel the task that makes this object."""
+
+    object_id: bytes
+    force: bool
+    recursive: bool
+
+
+# ------------------------------------------------------------------ driver or worker -> daemon
+
+
+class Ask(Message, frozen=True, tag=50):
+    """A question with one Answer. `what` is one of the names in daemon's table of questions."""
+
+    request: int
+    what: str
+    body: bytes = b""
+    """msgpack, as the question's entry says."""
+
+
+class Demand(Message, frozen=True, tag=51):
+    """How many more workers of a shape the sender wants, in all. Replaces the sender's last Demand for the shape."""
+
+    key: int
+    """The sender's own number for the shape."""
+    shape: Shape
+    workers: int
+    depth: int
+    """Deeper tasks go first, so that nested programs finish what they began."""
+    task_name: str = ""
+
+
+class ReturnLease(Message, frozen=True, tag=52):
+    """The sender needs this worker no longer. `dead`: the connection to it broke."""
+
+    worker_id: bytes
+    retire: bool = False
+    """The worker has run its last task (max_calls): end it."""
+
+
+class Blocked(Message, frozen=True, tag=53):
+    """The task on this worker waits in `get` for tasks that need a place: its CPU is free meanwhile."""
+
+
+class Unblocked(Message, frozen=True, tag=54):
+    """The task on this worker goes on."""
+
+
+class CreateActor(Message, frozen=True, tag=55):
+    """Start an actor. The constructor's references are resolved already."""
+
+    meta: ActorMeta
+    shape: Shape
+    function_id: bytes
+    code: bytes
+    args: bytes
+    deps: list[Value]
+    owner: str
+    options: dict[str, Any]
+    """max_restarts, lifetime, get_if_exists, max_concurrency, concurrency_groups, runtime_env."""
+    request: int
+    """Answered by Answer: for a named actor when the name is taken or refused."""
+    owners: list[Held] = []
+    large: Shared | None = None
+
+
+class WatchActor(Message, frozen=True, tag=56):
+    """Send ActorState now and at every change."""
+
+    actor_id: bytes
+
+
+class EndActor(Message, frozen=True, tag=57):
+    """End an actor. `graceful`: after the calls that it has; else at once."""
+
+    actor_id: bytes
+    graceful: bool
+    no_restart: bool
+    reason: str
+
+
+class KillWorker(Message, frozen=True, tag=58):
+    """End a worker that the sender leases: its task was cancelled by force or ran out of time."""
+
+    worker_id: bytes
+    reason: str
+
+
+class Explain(Message, frozen=True, tag=59):
+    """The connection to this worker broke: how did it end? Answered by Certificate once it is reaped."""
+
+    worker_id: bytes
+
+
+class Discard(Message, frozen=True, tag=60):
+    """Remove segments whose creator is gone."""
+
+    segments: list[str]
+
+
+class Bye(Message, frozen=True, tag=61):
+    """A driver leaves: end what is its own, send its remaining log lines, then close."""
+
+
+# ------------------------------------------------------------------ daemon -> driver or worker
+
+
+class Answer(Message, frozen=True, tag=70):
+    """The answer to Ask or CreateActor. `error` is empty if it went well."""
+
+    request: int
+    body: bytes = b""
+    error: str = ""
+
+
+class Granted(Message, frozen=True, tag=71):
+    """A worker for a shape; the receiver's until ReturnLease."""
+
+    key: int
+    worker_id: bytes
+    address: str
+    contended: bool
+    """Others wait: return it as soon as there is nothing for it to do."""
+    node_id: bytes = b""
+    accelerators: dict[str, list[str]] = {}
+
+
+class Refused(Message, frozen=True, tag=72):
+    """No worker of this shape can ever be had: it fits no node, or its environment cannot be built."""
+
+    key: int
+    kind: str
+    """unschedulable or environment."""
+    reason: str
+
+
+class Reclaim(Message, frozen=True, tag=73):
+    """Others wait: return leases that have nothing to do, now and for the next moments."""
+
+
+class Welcome(Message, frozen=True, tag=74):
+    """The daemon's answer to Hello: the facts of the session."""
+
+    job_id: bytes
+    node_id: bytes
+    session: str
+    session_dir: str
+    store_dir: str
+    namespace: str
+    resources: dict[str, float]
+    labels: dict[str, str]
+    runtime_env: str = ""
+    actor: str = ""
+
+
+class Certificate(Message, frozen=True, tag=75):
+    """How a worker ended."""
+
+    worker_id: bytes
+    pid: int
+    exit_code: int
+    """Of wait: negative is the signal's number."""
+    peak_bytes: int
+    """Most resident memory."""
+    limit_bytes: int
+    """The memory limit that applied."""
+    function: str
+    """What it ran last; empty if idle."""
+    stderr: str
+    """Its last lines."""
+    reason: str
+    """Why it was ended, if Weft ended it."""
+    task_id: bytes = b""
+    """Of what it ran last; empty if idle."""
+
+
+class ActorState(Message, frozen=True, tag=76):
+    """Where an actor is in its life."""
+
+    actor_id: bytes
+    state: str
+    """pending, alive, restarting or dead."""
+    address: str
+    restarts: int
+    cause: str
+    """Of a dead or restarting actor, in words."""
+    error: bytes = b""
+    """The constructor's error, if that is the cause."""
+    worker_id: bytes = b""
+
+
+class BecomeActor(Message, frozen=True, tag=77):
+    """Daemon to worker: be this actor from now on. Answered by ActorReady."""
+
+    meta: ActorMeta
+    function_id: bytes
+    code: bytes
+    args: bytes
+    deps: list[Value]
+    options: dict[str, Any]
+    restarts: int
+    accelerators: dict[str, list[str]]
+    resources: dict[str, int]
+    owners: list[Held] = []
+    large: Shared | None = None
+
+
+class Output(Message, frozen=True, tag=78):
+    """Bytes that a worker wrote, in whole lines where possible."""
+
+    worker_id: bytes
+    pid: int
+    label: str
+    """What the worker was running: a function's or an actor's name."""
+    is_stderr: bool
+    data: bytes
+
+
+class Quit(Message, frozen=True, tag=79):
+    """Daemon to worker: end after the current task; run exit hooks."""
+
+    graceful: bool
+
+
+class Assigned(Message, frozen=True, tag=80):
+    """Daemon to worker: from now on you run tasks of this lease."""
+
+    resources: dict[str, int]
+    accelerators: dict[str, list[str]]
+    runtime_env: str
+    owner: str
+
+
+# ------------------------------------------------------------------ worker -> daemon
+
+
+class ActorReady(Message, frozen=True, tag=90):
+    """The constructor has returned, or failed (`error`)."""
+
+    actor_id: bytes
+    error: bytes = b""
+
+
+class ActorExit(Message, frozen=True, tag=91):
+    """The actor ends itself (exit_actor, or its last handle is gone and its calls are done)."""
+
+    actor_id: bytes
+    reason: str
+
+
+# ------------------------------------------------------------------ any process -> any process
+
+
+class Why(Message, frozen=True, tag=95):
+    """What does this wait for? Answered by Because."""
+
+    request: int
+    object_id: bytes
+
+
+class Because(Message, frozen=True, tag=96):
+    """The answer to Why, as msgpack of the machine's reason chain."""
+
+    request: int
+    body: bytes
+
+
+class Collect(Message, frozen=True, tag=97):
+    """Daemon to worker: send your task events. Answered by Events."""
+
+    request: int
+
+
+class Events(Message, frozen=True, tag=98):
+    """Chrome trace events, as msgpack."""
+
+    request: int
+    body: bytes
+
+
+# ------------------------------------------------------------------ daemon <-> template
+
+
+class Fork(Message, frozen=True, tag=100):
+    """Daemon to template: fork a worker. Two file descriptors come with it: its stdout and stderr."""
+
+    worker_id: bytes
+    env: dict[str, str]
+
+
+class Forked(Message, frozen=True, tag=101):
+    """Template to daemon: the worker's process id."""
+
+    worker_id: bytes
+    pid: int
+
+
+class Reaped(Message, frozen=True, tag=102):
+    """Template to daemon: a worker has ended."""
+
+    pid: int
+    status: int
+    """As of os.wait4."""
+    peak_bytes: int
+    address_space_bytes: int = -1
+    """Its RLIMIT_AS; -1: none."""
+
+
+class Preload(Message, frozen=True, tag=103):
+    """Daemon to template: import these modules, so that later workers have them."""
+
+    modules: list[str]
+
+
+ANY = (
+    Hello | Export | Run | Call | Cancel | Taken | Done | Yielded | GiveBack
+    | Fetch | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject
+    | Ask | Demand | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker
+    | Explain | Discard | Bye
+    | Answer | Granted | Refused | Reclaim | Welcome | Certificate | ActorState | BecomeActor | Output | Quit
+    | Assigned | ActorReady | ActorExit | Why | Because | Collect | Events | Fork | Forked | Reaped | Preload
+)  # fmt: skip
