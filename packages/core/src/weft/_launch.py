@@ -79,6 +79,8 @@ class NodeFile(msgspec.Struct, frozen=True):
     parent_pid: int
     listen_fd: int
     lock_fds: tuple[int, int]
+    with_site: bool
+    """The caller's interpreter has run `site`: so is that of the workers to."""
 
 
 class DaemonProcess:
@@ -161,6 +163,7 @@ def start_daemon(*, node: NodeOptions) -> Started:
             parent_pid=os.getpid(),
             listen_fd=listener.fileno(),
             lock_fds=(session_lock, store_lock),
+            with_site=not sys.flags.no_site,
         )
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
         pid = _spawn(session_dir, [listener.fileno(), session_lock, store_lock], log_fd)

@@ -233,7 +233,9 @@ def _resources(value: Any) -> dict[str, float]:
     amounts: dict[str, float] = _mapping(value, "amounts by name, like {'licence': 1}")
     for known, option in (("CPU", "num_cpus"), ("GPU", "num_gpus"), ("memory", "memory")):
         if known in amounts:
-            raise _WrongValueError(f"cannot hold {known!r}: write {option}={amounts[known]!r} instead")
+            raise _WrongValueError(
+                f"cannot hold {known!r}: write {option}={amounts[known]!r} instead"
+            )
     for name, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise _WrongValueError(f"has to hold numbers, and {name!r} is {amount!r}")
@@ -318,9 +320,13 @@ def _strategy(value: Any) -> str:
     if isinstance(value, NodeAffinity):
         node = value.node_id
         if not isinstance(node, str) or not re.fullmatch("[0-9a-f]{32}", node):
-            raise _WrongValueError(f"names the node {node!r}, which is no id of one (see weft.nodes())")
+            raise _WrongValueError(
+                f"names the node {node!r}, which is no id of one (see weft.nodes())"
+            )
         return f"node:{node}:{'soft' if value.soft else 'hard'}"
-    raise _WrongValueError("has to be 'DEFAULT', 'SPREAD' or NodeAffinitySchedulingStrategy(node_id, soft)")
+    raise _WrongValueError(
+        "has to be 'DEFAULT', 'SPREAD' or NodeAffinitySchedulingStrategy(node_id, soft)"
+    )
 
 
 _LABEL = re.compile(r"!?(in\([^()]*\)|[^!()]*)")
@@ -329,7 +335,8 @@ _LABEL = re.compile(r"!?(in\([^()]*\)|[^!()]*)")
 def _labels(value: Any) -> dict[str, str]:
     selector = _mapping(value, "conditions by label, like {'region': 'in(eu,us)'}")
     for key, condition in selector.items():
-        if not isinstance(condition, str) or not _LABEL.fullmatch(condition):
+        text: object = condition
+        if not isinstance(text, str) or not _LABEL.fullmatch(text):
             raise _WrongValueError(
                 f"has {condition!r} for {key!r}, which is none of 'value', '!value', 'in(a,b)', '!in(a,b)'"
             )
@@ -378,7 +385,9 @@ def _only(*allowed: Any) -> Callable[[Any], Any]:
 
     def rule(value: Any) -> Any:
         if value not in allowed:
-            raise _WrongValueError(f"is not supported: this version of Weft takes only {allowed[0]!r}")
+            raise _WrongValueError(
+                f"is not supported: this version of Weft takes only {allowed[0]!r}"
+            )
         return value
 
     return rule
@@ -428,7 +437,12 @@ _WITHOUT_EFFECT: Final = frozenset({
     "enable_tensor_transport", "tensor_transport", "allow_out_of_order_execution",
 })  # fmt: skip
 _ANYWHERE: Final = frozenset(
-    {"enable_task_events", "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks"}
+    {
+        "enable_task_events",
+        "placement_group",
+        "placement_group_bundle_index",
+        "placement_group_capture_child_tasks",
+    }
 )
 _TASK: Final = _ANYWHERE | frozenset(TaskOptions.__struct_fields__)
 _ACTOR: Final = (
@@ -436,7 +450,10 @@ _ACTOR: Final = (
     | frozenset(ActorOptions.__struct_fields__)
     | {"enable_tensor_transport", "allow_out_of_order_execution"}
 )
-_METHOD: Final = frozenset(MethodOptions.__struct_fields__) | {"enable_task_events", "tensor_transport"}
+_METHOD: Final = frozenset(MethodOptions.__struct_fields__) | {
+    "enable_task_events",
+    "tensor_transport",
+}
 _KINDS: Final = (("a task", _TASK), ("an actor", _ACTOR), ("a method", _METHOD))
 
 DEFAULT_TASK: Final = TaskOptions()
@@ -447,12 +464,16 @@ DEFAULT_METHOD: Final = MethodOptions()
 _OptionsT = TypeVar("_OptionsT", TaskOptions, ActorOptions, MethodOptions)
 
 
-def task_options(given: Mapping[str, Any], base: TaskOptions = DEFAULT_TASK, *, subject: str) -> TaskOptions:
+def task_options(
+    given: Mapping[str, Any], base: TaskOptions = DEFAULT_TASK, *, subject: str
+) -> TaskOptions:
     """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
     return _laid_over(given, base, "a task", _TASK, subject)
 
 
-def actor_options(given: Mapping[str, Any], base: ActorOptions = DEFAULT_ACTOR, *, subject: str) -> ActorOptions:
+def actor_options(
+    given: Mapping[str, Any], base: ActorOptions = DEFAULT_ACTOR, *, subject: str
+) -> ActorOptions:
     """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
     options = _laid_over(given, base, "an actor", _ACTOR, subject)
     if options.get_if_exists and not options.name:
@@ -460,7 +481,9 @@ def actor_options(given: Mapping[str, Any], base: ActorOptions = DEFAULT_ACTOR, 
     return options
 
 
-def method_options(given: Mapping[str, Any], base: MethodOptions = DEFAULT_METHOD, *, subject: str) -> MethodOptions:
+def method_options(
+    given: Mapping[str, Any], base: MethodOptions = DEFAULT_METHOD, *, subject: str
+) -> MethodOptions:
     """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
     return _laid_over(given, base, "a method", _METHOD, subject)
 
@@ -504,6 +527,23 @@ def _unknown(name: str, kind: str, allowed: frozenset[str], subject: str) -> str
 
 ENGINES: Final = ("local", "inline")
 
+
+def _modules(value: Any) -> tuple[str, ...]:
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Sequence)
+        or not all(isinstance(name, str) for name in value)
+    ):
+        raise _WrongValueError("has to be a list of names of modules, like ['numpy']")
+    return tuple(value)
+
+
+def _engine(value: Any) -> str:
+    if value not in ENGINES:
+        raise _WrongValueError(f"has to be one of {', '.join(map(repr, ENGINES))}")
+    return str(value)
+
+
 _INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
     "address": _text,
     "num_cpus": _whole(0),
@@ -517,22 +557,19 @@ _INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
     "temp_dir": lambda value: fspath(value) if isinstance(value, PathLike) else _text(value),
     "metadata": lambda value: _mapping(value, "strings by name"),
     "logging": _text,
+    "preload": _modules,
+    "engine": _engine,
 }
 
 
 def init_options(given: Mapping[str, Any]) -> InitOptions:
     """Check the keywords of `init`. OptionError if one is wrong."""
-    checked = {}
+    checked: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
             continue
         try:
-            if name == "preload":
-                checked[name] = _modules(value)
-            elif name == "engine":
-                checked[name] = _engine(value)
-            else:
-                checked[name] = _INIT_RULES[name](value)
+            checked[name] = _INIT_RULES[name](value)
         except _WrongValueError as error:
             raise OptionError(f"{name}={value!r} of init {error}") from None
     return InitOptions(**checked)
@@ -541,15 +578,3 @@ def init_options(given: Mapping[str, Any]) -> InitOptions:
 def unknown_init_option(name: str, allowed: frozenset[str]) -> str:
     """Return what to say of a keyword that `init` does not know."""
     return _unknown(name, "a session", allowed, "init")
-
-
-def _modules(value: Any) -> tuple[str, ...]:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(name, str) for name in value):
-        raise _WrongValueError("has to be a list of names of modules, like ['numpy']")
-    return tuple(value)
-
-
-def _engine(value: Any) -> str:
-    if value not in ENGINES:
-        raise _WrongValueError(f"has to be one of {', '.join(map(repr, ENGINES))}")
-    return str(value)

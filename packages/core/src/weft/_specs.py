@@ -6,14 +6,16 @@ and `ActorMeta` also travel, so they hold only what msgspec can carry.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._ids import ActorId, FunctionId, JobId, NodeId, PlacementGroupId, TaskId, WorkerId
 from weft._options import ActorOptions, TaskOptions
 from weft._resources import Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True):

@@ -18,10 +18,12 @@ What is always true
 3. A TaskError never is an instance of a class that steers the interpreter: SystemExit,
    KeyboardInterrupt, StopIteration and the like stay inside, as `cause`.
 
-Facts about exceptions and pickle. `BaseException.__reduce__` calls the class with `args` again, which
-fails, or loses the type, when `__init__` takes something else; and it forgets what C code keeps
-outside `__dict__` (OSError.filename, ImportError.name). So errors are taken apart and put together
-here without calling `__init__`.
+It is one file, and long, since a reader looks for an exception in one place.
+
+Facts about exceptions and pickle. `BaseException.__reduce__` calls the class with `args` again,
+which fails, or loses the type, when `__init__` takes something else; and it forgets what C code
+keeps outside `__dict__` (OSError.filename, ImportError.name). So errors are taken apart and put
+together here without calling `__init__`.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ import re
 from functools import lru_cache
 from pickle import PicklingError as _PicklePicklingError
 from types import GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import msgspec
 
 from weft._lazy import lazy
+from weft._override import override
 
 if TYPE_CHECKING:
     import signal
@@ -44,8 +47,66 @@ if TYPE_CHECKING:
 else:
     signal = lazy("signal")
 
+__all__ = [
+    "ActorAlreadyExistsError",
+    "ActorClassInheritanceException",
+    "ActorDiedError",
+    "ActorError",
+    "ActorHandleNotFoundError",
+    "ActorPlacementGroupRemoved",
+    "ActorUnavailableError",
+    "ActorUnschedulableError",
+    "ArgumentError",
+    "AsyncioActorExit",
+    "AuthenticationError",
+    "CrossLanguageError",
+    "DaemonDiedError",
+    "EnvSetupError",
+    "GetTimeoutError",
+    "InternalError",
+    "LocalRayletDiedError",
+    "NodeDiedError",
+    "ObjectFetchTimedOutError",
+    "ObjectFreedError",
+    "ObjectLostError",
+    "ObjectReconstructionFailedError",
+    "ObjectRefStreamEndOfStreamError",
+    "ObjectStoreFullError",
+    "OptionError",
+    "OufOfBandObjectRefSerializationException",
+    "OutOfDiskError",
+    "OutOfMemoryError",
+    "OwnerDiedError",
+    "PendingCallsLimitExceeded",
+    "PicklingError",
+    "PlasmaObjectNotAvailable",
+    "ProtocolError",
+    "RayError",
+    "ReferenceCountingAssertionError",
+    "RpcError",
+    "RuntimeEnvSetupError",
+    "SessionError",
+    "StandInError",
+    "StoreFullError",
+    "StreamingGeneratorReplayInconsistentError",
+    "TaskCancelledError",
+    "TaskError",
+    "TaskPlacementGroupRemoved",
+    "TaskTimeoutError",
+    "TaskUnschedulableError",
+    "UnschedulableError",
+    "UnserializableException",
+    "UsageError",
+    "UserCodeException",
+    "WeftError",
+    "WeftSystemError",
+    "WorkerCrashedError",
+    "WorkerDiedError",
+]
+
 # ------------------------------------------------------------------ errors, taken apart
 
+E = TypeVar("E", bound=BaseException)
 _Parts = tuple[type[BaseException], tuple[Any, ...], dict[str, Any], dict[str, Any]]
 
 
@@ -67,12 +128,12 @@ def take_apart(error: BaseException) -> _Parts:
 
 
 def put_together(
-    cls: type[BaseException], args: tuple[Any, ...], slots: dict[str, Any], state: dict[str, Any]
-) -> BaseException:
+    cls: type[E], args: tuple[Any, ...], slots: dict[str, Any], state: dict[str, Any]
+) -> E:
     """Make an error of its parts; neither its `__init__` nor its own `__new__` is called."""
     built_in: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
     try:
-        error: BaseException = built_in.__new__(cls, *args)
+        error: E = built_in.__new__(cls, *args)
     except TypeError:  # a base written in C has a `__new__` of its own
         error = cls.__new__(cls, *args)
     error.args = args
@@ -100,6 +161,7 @@ def reduces_by_default(error: BaseException) -> bool:
 class WeftError(Exception):
     """The root of the tree: everything that Weft raises of its own is a WeftError."""
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return put_together, take_apart(self)
 
@@ -108,11 +170,11 @@ class WeftError(Exception):
 
 
 class UsageError(WeftError):
-    """The program asked for something that cannot be. Nothing was sent or started; change the call."""
+    """The program asked for something that cannot be. Nothing was started; change the call."""
 
 
 class OptionError(UsageError, ValueError):
-    """An option has a value that it cannot have, or does not go with another. Nothing was started."""
+    """An option has no such value, or does not go with another. Nothing was started."""
 
 
 class ArgumentError(UsageError, TypeError):
@@ -120,14 +182,14 @@ class ArgumentError(UsageError, TypeError):
 
 
 class SessionError(UsageError, RuntimeError):
-    """There is no session, or one too many: call `weft.init()` first, or `weft.shutdown()` before it."""
+    """There is no session, or one too many: call `weft.init()` or `weft.shutdown()` first."""
 
 
 class PicklingError(UsageError, TypeError, _PicklePicklingError):
     """A value cannot travel to another process. Nothing was sent.
 
-    The message names the path to the part that is to blame. Make that part inside the task, leave it
-    out in `__getstate__`, or give its class a serializer (`weft.util.register_serializer`).
+    The message names the path to the part that is to blame. Make that part inside the task, leave
+    it out in `__getstate__`, or give its class a serializer (`weft.util.register_serializer`).
 
     Attributes:
         path: The way from the value to the part, as one would write it in Python.
@@ -135,19 +197,22 @@ class PicklingError(UsageError, TypeError, _PicklePicklingError):
         reason: Why it cannot be pickled.
     """
 
-    def __init__(self, message: str = "", *, path: str = "", offender: object = None, reason: str = "") -> None:
+    def __init__(
+        self, message: str = "", *, path: str = "", offender: object = None, reason: str = ""
+    ) -> None:
         super().__init__(message or f"{path}: {reason}")
         self.path = path
         self.offender = offender
         self.reason = reason or message
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         cls, args, slots, state = take_apart(self)
         return put_together, (cls, args, slots, {**state, "offender": None})
 
 
 class ActorAlreadyExistsError(UsageError, ValueError):
-    """The name is taken by a living actor. Nothing was started; use `get_if_exists=True` or another name."""
+    """The name is taken. Nothing was started; use `get_if_exists=True` or another name."""
 
     def __init__(self, error_message: str = "an actor of this name exists already") -> None:
         super().__init__(error_message)
@@ -155,7 +220,7 @@ class ActorAlreadyExistsError(UsageError, ValueError):
 
 
 class ActorHandleNotFoundError(UsageError, ValueError):
-    """The handle belongs to another session. Nothing was sent; look the actor up again by its name."""
+    """The handle belongs to another session. Nothing was sent; look the actor up by its name."""
 
     def __init__(self, error_message: str = "this session knows no such actor") -> None:
         super().__init__(error_message)
@@ -193,7 +258,7 @@ SHORT_STORY_LINES = 16
 KEPT_HOPS = 20
 
 
-class Frame(msgspec.Struct, frozen=True, array_like=True):
+class SourceLine(msgspec.Struct, frozen=True, array_like=True):
     """One line of user code that was running when an error was raised."""
 
     file: str
@@ -201,6 +266,7 @@ class Frame(msgspec.Struct, frozen=True, array_like=True):
     function: str
     source: str = ""
 
+    @override
     def __str__(self) -> str:
         place = f"{self.file}:{self.line} in {self.function}"
         return f"{place}: {self.source}" if self.source else place
@@ -211,14 +277,14 @@ class Hop(msgspec.Struct, frozen=True, array_like=True):
 
     title: str
     """`task f() pid 12`."""
-    frames: tuple[Frame, ...] = ()
+    frames: tuple[SourceLine, ...] = ()
     because: tuple[str, ...] = ()
     """One line for each error that led to this one."""
     left_out: int = 0
     """Stands for so many tasks between its neighbours."""
 
 
-class _Facts(msgspec.Struct, frozen=True):
+class Facts(msgspec.Struct, frozen=True):
     """What a TaskError knows apart from its cause."""
 
     task: str = ""
@@ -258,7 +324,7 @@ class TaskError(WeftError):
         traceback_str: The whole traceback as Python prints it, made where the error was raised.
     """
 
-    _facts: _Facts
+    _facts: Facts
     cause: BaseException | None
     task: str
     function_name: str
@@ -287,14 +353,16 @@ class TaskError(WeftError):
         attempts: int = 1,
         hops: Sequence[Hop] = (),
     ) -> None:
-        facts = _Facts(
+        facts = Facts(
             function_name, node, attempts, pid, ip, proctitle, actor_repr, actor_id,
-            type_name(cause) if cause is not None else "", safe_str(cause) if cause is not None else "",
+            type_name(cause) if cause is not None else "",
+            safe_str(cause) if cause is not None else "",
             traceback_str, tuple(hops), tuple(getattr(cause, "__notes__", ())),
         )  # fmt: skip
         super().__init__(function_name)
         self.__dict__.update(_state(facts, cause, {}))
 
+    @override
     def __str__(self) -> str:
         facts = self._facts
         if isinstance(self, _Dual):
@@ -303,11 +371,13 @@ class TaskError(WeftError):
             return f"{facts.type_name}: {facts.message}" if facts.message else facts.type_name
         return f"task {facts.task or 'of unknown name'} failed"
 
+    @override
     def __repr__(self) -> str:
         if isinstance(self, _Dual):
             return f"TaskError({safe_repr(self.cause)})"
         return f"TaskError({str(self)!r})"
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         cause = self.cause
         parts = cause
@@ -324,7 +394,7 @@ class TaskError(WeftError):
         return _restore, (facts, is_apart, parts, own, isinstance(self, _Dual))
 
     def as_instanceof_cause(self) -> TaskError:
-        """Return this error as an instance of its cause's class too, or itself if that cannot be."""
+        """Return this error as an instance of its cause's class too, or itself if it cannot be."""
         try:
             return self.make_dual_exception_instance()
         except TypeError:
@@ -350,7 +420,7 @@ class _Dual:
 
 
 @lru_cache(maxsize=512)
-def _dual_class(cls: type[BaseException]) -> type[TaskError]:
+def _dual_class(cls: Any) -> type[TaskError]:
     """Return a class that is TaskError and `cls`; TypeError if there can be none."""
     if not issubclass(cls, Exception):
         raise TypeError(f"{cls.__name__} steers the interpreter")
@@ -361,11 +431,11 @@ def _dual_class(cls: type[BaseException]) -> type[TaskError]:
     name = f"TaskError({cls.__name__})"
     try:
         return type(name, (TaskError, cls, _Dual), {"__module__": __name__, "__doc__": cls.__doc__})
-    except Exception as error:  # noqa: BLE001 - the class's own `__init_subclass__` may refuse
+    except Exception as error:
         raise TypeError(f"{cls.__name__} admits no subclass: {error}") from error
 
 
-def make_task_error(cause: BaseException, facts: _Facts, *, dual: bool = True) -> TaskError:
+def make_task_error(cause: BaseException, facts: Facts, *, dual: bool = True) -> TaskError:
     """Make the error that the caller of a task gets.
 
     Raises:
@@ -374,14 +444,13 @@ def make_task_error(cause: BaseException, facts: _Facts, *, dual: bool = True) -
     _, args, slots, state = take_apart(cause)
     if not dual:
         args, slots, state = (facts.task,), {}, {}
-    cls = _dual_class(type(cause)) if dual else TaskError
-    error = put_together(cls, args, slots, _state(facts, cause, state))
-    assert isinstance(error, TaskError)
-    return error
+    kind: Any = type(cause)
+    cls = _dual_class(kind) if dual else TaskError
+    return put_together(cls, args, slots, _state(facts, cause, state))
 
 
-def _state(facts: _Facts, cause: BaseException | None, user: dict[str, Any]) -> dict[str, Any]:
-    """Return a TaskError's `__dict__`. The user's attributes win over Weft's, apart from `cause`."""
+def _state(facts: Facts, cause: BaseException | None, user: dict[str, Any]) -> dict[str, Any]:
+    """Return a TaskError's `__dict__`: the user's attributes win, apart from `cause`."""
     told = story(facts.hops)
     return {
         "task": facts.task,
@@ -402,7 +471,9 @@ def _state(facts: _Facts, cause: BaseException | None, user: dict[str, Any]) -> 
     }
 
 
-def _restore(facts: _Facts, is_apart: bool, parts: Any, own: dict[str, Any], dual: bool) -> TaskError:  # noqa: FBT001 - called by pickle
+def _restore(
+    facts: Facts, is_apart: bool, parts: Any, own: dict[str, Any], dual: bool
+) -> TaskError:
     cause = put_together(*parts) if is_apart else parts
     error = make_task_error(cause, facts) if dual else TaskError()
     error.__dict__.update(_state(facts, cause, own))
@@ -484,7 +555,13 @@ class StandInError(WeftError):
     """
 
     def __init__(
-        self, original_stack_trace: str = "", *, type_name: str = "", message: str = "", repr: str = "", reason: str = ""
+        self,
+        original_stack_trace: str = "",
+        *,
+        type_name: str = "",
+        message: str = "",
+        repr: str = "",
+        reason: str = "",
     ) -> None:
         what = f"{type_name}: {message}" if message else type_name
         super().__init__(what or original_stack_trace)
@@ -502,7 +579,9 @@ class TaskCancelledError(WeftError):
         task_id: The task's id, if known.
     """
 
-    def __init__(self, task_id: TaskId | None = None, error_message: str | None = None, *, task: str = "") -> None:
+    def __init__(
+        self, task_id: TaskId | None = None, error_message: str | None = None, *, task: str = ""
+    ) -> None:
         which = f"task {task or task_id or ''}".rstrip()
         super().__init__(error_message or f"{which} was cancelled")
         self.task_id = task_id
@@ -518,8 +597,12 @@ class TaskTimeoutError(WeftError, TimeoutError):
         timeout_s: What was allowed, in seconds.
     """
 
-    def __init__(self, message: str = "", *, task: str = "", timeout_s: float | None = None) -> None:
-        super().__init__(message or f"task {task} ran longer than its timeout of {timeout_s} s and was ended")
+    def __init__(
+        self, message: str = "", *, task: str = "", timeout_s: float | None = None
+    ) -> None:
+        super().__init__(
+            message or f"task {task} ran longer than its timeout of {timeout_s} s and was ended"
+        )
         self.task = task
         self.timeout_s = timeout_s
 
@@ -532,9 +615,14 @@ class GetTimeoutError(WeftError, TimeoutError):
         waiting: How many of the values asked for were not there.
     """
 
-    def __init__(self, message: str = "", *, timeout_s: float | None = None, waiting: int = 1) -> None:
+    def __init__(
+        self, message: str = "", *, timeout_s: float | None = None, waiting: int = 1
+    ) -> None:
         values = "the value was" if waiting == 1 else f"{waiting} values were"
-        super().__init__(message or f"{values} not there after {timeout_s} s; ask weft.why(ref) what it waits for")
+        super().__init__(
+            message
+            or f"{values} not there after {timeout_s} s; ask weft.why(ref) what it waits for"
+        )
         self.timeout_s = timeout_s
         self.waiting = waiting
 
@@ -557,7 +645,8 @@ class WorkerDiedError(WeftError):
         pid: The process.
         exit_code: Its exit code; negative for a signal's number; None if nobody saw it end.
         signal_name: `SIGKILL` and so on; empty if no signal ended it.
-        kind: killed, memory, segfault, stack overflow, aborted, bus error, signal, exited, parent gone or ended.
+        kind: killed, memory, segfault, stack overflow, aborted, bus error, signal, exited, parent
+            gone or ended.
         peak_bytes: Most resident memory it ever had; 0 if unknown.
         limit_bytes: The memory limit that applied; 0 if none is known.
         function: What it ran last.
@@ -612,7 +701,7 @@ class WorkerDiedError(WeftError):
         reason: str = "",
         attempts: int = 1,
     ) -> WorkerDiedError:
-        """Return the error that a death certificate asks for: OutOfMemoryError if memory ran out."""
+        """Return the error for a death certificate: OutOfMemoryError if memory ran out."""
         kind, _ = describe_exit(
             exit_code, stderr=stderr, peak_bytes=peak_bytes, limit_bytes=limit_bytes, reason=reason
         )
@@ -635,7 +724,9 @@ class NodeDiedError(WeftError):
         silent_s: How long it had not been heard when it was given up, in seconds.
     """
 
-    def __init__(self, message: str = "", *, node_id: str = "", silent_s: float | None = None) -> None:
+    def __init__(
+        self, message: str = "", *, node_id: str = "", silent_s: float | None = None
+    ) -> None:
         heard = f": last heard {silent_s:.1f} s before" if silent_s is not None else ""
         super().__init__(message or f"node {node_id} died{heard}".replace("  ", " "))
         self.node_id = node_id
@@ -643,7 +734,7 @@ class NodeDiedError(WeftError):
 
 
 class DaemonDiedError(NodeDiedError):
-    """The node daemon of this process is gone, and the session with it. Call `weft.init()` again."""
+    """The node daemon of this process is gone, and the session too. Call `weft.init()` again."""
 
 
 class ObjectLostError(WeftError):
@@ -658,10 +749,17 @@ class ObjectLostError(WeftError):
     _what = "is lost: no copy is left, and its task cannot be run again"
 
     def __init__(
-        self, object_ref_hex: str = "", owner_address: str = "", call_site: str = "", *, message: str = ""
+        self,
+        object_ref_hex: str = "",
+        owner_address: str = "",
+        call_site: str = "",
+        *,
+        message: str = "",
     ) -> None:
         made = f" (made at {call_site})" if call_site else ""
-        super().__init__(message or f"object {object_ref_hex}{made} {self._what}".replace("  ", " "))
+        super().__init__(
+            message or f"object {object_ref_hex}{made} {self._what}".replace("  ", " ")
+        )
         self.object_ref_hex = object_ref_hex
         self.owner_address = owner_address
         self.call_site = call_site
@@ -683,7 +781,9 @@ class ObjectReconstructionFailedError(ObjectLostError):
         owner_address: str = "",
         call_site: str = "",
     ) -> None:
-        why = reason_message or (str(reason) if reason is not None else "its task cannot be run again")
+        why = reason_message or (
+            str(reason) if reason is not None else "its task cannot be run again"
+        )
         message = f"object {object_ref_hex} is lost: {why}".replace("  ", " ")
         super().__init__(object_ref_hex, owner_address, call_site, message=message)
         self.reason = reason
@@ -703,13 +803,13 @@ class ObjectFreedError(ObjectLostError):
 
 
 class ObjectFetchTimedOutError(ObjectLostError):
-    """The value could not be fetched in time from any node that has it. Its task is not run again."""
+    """The value could not be fetched in time from any node that has it. `get` it again."""
 
     _what = "could not be fetched in time"
 
 
 class ReferenceCountingAssertionError(ObjectLostError, AssertionError):
-    """The owner no longer knows the value although a reference exists: a bug of Weft's, please report."""
+    """The owner no longer knows a value that is referred to: a bug of Weft's, please report."""
 
     _what = "is no longer known to its owner, although a reference exists"
 
@@ -728,8 +828,8 @@ class ActorError(WeftError):
         self,
         actor_id: ActorId | str | None = None,
         error_msg: str = "the actor cannot be called",
-        actor_init_failed: bool = False,  # noqa: FBT001, FBT002 - Ray's signature
-        preempted: bool = False,  # noqa: FBT001, FBT002 - Ray's signature
+        actor_init_failed: bool = False,
+        preempted: bool = False,
     ) -> None:
         super().__init__(error_msg)
         self.actor_id = actor_id
@@ -772,8 +872,9 @@ class ActorDiedError(ActorError):
     @classmethod
     def from_task_error(cls, task_error: TaskError) -> Self:
         """Return the error of an actor whose constructor failed with `task_error`."""
-        return cls(task_error, actor_id=task_error.actor_id, actor_init_failed=True)  # type: ignore[attr-defined]  # in __dict__
+        return cls(task_error, actor_id=task_error.actor_id, actor_init_failed=True)
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         cls, args, slots, state = take_apart(self)
         if isinstance(self.cause, BaseException) and reduces_by_default(self.cause):
@@ -789,11 +890,20 @@ def _restore_with_cause(error: _Parts, cause: _Parts) -> BaseException:
 
 
 class ActorUnavailableError(ActorError):
-    """The actor cannot be reached now; it may be restarting. The call may or may not have run; call again."""
+    """The actor cannot be reached now; it may come back. The call may have run or not."""
 
-    def __init__(self, error_message: str = "it cannot be reached", actor_id: ActorId | str | bytes | None = None) -> None:
+    def __init__(
+        self,
+        error_message: str = "it cannot be reached",
+        actor_id: ActorId | str | bytes | None = None,
+    ) -> None:
         which = actor_id.hex() if isinstance(actor_id, bytes) else actor_id
-        super().__init__(which, f"actor {which or ''} is unavailable: {error_message}; it may come back".replace("  ", " "))
+        super().__init__(
+            which,
+            f"actor {which or ''} is unavailable: {error_message}; it may come back".replace(
+                "  ", " "
+            ),
+        )
         self.error_message = error_message
 
 
@@ -808,7 +918,9 @@ class StoreFullError(WeftError):
         holders: The largest holders of the room, each in a line.
     """
 
-    def __init__(self, message: str = "", *, needed_bytes: int = 0, holders: Sequence[str] = ()) -> None:
+    def __init__(
+        self, message: str = "", *, needed_bytes: int = 0, holders: Sequence[str] = ()
+    ) -> None:
         most = f"; largest holders: {', '.join(holders)}" if holders else ""
         super().__init__(message or f"no room in the object store for {amount(needed_bytes)}{most}")
         self.needed_bytes = needed_bytes
@@ -858,7 +970,11 @@ class EnvSetupError(WeftError):
 
     def __init__(self, error_message: str = "") -> None:
         first, _, rest = error_message.strip().partition("\n")
-        super().__init__(f"the runtime environment could not be built: {first}" if first else "the runtime environment could not be built")
+        super().__init__(
+            f"the runtime environment could not be built: {first}"
+            if first
+            else "the runtime environment could not be built"
+        )
         self.error_message = error_message
         if rest:
             self.add_note(rest)
@@ -868,11 +984,11 @@ class EnvSetupError(WeftError):
 
 
 class ProtocolError(WeftError):
-    """The other side of a connection speaks another version, or no sense. The connection is closed."""
+    """The other side speaks another version, or no sense. The connection is closed."""
 
 
 class AuthenticationError(ProtocolError):
-    """The other side did not prove that it may connect. Check the join string; nothing was exchanged."""
+    """The other side did not prove that it may connect. Check the join string."""
 
     def __init__(self, message: str = "the other side could not prove who it is") -> None:
         super().__init__(message)
@@ -899,15 +1015,23 @@ class InternalError(WeftError):
         traceback_str: The traceback of where it happened.
     """
 
-    def __init__(self, client_exc: BaseException | str = "", traceback_str: str | None = None) -> None:
-        what = f"{type_name(client_exc)}: {client_exc}" if isinstance(client_exc, BaseException) else client_exc
-        super().__init__(f"{what or 'something that cannot be'}; this is a bug of Weft, please report it")
+    def __init__(
+        self, client_exc: BaseException | str = "", traceback_str: str | None = None
+    ) -> None:
+        what = (
+            f"{type_name(client_exc)}: {client_exc}"
+            if isinstance(client_exc, BaseException)
+            else client_exc
+        )
+        super().__init__(
+            f"{what or 'something that cannot be'}; this is a bug of Weft, please report it"
+        )
         self.client_exc = client_exc
         self.traceback_str = traceback_str
 
 
 class StreamingGeneratorReplayInconsistentError(InternalError):
-    """A generator task that ran again yielded other values than at first, so its stream cannot go on."""
+    """A generator task that ran again yielded other values, so its stream cannot go on."""
 
 
 # ------------------------------------------------------------------ how a process ended
@@ -933,7 +1057,12 @@ def signal_name(exit_code: int | None) -> str:
 
 
 def describe_exit(
-    exit_code: int | None, *, stderr: str = "", peak_bytes: int = 0, limit_bytes: int = 0, reason: str = ""
+    exit_code: int | None,
+    *,
+    stderr: str = "",
+    peak_bytes: int = 0,
+    limit_bytes: int = 0,
+    reason: str = "",
 ) -> tuple[str, str]:
     """Say how a process ended: (kind, words).
 
@@ -1021,7 +1150,7 @@ def _crash_frames(stderr: str) -> Iterator[re.Match[str]]:
 def _is_overflow(stderr: str) -> bool:
     if "stack overflow" in stderr or "Cannot recover from stack overflow" in stderr:
         return True
-    # faulthandler prints the innermost hundred frames: a few functions over and over are a recursion.
+    # faulthandler prints the innermost hundred frames: few functions over and over recurse.
     functions = [(frame[1], frame[3]) for frame in _crash_frames(stderr)]
     return len(functions) >= 50 and len(set(functions)) <= len(functions) // 5
 

@@ -11,7 +11,6 @@ what `@weft.method` decorates has `.remote` there, with the method's own paramet
 from __future__ import annotations
 
 import pickle
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from types import FunctionType
 from typing import (
     TYPE_CHECKING,
@@ -43,6 +42,7 @@ from weft._options import (
     actor_options,
     method_options,
 )
+from weft._override import override
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.invocation import ALIASES, CALL, READY, TERMINATE, ActorLeaves
 from weft._serialize.pickling import dumps
@@ -51,6 +51,7 @@ from weft.exceptions import ActorClassInheritanceException, OptionError, Session
 
 if TYPE_CHECKING:
     import inspect
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 
     from weft._runtime.invocation import DynamicObjectRefGenerator
 else:
@@ -85,10 +86,25 @@ class ActorMethod(Generic[P, R_co, F_co]):
     is a plain call.
     """
 
-    __slots__ = ("_check", "_engine", "_given", "_meta", "_method", "_name", "_options", "_returns_one", "_token")
+    __slots__ = (
+        "_check",
+        "_engine",
+        "_given",
+        "_meta",
+        "_method",
+        "_name",
+        "_options",
+        "_returns_one",
+        "_token",
+    )
 
     def __init__(
-        self, meta: ActorMeta, token: ObjectRef[Any] | None, engine: Engine, method: str, given: MethodOptions
+        self,
+        meta: ActorMeta,
+        token: ObjectRef[Any] | None,
+        engine: Engine,
+        method: str,
+        given: MethodOptions,
     ) -> None:
         """Hold the method; take it from a handle instead."""
         spec = meta.methods.get(method) or _BUILT_IN[method]
@@ -100,7 +116,9 @@ class ActorMethod(Generic[P, R_co, F_co]):
         self._name = given.name or f"{meta.class_name}.{method}"
         self._options = _effective(meta, spec, given)
         self._returns_one = self._options[0] in {1, "dynamic"}
-        self._check = checker(spec.parameters, self._name if not given.name else f"{meta.class_name}.{method}")
+        self._check = checker(
+            spec.parameters, self._name if not given.name else f"{meta.class_name}.{method}"
+        )
 
     @overload
     def remote(self, *args: P.args, **kwargs: P.kwargs) -> F_co: ...
@@ -109,7 +127,9 @@ class ActorMethod(Generic[P, R_co, F_co]):
     @overload
     def remote(self, arg: Any, arg2: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
     @overload
-    def remote(self, arg: Any, arg2: Any, arg3: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
+    def remote(
+        self, arg: Any, arg2: Any, arg3: ObjectRef[Any], /, *args: Any, **kwargs: Any
+    ) -> F_co: ...
     @overload
     def remote(self, **kwargs: ObjectRef[Any]) -> F_co: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -140,18 +160,28 @@ class ActorMethod(Generic[P, R_co, F_co]):
 
     @overload
     def options(
-        self, *, num_returns: Literal["streaming"], name: str | None = None, **options: Unpack[MethodKeywords]
+        self,
+        *,
+        num_returns: Literal["streaming"],
+        name: str | None = None,
+        **options: Unpack[MethodKeywords],
     ) -> ActorMethod[P, R_co, ObjectRefGenerator[Any]]: ...
     @overload
     def options(
-        self, *, num_returns: Literal["dynamic"], name: str | None = None, **options: Unpack[MethodKeywords]
+        self,
+        *,
+        num_returns: Literal["dynamic"],
+        name: str | None = None,
+        **options: Unpack[MethodKeywords],
     ) -> ActorMethod[P, R_co, ObjectRef[DynamicObjectRefGenerator[Any]]]: ...
     @overload
     def options(
         self, *, num_returns: int, name: str | None = None, **options: Unpack[MethodKeywords]
     ) -> ActorMethod[P, R_co, list[ObjectRef[Any]]]: ...
     @overload
-    def options(self, *, name: str | None = None, **options: Unpack[MethodKeywords]) -> ActorMethod[P, R_co, F_co]: ...
+    def options(
+        self, *, name: str | None = None, **options: Unpack[MethodKeywords]
+    ) -> ActorMethod[P, R_co, F_co]: ...
     def options(self, **options: Any) -> ActorMethod[P, R_co, Any]:
         """Return the same method with other options; those not given stay.
 
@@ -174,16 +204,23 @@ class ActorMethod(Generic[P, R_co, F_co]):
         self._check(*args, **kwargs)
         handle: ActorHandle[Any] = ActorHandle(self._meta, self._token, self._engine)
         given = {
-            name: value for name in MethodOptions.__struct_fields__ if (value := getattr(self._given, name)) is not None
+            name: value
+            for name in MethodOptions.__struct_fields__
+            if (value := getattr(self._given, name)) is not None
         }
-        changed = {name: value for name, value in given.items() if value != getattr(DEFAULT_METHOD, name)}
+        changed = {
+            name: value for name, value in given.items() if value != getattr(DEFAULT_METHOD, name)
+        }
         node = ClassMethodNode(self._method, args, kwargs, changed, actor=handle)
         return outputs_of(node, self._options[0])
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Raise TypeError: an actor's method is called by `.remote(...)`."""
-        raise TypeError(f"{self._name} is an actor's method: call handle.{self._method}.remote(...)")
+        raise TypeError(
+            f"{self._name} is an actor's method: call handle.{self._method}.remote(...)"
+        )
 
+    @override
     def __repr__(self) -> str:
         return f"ActorMethod({self._name})"
 
@@ -193,11 +230,13 @@ _Effective = tuple[int | str, str, int, bool | tuple[type[BaseException], ...], 
 
 def _effective(meta: ActorMeta, spec: MethodSpec, given: MethodOptions) -> _Effective:
     """Lay a call's options over the method's, and those over the actor's."""
-    retries = given.max_task_retries if given.max_task_retries is not None else spec.max_task_retries
+    retries = (
+        given.max_task_retries if given.max_task_retries is not None else spec.max_task_retries
+    )
     retried = given.retry_exceptions
     if retried is None:
         packed = spec.retry_exceptions
-        retried = pickle.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S301 - it came with the class
+        retried = pickle.loads(packed) if isinstance(packed, bytes) else packed
     return (
         given.num_returns if given.num_returns is not None else spec.num_returns,
         given.concurrency_group or spec.concurrency_group,
@@ -213,7 +252,9 @@ if TYPE_CHECKING:
     class DecoratedMethod(Protocol[P, R_co, F_co]):
         """What checkers see in place of a method that `@weft.method` decorates."""
 
-        def __get__(self, instance: object, owner: type | None = None, /) -> ActorMethod[P, R_co, F_co]: ...
+        def __get__(
+            self, instance: object, owner: type | None = None, /
+        ) -> ActorMethod[P, R_co, F_co]: ...
 
     class _Decorator(Protocol):
         @overload
@@ -254,11 +295,17 @@ def method(  # type: ignore[overload-overlap]
     function: Callable[Concatenate[Any, P], Iterator[T] | AsyncIterator[T]], /
 ) -> DecoratedMethod[P, Iterator[T], ObjectRefGenerator[T]]: ...
 @overload
-def method(function: Callable[Concatenate[Any, P], R], /) -> DecoratedMethod[P, R, ObjectRef[R]]: ...
+def method(
+    function: Callable[Concatenate[Any, P], R], /
+) -> DecoratedMethod[P, R, ObjectRef[R]]: ...
 @overload
-def method(*, num_returns: Literal["streaming"], **options: Unpack[MethodKeywords]) -> _StreamingDecorator: ...
+def method(
+    *, num_returns: Literal["streaming"], **options: Unpack[MethodKeywords]
+) -> _StreamingDecorator: ...
 @overload
-def method(*, num_returns: Literal["dynamic"], **options: Unpack[MethodKeywords]) -> _DynamicDecorator: ...
+def method(
+    *, num_returns: Literal["dynamic"], **options: Unpack[MethodKeywords]
+) -> _DynamicDecorator: ...
 @overload
 def method(*, num_returns: int, **options: Unpack[MethodKeywords]) -> _SeveralDecorator: ...
 @overload
@@ -278,7 +325,9 @@ def method(*args: Any, **kwargs: Any) -> Any:
     """
     if args:
         if kwargs or len(args) != 1 or not callable(getattr(args[0], "__func__", args[0])):
-            raise TypeError("write @weft.method above a method, or @weft.method(num_returns=2, ...) with keywords")
+            raise TypeError(
+                "write @weft.method above a method, or @weft.method(num_returns=2, ...) with keywords"
+            )
         return _mark(args[0], DEFAULT_METHOD)
     options = method_options(kwargs, subject="@method")
     return lambda function: _mark(function, options)
@@ -318,11 +367,13 @@ class ActorHandle(Generic[T_co]):
         self.__dict__[name] = found
         return found
 
+    @override
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
             f"a handle has no attributes of its own: give {self._weft_meta.class_name} a method that sets {name}"
         )
 
+    @override
     def __dir__(self) -> list[str]:
         return sorted({*object.__dir__(self), *self._weft_meta.methods})
 
@@ -330,12 +381,17 @@ class ActorHandle(Generic[T_co]):
     def _actor_id(self) -> ActorId:
         return self._weft_meta.actor_id
 
+    @override
     def __hash__(self) -> int:
         return hash(self._weft_meta.actor_id)
 
+    @override
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ActorHandle) and self._weft_meta.actor_id == other._weft_meta.actor_id
+        return (
+            isinstance(other, ActorHandle) and self._weft_meta.actor_id == other._weft_meta.actor_id
+        )
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         # The token is an ObjectRef: plain pickle refuses it, Weft's serializer counts it.
         return _restored, (self._weft_meta, self._weft_token)
@@ -346,6 +402,7 @@ class ActorHandle(Generic[T_co]):
     def __deepcopy__(self, memo: dict[int, Any]) -> ActorHandle[T_co]:
         return self
 
+    @override
     def __repr__(self) -> str:
         return f"ActorHandle({self._weft_meta.class_name}, {self._weft_meta.actor_id.hex()})"
 
@@ -374,9 +431,12 @@ class ActorClass(Generic[C_co]):
         self.__qualname__ = cls.__qualname__
         self.__module__ = cls.__module__
         self.__doc__ = cls.__doc__
+        self.__wrapped__ = cls
         self._class = cls
         self._options = options
-        self._code = code if code is not None else Code(cls, cls.__qualname__.rpartition("<locals>.")[2])
+        self._code = (
+            code if code is not None else Code(cls, cls.__qualname__.rpartition("<locals>.")[2])
+        )
         self._shape: Shape = shape_of(options)
         self._methods: dict[str, MethodSpec] | None = None
         self._is_async = False
@@ -480,9 +540,11 @@ class ActorClass(Generic[C_co]):
             raise AttributeError(name)
         return getattr(self._class, name)
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return ActorClass, (self._class, self._options)
 
+    @override
     def __repr__(self) -> str:
         return f"ActorClass({self._code.name})"
 
@@ -499,26 +561,38 @@ def _methods_of(cls: type, name: str, options: ActorOptions) -> tuple[dict[str, 
                 continue
             if hasattr(object, attribute) or attribute in {"__getattr__", "__del__"}:
                 continue
-            is_async |= inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function)
+            is_async |= inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(
+                function
+            )
             found[attribute] = _method_spec(member, function, f"{name}.{attribute}", options)
     return found, is_async
 
 
-def _method_spec(member: Any, function: Callable[..., Any], name: str, options: ActorOptions) -> MethodSpec:
+def _method_spec(
+    member: Any, function: Callable[..., Any], name: str, options: ActorOptions
+) -> MethodSpec:
     own: MethodOptions = getattr(function, _OWN_OPTIONS, DEFAULT_METHOD)
     group = own.concurrency_group
     if group and group not in options.concurrency_groups:
         known = ", ".join(sorted(options.concurrency_groups)) or "none"
-        raise OptionError(f"concurrency_group={group!r} of {name} is no group of its class; it has {known}")
+        raise OptionError(
+            f"concurrency_group={group!r} of {name} is no group of its class; it has {known}"
+        )
     is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
     retried = own.retry_exceptions
     return MethodSpec(
         parameters=parameters_of(function, without_first=not isinstance(member, staticmethod)),
-        num_returns=own.num_returns if own.num_returns is not None else "streaming" if is_generator else 1,
+        num_returns=own.num_returns
+        if own.num_returns is not None
+        else "streaming"
+        if is_generator
+        else 1,
         concurrency_group=group,
         max_task_retries=own.max_task_retries,
         is_generator=is_generator,
-        retry_exceptions=bytes(dumps(retried).pack()) if isinstance(retried, tuple) else bool(retried),
+        retry_exceptions=bytes(dumps(retried).pack())
+        if isinstance(retried, tuple)
+        else bool(retried),
         timeout_s=own.timeout,
         backpressure=own.backpressure,
     )
@@ -526,7 +600,9 @@ def _method_spec(member: Any, function: Callable[..., Any], name: str, options: 
 
 def make_actor_class(cls: type, given: Mapping[str, Any]) -> ActorClass[Any]:
     """Make a class remote. OptionError."""
-    return ActorClass(cls, actor_options(given, subject=cls.__qualname__.rpartition("<locals>.")[2]))
+    return ActorClass(
+        cls, actor_options(given, subject=cls.__qualname__.rpartition("<locals>.")[2])
+    )
 
 
 # ------------------------------------------------------------------ verbs
@@ -542,7 +618,8 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     Raises:
         ValueError: There is no such actor.
     """
-    if not isinstance(name, str) or not name:
+    given: object = name
+    if not isinstance(given, str) or not given:
         raise OptionError(f"the name of an actor is a string that is not empty, not {name!r}")
     engine = current.engine if current.engine is not None else started()
     meta, token = engine.find_actor(name, namespace or engine.context().namespace)
@@ -553,7 +630,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 def list_named_actors(all_namespaces: Literal[False] = False) -> list[str]: ...
 @overload
 def list_named_actors(all_namespaces: bool) -> list[Any]: ...
-def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT001, FBT002 - Ray's parameter
+def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Return the names of living actors. Blocks for one message.
 
     Args:
@@ -564,7 +641,9 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:  # noqa: FBT00
     """
     engine = current.engine if current.engine is not None else started()
     if all_namespaces:
-        return [{"namespace": namespace, "name": name} for namespace, name in engine.named_actors(None)]
+        return [
+            {"namespace": namespace, "name": name} for namespace, name in engine.named_actors(None)
+        ]
     return [name for _, name in engine.named_actors(engine.context().namespace)]
 
 
@@ -579,7 +658,11 @@ def kill(actor: Any, *, no_restart: bool = True) -> None:
         TypeError: `actor` is no handle.
     """
     if not isinstance(actor, ActorHandle):
-        hint = "; to end a task use weft.cancel" if isinstance(actor, ObjectRef | ObjectRefGenerator) else ""
+        hint = (
+            "; to end a task use weft.cancel"
+            if isinstance(actor, ObjectRef | ObjectRefGenerator)
+            else ""
+        )
         raise TypeError(f"weft.kill takes an actor's handle, not {type(actor).__name__}{hint}")
     actor._weft_engine.kill(actor._weft_meta.actor_id, no_restart=no_restart)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
@@ -62,7 +61,8 @@ def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]
     events = running().timeline()
     if filename is None:
         return events
-    Path(filename).write_bytes(msgspec.json.encode(events))
+    with open(filename, "wb") as file:
+        file.write(msgspec.json.encode(events))
     return None
 
 
@@ -80,4 +80,6 @@ def why(subject: Any) -> str:
         return running().why(subject._weft_meta.actor_id)
     if isinstance(subject, ObjectRef):
         return running().why(subject)
-    raise ArgumentError(f"weft.why takes a reference or an actor's handle, not {type(subject).__name__}")
+    raise ArgumentError(
+        f"weft.why takes a reference or an actor's handle, not {type(subject).__name__}"
+    )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import msgspec
 
 from weft._api.actors import ActorHandle
 from weft._api.session import started
 from weft._engine import current
-from weft._refs import ObjectRef
-from weft._specs import ActorMeta, Place
 from weft.exceptions import SessionError
+
+if TYPE_CHECKING:
+    from weft._refs import ObjectRef
+    from weft._specs import ActorMeta, Place
 
 
 class _KnowsItself(Protocol):
@@ -157,4 +159,6 @@ def get_gpu_ids() -> list[int] | list[str]:
     """Return the ids of the GPUs that the running task or actor may use: numbers where they are numbers."""
     engine = current.engine
     ids = (engine if engine is not None else started()).context().accelerators.get("GPU", [])
-    return [int(device) for device in ids] if all(device.isdecimal() for device in ids) else list(ids)
+    return (
+        [int(device) for device in ids] if all(device.isdecimal() for device in ids) else list(ids)
+    )

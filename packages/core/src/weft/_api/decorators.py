@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from weft._api.actors import ActorClass, make_actor_class
 from weft._api.tasks import RemoteFunction, make_remote_function
 from weft._options import check_keywords
-from weft._refs import ObjectRef, ObjectRefGenerator
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from weft._options import ActorKeywords, TaskKeywords
+    from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.invocation import DynamicObjectRefGenerator
 
     class _Keywords(TaskKeywords, ActorKeywords, total=False):
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
         def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 
     class _SeveralDecorator(Protocol):
-        def __call__(self, target: Callable[P, Any], /) -> RemoteFunction[P, list[ObjectRef[Any]]]: ...
+        def __call__(
+            self, target: Callable[P, Any], /
+        ) -> RemoteFunction[P, list[ObjectRef[Any]]]: ...
 
     class _StreamingDecorator(Protocol):
         @overload
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
             self, target: Callable[P, Iterator[T]], /
         ) -> RemoteFunction[P, ObjectRefGenerator[T]]: ...
         @overload
-        def __call__(self, target: Callable[P, Any], /) -> RemoteFunction[P, ObjectRefGenerator[Any]]: ...
+        def __call__(
+            self, target: Callable[P, Any], /
+        ) -> RemoteFunction[P, ObjectRefGenerator[Any]]: ...
 
     class _DynamicDecorator(Protocol):
         def __call__(
@@ -57,9 +62,13 @@ def remote(target: Callable[P, Iterator[T]], /) -> RemoteFunction[P, ObjectRefGe
 @overload
 def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 @overload
-def remote(*, num_returns: Literal["streaming"], **options: Unpack[TaskKeywords]) -> _StreamingDecorator: ...
+def remote(
+    *, num_returns: Literal["streaming"], **options: Unpack[TaskKeywords]
+) -> _StreamingDecorator: ...
 @overload
-def remote(*, num_returns: Literal["dynamic"], **options: Unpack[TaskKeywords]) -> _DynamicDecorator: ...
+def remote(
+    *, num_returns: Literal["dynamic"], **options: Unpack[TaskKeywords]
+) -> _DynamicDecorator: ...
 @overload
 def remote(*, num_returns: int, **options: Unpack[TaskKeywords]) -> _SeveralDecorator: ...
 @overload
@@ -86,11 +95,15 @@ def remote(*args: Any, **kwargs: Any) -> Any:
     """
     if not args:
         if not kwargs:
-            raise TypeError("write @weft.remote without parentheses, or with options: @weft.remote(num_cpus=2)")
+            raise TypeError(
+                "write @weft.remote without parentheses, or with options: @weft.remote(num_cpus=2)"
+            )
         check_keywords(kwargs)
         return lambda target: _made(target, kwargs)
     if len(args) != 1 or kwargs:
-        raise TypeError("weft.remote takes one function or class, or options by keyword: weft.remote(num_cpus=2)(f)")
+        raise TypeError(
+            "weft.remote takes one function or class, or options by keyword: weft.remote(num_cpus=2)(f)"
+        )
     return _made(args[0], {})
 
 

@@ -14,6 +14,8 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from weft._override import override
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -137,7 +139,9 @@ class DAGNode:
 
     def experimental_compile(self, *args: Any, **kwargs: Any) -> Any:
         """Raise NotImplementedError: compiled graphs are not in this version; `execute` runs the same graph."""
-        raise NotImplementedError("compiled graphs are not in this version of Weft: call execute() on the same graph")
+        raise NotImplementedError(
+            "compiled graphs are not in this version of Weft: call execute() on the same graph"
+        )
 
     def _result(self, run: _Run) -> Any:
         if self._uuid not in run.results:
@@ -200,16 +204,22 @@ class DAGNode:
             return self
         made = self.__class__.__new__(self.__class__)
         vars(made).update(vars(self))
-        made._args, made._kwargs, made._other = _mapped((self._args, self._kwargs, self._other), replace)
+        made._args, made._kwargs, made._other = _mapped(
+            (self._args, self._kwargs, self._other), replace
+        )
         made._last = None
         return made
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         kept = {name: value for name, value in vars(self).items() if name != "_last"}
         return _restored, (self.__class__, kept)
 
+    @override
     def __repr__(self) -> str:
-        words = [repr(item) for item in self._args] + [f"{name}={item!r}" for name, item in self._kwargs.items()]
+        words = [repr(item) for item in self._args] + [
+            f"{name}={item!r}" for name, item in self._kwargs.items()
+        ]
         return f"{type(self).__name__}({self._title()}{': ' if words else ''}{', '.join(words)})"
 
     def _title(self) -> str:
@@ -245,17 +255,24 @@ class FunctionNode(DAGNode):
     """A call of a remote function."""
 
     def __init__(
-        self, callee: Callee, name: str, args: Sequence[Any], kwargs: Mapping[str, Any], options: Mapping[str, Any]
+        self,
+        callee: Callee,
+        name: str,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any],
+        options: Mapping[str, Any],
     ) -> None:
         """Hold the call."""
         super().__init__(args, kwargs, options)
         self._callee = callee
         self._name = name
 
+    @override
     def _run(self, run: _Run) -> Any:
         args, kwargs = self._resolved(run)
         return self._callee.remote(*args, **kwargs)
 
+    @override
     def _title(self) -> str:
         return self._name
 
@@ -282,13 +299,17 @@ class ClassNode(DAGNode):
         if name.startswith("_") and name not in vars(self).get("_methods", ()):
             raise AttributeError(name)
         if name not in self._methods:
-            raise AttributeError(f"{self._name} has no method {name!r}; it has {', '.join(sorted(self._methods))}")
+            raise AttributeError(
+                f"{self._name} has no method {name!r}; it has {', '.join(sorted(self._methods))}"
+            )
         return UnboundMethod(self, name, {})
 
+    @override
     def _run(self, run: _Run) -> Any:
         args, kwargs = self._resolved(run)
         return self._callee.remote(*args, **kwargs)
 
+    @override
     def _title(self) -> str:
         return self._name
 
@@ -365,6 +386,7 @@ class ClassMethodNode(DAGNode):
         """Which of the call's returns this is, counted from zero."""
         return self._index
 
+    @override
     def _run(self, run: _Run) -> Any:
         call = self.class_method_call
         if call is not None:
@@ -377,6 +399,7 @@ class ClassMethodNode(DAGNode):
         args, kwargs = self._resolved(run)
         return method.remote(*args, **kwargs)
 
+    @override
     def _title(self) -> str:
         return self._method_name if self._index is None else f"{self._method_name}[{self._index}]"
 
@@ -438,11 +461,13 @@ class InputNode(DAGNode):
         """Keep something beside the input, for tools that read graphs."""
         self._context[key] = val
 
+    @override
     def _run(self, run: _Run) -> Any:
         if not run.given:
             raise TypeError("the graph has an InputNode: give execute() its input")
         return run.input
 
+    @override
     def _title(self) -> str:
         return _OF_INPUT
 
@@ -466,12 +491,14 @@ class InputAttributeNode(DAGNode):
         types = self._other["dag_input_node"].get_result_type()
         return types.get(self._key) if isinstance(types, Mapping) else None
 
+    @override
     def _run(self, run: _Run) -> Any:
         source = self._other["dag_input_node"]._result(run)
         if self._by_attribute and not isinstance(source, DAGInputData):
             return getattr(source, str(self._key))
         return source[self._key]
 
+    @override
     def _title(self) -> str:
         return f"{_OF_INPUT}.{self._key}" if self._by_attribute else f"{_OF_INPUT}[{self._key!r}]"
 
@@ -480,15 +507,19 @@ class MultiOutputNode(DAGNode):
     """Several nodes as one result: `execute` returns a list."""
 
     def __init__(
-        self, args: Sequence[DAGNode] | DAGNode, other_args_to_resolve: Mapping[str, Any] | None = None
+        self,
+        args: Sequence[DAGNode] | DAGNode,
+        other_args_to_resolve: Mapping[str, Any] | None = None,
     ) -> None:
         """Hold the nodes."""
         nodes = [args] if isinstance(args, DAGNode) else list(args)
         super().__init__((nodes,), {}, {}, other_args_to_resolve)
 
+    @override
     def _run(self, run: _Run) -> list[Any]:
         (nodes,), _ = self._resolved(run)
         return list(nodes)
 
+    @override
     def _title(self) -> str:
         return "outputs"

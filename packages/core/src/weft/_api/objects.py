@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from weft._api.session import started
 from weft._clock import monotonic
 from weft._engine import Engine, current
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft.exceptions import ArgumentError, OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 T = TypeVar("T")
 WaitableT = TypeVar("WaitableT", bound="ObjectRef[Any] | ObjectRefGenerator[Any]")
@@ -31,9 +33,13 @@ def put(value: T, *, _tensor_transport: str | None = None) -> ObjectRef[T]:
         StoreFullError: There is no room, in memory or on disk.
     """
     if isinstance(value, ObjectRef):
-        raise ArgumentError("weft.put(ref) would make a reference to a reference: use the ref itself, or put [ref]")
+        raise ArgumentError(
+            "weft.put(ref) would make a reference to a reference: use the ref itself, or put [ref]"
+        )
     if _tensor_transport is not None:
-        raise OptionError(f"_tensor_transport={_tensor_transport!r} of put is not supported: leave it out")
+        raise OptionError(
+            f"_tensor_transport={_tensor_transport!r} of put is not supported: leave it out"
+        )
     engine = current.engine
     if engine is None:
         engine = started()
@@ -68,10 +74,14 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         engine = started()
     if type(object_refs) is ObjectRef:
         if timeout is not None and timeout < 0:
-            raise OptionError(f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None")
+            raise OptionError(
+                f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None"
+            )
         return engine.get((object_refs,), timeout)[0]
     if timeout is not None and timeout < 0:
-        raise OptionError(f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None")
+        raise OptionError(
+            f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None"
+        )
     if not isinstance(object_refs, list | tuple):
         raise ArgumentError(_not_gettable(object_refs))
     for ref in object_refs:
@@ -111,18 +121,25 @@ def wait(
         OptionError: A reference is there twice, or a number is out of range.
     """
     if not isinstance(ray_waitables, list | tuple):
-        raise ArgumentError(f"weft.wait takes a list of references, not {type(ray_waitables).__name__}: write [ref]")
+        raise ArgumentError(
+            f"weft.wait takes a list of references, not {type(ray_waitables).__name__}: write [ref]"
+        )
     has_streams = False
     for item in ray_waitables:
         if type(item) is not ObjectRef:
             if not isinstance(item, ObjectRefGenerator):
-                raise ArgumentError(f"weft.wait takes references and streams, not {type(item).__name__}")
+                raise ArgumentError(
+                    f"weft.wait takes references and streams, not {type(item).__name__}"
+                )
             has_streams = True
     if timeout is not None and timeout < 0:
-        raise OptionError(f"timeout={timeout!r} of wait has to be a number of seconds from 0 up, or None")
+        raise OptionError(
+            f"timeout={timeout!r} of wait has to be a number of seconds from 0 up, or None"
+        )
     if not ray_waitables:
         return [], []
-    if isinstance(num_returns, bool) or not isinstance(num_returns, int) or not 1 <= num_returns <= len(ray_waitables):
+    number: object = num_returns
+    if type(number) is not int or not 1 <= number <= len(ray_waitables):
         raise OptionError(
             f"num_returns={num_returns!r} of wait has to be a whole number from 1 to the number of references, "
             f"{len(ray_waitables)}"
@@ -134,8 +151,9 @@ def wait(
         engine = started()
     waitables: Any = ray_waitables
     if has_streams:
-        return _wait_mixed(engine, waitables, num_returns, timeout)  # type: ignore[return-value]  # the same items
-    return engine.wait(waitables, num_returns, timeout, fetch_local=fetch_local)  # type: ignore[return-value]
+        return _wait_mixed(engine, waitables, num_returns, timeout)
+    found: Any = engine.wait(waitables, num_returns, timeout, fetch_local=fetch_local)
+    return found  # type: ignore[no-any-return]  # the same items
 
 
 def _wait_mixed(
@@ -169,7 +187,10 @@ def _wait_mixed(
 
 
 def cancel(
-    ray_waitable: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool = False, recursive: bool = True
+    ray_waitable: ObjectRef[Any] | ObjectRefGenerator[Any],
+    *,
+    force: bool = False,
+    recursive: bool = True,
 ) -> None:
     """Ask the task that makes a value to end. Does not block; without effect once the task has ended.
 

@@ -13,24 +13,28 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from weft._engine import Engine, current
+from weft._lazy import lazy
 from weft._options import InitOptions, init_options, unknown_init_option
+from weft._override import override
 from weft._runtime.inline import InlineEngine
-from weft._runtime.local import start_local
 from weft._runtime.loggers import LoggingConfig, configure_logger
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from os import PathLike
     from types import TracebackType
     from typing import Self
 
-VERSION = "0.1.0"
+    from weft._runtime import local
+else:
+    # A program that runs inline never loads what worker processes need.
+    local = lazy("weft._runtime.local")
 
-_STARTERS: Mapping[str, Callable[[InitOptions], Engine]] = {"inline": InlineEngine, "local": start_local}
+VERSION = "0.1.0"
 
 
 class _Turns:
@@ -112,11 +116,12 @@ class ClientContext:
         """End the session. Blocks until everything that it started is gone."""
         shutdown()
 
+    @override
     def __repr__(self) -> str:
         return f"ClientContext(python_version={self.python_version!r}, weft_version={self.ray_version!r})"
 
 
-def init(  # noqa: PLR0913 - Ray's parameters, all of them
+def init(
     address: str | None = None,
     *,
     num_cpus: int | None = None,
@@ -201,14 +206,22 @@ def init(  # noqa: PLR0913 - Ray's parameters, all of them
         ("_system_config", _system_config),
     ):
         if value:
-            raise OptionError(f"{name}={value!r} of init is not supported in this version of Weft: leave it out")
+            raise OptionError(
+                f"{name}={value!r} of init is not supported in this version of Weft: leave it out"
+            )
     if address not in {None, "", "local"}:
-        raise OptionError(f"address={address!r} of init: this version of Weft runs on one machine; leave it out")
+        raise OptionError(
+            f"address={address!r} of init: this version of Weft runs on one machine; leave it out"
+        )
     if local_mode and engine not in {None, "inline"}:
-        raise OptionError(f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one of them")
+        raise OptionError(
+            f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one of them"
+        )
     job: JobSettings | None = job_config
     if job is not None and not isinstance(job, JobSettings):
-        raise OptionError(f"job_config={job_config!r} of init has to be a weft.job_config.JobConfig")
+        raise OptionError(
+            f"job_config={job_config!r} of init has to be a weft.job_config.JobConfig"
+        )
     options = init_options(
         {
             "num_cpus": num_cpus,
@@ -241,10 +254,10 @@ def init(  # noqa: PLR0913 - Ray's parameters, all of them
         return _describe(_start(options))
 
 
-_PARAMETERS = frozenset(name for name in init.__kwdefaults__ if not name.startswith("_")) | {"address"}
+_PARAMETERS = frozenset(name for name in init.__kwdefaults__ or () if not name.startswith("_"))
 
 
-def shutdown(wait_for_processes: bool = True) -> None:  # noqa: FBT001, FBT002 - Ray's parameter
+def shutdown(wait_for_processes: bool = True) -> None:
     """End the session and everything in it: tasks, actors, objects, processes. Blocks until they are gone. Idempotent.
 
     References and handles of the session raise afterwards. It runs by itself when the program ends.
@@ -278,7 +291,9 @@ def running() -> Engine:
 
 
 def _start(options: InitOptions) -> Engine:
-    engine = _STARTERS[options.engine](options)
+    engine: Engine = (
+        InlineEngine(options) if options.engine == "inline" else local.start_local(options)
+    )
     current.engine = engine
     _turns.install()
     return engine

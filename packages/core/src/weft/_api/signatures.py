@@ -8,7 +8,6 @@ inspect.Signature.bind takes 5 us).
 from __future__ import annotations
 
 import keyword
-from collections.abc import Callable
 from functools import lru_cache
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from weft._specs import ParameterSpec
 
 if TYPE_CHECKING:
     import inspect
+    from collections.abc import Callable
 else:
     inspect = lazy("inspect")
 
@@ -54,18 +54,24 @@ def parameters_of(target: Callable[..., Any], *, without_first: bool = False) ->
 @lru_cache(maxsize=4096)
 def checker(parameters: Parameters, name: str) -> Callable[..., None]:
     """Return a stub with these parameters: it raises TypeError, naming `name`, for arguments that do not fit."""
-    if not all(spec.name.isidentifier() and not keyword.iskeyword(spec.name) for spec in parameters):
+    if not all(
+        spec.name.isidentifier() and not keyword.iskeyword(spec.name) for spec in parameters
+    ):
         parameters = ANY_ARGUMENTS
     words: list[str] = []
     kinds = [spec.kind for spec in parameters]
     for index, spec in enumerate(parameters):
-        if spec.kind == _KEYWORD_ONLY and _STARRED not in kinds and kinds.index(_KEYWORD_ONLY) == index:
+        if (
+            spec.kind == _KEYWORD_ONLY
+            and _STARRED not in kinds
+            and kinds.index(_KEYWORD_ONLY) == index
+        ):
             words.append("*")
         stars = {_STARRED: "*", _DOUBLE_STARRED: "**"}.get(spec.kind, "")
         words.append(f"{stars}{spec.name}{'=None' if spec.has_default else ''}")
         if spec.kind == _POSITIONAL_ONLY and _POSITIONAL_ONLY not in kinds[index + 1 :]:
             words.append("/")
-    made = eval(f"lambda {', '.join(words)}: None", {})  # noqa: S307 - names of parameters only, checked above
+    made = eval(f"lambda {', '.join(words)}: None", {})
     assert isinstance(made, FunctionType)
     made.__name__ = name.rpartition(".")[2]
     made.__qualname__ = name

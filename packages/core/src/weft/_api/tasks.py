@@ -6,9 +6,18 @@ out once for the function and once for each `.options(...)`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, ParamSpec, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NoReturn,
+    ParamSpec,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from weft._api.graphs import FunctionNode
 from weft._api.session import started
@@ -16,12 +25,14 @@ from weft._api.signatures import checker, parameters_of
 from weft._engine import current
 from weft._lazy import lazy
 from weft._options import DEFAULT_TASK, STREAMING_TASK, TaskKeywords, TaskOptions, task_options
-from weft._refs import ObjectRef, ObjectRefGenerator
+from weft._override import override
 from weft._specs import Code, Shape, TaskSpec, shape_of
 
 if TYPE_CHECKING:
     import inspect
+    from collections.abc import Callable, Mapping
 
+    from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.invocation import DynamicObjectRefGenerator
 else:
     inspect = lazy("inspect")
@@ -36,7 +47,9 @@ class RemoteFunction(Generic[P, F_co]):
     `P` are the function's parameters, `F_co` is what `remote` returns: `ObjectRef[int]` for a function that returns int.
     """
 
-    def __init__(self, function: Callable[..., Any], options: TaskOptions, code: Code | None = None) -> None:
+    def __init__(
+        self, function: Callable[..., Any], options: TaskOptions, code: Code | None = None
+    ) -> None:
         """Hold the function; use `@weft.remote` instead."""
         update_wrapper(self, function)
         self._function = function
@@ -59,7 +72,9 @@ class RemoteFunction(Generic[P, F_co]):
     @overload
     def remote(self, arg: Any, arg2: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
     @overload
-    def remote(self, arg: Any, arg2: Any, arg3: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
+    def remote(
+        self, arg: Any, arg2: Any, arg3: ObjectRef[Any], /, *args: Any, **kwargs: Any
+    ) -> F_co: ...
     @overload
     def remote(self, **kwargs: ObjectRef[Any]) -> F_co: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -131,11 +146,15 @@ class RemoteFunction(Generic[P, F_co]):
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: a remote function is called by `.remote(...)`."""
         name = self._code.name
-        raise TypeError(f"{name} is a remote function: call {name}.remote(...), or the plain one: {name}.__wrapped__(...)")
+        raise TypeError(
+            f"{name} is a remote function: call {name}.remote(...), or the plain one: {name}.__wrapped__(...)"
+        )
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return RemoteFunction, (self._function, self._options)
 
+    @override
     def __repr__(self) -> str:
         return f"RemoteFunction({self._code.name})"
 
@@ -145,7 +164,9 @@ def _name(function: Callable[..., Any]) -> str:
     return name.rpartition("<locals>.")[2]
 
 
-def make_remote_function(function: Callable[..., Any], given: Mapping[str, Any]) -> RemoteFunction[..., Any]:
+def make_remote_function(
+    function: Callable[..., Any], given: Mapping[str, Any]
+) -> RemoteFunction[..., Any]:
     """Make a function remote. TypeError for what cannot be a task; OptionError."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(

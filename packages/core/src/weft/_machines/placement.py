@@ -60,12 +60,18 @@ Placement = Placed | Waits | Never
 
 def place(shape: Shape, nodes: list[NodeView]) -> Placement:
     """Choose a node for a demand of this shape."""
+    try:
+        wanted, is_hard = _affinity(shape.strategy)
+    except ValueError:
+        return Never({node.node_id: f"strategy {shape.strategy!r} is not known" for node in nodes})
     need = Resources.of_units(dict(shape.amounts))
     never: dict[NodeId, str] = {}
     waits: dict[NodeId, str] = {}
     fit: list[NodeView] = []
     for node in nodes:
-        reason = _mismatch(shape, node) or _too_large(need, node)
+        reason = _label_mismatch(shape.labels, node.labels) or _too_large(need, node)
+        if is_hard and wanted != node.node_id:
+            reason = f"needs node {shape.strategy.split(':')[1]}, this is node {node.node_id.hex()}"
         if reason:
             never[node.node_id] = reason
         elif need.fits(node.free):
@@ -73,7 +79,7 @@ def place(shape: Shape, nodes: list[NodeView]) -> Placement:
         else:
             waits[node.node_id] = lacking(need, node.free, "free")
     if fit:
-        return Placed(_choose(shape, fit).node_id)
+        return Placed(_choose(shape.strategy, wanted, fit).node_id)
     return Waits(waits) if waits else Never(never)
 
 
@@ -92,17 +98,13 @@ def is_match(selector: tuple[tuple[str, str], ...], labels: dict[str, str]) -> b
     return not _label_mismatch(selector, labels)
 
 
-def _mismatch(shape: Shape, node: NodeView) -> str:
-    wanted, is_hard = _affinity(shape.strategy)
-    if wanted is not None and is_hard and wanted != node.node_id:
-        return f"needs node {wanted.hex()}, this is node {node.node_id.hex()}"
-    return _label_mismatch(shape.labels, node.labels)
-
-
 def _affinity(strategy: str) -> tuple[NodeId | None, bool]:
-    if not strategy.startswith("node:"):
+    """Return (node, whether it must be that one). ValueError: not a strategy."""
+    if strategy in ("DEFAULT", "SPREAD"):
         return None, False
-    _, hex_id, hardness = strategy.split(":")
+    kind, hex_id, hardness = strategy.split(":")
+    if kind != "node" or hardness not in ("hard", "soft"):
+        raise ValueError(strategy)
     return NodeId.from_hex(hex_id), hardness == "hard"
 
 
@@ -125,12 +127,11 @@ def _too_large(need: Resources, node: NodeView) -> str:
     return "" if need.fits(node.total) else lacking(need, node.total, "")
 
 
-def _choose(shape: Shape, fit: list[NodeView]) -> NodeView:
-    wanted, _ = _affinity(shape.strategy)
+def _choose(strategy: str, wanted: NodeId | None, fit: list[NodeView]) -> NodeView:
     for node in fit:
         if node.node_id == wanted:
             return node
-    if shape.strategy == "SPREAD":
+    if strategy == "SPREAD":
         return min(fit, key=lambda node: (_load(node), not node.is_local, node.node_id))
     return min(
         fit, key=lambda node: (max(_load(node), PACK_BELOW), not node.is_local, -_load(node), node.node_id)

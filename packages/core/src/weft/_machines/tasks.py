@@ -183,7 +183,9 @@ class CancelAsked(msgspec.Struct, frozen=True):
 
 
 class Reclaimed(msgspec.Struct, frozen=True):
-    """Others wait for workers."""
+    """Idle leases are to be returned. `others_wait`: and those that become idle later."""
+
+    others_wait: bool = True
 
 
 class Ticked(msgspec.Struct, frozen=True):
@@ -305,7 +307,7 @@ class Tasks:
                 for lease in list(self._idle.values()):
                     self._give_up(lease, effects)
                 for lease in self.leases.values():
-                    lease.contended = True
+                    lease.contended = lease.contended or event.others_wait
             case Ticked():
                 self._tick(now, effects)
             case _:

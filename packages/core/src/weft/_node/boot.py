@@ -40,9 +40,7 @@ def run(session_dir: str) -> NoReturn:
         for fd in keep:
             os.close(fd)
         template = importlib.import_module("weft._node.template")
-        template.serve(
-            theirs, daemon_pid, node.address, session_dir, node.options.worker_entry, node.options.preload
-        )
+        template.serve(theirs, daemon_pid, node)
     theirs.close()
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     daemon = importlib.import_module("weft._node.daemon")

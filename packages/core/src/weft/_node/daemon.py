@@ -26,6 +26,7 @@ import traceback
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from itertools import count
+from pathlib import Path
 from typing import Any, assert_never
 
 import msgspec
@@ -33,7 +34,7 @@ import msgspec
 from weft import _settings
 from weft._clock import monotonic
 from weft._ids import JobId, NodeId
-from weft._launch import NodeFile, user_root
+from weft._launch import LOG_FILE, NodeFile, user_root
 from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
@@ -149,7 +150,7 @@ class Daemon:
             self._poller, template_sock, template_pid, self._template_says, self._template_lost
         )
         self._outputs = Outputs(self._poller, self.call_later, self._is_driver_behind)
-        self._environments = Environments(self._outputs)
+        self._environments = Environments(self._poller, self._outputs)
         self._timelines = questions.Timelines(self)
 
         self._client_of: dict[bytes, Client] = {}
@@ -187,9 +188,9 @@ class Daemon:
                 self._poller.poll(self._timeout_s())
                 self._ring()
                 self._settle()
-        except Exception:  # noqa: BLE001 - the shell's outermost loop
+        except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()
-            self._say(f"weft: the node daemon failed, the session ends:\n{traceback.format_exc()}")
+            self._say(f"weft: the node daemon failed and ends the session: {error}")
             self._end(keep_log=True)
             return 1
         self._end()
@@ -268,15 +269,17 @@ class Daemon:
         for message in messages:
             if self._over:
                 return  # Only ends count now.
-            if isinstance(connection.peer, Client):
-                self._message(connection.peer, message)
-            else:
-                try:
+            client = connection.peer
+            try:
+                if isinstance(client, Client):
+                    self._message(client, message)
+                else:
                     self._hello(connection, check_hello(message))
-                except ProtocolError as error:
-                    print(f"weft: a connection was refused: {error}", file=sys.stderr)  # noqa: T201
-                    connection.close()
-                    return
+            except ProtocolError as error:
+                print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201
+                connection.close()
+                self._lost(connection, str(error))
+                return
             # Effects of one message are done before the next is read: a client sees them in order.
             effects = self._effects
             while effects:
@@ -405,12 +408,9 @@ class Daemon:
                     self._is_clean = True
                     self._finish("the driver has left")
             case _:
-                print(  # noqa: T201
-                    f"weft: process {client.pid} sent {type(message).__name__}, which is not for a daemon",
-                    file=sys.stderr,
+                raise ProtocolError(
+                    f"process {client.pid} sent {type(message).__name__}, which is not for a daemon"
                 )
-                client.connection.close()
-                self._lost(client.connection, "")
 
     def _demand(self, event: lease_rules.Demanded | lease_rules.ActorWanted) -> None:
         """Queue a demand once its environment is there."""
@@ -455,6 +455,8 @@ class Daemon:
 
     def _create_actor(self, client: Client, message: CreateActor) -> None:
         options, meta = message.options, message.meta
+        if meta.actor_id in self._creation_of:
+            raise ProtocolError(f"process {client.pid} created an actor twice")
         self._creation_of[meta.actor_id] = message
         self._tell_actors(
             actor_rules.ActorCreated(
@@ -626,6 +628,7 @@ class Daemon:
                 accelerators=grant.accelerators,
                 resources=dict(grant.shape.amounts),
                 owners=creation.owners,
+                large=creation.large,
             ),
         )
 
@@ -652,7 +655,9 @@ class Daemon:
                     self._process_by_pid[pid] = process
                     process.forked(pid)
                 case Reaped(pid):
-                    self._reaped(self._process_by_pid.pop(pid), message)
+                    ended = self._process_by_pid.pop(pid, None)
+                    if ended is not None:  # A preloaded module may have children of its own.
+                        self._reaped(ended, message)
                 case _:
                     raise ProtocolError(f"the template sent {message!r}")
 
@@ -754,9 +759,10 @@ class Daemon:
         if not self._over:
             _, status = os.waitpid(self._template.pid, 0)
             how = os.waitstatus_to_exitcode(status)
-            self._say(f"weft: the template process {self._template.pid} ended with {how}: so does the session")
-            print(f"weft: the template ended with {how}", file=sys.stderr)  # noqa: T201
-            self._finish("the template is gone")
+            raise RuntimeError(
+                f"the template process {self._template.pid} ended with {how}, so no worker can start: its last lines\n"
+                + Path(self._node.session_dir, LOG_FILE).read_text(errors="replace")[-2000:]
+            )
 
     def _end(self, *, keep_log: bool = False) -> None:
         """End everything of the session. Nothing else is served meanwhile. A log that is kept goes at the next start."""

@@ -18,6 +18,7 @@ from collections.abc import Callable
 import msgspec
 
 from weft._node.output import Outputs, Pipe
+from weft._transport.sockets import Poller
 
 BUILDER = ("-m", "weft._env.build")
 Prepared = Callable[[str], None]
@@ -31,18 +32,22 @@ class _Spec(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Build:
-    __slots__ = ("err", "out", "pid", "stdout", "waiting")
+    __slots__ = ("err", "out", "pid", "pidfd", "printed", "waiting")
 
-    def __init__(self) -> None:
+    def __init__(self, outputs: Outputs) -> None:
         self.pid = 0
-        self.stdout = bytearray()
+        self.pidfd = -1
+        self.printed = bytearray()
+        self.out = Pipe(outputs, self.printed.extend)
+        self.err = Pipe(outputs, lambda data: None)
         self.waiting: list[Prepared] = []
 
 
 class Environments:
     """The environments of one node."""
 
-    def __init__(self, outputs: Outputs, builder: tuple[str, ...] = BUILDER) -> None:
+    def __init__(self, poller: Poller, outputs: Outputs, builder: tuple[str, ...] = BUILDER) -> None:
+        self._poller = poller
         self._outputs = outputs
         self._builder = builder
         self._variables_of: dict[str, dict[str, str]] = {"": {}}
@@ -65,13 +70,11 @@ class Environments:
         """Call back when the environment is ready or has failed."""
         build = self._build_of.get(env)
         if build is None:
-            build = self._build_of[env] = _Build()
+            build = self._build_of[env] = _Build(self._outputs)
             self._start(env, build)
         build.waiting.append(prepared)
 
     def _start(self, env: str, build: _Build) -> None:
-        build.out = Pipe(self._outputs, build.stdout.extend, lambda: self._ended(env, build))
-        build.err = Pipe(self._outputs, lambda data: None, lambda: None)
         out_fd, err_fd = build.out.open(), build.err.open()
         build.pid = os.posix_spawn(
             sys.executable,
@@ -82,17 +85,21 @@ class Environments:
         )
         os.close(out_fd)
         os.close(err_fd)
+        build.pidfd = os.pidfd_open(build.pid)
+        self._poller.add(build.pidfd, lambda _: self._ended(env, build))
 
     def _ended(self, env: str, build: _Build) -> None:
-        """Its stdout has ended, so it has, or does so now."""
+        self._poller.remove(build.pidfd)
+        os.close(build.pidfd)
         _, status = os.waitpid(build.pid, 0)
-        build.err.drain()
-        build.err.close()
+        for pipe in (build.out, build.err):
+            pipe.drain()
+            pipe.close()
         del self._build_of[env]
         reason = build.err.tail.text() if status else ""
         if not status:
             try:
-                self._variables_of[env] = msgspec.json.decode(build.stdout, type=dict[str, str])
+                self._variables_of[env] = msgspec.json.decode(build.printed, type=dict[str, str])
             except msgspec.MsgspecError as error:
                 reason = f"its builder answered what cannot be read: {error}"
         elif not reason:

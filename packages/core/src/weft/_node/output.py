@@ -55,19 +55,12 @@ class Tail:
 class Pipe:
     """The read end of a worker's stdout or stderr."""
 
-    __slots__ = ("_deliver", "_ended", "_outputs", "_partial", "closed", "fd", "tail")
+    __slots__ = ("_deliver", "_outputs", "_partial", "closed", "fd", "tail")
 
-    def __init__(
-        self,
-        outputs: Outputs,
-        deliver: Callable[[bytes], None],
-        ended: Callable[[], None] = lambda: None,
-    ) -> None:
-        """`ended` is called after the last `deliver`."""
+    def __init__(self, outputs: Outputs, deliver: Callable[[bytes], None]) -> None:
         self.fd, self._partial = -1, b""
         self._outputs = outputs
         self._deliver = deliver
-        self._ended = ended
         self.tail = Tail()
         self.closed = False
 
@@ -120,7 +113,6 @@ class Pipe:
             self.flush()
             self._outputs.forget(self)
             os.close(self.fd)
-            self._ended()
 
 
 class Outputs:

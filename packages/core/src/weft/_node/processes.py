@@ -1,7 +1,7 @@
 """The worker processes as the daemon sees them: their start through the template, their pages, their ends.
 
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of task id, the length of
-the function's name as two little-endian bytes, the name in UTF-8; zeros when it is idle. The page outlives the
+the function's name as two little-endian bytes, the name in UTF-8; the length is zero when it is idle. The page outlives the
 process, so what a killed worker ran is known.
 """
 
@@ -125,8 +125,9 @@ class Process:
         """Return (task id, function name) of what it runs or last ran; (b"", "") if it is idle."""
         page = os.pread(self._page_fd, _READ_NAME_BYTES, 0)
         length = int.from_bytes(page[16:_NAME_AT], "little")
-        name = page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
-        return (page[:16], name) if any(page[:_NAME_AT]) else (b"", "")
+        if not length:
+            return b"", ""
+        return page[:16], page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
 
     def certificate(self) -> Certificate:
         """Say how it ended. Reads what is left of its output first."""

@@ -1,6 +1,6 @@
 """What a driver, a worker or a tool may ask the daemon: one table.
 
-A question's body and answer are msgpack; the table's entries say of what. A question that cannot be answered raises
+A question's body is msgpack, and so is its answer unless the question's entry says otherwise. A question that cannot be answered raises
 ValueError, whose text is the answer's `error`.
 """
 
@@ -15,6 +15,7 @@ import msgspec
 from weft._clock import monotonic
 from weft._node.processes import Process
 from weft._specs import Shape
+from weft._wire import codec
 from weft._wire.messages import Answer, Collect, Events
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # A worker that runs C code for long does not answer; the others' events are worth having without it.
 COLLECT_S = 1.0
 
-_encode = msgspec.msgpack.encode
 
 
 class ActorQuery(msgspec.Struct, array_like=True):
@@ -31,13 +31,6 @@ class ActorQuery(msgspec.Struct, array_like=True):
 
     name: str
     namespace: str
-
-
-class WhyQuery(msgspec.Struct):
-    """Body of why: one of the two."""
-
-    shape: Shape | None = None
-    actor: bytes = b""
 
 
 def nodes(daemon: Daemon, body: bytes) -> Any:
@@ -83,13 +76,15 @@ def named_actors(daemon: Daemon, body: bytes) -> Any:
     return [pair for pair in daemon.actors.names() if namespace is None or pair[0] == namespace]
 
 
-def why(daemon: Daemon, body: bytes) -> Any:
-    """Body: {"shape": Shape} or {"actor": id}. Answer: text of a few lines."""
-    query = msgspec.msgpack.decode(body, type=WhyQuery)
-    now = monotonic()
-    if query.shape is not None:
-        return daemon.explain_shape(query.shape, now)
-    return daemon.explain_actor(query.actor, now)
+def why_shape(daemon: Daemon, body: bytes) -> bytes:
+    """Body: a Shape. Answer: what a demand of this shape waits for, as plain text of a few lines."""
+    return daemon.explain_shape(msgspec.msgpack.decode(body, type=Shape), monotonic()).encode()
+
+
+def why_actor(daemon: Daemon, body: bytes) -> bytes:
+    """Body: an actor's id in hexadecimal digits. Answer: as of why_shape."""
+    actor_id = bytes.fromhex(msgspec.msgpack.decode(body, type=str))
+    return daemon.explain_actor(actor_id, monotonic()).encode()
 
 
 def workers(daemon: Daemon, body: bytes) -> Any:
@@ -115,7 +110,8 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "resources": resources,
     "find_actor": find_actor,
     "named_actors": named_actors,
-    "why": why,
+    "why_actor": why_actor,
+    "why_shape": why_shape,
     "workers": workers,
 }
 
@@ -154,7 +150,7 @@ class Timelines:
         gathered = self._gathered.pop(number, None)
         if gathered is not None:
             client, request, _, found = gathered
-            self._daemon.send(client, Answer(request, _encode(found)))
+            self._daemon.send(client, Answer(request, codec.pack(found)))
 
 
 def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
@@ -164,6 +160,7 @@ def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
         known = ", ".join(sorted([*QUESTIONS, "timeline"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
-        return _encode(question(daemon, body)), ""
+        found = question(daemon, body)
+        return (found if isinstance(found, bytes) else codec.pack(found)), ""
     except (ValueError, msgspec.MsgspecError) as error:
         return b"", str(error)

@@ -28,13 +28,15 @@ import os
 import resource
 import select
 import signal
+import site
 import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from weft._launch import NodeFile
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
@@ -44,15 +46,17 @@ _PR_SET_PDEATHSIG = 1
 PACKET_BYTES = 256 * 1024
 
 
-def serve(
-    sock: socket.socket, daemon_pid: int, daemon_address: str, session_dir: str, entry: str, preload: tuple[str, ...]
-) -> NoReturn:
+def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
     """Run the template; also the life of every worker that it forks. Never returns."""
     die_with_parent(daemon_pid)
-    load(entry, preload)
+    if node.with_site:
+        run_site()
+    resolve(node.options.worker_entry)
+    preload(node.options.preload)
     fork, fds = _Template(sock).run()
     # From here on this process is a worker; the template's frames are gone.
-    _live(fork, fds, daemon_address, f"{session_dir}/{fork.worker_id.hex()}.s", entry)
+    address = f"{node.session_dir}/{fork.worker_id.hex()}.s"
+    _live(fork, fds, node.address, address, node.options.worker_entry)
 
 
 def die_with_parent(parent_pid: int) -> None:
@@ -62,10 +66,16 @@ def die_with_parent(parent_pid: int) -> None:
         os._exit(1)
 
 
-def load(entry: str, preload: tuple[str, ...]) -> None:
-    """Import what workers need. A module of the user's that fails is reported by the first task that imports it."""
-    resolve(entry)
-    for name in preload:
+def run_site() -> None:
+    """Do what the interpreter does when it starts: the names that `site` adds, import hooks of `.pth` files."""
+    known = list(sys.path)
+    site.main()
+    sys.path[:] = known
+
+
+def preload(names: Sequence[str]) -> None:
+    """Import what workers need. A module that fails is reported by the first task that imports it."""
+    for name in names:
         try:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001 - user code
@@ -116,7 +126,7 @@ class _Template:
                     if self._fork(message):
                         return message, fds
                 case Preload(modules):
-                    load("builtins:len", tuple(modules))
+                    preload(modules)
                     gc.collect()
                     gc.freeze()
                 case _:

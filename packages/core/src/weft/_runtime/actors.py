@@ -87,7 +87,7 @@ class Actor:
         executor = self.executor
         now = Running(
             TaskId(self.actor_id), name=f"{self.name}.__init__", function=f"{self.name}.__init__", depth=0,
-            thread=threading.get_ident(), job=None,
+            thread=threading.get_ident(), began=monotonic(),
         )  # fmt: skip
         executor.actor = self
         token = running.set(now)

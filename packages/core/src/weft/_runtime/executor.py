@@ -26,6 +26,7 @@ from weft._runtime.actors import Actor
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
 from weft._runtime.loop import QUIET_S, Waiter
+from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
 from weft._runtime.running import Running, running
 from weft._serialize.failures import pack_error, pack_failure
 from weft._serialize.pickling import dumps, load_code
@@ -71,12 +72,14 @@ TRACED = 20_000
 class Job:
     """One task or call that was received, until its answer is sent."""
 
-    __slots__ = ("function", "items", "message", "peer", "refs", "taken", "waiter")
+    __slots__ = ("function", "is_eager", "items", "message", "peer", "refs", "taken", "waiter")
 
     def __init__(self, peer: Peer, message: Run | Call) -> None:
         self.peer = peer
         self.message = message
         self.function = ""
+        self.is_eager = False
+        """It runs on a thread that does not read: its answer is sent at once."""
         self.refs: list[ObjectRef[Any]] = []
         """Inside what it returns: kept until the caller has counted them."""
         self.items = 0
@@ -114,6 +117,7 @@ class Executor:
         self._trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
         runtime.on_block = self._give_back
         runtime.on_quiet = self._give_back
+        runtime.explain_task = self._explain
         runtime.handlers.update(
             {
                 Export: self._on_export,
@@ -222,6 +226,17 @@ class Executor:
         ]
         self.runtime.peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))
 
+    def _explain(self, task_id: TaskId) -> Reason:
+        now = self._running.get(task_id)
+        if now is not None:
+            return explain_waits(now.name, now.began, now.waits, self.runtime)
+        if task_id in self._jobs:
+            if self._main is not None:
+                first = Step("task", self.runtime.address, self._main.task_id)
+                return Reason(f"it waits behind {self._main.name}", [first])
+            return Reason("it waits for a free thread of its actor")
+        return unknown_task(task_id)
+
     def _give_back(self) -> None:
         """The main thread is busy for a while: its waiting tasks go back to their owners."""
         given: dict[Peer, list[bytes]] = {}
@@ -298,6 +313,8 @@ class Executor:
         token = running.set(now)
         if is_main:
             self._main = now
+        else:
+            job.is_eager = True
         values: list[Value]
         try:
             values = self._call(job, *find())
@@ -324,7 +341,12 @@ class Executor:
             job.function = name = f"{self.actor.name}.{message.method}"
             target = message.method
         now = Running(
-            task_id, name=message.name, function=name, depth=message.depth, thread=threading.get_ident(), job=job
+            task_id,
+            name=message.name,
+            function=name,
+            depth=message.depth,
+            thread=threading.get_ident(),
+            began=monotonic(),
         )
         self._running[task_id] = now
         page_name = self._page_names.get(name)
@@ -365,16 +387,15 @@ class Executor:
             if unregistered:
                 object_ids = list(unregistered)
                 objects.handle(TaskEnding())
-                self.runtime.when_registered(
-                    object_ids, lambda: self._answer(job, values, began_at, duration_s, flush=True)
-                )
+                job.is_eager = True
+                self.runtime.when_registered(object_ids, lambda: self._answer(job, values, began_at, duration_s))
             else:
                 self._answer(job, values, began_at, duration_s)
         if message.name:
             self._trace.append((message.name, began_at, duration_s))
 
     def _answer(
-        self, job: Job, values: list[Value], began_at: float, duration_s: float, *, flush: bool = False
+        self, job: Job, values: list[Value], began_at: float, duration_s: float
     ) -> None:
         task_id = job.message.task_id
         del self._jobs[TaskId(task_id)]
@@ -385,7 +406,7 @@ class Executor:
             return
         peers.send(job.peer, Done(task_id, values, began_at, duration_s, False, job.items))
         now = monotonic()
-        if flush or now - self._answered_at > ANSWER_S:
+        if job.is_eager or now - self._answered_at > ANSWER_S:
             self._answered_at = now
             peers.flush()
 
@@ -420,7 +441,7 @@ class Executor:
             peers.send(job.peer, Yielded(job.message.task_id, job.items, value))
             job.items += 1
             now = monotonic()
-            if now - self._answered_at > ANSWER_S:
+            if job.is_eager or now - self._answered_at > ANSWER_S:
                 self._answered_at = now
                 peers.flush()
 

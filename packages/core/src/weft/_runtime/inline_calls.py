@@ -7,7 +7,6 @@ noted in a context variable, so that `get_runtime_context` and cancellation find
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,8 @@ from weft._serialize.pickling import dumps_call, unpack
 from weft.exceptions import ActorDiedError, TaskCancelledError, WeftError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from weft._ids import TaskId
     from weft._runtime.inline_actors import InlineActor
     from weft._specs import Shape
@@ -43,7 +44,9 @@ class InlineArguments:
 
     __slots__ = ("_args", "_kwargs", "_packed", "_refs", "cells")
 
-    def __init__(self, values: InlineValues, args: tuple[Any, ...], kwargs: dict[str, Any], name: str) -> None:
+    def __init__(
+        self, values: InlineValues, args: tuple[Any, ...], kwargs: dict[str, Any], name: str
+    ) -> None:
         """Copy the arguments. PicklingError: one of them cannot travel."""
         self.cells: list[Cell] = []
         """Of the references whose values are arguments."""
@@ -87,9 +90,12 @@ class InlineArguments:
         args, kwargs = unpack(self._packed)
         if self.cells:
             found = [values.load(cell) for cell in self.cells]
-            args = tuple([found[value.index] if type(value) is Placeholder else value for value in args])
+            args = tuple(
+                [found[value.index] if type(value) is Placeholder else value for value in args]
+            )
             kwargs = {
-                key: found[value.index] if type(value) is Placeholder else value for key, value in kwargs.items()
+                key: found[value.index] if type(value) is Placeholder else value
+                for key, value in kwargs.items()
             }
         return args, kwargs
 
@@ -178,7 +184,7 @@ class InlineCall:
             try:
                 args, kwargs = self.arguments.load(self.values)
                 parts = self.parts(function(*args, **kwargs))
-            except BaseException as error:  # noqa: BLE001 - whatever user code raises is the call's answer
+            except BaseException as error:
                 if self.is_retriable(error):
                     continue
                 self.settle_error(error)
@@ -199,7 +205,13 @@ class InlineCall:
         if self.num_returns == 1:
             return [pack(result)]
         if self.num_returns == "dynamic":
-            return [pack(DynamicObjectRefGenerator([self.item(value, index) for index, value in enumerate(result)]))]
+            return [
+                pack(
+                    DynamicObjectRefGenerator(
+                        [self.item(value, index) for index, value in enumerate(result)]
+                    )
+                )
+            ]
         assert isinstance(self.num_returns, int)
         return [pack(value) for value in split(result, self.num_returns, self.function_name)]
 
@@ -211,7 +223,12 @@ class InlineCall:
 
     def is_retriable(self, error: BaseException) -> bool:
         """Tell whether it is to run again after `error`."""
-        if self.is_cancelled or self.leaves or not isinstance(error, Exception) or self.retry_on is False:
+        if (
+            self.is_cancelled
+            or self.leaves
+            or not isinstance(error, Exception)
+            or self.retry_on is False
+        ):
             return False
         if self.retry_on is not True and not isinstance(error, self.retry_on):
             return False
@@ -233,7 +250,9 @@ class InlineCall:
         if self.leaves and self.actor is not None:
             self.end()
             self.values.fail(self.cells, self.actor.died(f"{self.name} called exit_actor()"))
-        elif isinstance(error, KeyboardInterrupt) or (self.is_cancelled and not isinstance(error, Exception)):
+        elif isinstance(error, KeyboardInterrupt) or (
+            self.is_cancelled and not isinstance(error, Exception)
+        ):
             self.settle_cancelled()
         else:
             self.settle_failure(self.packed(error))
@@ -274,7 +293,7 @@ class InlineCall:
 
     def record(self, began_at: float, duration_s: float) -> None:
         """Note when it ran, for `timeline`."""
-        self.values._engine.note_run(self.name, began_at, duration_s)  # type: ignore[attr-defined]  # the inline engine
+        self.values.engine.note_run(self.name, began_at, duration_s)
 
     # -------------------------------------------------------------- what it waits for
 
@@ -299,14 +318,21 @@ class InlineCall:
         """Say what it waits for."""
         pending = self.arguments.pending()
         if pending:
-            makers = ", ".join(sorted({cell.call.name for cell in pending if cell.call is not None})) or "a value"
+            makers = (
+                ", ".join(sorted({cell.call.name for cell in pending if cell.call is not None}))
+                or "a value"
+            )
             return f"{self.name} waits for its arguments: {makers}"
         if self.actor is not None and not self.thread and self.coroutine is None:
             return f"{self.name} waits until {self.actor.meta.class_name} is free: {self.actor.busy_with()}"
         return f"{self.name} runs"
 
 
-def died_error(actor: InlineActor, cause: BaseException | str | None, *, init_failed: bool = False) -> ActorDiedError:
+def died_error(
+    actor: InlineActor, cause: BaseException | str | None, *, init_failed: bool = False
+) -> ActorDiedError:
     """Return the error of calls of an actor that is gone."""
     meta = actor.meta
-    return ActorDiedError(cause, actor_id=meta.actor_id, class_name=meta.class_name, actor_init_failed=init_failed)
+    return ActorDiedError(
+        cause, actor_id=meta.actor_id, class_name=meta.class_name, actor_init_failed=init_failed
+    )

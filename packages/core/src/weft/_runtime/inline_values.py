@@ -12,7 +12,6 @@ What is always true
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 from weakref import WeakValueDictionary
 
@@ -24,8 +23,10 @@ from weft._serialize.pickling import dumps, unpack
 from weft.exceptions import ObjectLostError, SessionError
 
 if TYPE_CHECKING:
-    from weft._engine import Engine
+    from collections.abc import Callable, Sequence
+
     from weft._ids import TaskId
+    from weft._runtime.inline import InlineEngine
     from weft._runtime.inline_calls import InlineCall
 
 PENDING, PLAIN, PACKED, FAILED = range(4)
@@ -67,10 +68,10 @@ class Token:
 class InlineValues:
     """The cells of one engine. Every method may be called from any thread."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: InlineEngine) -> None:
         self.lock = threading.RLock()
         self.closed = False
-        self._engine = engine
+        self.engine = engine
         self._ids = IdSource()
         # Cells, and actors' tokens, whose references are inside a value: to find them again when it is read.
         self._travelled: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
@@ -83,7 +84,7 @@ class InlineValues:
 
     def ref(self, object_id: ObjectId, entry: Any) -> ObjectRef[Any]:
         """Return a reference to a cell, or to an actor's token."""
-        return ObjectRef(object_id, self._engine, ADDRESS, entry)
+        return ObjectRef(object_id, self.engine, ADDRESS, entry)
 
     def pack(self, value: Any) -> tuple[int, Any, Sequence[ObjectRef[Any]]]:
         """Return what a cell is to hold for a value. PicklingError."""
@@ -99,7 +100,7 @@ class InlineValues:
         entry = self._travelled.get(object_id)
         if entry is None:
             raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address=owner)
-        return ObjectRef(ObjectId(object_id), self._engine, ADDRESS, entry)
+        return ObjectRef(ObjectId(object_id), self.engine, ADDRESS, entry)
 
     def note_travel(self, refs: Sequence[ObjectRef[Any]]) -> None:
         """These references are inside packed arguments."""
@@ -108,7 +109,9 @@ class InlineValues:
 
     # -------------------------------------------------------------- settling
 
-    def settle(self, cell: Cell, state: int, content: Any, refs: Sequence[ObjectRef[Any]] = ()) -> None:
+    def settle(
+        self, cell: Cell, state: int, content: Any, refs: Sequence[ObjectRef[Any]] = ()
+    ) -> None:
         """Give a cell its value; nothing happens if it has one."""
         with self.lock:
             if cell.state != PENDING:
@@ -140,7 +143,7 @@ class InlineValues:
 
     def cell_of(self, ref: ObjectRef[Any]) -> Cell:
         """Return a reference's cell. SessionError if it belongs to another session, or this one is over."""
-        if ref._engine is not self._engine:
+        if ref._engine is not self.engine:
             raise SessionError(f"{ref!r} belongs to a session that has ended")
         if self.closed:
             raise SessionError("the session has ended: call weft.init() for a new one")

@@ -6,9 +6,12 @@ The inline engine and the worker's executor share these rules, so that a program
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from weft._refs import ObjectRef
+from weft._override import override
+
+if TYPE_CHECKING:
+    from weft._refs import ObjectRef
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -23,7 +26,7 @@ ALIASES = {"__ray_terminate__": TERMINATE, "__ray_ready__": READY, "__ray_call__
 """Ray's names of these methods."""
 
 
-class ActorLeaves(BaseException):  # noqa: N818 - no error: it leaves the method, past `except Exception`
+class ActorLeaves(BaseException):
     """Raised by `exit_actor` inside an actor's method, for the executor to catch."""
 
 
@@ -40,6 +43,7 @@ class DynamicObjectRefGenerator(Generic[T_co]):
     def __len__(self) -> int:
         return len(self._refs)
 
+    @override
     def __repr__(self) -> str:
         return f"DynamicObjectRefGenerator of {len(self._refs)} references"
 
@@ -77,7 +81,7 @@ def split(result: Any, num_returns: int, name: str) -> Sequence[Any]:
     if isinstance(result, Iterator):
         result = list(result)
     if not isinstance(result, Sequence) or isinstance(result, str | bytes):
-        raise ValueError(  # noqa: TRY004 - the value of num_returns is as wrong as the type of the result
+        raise ValueError(
             f"{name} has num_returns={num_returns} and returned {type(result).__name__}: it has to return a tuple"
         )
     if len(result) != num_returns:

@@ -5,16 +5,17 @@ A driver applies a LoggingConfig to itself and hands it to its workers as JSON (
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._lazy import lazy
+from weft._override import override
 from weft.exceptions import OptionError
 
 if TYPE_CHECKING:
     import logging
+    from collections.abc import Mapping, Sequence
     from typing import Self
 else:
     logging = lazy("logging")
@@ -40,7 +41,9 @@ class LoggingConfig:
     ) -> None:
         """Check the values; OptionError for an unknown encoding."""
         if encoding not in _ENCODINGS:
-            raise OptionError(f"encoding={encoding!r} of LoggingConfig has to be one of {', '.join(_ENCODINGS)}")
+            raise OptionError(
+                f"encoding={encoding!r} of LoggingConfig has to be one of {', '.join(_ENCODINGS)}"
+            )
         self.encoding = encoding
         self.log_level = log_level
         self.additional_log_standard_attrs = list(additional_log_standard_attrs)
@@ -75,6 +78,7 @@ def _formatter(encoding: str, more: Sequence[str]) -> logging.Formatter:
         return logging.Formatter(_TEXT + "".join(f" {name}=%({name})s" for name in more))
 
     class JsonLines(logging.Formatter):
+        @override
         def format(self, record: logging.LogRecord) -> str:
             fields = {
                 "asctime": self.formatTime(record),

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import Any
 
 from weft._ids import TaskId
+from weft._machines.ownership import Entry
 
 
 class Running:
     """One task or call while it runs here."""
 
-    __slots__ = ("cancelled", "children", "depth", "finished", "function", "job", "name", "task_id", "thread")
+    __slots__ = (
+        "began", "cancelled", "children", "depth", "finished", "function", "name", "task_id", "thread", "waits",
+    )  # fmt: skip
 
-    def __init__(self, task_id: TaskId, *, name: str, function: str, depth: int, thread: int, job: Any) -> None:
+    def __init__(self, task_id: TaskId, *, name: str, function: str, depth: int, thread: int, began: float) -> None:
         self.task_id = task_id
         self.name = name
         self.function = function
         self.depth = depth
         self.thread = thread
         """Ident of the thread that runs it."""
-        self.job = job
-        """The executor's own record."""
+        self.began = began
+        """Monotonic, seconds."""
         self.cancelled = False
         self.finished = False
         self.children: set[TaskId] | None = None
         """Tasks that it submitted and that have not ended."""
+        self.waits: list[Entry] = []
+        """What it waits for; what has come is not taken out at once."""
 
 
 running: ContextVar[Running | None] = ContextVar("weft_running", default=None)

@@ -37,6 +37,8 @@ from weft._runtime.arguments import NO_ARGUMENTS, Arguments, pack_arguments
 from weft._runtime.loop import Loop, Waiter
 from weft._runtime.objects import Objects, lost_failure
 from weft._runtime.peers import Peer, Peers, hello
+from weft._runtime import reasons
+from weft._runtime.reasons import Reason, Step
 from weft._runtime.running import running
 from weft._runtime.streams import Stream
 from weft._serialize.failures import pack_error, unpack_failure
@@ -114,6 +116,8 @@ BATCH_TASKS = 64
 CALL_PATIENCE_S = 0.002
 # How long a `get` without progress waits before it says why.
 SILENCE_S = 10.0
+# How long another process may take to say what it waits for.
+ANSWER_S = 1.0
 # A stream's consumer that is slower than its task holds so many items at most.
 STREAM_ITEMS = 1000
 
@@ -178,7 +182,7 @@ class Runtime:
         self.ids = IdSource()
         self.loop = Loop(self._before_wait, self._on_quiet)
         self.guard = self.loop.guard
-        self.store = SharedMemoryStore(worker_id.hex()[:16])
+        self.store = SharedMemoryStore(worker_id.hex())
         self.objects = Objects(self.loop, self.store, address, self)
         self.peers = Peers(self.loop, hello(worker_id, address, role), self._received, self._lost)
         self.objects.peers = self.peers
@@ -195,6 +199,7 @@ class Runtime:
         self.on_block: Callable[[], None] = lambda: None
         self.on_quiet: Callable[[], None] = lambda: None
         self.on_idle: Callable[[float], float | None] = lambda _now: None
+        self.explain_task: reasons.Explain = reasons.unknown_task
         self.on_output: Callable[[Output], None] = lambda _output: None
         self.on_daemon_lost: Callable[[str], None] = lambda _reason: None
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
@@ -217,6 +222,7 @@ class Runtime:
             Welcome: self._on_welcome,
             Output: self._on_output,
             Because: self._on_answer,
+            Why: self._on_why,
         }
         self._shapes: dict[Shape, int] = {}
         self._shape_of: list[Shape] = []
@@ -883,7 +889,7 @@ class Runtime:
                         if entry.waiters and waiter.ready in entry.waiters:
                             entry.waiters.remove(waiter.ready)
             if self.loop.closed and waiter.missing > 0:
-                raise WeftError("the session ended while this thread waited in it")
+                raise SessionError("the session ended while this thread waited in it")
 
     def _wait_aloud(self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]) -> bool:
         """Wait; after `SILENCE_S` say once what for."""
@@ -906,15 +912,19 @@ class Runtime:
                 return self.loop.wait(waiter, deadline)
             if self.loop.wait(waiter, patience) or self.loop.closed:
                 return waiter.missing <= 0
+        now = running.get()
+        assert now is not None
         with self.guard:
             self._blocked += 1
             self.on_block()
             if self._blocked == 1:
                 self.peers.send(self.daemon, Blocked())
+            now.waits.extend(entries)
         try:
             return self._wait_aloud(waiter, deadline, entries)
         finally:
             with self.guard:
+                now.waits.clear()
                 self._blocked -= 1
                 if not self._blocked:
                     self.peers.send(self.daemon, Unblocked())
@@ -929,6 +939,9 @@ class Runtime:
         with self.guard:
             self.objects.drain()
             if entry.value is None:
+                now = running.get()
+                if now is not None:
+                    now.waits.append(entry)
                 # Outside the guard: the callback may be the user's.
                 self._when_sealed(entry, lambda _entry: self.loop.later(callback))
                 self.peers.flush()
@@ -979,7 +992,7 @@ class Runtime:
                         stream.waiters.remove(waiter.ready)
                     if stream.would_block:
                         if self.loop.closed:
-                            raise WeftError("the session ended while this thread waited in it")
+                            raise SessionError("the session ended while this thread waited in it")
                         raise GetTimeoutError(f"the stream had no next item after {timeout_s:g} s")
 
     def _wait_for_item(self, waiter: Waiter, deadline: float | None) -> bool:
@@ -1128,15 +1141,18 @@ class Runtime:
             expected[1].append(message)
             expected[0].ready()
 
-    def _await_answer(self, request: int, waiter: Waiter) -> Any:
+    def _await_answer(self, request: int, waiter: Waiter, deadline: float | None = None) -> Any:
+        """Return the answer, or None if the deadline came first."""
         try:
-            self.loop.wait(waiter)
+            in_time = self.loop.wait(waiter, deadline)
         finally:
             with self.guard:
                 _, answers = self._answers.pop(request)
-        if not answers:
-            raise WeftError("the session ended before it answered")
-        return answers[0]
+        if answers:
+            return answers[0]
+        if in_time or self.loop.closed:
+            raise SessionError("the session ended before it answered")
+        return None
 
     def ask(self, what: str, body: object = None) -> bytes:
         """Ask the daemon; return the answer's body. Blocks. ValueError with the daemon's words if it refuses."""
@@ -1156,6 +1172,10 @@ class Runtime:
 
     def resources(self, *, available: bool) -> dict[str, float]:
         """Return amounts; see Engine."""
+        if available:
+            with self.guard:
+                reclaimed = tasks_machine.Reclaimed(others_wait=False)
+                self._do_tasks(self.tasks.handle(reclaimed, monotonic()))
         both = codec.unpack(self.ask("resources"), dict[str, dict[str, float]])
         return both["available" if available else "total"]
 
@@ -1166,12 +1186,50 @@ class Runtime:
     def why(self, subject: ObjectRef[Any] | ActorId) -> str:
         """Say what a reference or actor waits for; see Engine."""
         if isinstance(subject, ActorId):
-            return self.ask("why_actor", subject.hex()).decode()
+            return reasons.tell(self, reasons.actor_step(subject))
         return self.why_entry(subject._entry)
 
     def why_entry(self, entry: Entry) -> str:
-        """Say what an object waits for."""
-        raise NotImplementedError
+        """Say what an object waits for. Blocks while other processes answer."""
+        return reasons.tell(self, reasons.step_of(self, entry))
+
+    def reason_of(self, step: Step) -> Reason:
+        """Answer one question, here or by asking who knows. Blocks for at most `ANSWER_S`."""
+        if step.kind == "shape":
+            return Reason(self.ask("why_shape", msgspec.msgpack.decode(step.key)).decode())
+        if step.kind == "actor":
+            return Reason(self.ask("why_actor", step.key.hex()).decode())
+        if step.address == self.address:
+            with self.guard:
+                return self._explain(step.kind, step.key)
+        waiter = Waiter()
+        with self.guard:
+            peer = self.peers.connect(step.address)
+            if peer is None:
+                return Reason("the process that knows is gone")
+            request = self._expect(waiter)
+            self.peers.send(peer, Why(request, step.kind, step.key))
+            self.peers.flush()
+        answer: Because | None = self._await_answer(request, waiter, monotonic() + ANSWER_S)
+        if answer is None:
+            return Reason(f"process {peer.pid} does not answer: it runs code that does not let others in")
+        return codec.unpack(answer.body, Reason)
+
+    def _explain(self, kind: str, key: bytes) -> Reason:
+        if kind == "task":
+            return self.explain_task(TaskId(key))
+        return reasons.explain_object(self, ObjectId(key))
+
+    def _on_why(self, peer: Peer, message: Why) -> None:
+        self.peers.send(peer, Because(message.request, codec.pack(self._explain(message.kind, message.key))))
+
+    def shape_of(self, key: int) -> Shape:
+        """Return the shape of a pool."""
+        return self._shape_of[key]
+
+    def worker(self, worker_id: WorkerId) -> Peer:
+        """Return a leased worker."""
+        return self._workers[worker_id]
 
     # -------------------------------------------------------------- context and end
 

@@ -1,9 +1,9 @@
 """Find the part of a value that cannot be pickled, and the path to it.
 
-The search goes down from the value: of the parts of something that fails, those that fail too; what fails although
-all its parts travel is to blame. Parts are what pickle would write: attributes, items, and for code that goes by
-value also closure, globals, defaults and members. Each level pickles its parts once more, so it is only done after a
-failure.
+The search goes down from the value: of the parts of something that fails, those that fail too;
+what fails although all its parts travel is to blame. Parts are what pickle would write: attributes,
+items, and for code that goes by value also closure, globals, defaults and members. Each level
+pickles its parts once more, so it is only done after a failure.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Search:
         # Keeps what was visited alive, or an id could come again.
         self._visited: dict[int, Any] = {}
 
-    def culprits(self, obj: Any, path: str, parent: Any = None, level: int = 0) -> Iterator[Culprit]:
+    def culprits(
+        self, obj: Any, path: str, parent: Any = None, level: int = 0
+    ) -> Iterator[Culprit]:
         """Yield what is to blame in `obj`; nothing if it travels."""
         if id(obj) in self._visited:
             return
@@ -88,7 +90,9 @@ class Search:
                 case staticmethod() | classmethod():
                     yield "", obj.__func__
                 case property():
-                    yield from ((f".{name}", getattr(obj, name)) for name in ("fget", "fset", "fdel"))
+                    yield from (
+                        (f".{name}", getattr(obj, name)) for name in ("fget", "fset", "fdel")
+                    )
                 case functools.partial():
                     yield ".func", obj.func
                     yield from ((f".args[{index}]", arg) for index, arg in enumerate(obj.args))
@@ -202,7 +206,7 @@ def explain(
     can_pickle: Callable[[Any], BaseException | None],
     reduce: Callable[[Any], Any],
 ) -> PicklingError:
-    """Return the error to raise: it names the first part to blame in the first of the named values that has one."""
+    """Return the error to raise: it names the first part to blame in the named values."""
     for name, value in named.items():
         search = Search(can_pickle, reduce)
         for culprit in search.culprits(value, name):
@@ -214,4 +218,6 @@ def explain(
             )
     # The value as a whole fails, although its parts do not, or it has changed meanwhile.
     path = next(iter(named), "value")
-    return PicklingError(f"{path}: {reason_of(error)} ({_ADVICE})", path=path, reason=reason_of(error))
+    return PicklingError(
+        f"{path}: {reason_of(error)} ({_ADVICE})", path=path, reason=reason_of(error)
+    )

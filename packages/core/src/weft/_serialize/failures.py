@@ -1,19 +1,24 @@
 """Errors across processes: what a task raised, as its caller gets it.
 
-    worker: pack_failure(error, task="f") -> bytes  ->  caller: unpack_failure(bytes) -> TaskError, to be raised
-    pack_error(error) -> bytes for an error of Weft's own about a task, which arrives as it is
+    worker    pack_failure(error, task="f") -> bytes
+    caller    unpack_failure(bytes) -> TaskError, to be raised
 
-An error that goes through several tasks stays one error: each task adds a Hop with its user frames. What the caller
-gets is a TaskError and an instance of the first error's class.
+`pack_error` is for errors of Weft's own about a task, which arrive as they are.
+
+An error that goes through several tasks stays one error: each task adds a Hop with its user
+frames. What the caller gets is a TaskError and an instance of the first error's class.
 
 What is always true
 1. Neither function raises, whatever the user's exception does.
-2. If the class of the exception travels, the caller's `except` finds it; arguments and attributes that do not travel
-   are left out or replaced by their repr, and a note says so. Else a StandInError takes its place.
-3. The chain of causes travels with the exception, for `cause.__cause__`; the story has a line for each.
+2. If the class of the exception travels, the caller's `except` finds it; arguments and attributes
+   that do not travel are left out or replaced by their repr, and a note says so. Else a
+   StandInError takes its place.
+3. The chain of causes travels with the exception, for `cause.__cause__`; the story has a line for
+   each.
 4. Frames of Weft, of cloudpickle and of libraries are left out, apart from the one that raised.
 
-It does not count references inside exceptions: one that the raising process alone held may be lost on arrival.
+It does not count references inside exceptions: one that the raising process alone held may be lost
+on arrival.
 """
 
 from __future__ import annotations
@@ -26,15 +31,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._lazy import lazy
+from weft._override import override
 from weft._serialize.pickling import dumps, unpack
 from weft.exceptions import (
-    Frame,
+    Facts,
     Hop,
     PicklingError,
+    SourceLine,
     StandInError,
     TaskError,
     WeftError,
-    _Facts,
     add_hop,
     make_task_error,
     put_together,
@@ -90,7 +96,7 @@ def pack_failure(
     ip: str | None = None,
     proctitle: str | None = None,
 ) -> bytes:
-    """Serialize what a task raised. Call it in the process that ran the task, once for each task it goes through.
+    """Serialize what a task raised. Call it in the process that ran the task.
 
     Args:
         error: What was raised, with its traceback.
@@ -124,7 +130,7 @@ def pack_failure(
     notes = [safe_str(note) for note in getattr(error, "__notes__", None) or ()]
     if links[0].reason and links[0].packed:
         notes.append(f"  left behind: {links[0].reason}")
-    facts = _Facts(
+    facts = Facts(
         task, node, attempts, pid, ip, proctitle, actor_repr, actor_id,
         links[0].type_name, links[0].message, text, (hop,), tuple(notes),
     )  # fmt: skip
@@ -155,7 +161,7 @@ def _links(error: BaseException, text: str) -> tuple[_Link, ...]:
 
 
 def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
-    """Yield the error and those that led to it, newest first: (error, whether it is a mere context)."""
+    """Yield the error and those that led to it, newest first: (error, is it a mere context)."""
     seen: set[int] = set()
     each: BaseException | None = error
     is_context = False
@@ -169,7 +175,9 @@ def _chain(error: BaseException) -> Iterator[tuple[BaseException, bool]]:
 def _because(error: BaseException) -> Iterator[str]:
     for each, _ in list(_chain(error))[1:]:
         message = safe_str(each).partition("\n")[0]
-        told = type_name(each.cause) if isinstance(each, TaskError) and each.cause else type_name(each)
+        told = (
+            type_name(each.cause) if isinstance(each, TaskError) and each.cause else type_name(each)
+        )
         frames = user_frames(each.__traceback__)
         if isinstance(each, TaskError) and each.hops:
             frames = each.hops[-1].frames
@@ -178,7 +186,7 @@ def _because(error: BaseException) -> Iterator[str]:
 
 
 def _pack_one(error: BaseException) -> tuple[bytes, str]:
-    """Return the pickle of an error, and what is missing in it; no pickle if even its class cannot travel."""
+    """Return an error's pickle, empty if not even its class travels, and what is missing in it."""
     is_default = reduces_by_default(error)
     try:
         packed = dumps(error, name=type(error).__name__).pack()
@@ -211,6 +219,7 @@ class _Apart:
     def __init__(self, parts: tuple[Any, ...]) -> None:
         self._parts = parts
 
+    @override
     def __reduce__(self) -> tuple[Any, ...]:
         return put_together, self._parts
 
@@ -234,7 +243,7 @@ def _text(error: BaseException) -> str:
 
 
 def unpack_failure(data: bytes) -> BaseException:
-    """Make the error of its bytes: a TaskError, or for `pack_error` the error itself. Raise it from None.
+    """Make the error of its bytes: a TaskError, or for `pack_error` the error itself.
 
     Every call makes an error of its own, so that tracebacks of several `get` do not pile up in one.
     """
@@ -257,7 +266,7 @@ def unpack_failure(data: bytes) -> BaseException:
         return make_task_error(cause, facts, dual=False)
 
 
-def put_task_error(facts: _Facts) -> TaskError:
+def put_task_error(facts: Facts) -> TaskError:
     """Make a TaskError without a cause."""
     error = TaskError(facts.task, facts.traceback_str, hops=facts.hops)
     error.__dict__["_facts"] = facts
@@ -284,7 +293,9 @@ def _with_sources(hop: Hop) -> Hop:
     if all(frame.source for frame in hop.frames):
         return hop
     frames = tuple(
-        frame if frame.source else msgspec.structs.replace(frame, source=_source(frame.file, frame.line))
+        frame
+        if frame.source
+        else msgspec.structs.replace(frame, source=_source(frame.file, frame.line))
         for frame in hop.frames
     )
     return msgspec.structs.replace(hop, frames=frames)
@@ -296,8 +307,8 @@ _OURS = frozenset({"weft", "cloudpickle"})
 _LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib would be loaded for this alone
 
 
-def user_frames(trace: TracebackType | None) -> tuple[Frame, ...]:
-    """Return the frames of user code in a traceback, outermost first, and the innermost one of a library."""
+def user_frames(trace: TracebackType | None) -> tuple[SourceLine, ...]:
+    """Return the frames of user code, outermost first, and the innermost one of a library."""
     found: list[tuple[FrameType, int, bool]] = []
     while trace is not None:
         frame = trace.tb_frame
@@ -305,13 +316,13 @@ def user_frames(trace: TracebackType | None) -> tuple[Frame, ...]:
             found.append((frame, trace.tb_lineno, _is_library(frame)))
         trace = trace.tb_next
     last = len(found) - 1
-    frames: list[Frame] = []
+    frames: list[SourceLine] = []
     repeats = 1
     for number, (frame, line, is_library) in enumerate(found):
         if is_library and number != last:
             continue
         code = frame.f_code
-        made = Frame(code.co_filename, line, code.co_qualname.rpartition("<locals>.")[2])
+        made = SourceLine(code.co_filename, line, code.co_qualname.rpartition("<locals>.")[2])
         if frames and frames[-1] == made:
             repeats += 1
             continue
@@ -326,10 +337,10 @@ def user_frames(trace: TracebackType | None) -> tuple[Frame, ...]:
     )
 
 
-def _note_repeats(frames: list[Frame], repeats: int) -> None:
+def _note_repeats(frames: list[SourceLine], repeats: int) -> None:
     if repeats > 1:
         frame = frames[-1]
-        frames[-1] = Frame(frame.file, frame.line, f"{frame.function} ({repeats} times)")
+        frames[-1] = SourceLine(frame.file, frame.line, f"{frame.function} ({repeats} times)")
 
 
 def _is_ours(frame: FrameType) -> bool:
@@ -367,7 +378,7 @@ class _Hook:
 
 
 def install_excepthook() -> None:
-    """Let an uncaught WeftError print without Weft's own frames. Idempotent; other errors print as before."""
+    """Let an uncaught WeftError print without Weft's own frames. Idempotent."""
     if sys.excepthook is _print_uncaught:
         return
     _Hook.previous = sys.excepthook

@@ -1,14 +1,14 @@
 """Values and code to bytes and back: pickle 5, large buffers out of band.
 
-    dumps(value) -> Serialized                     pack(), write_into(memory)      unpack(memory) -> value
-    dump_code(function) -> (FunctionId, bytes)                                     load_code(bytes) -> function
+    dumps(value) -> Serialized, .pack() or .write_into(memory)     unpack(memory) -> value
+    dump_code(function) -> (FunctionId, bytes)                     load_code(bytes) -> function
 
 Three ways, the first that does:
 1. Numbers, strings and shallow containers of them: `pickle.dumps`, which is C from end to end.
-2. Anything that can be named by reference: a C pickler that asks `reducer_override` about instances, functions and
-   classes. Here references are recorded and arrays leave the pickle.
-3. Functions and classes of `__main__`, lambdas, closures, local classes: the same on top of cloudpickle, which writes
-   them by value. Tried when the second way meets one, or fails.
+2. Anything that can be named by reference: a C pickler that asks `reducer_override` about
+   instances, functions and classes. Here references are recorded and arrays leave the pickle.
+3. Functions and classes of `__main__`, lambdas, closures, local classes: the same on top of
+   cloudpickle, which writes them by value. Tried when the second way meets one, or fails.
 
 The packed layout. A value without buffers is its pickle, so the first byte is pickle's 0x80. Else:
 
@@ -18,11 +18,12 @@ The packed layout. A value without buffers is its pickle, so the first byte is p
     then        the pickle; each buffer, at the next multiple of 64
 
 What is always true
-1. `unpack(dumps(v).pack())` equals `v` and shares no mutable memory with it. bytearray and memoryview stay what they are.
+1. `unpack(dumps(v).pack())` equals `v` and shares no mutable memory with it. bytearray and
+   memoryview stay what they are.
 2. Buffers of an unpacked value are read-only views on the memory given; they keep it alive.
 3. References come in the order in which they were met, each once.
-4. A function or class that its module knows under its name goes by reference, also if the module's name leads to a
-   wrapper around it that has it as `__wrapped__`.
+4. A function or class that its module knows under its name goes by reference, also if the module's
+   name leads to a wrapper around it that has it as `__wrapped__`.
 5. What cannot be pickled raises PicklingError, which names the path to the part to blame.
 
 It does not copy buffers before `pack` or `write_into`: until then the value must not change.
@@ -32,9 +33,11 @@ from __future__ import annotations
 
 import pickle
 import sys
+import weakref
 from hashlib import blake2b
 from importlib import import_module
 from io import BytesIO
+from operator import is_
 from struct import Struct
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
@@ -43,6 +46,7 @@ import msgspec
 
 from weft._ids import ID_BYTES, FunctionId
 from weft._lazy import lazy
+from weft._override import override
 from weft._refs import ObjectRef
 from weft._serialize.arrays import IN_BAND_BYTES, reducers_of
 from weft._serialize.blame import explain
@@ -65,7 +69,7 @@ _HEAD = Struct("<B3xI")
 _HEAD_BYTES = _HEAD.size
 _LENGTH_BYTES = 8
 RAW_BYTES = 16 * 1024
-"""From this size a value that is just bytes stays outside of the pickle, which saves one copy of it."""
+"""From this size a value that is just bytes stays outside of the pickle, which saves a copy."""
 
 _SHALLOW = 16
 _SCALARS = frozenset({int, float, str, bytes, bool, complex, type(None)})
@@ -138,7 +142,8 @@ def dumps(value: Any, *, name: str = "value") -> Serialized:
     """Serialize a value.
 
     Args:
-        value: Anything. Its large buffers are not copied yet, so it must not change before `pack` or `write_into`.
+        value: Anything. Its large buffers are not copied yet, so it must not change before `pack`
+            or `write_into`.
         name: What an error calls the value.
 
     Raises:
@@ -165,10 +170,11 @@ def dumps(value: Any, *, name: str = "value") -> Serialized:
 
 
 def dumps_call(args: tuple[Any, ...], kwargs: dict[str, Any], *, name: str = "") -> Serialized:
-    """Serialize the arguments of a call, as `dumps((args, kwargs))` does, and quicker for plain ones.
+    """Serialize the arguments of a call, as `dumps((args, kwargs))` does, but quicker.
 
     Raises:
-        PicklingError: An argument cannot travel; the message names it as `args[0]` or `kwargs['x']`.
+        PicklingError: An argument cannot travel; the message names it as `args[0]` or
+            `kwargs['x']`.
     """
     if _SCALARS.issuperset(map(type, args)) and (
         not kwargs or _SCALARS.issuperset(map(type, kwargs.values()))
@@ -183,7 +189,7 @@ def _dump_any(value: Any, name: str, *, call: bool = False) -> Serialized:
     except Exception:  # noqa: BLE001 - cloudpickle may know better; if not, its error counts
         try:
             return _dump_by_value(value)
-        except Exception as error:  # noqa: BLE001 - any code of the user's classes may run here
+        except Exception as error:
             blamed: dict[str, Any]
             if call:
                 args, kwargs = value
@@ -196,7 +202,7 @@ def _dump_any(value: Any, name: str, *, call: bool = False) -> Serialized:
 
 
 class _Buffers(list[memoryview]):
-    """The buffers of one dump. A class of its own so that the pickler holds no reference to itself."""
+    """The buffers of one dump. An object of its own, or the pickler would refer to itself."""
 
     __slots__ = ()
 
@@ -214,10 +220,11 @@ class _NeedsValue(Exception):  # noqa: N818 - no error, a signal
 
 
 class _Pickler(pickle.Pickler):
-    """The second way: everything by reference."""
+    """The second way: all by reference, but classes of the program as `_reduce_class` says."""
 
     met: dict[ObjectId, ObjectRef[Any]]
 
+    @override
     def reducer_override(self, obj: Any) -> Any:
         kind = type(obj)
         reduce = _reducers.get(kind)
@@ -226,11 +233,18 @@ class _Pickler(pickle.Pickler):
         if kind is ObjectRef:
             return reduce_ref(obj, self.met)
         if kind is FunctionType or isinstance(obj, type):
-            if _is_importable(obj):
-                return NotImplemented
-            if wrapped := _reduce_wrapped(obj):
-                return wrapped
-            raise _NeedsValue
+            module_name = obj.__module__
+            if (
+                module_name is None
+                or module_name in _MAIN
+                or "<locals>" in obj.__qualname__
+                or _goes_by_value(module_name)
+            ):
+                if kind is FunctionType:
+                    raise _NeedsValue
+                return _reduce_class(obj)
+            # pickle itself checks that the name leads to the object, and fails if not.
+            return NotImplemented
         if kind.__module__ in _unseen:
             return _meet(kind, obj)
         if isinstance(obj, BaseException) and reduces_by_default(obj):
@@ -242,16 +256,19 @@ def _dump_by_reference(value: Any) -> Serialized:
     file = BytesIO()
     buffers = _Buffers()
     pickler = _Pickler(file, 5, buffer_callback=buffers.take)
-    pickler.met = met = {}
+    met: dict[ObjectId, ObjectRef[Any]] = {}
+    pickler.met = met
     pickler.dump(value)
     return Serialized(file.getvalue(), buffers, list(met.values()) if met else [])
 
 
-def _dump_by_value(value: Any) -> Serialized:
+def _dump_by_value(value: Any, *, is_code: bool = False) -> Serialized:
     file = BytesIO()
     buffers = _Buffers()
     pickler = _ByValue.pickler()(file, 5, buffer_callback=buffers.take)
-    pickler.met = met = {}
+    met: dict[ObjectId, ObjectRef[Any]] = {}
+    pickler.met = met
+    pickler.is_code = is_code
     pickler.dump(value)
     return Serialized(file.getvalue(), buffers, list(met.values()) if met else [])
 
@@ -269,10 +286,15 @@ class _ByValue:
 
             class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
                 def reducer_override(self, obj: Any) -> Any:
-                    try:
+                    if not isinstance(obj, type | FunctionType):
                         return ours(self, obj)
-                    except _NeedsValue:
-                        return super().reducer_override(obj)
+                    if _is_importable(obj):
+                        return NotImplemented
+                    if wrapped := _reduce_wrapped(obj):
+                        return wrapped
+                    if isinstance(obj, type) and not self.is_code and obj.__module__ != "builtins":
+                        return _reduce_class(obj)
+                    return super().reducer_override(obj)
 
             cls.made = ValuePickler
         return cls.made
@@ -296,22 +318,21 @@ def reduce_instance(obj: Any) -> Any:
 
 # ------------------------------------------------------------------ what goes by reference
 
-_MAIN = frozenset({"__main__", "__mp_main__", None})
+_MAIN = frozenset({"__main__", "__mp_main__"})
 
 
 def _is_importable(target: Any) -> bool:
     """Tell whether another process finds a function or class under its module and name."""
-    module_name = getattr(target, "__module__", None)
-    if module_name in _MAIN or _goes_by_value(module_name):
+    module_name: str | None = getattr(target, "__module__", None)
+    if module_name is None or module_name in _MAIN or _goes_by_value(module_name):
         return False
     return _look_up(sys.modules.get(module_name), target.__qualname__) is target
 
 
 def _goes_by_value(module_name: str) -> bool:
     """Tell whether the user asked cloudpickle to write the module's functions by value."""
-    if "cloudpickle" not in sys.modules:
-        return False
-    chosen = cloudpickle.list_registry_pickle_by_value()
+    module = sys.modules.get("cloudpickle.cloudpickle")
+    chosen: set[str] = module._PICKLE_BY_VALUE_MODULES if module is not None else set()
     return bool(chosen) and any(
         module_name == each or module_name.startswith(f"{each}.") for each in chosen
     )
@@ -327,8 +348,8 @@ def _look_up(found: Any, qualname: str) -> Any:
 
 def _reduce_wrapped(target: Any) -> tuple[Any, ...] | None:
     """Return how to find a target that hides behind its decorated name, or None."""
-    module_name = getattr(target, "__module__", None)
-    if module_name in _MAIN or _goes_by_value(module_name):
+    module_name: str | None = getattr(target, "__module__", None)
+    if module_name is None or module_name in _MAIN or _goes_by_value(module_name):
         return None
     found = _look_up(sys.modules.get(module_name), target.__qualname__)
     depth = 0
@@ -341,11 +362,81 @@ def _reduce_wrapped(target: Any) -> tuple[Any, ...] | None:
 
 
 def load_wrapped(module_name: str, qualname: str, depth: int) -> Any:
-    """Find a function or class behind its decorated name. This name is part of the format of pickles."""
+    """Find what a decorated name hides. Its name is part of the format of pickles."""
     found = _look_up(import_module(module_name), qualname)
     for _ in range(depth):
         found = found.__wrapped__
     return found
+
+
+# ------------------------------------------------------------------ classes that go by value
+
+
+class _ClassCode(msgspec.Struct):
+    """A class that was pickled by value, so that its next instance need not."""
+
+    alive: weakref.ref[type]
+    members: list[Any]
+    version: int
+    reduced: tuple[Any, ...]
+
+
+_class_codes: dict[int, _ClassCode] = {}
+"""By the id of the class: a metaclass may have any `__hash__`."""
+
+_versions: dict[str, int] = {}
+"""Of the classes that came from another process, by cloudpickle's id of the class."""
+
+_kept: dict[str, type] = {}
+KEPT_CLASSES = 256
+"""So many of the classes that came from elsewhere live on without an instance."""
+
+
+def _reduce_class(cls: type) -> tuple[Any, ...]:
+    """Return how a class travels by value: its pickle is made once, and read once by each process.
+
+    A class whose members were set anew meanwhile is pickled anew. The process that the class comes
+    from never takes its own class back: cloudpickle alone would replace the methods by copies with
+    globals of their own.
+    """
+    known = _class_codes.get(id(cls))
+    members = vars(cls)
+    version = 0
+    if known is not None and known.alive() is cls:
+        if len(members) == len(known.members) and all(map(is_, members.values(), known.members)):
+            return known.reduced
+        version = known.version + 1
+    if cls.__module__ == "builtins":  # such as type(None), which no name leads to
+        raise _NeedsValue
+    serialized = _dump_by_value(cls, is_code=True)
+    code = serialized.pack()
+    tracker: str = cloudpickle.cloudpickle._get_or_create_tracker_id(cls)
+    if serialized.refs:
+        _held_by_code[tracker] = serialized.refs
+    return _remember(cls, version, (load_class, (tracker, version, code)))
+
+
+def _remember(cls: type, version: int, reduced: tuple[Any, ...]) -> tuple[Any, ...]:
+    key = id(cls)
+    alive = weakref.ref(cls, lambda _: _class_codes.pop(key, None))
+    _class_codes[key] = _ClassCode(alive, list(vars(cls).values()), version, reduced)
+    return reduced
+
+
+def load_class(tracker: str, version: int, code: bytes) -> type:
+    """Find the class that was pickled by value, or make it. Its name is part of the format."""
+    tracked = sys.modules.get("cloudpickle.cloudpickle")
+    if tracked is not None:
+        known: type | None = tracked._DYNAMIC_CLASS_TRACKER_BY_ID.get(tracker)
+        if known is not None and version <= _versions.get(tracker, version):
+            return known
+    cls: type = unpack(code)
+    _versions[tracker] = version
+    _kept[tracker] = cls
+    if len(_kept) > KEPT_CLASSES:
+        _kept.pop(next(iter(_kept)), None)
+    _remember(cls, version, (load_class, (tracker, version, code)))
+    return cls
 
 
 # ------------------------------------------------------------------ classes with a way of their own
@@ -361,7 +452,9 @@ def rebuild_memoryview(content: Memory, layout: str, shape: tuple[int, ...]) -> 
     view = memoryview(content)
     if layout == "B" and len(shape) == 1:
         return view
-    return view.cast("B").cast(layout, shape)  # type: ignore[call-overload]  # the format is data
+    cast: Any = view.cast("B").cast
+    shaped: memoryview = cast(layout, shape)
+    return shaped
 
 
 _reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview}
@@ -378,7 +471,9 @@ def _meet(kind: type, obj: Any) -> Any:
 
 
 def register_reducer(cls: type, reduce: Callable[[Any], Any]) -> None:
-    """Say how instances of exactly `cls` travel: `reduce(obj)` returns what `__reduce__` may, or NotImplemented.
+    """Say how instances of exactly `cls` travel.
+
+    `reduce(obj)` returns what `__reduce__` may, or NotImplemented for the usual way.
 
     Takes effect in this process, from any thread, at the next dump.
     """
@@ -386,7 +481,7 @@ def register_reducer(cls: type, reduce: Callable[[Any], Any]) -> None:
 
 
 def deregister_reducer(cls: type) -> None:
-    """Forget what `register_reducer` was told about `cls`; nothing happens if it was told nothing."""
+    """Forget what `register_reducer` was told about `cls`, if anything."""
     _reducers.pop(cls, None)
     _unseen.update(name for name in _LATE if name == cls.__module__)
 
@@ -397,9 +492,10 @@ _LATE = frozenset(_unseen)
 
 
 def unpack(memory: Memory) -> Any:
-    """Make the value of its packed form. Large arrays in it are read-only views on `memory`, which they keep alive.
+    """Make the value of its packed form.
 
-    Whatever the value's classes raise while they are unpickled comes out as it is.
+    Large arrays in it are read-only views on `memory`, which they keep alive. Whatever the value's
+    classes raise while they are unpickled comes out as it is.
     """
     if memory[0] == _PLAIN:
         return _loads(memory)
@@ -425,20 +521,23 @@ def unpack(memory: Memory) -> Any:
 
 # ------------------------------------------------------------------ code
 
-_held_by_code: dict[bytes, Sequence[ObjectRef[Any]]] = {}
+_held_by_code: dict[bytes | str, Sequence[ObjectRef[Any]]] = {}
 
 
 def dump_code(target: Callable[..., Any]) -> tuple[FunctionId, bytes]:
     """Serialize a function or class: (id, pickle). The id is a hash of the pickle.
 
-    References in its closure or globals are kept alive as long as this process lives, since nobody counts them in
-    code.
+    References in its closure or globals are kept alive as long as this process lives, since nobody
+    counts them in code.
 
     Raises:
         PicklingError: Something that it uses cannot travel; the message names the path to it.
     """
     name = getattr(target, "__qualname__", type(target).__qualname__).rpartition("<locals>.")[2]
-    serialized = dumps(target, name=name)
+    try:
+        serialized = _dump_by_value(target, is_code=True)
+    except Exception as error:
+        raise explain({name: target}, error, can_pickle, reduce_instance) from error
     code = serialized.pack()
     digest = blake2b(code, digest_size=ID_BYTES).digest()
     if serialized.refs:

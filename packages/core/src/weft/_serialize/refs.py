@@ -1,19 +1,19 @@
 """References inside values: met while pickling, rebuilt while unpickling.
 
-A pickle holds a reference as its id and its owner's address. Who pickles learns which references it met, so that
-they are counted before the value leaves; who unpickles asks the engine for the reference, so that the engine knows.
+A pickle holds a reference as its id and its owner's address. Who pickles learns which references
+it met, so that they are counted before the value leaves; who unpickles asks the engine for the
+reference, so that the engine knows.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from weft._refs import ObjectRef
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._ids import ObjectId
+    from weft._refs import ObjectRef
 
 
 def _no_engine(object_id: bytes, owner: str) -> NoReturn:
@@ -30,7 +30,7 @@ class Hooks:
 
     def __init__(self) -> None:
         self.rebuild_ref: Callable[[bytes, str], ObjectRef[Any]] = _no_engine
-        """Makes the ObjectRef of this process for (object id, owner's address). Called from any thread."""
+        """Makes the ObjectRef of this process for (object id, owner's address), in any thread."""
 
     def reset(self) -> None:
         """Forget the engine: references can no longer be unpickled."""

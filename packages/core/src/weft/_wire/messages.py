@@ -483,11 +483,13 @@ class Why(Message, frozen=True, tag=95):
     """What does this wait for? Answered by Because."""
 
     request: int
-    object_id: bytes
+    kind: str
+    """object (to its owner) or task (to the worker that has it)."""
+    key: bytes
 
 
 class Because(Message, frozen=True, tag=96):
-    """The answer to Why, as msgpack of the machine's reason chain."""
+    """The answer to Why: a packed Reason."""
 
     request: int
     body: bytes

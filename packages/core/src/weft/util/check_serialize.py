@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from weft._override import override
 from weft._serialize.blame import Search
 from weft._serialize.pickling import can_pickle, reduce_instance
 
@@ -35,6 +36,7 @@ class FailureTuple:
         """The same as `path`."""
         return self.path
 
+    @override
     def __repr__(self) -> str:
         return f"FailureTuple({self.path}: {self.reason})"
 
@@ -44,7 +46,8 @@ def inspect_serializability(
 ) -> tuple[bool, set[FailureTuple]]:
     """Tell whether an object can be sent to a task, and print which parts of it cannot.
 
-    It pickles the object, and after a failure its parts, so their own pickling code runs. Nothing is sent.
+    It pickles the object, and after a failure its parts, so their own pickling code runs. Nothing
+    is sent.
 
     Args:
         base_obj: Anything.

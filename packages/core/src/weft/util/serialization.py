@@ -17,8 +17,9 @@ def register_serializer(
 ) -> None:
     """Say how instances of a class travel between processes.
 
-    It holds for this process and for instances of exactly `cls`. The deserializer travels with each value, so only a
-    process that sends such values has to register; a task that returns them is one.
+    It holds for this process and for instances of exactly `cls`. The deserializer travels with each
+    value, so only a process that sends such values has to register; a task that returns them is
+    one.
 
     Args:
         cls: The class.

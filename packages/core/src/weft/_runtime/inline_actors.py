@@ -1,0 +1,552 @@
+"""Actors of the inline engine: objects of this process, each with a queue of calls.
+
+    plain      calls run one at a time, in the thread that makes them (or in the one that is in the actor already)
+    threaded   (max_concurrency, concurrency_groups) on threads of the actor's own
+    async      on an asyncio loop in a thread of the actor's own
+
+What is always true
+1. Calls leave the queue in the order in which they came in; one whose arguments are still to come holds up those
+   behind it.
+2. A plain actor is in one call at a time. A generator method is in it until its stream has ended: who waits for
+   another call of the actor runs the generator to its end.
+3. A dead actor has no queue, no thread and no instance.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, ref
+
+from weft._clock import monotonic, wall
+from weft._lazy import lazy
+from weft._runtime.inline_calls import InlineArguments, InlineCall, died_error, here
+from weft._runtime.inline_streams import InlineStream, as_iterator
+from weft._runtime.inline_values import InlineValues, Token
+from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook
+from weft._serialize.failures import pack_error, unpack_failure
+from weft.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    OptionError,
+    PendingCallsLimitExceeded,
+    TaskTimeoutError,
+    WeftError,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+    import inspect
+    from collections.abc import Callable
+
+    from weft._specs import ActorMeta, ActorSpec
+else:
+    asyncio = lazy("asyncio")
+    inspect = lazy("inspect")
+
+# How many calls an async actor takes at once where its class does not say: Ray's number.
+ASYNC_CALLS = 1000
+
+
+class InlineLane:
+    """Threads that run what they are given, so many at a time. They end when it is closed."""
+
+    def __init__(self, limit: int, name: str) -> None:
+        self._limit = limit
+        self._name = name
+        self._jobs: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()
+        self._threads = 0
+        self._idle = 0
+        self._closed = False
+
+    def run(self, job: Callable[[], None]) -> None:
+        """Run a job on one of the threads."""
+        with self._changed:
+            self._jobs.append(job)
+            if self._idle < len(self._jobs) and self._threads < self._limit:
+                self._threads += 1
+                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
+            self._changed.notify()
+
+    def close(self) -> None:
+        """Let the threads end; those that run something first end that."""
+        with self._changed:
+            self._closed = True
+            self._jobs.clear()
+            self._changed.notify_all()
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                self._idle += 1
+                while not self._jobs and not self._closed:
+                    self._changed.wait()
+                self._idle -= 1
+                if self._closed:
+                    return
+                job = self._jobs.popleft()
+            job()
+
+
+class InlineActor:
+    """One actor."""
+
+    def __init__(self, values: InlineValues, spec: ActorSpec) -> None:
+        self.values = values
+        self.meta: ActorMeta = spec.meta
+        self.options = spec.options
+        self.shape = spec.shape
+        self.state = "pending"
+        self.cause: WeftError | None = None
+        self.restarts = 0
+        self.token: ReferenceType[Token] | None = None
+        self.instance: Any = None
+        self.ending = False
+        """Its last handle is gone: it ends after its calls."""
+        self.on_dead: Callable[[InlineActor], None] = lambda _actor: None
+        self._target: Callable[..., Any] = spec.code.target
+        self._arguments = InlineArguments(values, spec.args, spec.kwargs, spec.meta.class_name)
+        self._queue: deque[InlineCall] = deque()
+        self._active: set[InlineCall] = set()
+        self._running: InlineCall | None = None
+        """The call, or the constructor, that a plain actor is in."""
+        self._stream: InlineStream | None = None
+        """Whose generator a plain actor is in."""
+        self._streams: dict[InlineCall, InlineStream] = {}
+        self._is_awaiting = False
+        groups = spec.options.concurrency_groups
+        limit = spec.options.max_concurrency
+        self._limits = {"": limit or (ASYNC_CALLS if spec.meta.is_async else 1), **groups}
+        self._is_async = spec.meta.is_async
+        self._is_threaded = not self._is_async and (bool(groups) or self._limits[""] > 1)
+        self._lanes: dict[str, InlineLane] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._slots: dict[str, asyncio.Semaphore] = {}
+
+    # -------------------------------------------------------------- calls come in
+
+    def make_token(self) -> Token | None:
+        """Return what the handles share; None for a detached actor."""
+        if self.options.lifetime == "detached":
+            return None
+        token = self.token() if self.token is not None else None
+        if token is None:
+            token = Token(self, self.values.engine.drop)
+            self.token = ref(token)
+        return token
+
+    def submit(self, call: InlineCall, stream: InlineStream | None) -> None:
+        """Take a call. Its cells are made already. PendingCallsLimitExceeded, OptionError: it was not taken."""
+        if call.group not in self._limits:
+            known = ", ".join(sorted(filter(None, self._limits))) or "none"
+            raise OptionError(
+                f"concurrency_group={call.group!r} of {call.name} is no group of its class; it has {known}"
+            )
+        if call.timeout_s is not None and not self._is_async:
+            raise OptionError(
+                f"timeout={call.timeout_s} of {call.name}: the inline engine cannot end a method; leave it out"
+            )
+        with self.values.lock:
+            limit = self.meta.max_pending_calls
+            if 0 <= limit <= len(self._queue) + len(self._active):
+                raise PendingCallsLimitExceeded(
+                    f"{self.meta.class_name} has {limit} calls waiting: {call.name} was not sent"
+                )
+            if stream is not None:
+                self._streams[call] = stream
+            if self.state != "dead":
+                self._queue.append(call)
+        if self.cause is not None:
+            self._fail([call], self.cause)
+        else:
+            self.pump()
+
+    def pump(self) -> None:
+        """Start what can be started, in order. A plain actor's calls run in this thread."""
+        while True:
+            with self.values.lock:
+                if self._running is not None or self.state == "dead" or self._is_awaiting:
+                    return
+                if self.state != "pending" and not self._queue:
+                    if self.ending and not self._active:
+                        break
+                    return
+                first = self._queue[0] if self.state != "pending" else None
+                pending = (first.arguments if first is not None else self._arguments).pending()
+                if pending and not (first is not None and first.is_cancelled):
+                    self._is_awaiting = True
+                    if not self.values.when_settled(pending[0], self._pump_elsewhere):
+                        return
+                    self._is_awaiting = False
+                    continue
+                is_plain = not self._is_async and not self._is_threaded
+                call = first if first is not None else self._construction()
+                if first is None or is_plain:
+                    self._running = call
+                if first is not None:
+                    self._queue.popleft()
+                    self._active.add(call)
+            if first is None:
+                self._construct(call)
+            elif call.is_cancelled:
+                call.settle_cancelled()
+                self._done(call)
+            elif is_plain:
+                self._run_plain(call)
+            elif self._is_threaded:
+                self._lane(call.group).run(lambda call=call: self._run_on_lane(call))  # type: ignore[misc]
+            else:
+                self._start_on_loop(call)
+        self.end("its last handle is gone")
+
+    def _pump_elsewhere(self) -> None:
+        """An argument is there: go on in a thread of its own, for this one belongs to somebody else."""
+        self._is_awaiting = False
+        threading.Thread(target=self.pump, name=f"weft-{self.meta.class_name}", daemon=True).start()
+
+    # -------------------------------------------------------------- running them
+
+    def _construction(self) -> InlineCall:
+        name = f"{self.meta.class_name}.__init__"
+        return InlineCall(
+            self.values,
+            self._arguments,
+            name=name,
+            function_name=name,
+            num_returns=0,
+            shape=self.shape,
+            actor=self,
+        )
+
+    def _construct(self, call: InlineCall) -> None:
+        failure = call.arguments.failure()
+        began_at, began = wall(), monotonic()
+        token = here.set(call)
+        call.thread = threading.get_ident()
+        try:
+            if failure is None:
+                args, kwargs = call.arguments.load(self.values)
+                self.instance = self._target(*args, **kwargs)
+        except BaseException as error:
+            if call.leaves:
+                self._running = None
+                self.end(f"{call.name} called exit_actor()")
+                return
+            failure = call.packed(error)
+            if isinstance(error, KeyboardInterrupt):
+                self.die(died_error(self, unpack_failure(failure), init_failed=True))
+                raise
+        finally:
+            call.thread = 0
+            here.reset(token)
+            call.record(began_at, monotonic() - began)
+            call.end()
+        with self.values.lock:
+            self._running = None
+            if failure is None and self.state == "pending":
+                self.state = "alive"
+        if failure is not None:
+            self.die(died_error(self, unpack_failure(failure), init_failed=True))
+        elif call.leaves:
+            self.end(f"{call.name} called exit_actor()")
+
+    def _method(self, call: InlineCall) -> Callable[..., Any]:
+        if call.method == TERMINATE:
+            return lambda: self._leave(call)
+        return method_of(self.instance, call.method)
+
+    def _leave(self, call: InlineCall) -> None:
+        call.leaves = True
+        raise ActorLeaves
+
+    def _run_plain(self, call: InlineCall) -> None:
+        stream = self._streams.get(call)
+        if stream is not None:
+            self._stream = stream
+            stream.on_end = lambda: self._stream_ended(call)
+            stream.start(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+            return
+        try:
+            call.run(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+        finally:
+            self._done(call)
+
+    def _stream_ended(self, call: InlineCall) -> None:
+        self._stream = None
+        self._done(call)
+        self.pump()
+
+    def _done(self, call: InlineCall) -> None:
+        """A call has ended."""
+        with self.values.lock:
+            self._active.discard(call)
+            self._streams.pop(call, None)
+            if self._running is call:
+                self._running = None
+        if call.leaves:
+            self.end(f"{call.name} called exit_actor()")
+
+    def _lane(self, group: str) -> InlineLane:
+        lane = self._lanes.get(group)
+        if lane is None:
+            name = f"weft-{self.meta.class_name}-{group or 'calls'}"
+            lane = self._lanes[group] = InlineLane(self._limits[group], name)
+        return lane
+
+    def _run_on_lane(self, call: InlineCall) -> None:
+        stream = self._streams.get(call)
+        if stream is None:
+            call.run(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+        else:
+            self._push(call, stream)
+        self._done(call)
+        self.pump()
+
+    def _push(self, call: InlineCall, stream: InlineStream) -> None:
+        """Run a generator method to its end, no further ahead than its consumer allows."""
+        token = here.set(call)
+        call.thread = threading.get_ident()
+        try:
+            args, kwargs = call.arguments.load(self.values)
+            for value in as_iterator(self._method(call)(*args, **kwargs), call.function_name):
+                stream.add(value)
+                if not stream.await_room():
+                    break
+        except BaseException as error:
+            stream.finish(call.packed(error))
+        else:
+            stream.finish()
+        finally:
+            call.thread = 0
+            here.reset(token)
+
+    # -------------------------------------------------------------- an async actor's loop
+
+    def _start_on_loop(self, call: InlineCall) -> None:
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._slots = {group: asyncio.Semaphore(limit) for group, limit in self._limits.items()}
+            name = f"weft-{self.meta.class_name}"
+            threading.Thread(
+                target=self._serve_loop, args=(self._loop,), name=name, daemon=True
+            ).start()
+        self._loop.call_soon_threadsafe(self._start_coroutine, call)
+
+    def _serve_loop(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+        finally:
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.close()
+
+    def _start_coroutine(self, call: InlineCall) -> None:
+        assert self._loop is not None
+        call.coroutine = self._loop.create_task(self._run_async(call))
+
+    async def _run_async(self, call: InlineCall) -> None:
+        stream = self._streams.get(call)
+        try:
+            async with self._slots[call.group]:
+                here.set(call)
+                while await self._attempt(call, stream):
+                    pass
+        except asyncio.CancelledError:
+            # It was still waiting for its turn.
+            call.settle_cancelled()
+            if stream is not None:
+                stream.cancel()
+        self._done(call)
+        self.pump()
+
+    async def _attempt(self, call: InlineCall, stream: InlineStream | None) -> bool:
+        """Run a call once; True if it is to run again."""
+        failure = call.arguments.failure()
+        if failure is not None:
+            call.settle_failure(failure)
+            if stream is not None:
+                stream.finish(failure)
+            return False
+        call.attempts += 1
+        began_at, began = wall(), monotonic()
+        try:
+            async with asyncio.timeout(call.timeout_s):
+                args, kwargs = call.arguments.load(self.values)
+                result = self._method(call)(*args, **kwargs)
+                if stream is not None:
+                    await self._push_async(stream, result)
+                    stream.finish()
+                    return False
+                if inspect.isawaitable(result):
+                    result = await result
+                parts = call.parts(result)
+        except BaseException as error:
+            if (
+                isinstance(error, TimeoutError)
+                and call.timeout_s is not None
+                and monotonic() - began >= call.timeout_s
+            ):
+                self.values.fail(
+                    call.cells, TaskTimeoutError(task=call.name, timeout_s=call.timeout_s)
+                )
+            elif call.is_retriable(error) and stream is None:
+                return True
+            elif stream is not None:
+                stream.finish(call.packed(error))
+            else:
+                call.settle_error(error)
+        else:
+            call.settle(parts)
+        finally:
+            call.record(began_at, monotonic() - began)
+        return False
+
+    async def _push_async(self, stream: InlineStream, result: Any) -> None:
+        if hasattr(result, "__aiter__"):
+            async for value in result:
+                stream.add(value)
+                if not await self._await_room(stream):
+                    return
+        else:
+            for value in as_iterator(result, stream.call.function_name):
+                stream.add(value)
+                if not await self._await_room(stream):
+                    return
+
+    async def _await_room(self, stream: InlineStream) -> bool:
+        loop = asyncio.get_running_loop()
+        while True:
+            changed = asyncio.Event()
+            if stream.has_room(lambda changed=changed: loop.call_soon_threadsafe(changed.set)):  # type: ignore[misc]
+                return not stream.ended
+            await changed.wait()
+
+    # -------------------------------------------------------------- cancelling, and why something waits
+
+    def cancel(self, call: InlineCall) -> None:
+        """End a call that waits here; ask one that runs on the loop to end."""
+        call.is_cancelled = True
+        with self.values.lock:
+            is_waiting = call in self._queue
+            if is_waiting:
+                self._queue.remove(call)
+                self._streams.pop(call, None)
+                self._is_awaiting = False
+        if is_waiting:
+            call.settle_cancelled()
+            self.pump()
+        elif call.coroutine is not None and self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(call.coroutine.cancel)
+
+    def is_held_by_this_thread(self) -> bool:
+        """Tell whether a plain actor is in a call that the calling thread runs."""
+        running = self._running
+        return running is not None and running.thread == threading.get_ident()
+
+    def nudge(self) -> None:
+        """Somebody waits for a call that waits here: run the generator that the actor is in to its end."""
+        stream = self._stream
+        if stream is not None and not self.is_held_by_this_thread():
+            stream.run_to_end()
+
+    def nudge_for(self, stream: InlineStream) -> None:
+        """Somebody waits for an item of a generator that waits here: as `nudge`."""
+        if self._stream is not stream:
+            self.nudge()
+
+    def busy_with(self) -> str:
+        """Say what holds up the calls that wait."""
+        if self.state == "pending":
+            return "its constructor has not run yet"
+        names = [call.name for call in (self._active or ())]
+        return f"it runs {', '.join(sorted(names)[:3])}" if names else "nothing runs in it"
+
+    # -------------------------------------------------------------- its end
+
+    def died(self, cause: str) -> ActorDiedError:
+        """Return the error of calls of this actor once it is gone."""
+        return died_error(self, cause)
+
+    def drop_handles(self) -> None:
+        """The last handle is gone: end after the calls that are there."""
+        self.ending = True
+        self.pump()
+
+    def end(self, reason: str) -> None:
+        """End it cleanly: exit hooks run."""
+        with self.values.lock:
+            if self.state == "dead":
+                return
+            instance = self.instance
+            is_alive = self.state == "alive"
+        self.die(self.died(reason))
+        if is_alive:
+            try:
+                run_exit_hook(instance)
+            except BaseException:
+                sys.excepthook(*sys.exc_info())
+
+    def kill(self, *, no_restart: bool) -> None:
+        """End it at once; start it again if it may be."""
+        left = self.options.max_restarts
+        if no_restart or (0 <= left <= self.restarts):
+            self.die(self.died("it was killed with weft.kill"))
+            return
+        with self.values.lock:
+            if self.state == "dead":
+                return
+            self.restarts += 1
+            lost = [
+                call
+                for call in self._active
+                if not (call.retries < 0 or call.attempts <= call.retries)
+            ]
+            again = [call for call in self._active if call not in lost]
+            self._queue.extendleft(reversed(again))
+            self._stop()
+            self.state = "pending"
+        error = ActorUnavailableError("it was killed and starts again", self.meta.actor_id)
+        self._fail(lost, error)
+        self.pump()
+
+    def die(self, cause: WeftError) -> None:
+        """End it at once; its calls fail with `cause`."""
+        with self.values.lock:
+            if self.state == "dead":
+                return
+            self.state = "dead"
+            self.cause = cause
+            lost = [*self._active, *self._queue]
+            self._queue.clear()
+            self._stop()
+        self._fail(lost, cause)
+        self.on_dead(self)
+
+    def _stop(self) -> None:
+        """Let go of the instance and of what its calls run on."""
+        self.instance = None
+        self._running = self._stream = None
+        self._is_awaiting = False
+        self._active = set()
+        for lane in self._lanes.values():
+            lane.close()
+        self._lanes = {}
+        loop, self._loop = self._loop, None
+        if loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _fail(self, calls: list[InlineCall], error: WeftError) -> None:
+        packed = pack_error(error)
+        for call in calls:
+            stream = self._streams.pop(call, None)
+            if stream is not None:
+                stream.on_end = lambda: None
+                stream.finish(packed)
+            call.settle_failure(packed)

@@ -1,0 +1,14 @@
+"""Actors: their classes, handles and methods, and the verbs that are no method."""
+
+from weft._api.actors import ActorClass, ActorHandle, ActorMethod, ActorProxy, exit_actor, method
+from weft.exceptions import ActorClassInheritanceException
+
+__all__ = [
+    "ActorClass",
+    "ActorClassInheritanceException",
+    "ActorHandle",
+    "ActorMethod",
+    "ActorProxy",
+    "exit_actor",
+    "method",
+]

@@ -1,0 +1,28 @@
+"""Lazy graphs of tasks and actors' calls.
+
+with InputNode() as number:
+    graph = add.bind(double.bind(number), square.bind(number))
+weft.get(graph.execute(3))
+"""
+
+from weft._api.graphs import (
+    ClassMethodNode,
+    ClassNode,
+    DAGInputData,
+    DAGNode,
+    FunctionNode,
+    InputAttributeNode,
+    InputNode,
+    MultiOutputNode,
+)
+
+__all__ = [
+    "ClassMethodNode",
+    "ClassNode",
+    "DAGInputData",
+    "DAGNode",
+    "FunctionNode",
+    "InputAttributeNode",
+    "InputNode",
+    "MultiOutputNode",
+]

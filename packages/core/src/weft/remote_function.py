@@ -1,0 +1,5 @@
+"""Remote functions."""
+
+from weft._api.tasks import RemoteFunction
+
+__all__ = ["RemoteFunction"]

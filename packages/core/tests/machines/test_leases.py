@@ -1,0 +1,602 @@
+from __future__ import annotations
+
+from typing import Any
+
+import hypothesis.strategies as st
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from weft._ids import NodeId
+from weft._machines.leases import (
+    ACTOR_KEY,
+    RECLAIM_AGAIN_S,
+    UNBOUND_PER_DEMAND,
+    ActorEnded,
+    ActorWanted,
+    AskReclaim,
+    CancelGrant,
+    ClientGone,
+    Demanded,
+    Effect,
+    EnvironmentFailed,
+    Event,
+    Grant,
+    KillLease,
+    LeaseBound,
+    LeaseReturned,
+    Leases,
+    Refuse,
+    TaskBlocked,
+    TaskUnblocked,
+)
+from weft._machines.placement import NodeView
+from weft._resources import UNITS, Resources
+from weft._specs import Shape
+
+A, B, C = b"client a", b"client b", b"client c"
+
+
+def shape(env: str = "", **amounts: float) -> Shape:
+    return Shape(amounts=tuple(sorted(Resources(amounts).items())), env=env)
+
+
+CPU = shape(CPU=1)
+
+
+class Node:
+    """Leases that are checked after every event."""
+
+    def __init__(self, devices: int = 0, **amounts: float) -> None:
+        if devices:
+            amounts["GPU"] = devices
+        total = Resources(amounts)
+        view = NodeView(NodeId(b"n" * 16), total, total, is_local=True)
+        self.leases = Leases(view, {"GPU": [str(i) for i in range(devices)]} if devices else None)
+        self.now = 0.0
+
+    def tell(self, event: Event) -> list[Effect]:
+        effects = self.leases.handle(event, self.now)
+        self.leases.check()
+        return effects
+
+    def demand(self, client: bytes, workers: int = 1, wanted: Shape = CPU, **facts: Any) -> list[Effect]:
+        return self.tell(Demanded(client, facts.pop("key", 1), wanted, workers, **facts))
+
+    def bind(self, effects: list[Effect]) -> list[int]:
+        """Bind what was granted; return the leases."""
+        numbers = grants(effects)
+        for number in numbers:
+            assert self.tell(LeaseBound(number)) == []
+        return numbers
+
+    def free(self) -> dict[str, float]:
+        return self.leases.free.to_floats()
+
+
+def grants(effects: list[Effect]) -> list[int]:
+    return [effect.lease for effect in effects if isinstance(effect, Grant)]
+
+
+def clients(effects: list[Effect]) -> list[bytes]:
+    return [effect.client for effect in effects if isinstance(effect, Grant)]
+
+
+def test_demand_that_fits_is_granted_at_once_and_lowered() -> None:
+    node = Node(CPU=2)
+    effects = node.demand(A, 1)
+    assert effects == [Grant(1, A, 1, CPU, {}, contended=False)]
+    assert node.free() == {"CPU": 1.0}
+    assert node.leases.waiting() == []
+
+
+def test_demand_for_more_than_is_free_waits_for_the_rest() -> None:
+    node = Node(CPU=2)
+    assert grants(node.demand(A, 3)) == [1, 2]
+    assert node.leases.waiting() == [(A, 1, CPU, 1)]
+    node.tell(LeaseBound(1))
+    assert grants(node.tell(LeaseReturned(1))) == [3]
+
+
+def test_demand_over_the_total_is_refused_with_the_numbers() -> None:
+    node = Node(CPU=2)
+    effects = node.demand(A, 1, shape(CPU=4, GPU=1))
+    reason = "needs CPU 4, this node has 2; needs GPU 1, this node has 0"
+    assert effects == [Refuse(A, 1, "unschedulable", reason)]
+    assert node.leases.waiting() == []
+
+
+def test_cancelling_a_demand_that_never_fits_is_silent() -> None:
+    node = Node(CPU=2)
+    assert node.demand(A, 0, shape(CPU=4)) == []
+
+
+def test_later_demand_replaces_the_earlier() -> None:
+    node = Node(CPU=1)
+    node.bind(node.demand(A, 5))
+    node.demand(A, 2)
+    assert node.leases.waiting() == [(A, 1, CPU, 2)]
+    node.demand(A, 0)
+    assert node.leases.waiting() == []
+
+
+def test_grants_without_a_worker_count_towards_the_new_demand() -> None:
+    node = Node(CPU=4)
+    assert grants(node.demand(A, 2)) == [1, 2]
+    assert node.demand(A, 2) == []
+    assert grants(node.demand(A, 3)) == [3]
+
+
+def test_lower_demand_cancels_grants_without_a_worker_newest_first() -> None:
+    node = Node(CPU=4)
+    node.demand(A, 3)
+    node.tell(LeaseBound(1))
+    assert node.demand(A, 1) == [CancelGrant(3)]
+    assert node.demand(A, 0) == [CancelGrant(2)]
+    assert node.free() == {"CPU": 3.0}
+
+
+def test_cancelled_grant_serves_the_next_demand() -> None:
+    node = Node(CPU=1)
+    node.demand(A)
+    node.demand(B)
+    effects = node.demand(A, 0)
+    assert effects[0] == CancelGrant(1)
+    assert clients(effects) == [B]
+
+
+def test_deepest_demand_goes_first_then_the_first_come() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    node.demand(A, depth=0, key=2)
+    node.demand(B, depth=3)
+    node.demand(C, depth=3)
+    order = []
+    for _ in range(3):
+        effects = node.tell(LeaseReturned(held))
+        order += clients(effects)
+        (held,) = node.bind(effects)
+    assert order == [B, C, A]
+
+
+def test_granted_demand_goes_behind_others_of_its_depth() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A, 3))
+    node.demand(B, 2)
+    order = []
+    for _ in range(4):
+        effects = node.tell(LeaseReturned(held))
+        order += clients(effects)
+        (held,) = node.bind(effects)
+    assert order == [A, B, A, B]
+
+
+def test_replaced_demand_keeps_its_place() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(C))
+    node.demand(A)
+    node.demand(B)
+    node.demand(A, 4)
+    assert clients(node.tell(LeaseReturned(held))) == [A]
+
+
+def test_small_demand_passes_a_large_one_that_does_not_fit() -> None:
+    node = Node(CPU=2)
+    node.bind(node.demand(A))
+    assert grants(node.demand(B, 1, shape(CPU=2))) == []
+    assert clients(node.demand(C)) == [C]
+
+
+def test_demands_of_nothing_start_a_bounded_number_of_workers_at_once() -> None:
+    node = Node(CPU=1)
+    effects = node.demand(A, 100, shape())
+    assert len(grants(effects)) == UNBOUND_PER_DEMAND
+    assert grants(node.tell(LeaseBound(1))) == [UNBOUND_PER_DEMAND + 1]
+
+
+def test_blocked_lease_gives_back_its_cpu_only() -> None:
+    node = Node(CPU=1, devices=1)
+    (held,) = node.bind(node.demand(A, 1, shape(CPU=1, GPU=1)))
+    node.demand(B, 1, shape(CPU=1, GPU=1))
+    node.demand(C)
+    effects = node.tell(TaskBlocked(held))
+    assert clients(effects) == [C]
+    assert node.free() == {}
+
+
+def test_unblocked_lease_takes_its_cpu_back_without_waiting() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    node.tell(TaskBlocked(held))
+    (other,) = node.bind(node.demand(B))
+    assert node.tell(TaskUnblocked(held)) == []
+    assert node.free() == {"CPU": -1.0}
+    assert grants(node.demand(C)) == []
+    assert grants(node.tell(LeaseReturned(other))) == []
+    assert grants(node.tell(LeaseReturned(held))) == [3]
+
+
+def test_blocking_twice_is_blocking_once() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    node.tell(TaskBlocked(held))
+    node.tell(TaskBlocked(held))
+    assert node.free() == {"CPU": 1.0}
+    node.tell(TaskUnblocked(held))
+    node.tell(TaskUnblocked(held))
+    assert node.free() == {}
+
+
+def test_lease_that_ends_while_blocked_gives_back_what_it_had() -> None:
+    node = Node(CPU=1, devices=1)
+    (held,) = node.bind(node.demand(A, 1, shape(CPU=1, GPU=0.5)))
+    node.tell(TaskBlocked(held))
+    node.tell(LeaseReturned(held))
+    assert node.free() == {"CPU": 1.0, "GPU": 1.0}
+
+
+def test_recursion_needs_about_depth_times_cores_processes() -> None:
+    """fib(14) as tasks: each waits for two below it, so blocked workers pile up along the paths in progress only."""
+    node = Node(CPU=2)
+    most = running = 0
+    lease_of: dict[bytes, int] = {}
+    depth_of: dict[bytes, int] = {}
+    todo: dict[bytes, list[bytes]] = {}
+
+    def name(parent: bytes, n: int) -> bytes:
+        return parent + bytes([n])
+
+    def start(effects: list[Effect]) -> None:
+        nonlocal most, running
+        for effect in effects:
+            if isinstance(effect, Grant):
+                task = effect.client
+                lease_of[task] = effect.lease
+                running += 1
+                most = max(most, len(lease_of))
+                node.tell(LeaseBound(effect.lease))
+                ready.append(task)
+
+    # A task demands a worker for itself under its own name, which stands for its parent's demand.
+    ready: list[bytes] = []
+    root = b"\x0e"
+    depth_of[root] = 0
+    start(node.demand(root, depth=0))
+    finished: set[bytes] = set()
+    while ready:
+        task = ready.pop()
+        n = task[-1]
+        children = [name(task, n - 1), name(task, n - 2)] if n > 1 else []
+        if children:
+            todo[task] = children
+            for child in children:
+                depth_of[child] = depth_of[task] + 1
+                start(node.demand(child, depth=depth_of[child]))
+            start(node.tell(TaskBlocked(lease_of[task])))
+            continue
+        while True:
+            finished.add(task)
+            start(node.tell(LeaseReturned(lease_of.pop(task))))
+            parent = task[:-1]
+            if not parent or not all(child in finished for child in todo[parent]):
+                break
+            start(node.tell(TaskUnblocked(lease_of[parent])))
+            task = parent
+    assert root in finished
+    assert most <= 14 * 2 + 2
+
+
+def test_actor_goes_before_tasks() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    node.demand(B, depth=9)
+    node.tell(ActorWanted(b"actor", CPU, "Counter"))
+    effects = node.tell(LeaseReturned(held))
+    assert effects[0] == Grant(2, b"actor", ACTOR_KEY, CPU, {}, contended=True)
+
+
+def test_actor_that_ends_before_it_has_a_worker_gives_up_its_place() -> None:
+    node = Node(CPU=1)
+    node.tell(ActorWanted(b"actor", CPU))
+    node.tell(ActorWanted(b"other", CPU))
+    assert node.tell(ActorEnded(b"other")) == []
+    assert node.tell(ActorEnded(b"actor")) == [CancelGrant(1)]
+    assert node.tell(ActorEnded(b"actor")) == []
+    assert node.free() == {"CPU": 1.0}
+
+
+def test_actor_that_has_a_worker_keeps_its_amounts_until_that_is_gone() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.tell(ActorWanted(b"actor", CPU)))
+    assert node.tell(ActorEnded(b"actor")) == []
+    assert node.free() == {}
+    node.tell(LeaseReturned(held))
+    assert node.free() == {"CPU": 1.0}
+
+
+def test_client_that_is_gone_loses_demands_and_leases() -> None:
+    node = Node(CPU=3)
+    node.bind(node.demand(A))
+    node.demand(A, 1, key=2)
+    node.demand(A, 9, shape(CPU=2), key=3)
+    effects = node.tell(ClientGone(A))
+    assert [type(effect) for effect in effects] == [KillLease, CancelGrant]
+    assert node.leases.waiting() == []
+    assert node.free() == {"CPU": 2.0}
+    node.tell(LeaseReturned(1))
+    assert node.free() == {"CPU": 3.0}
+
+
+def test_client_without_anything_may_go() -> None:
+    assert Node(CPU=1).tell(ClientGone(A)) == []
+
+
+def test_failed_environment_refuses_all_who_want_it() -> None:
+    node = Node(CPU=1)
+    broken = shape("{}", CPU=1)
+    node.demand(A, 2, broken)
+    node.demand(B, 1, broken)
+    node.demand(C)
+    effects = node.tell(EnvironmentFailed("{}", "pip said no"))
+    assert effects[:3] == [
+        Refuse(A, 1, "environment", "pip said no"),
+        Refuse(B, 1, "environment", "pip said no"),
+        CancelGrant(1),
+    ] or effects[:3] == [
+        CancelGrant(1),
+        Refuse(A, 1, "environment", "pip said no"),
+        Refuse(B, 1, "environment", "pip said no"),
+    ]
+    assert clients(effects) == [C]
+
+
+# ------------------------------------------------------------------ giving way
+
+
+def reclaims(effects: list[Effect]) -> list[bytes]:
+    return [effect.client for effect in effects if isinstance(effect, AskReclaim)]
+
+
+def test_holders_are_asked_once_when_others_wait() -> None:
+    node = Node(CPU=2)
+    node.bind(node.demand(A, 2))
+    assert reclaims(node.demand(B)) == [A]
+    assert reclaims(node.demand(B, 2)) == []
+    assert reclaims(node.demand(C)) == []
+
+
+def test_holders_are_asked_again_for_a_new_wait() -> None:
+    node = Node(CPU=1)
+    node.bind(node.demand(A, 1))
+    assert reclaims(node.demand(B)) == [A]
+    node.demand(B, 0)
+    assert reclaims(node.demand(B)) == [A]
+
+
+def test_holders_are_asked_again_for_a_demand_that_comes_much_later() -> None:
+    node = Node(CPU=1)
+    node.bind(node.demand(A, 1))
+    node.demand(B)
+    node.now += RECLAIM_AGAIN_S
+    assert reclaims(node.demand(C)) == [A]
+
+
+def test_client_is_not_asked_for_its_own_demand_of_the_same_key() -> None:
+    node = Node(CPU=1)
+    node.bind(node.demand(A, 1))
+    assert node.demand(A, 5) == []
+    assert reclaims(node.demand(A, 1, key=2)) == [A]
+
+
+def test_holder_of_other_resources_is_not_asked() -> None:
+    node = Node(CPU=2, devices=1)
+    node.bind(node.demand(A, 1))
+    node.bind(node.demand(B, 1, shape(GPU=1)))
+    assert reclaims(node.demand(C, 1, shape(GPU=1))) == [B]
+
+
+def test_actors_are_not_asked() -> None:
+    node = Node(CPU=1)
+    node.bind(node.tell(ActorWanted(b"actor", CPU)))
+    assert node.demand(A) == []
+
+
+def test_grant_is_contended_when_another_waits_for_the_same() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    node.demand(B)
+    node.demand(C)
+    (first, *_) = node.tell(LeaseReturned(held))
+    assert isinstance(first, Grant)
+    assert first.contended
+    node.bind([first])
+    (last, *_) = node.tell(LeaseReturned(first.lease))
+    assert isinstance(last, Grant)
+    assert not last.contended
+
+
+# ------------------------------------------------------------------ devices
+
+
+def devices(effects: list[Effect]) -> list[list[str]]:
+    return [effect.accelerators.get("GPU", []) for effect in effects if isinstance(effect, Grant)]
+
+
+def test_devices_are_lent_whole() -> None:
+    node = Node(CPU=9, devices=3)
+    assert devices(node.demand(A, 1, shape(GPU=2))) == [["0", "1"]]
+    assert devices(node.demand(B, 1, shape(GPU=1))) == [["2"]]
+    assert devices(node.demand(C, 1)) == [[]]
+
+
+def test_fractions_share_the_fullest_device() -> None:
+    node = Node(CPU=9, devices=2)
+    assert devices(node.demand(A, 1, shape(GPU=0.25))) == [["0"]]
+    assert devices(node.demand(B, 1, shape(GPU=0.5))) == [["0"]]
+    assert devices(node.demand(C, 1, shape(GPU=0.5))) == [["1"]]
+
+
+def test_whole_device_waits_although_the_parts_of_two_would_do() -> None:
+    node = Node(CPU=9, devices=2)
+    (first,) = node.bind(node.demand(A, 1, shape(GPU=0.75)))
+    node.bind(node.demand(B, 1, shape(GPU=0.75)))
+    assert reclaims(node.demand(C, 1, shape(GPU=0.5))) == [A, B]
+    assert "free only in parts" in node.leases.explain(shape(GPU=0.5), 0)
+    assert devices(node.tell(LeaseReturned(first))) == [["0"]]
+
+
+def test_more_than_one_device_in_fractions_is_refused() -> None:
+    (refused,) = Node(CPU=1, devices=4).demand(A, 1, shape(GPU=1.5))
+    assert isinstance(refused, Refuse)
+    assert refused.reason == "needs GPU 1.5: more than one device is lent whole"
+
+
+# ------------------------------------------------------------------ questions
+
+
+def test_explanation_names_numbers_the_queue_and_who_holds_what() -> None:
+    node = Node(CPU=2)
+    node.bind(node.demand(A, 1, task_name="train"))
+    node.bind(node.tell(ActorWanted(b"actor", CPU, "Counter")))
+    node.demand(B, 1, depth=1)
+    node.demand(C, 2, shape(CPU=2))
+    node.now = 4.0
+    text = node.leases.explain(shape(CPU=2), node.now)
+    assert text.splitlines() == [
+        "needs CPU 2, this node has 0 free",
+        "2 wait for this, the longest for 4.0 s; 1 demands are before it",
+        "CPU 1 in use by tasks of train",
+        "CPU 1 in use by actor Counter",
+    ]
+
+
+def test_explanation_of_what_never_fits_and_of_what_is_on_its_way() -> None:
+    node = Node(CPU=1)
+    assert "no node can ever hold it: needs CPU 2" in node.leases.explain(shape(CPU=2), 0)
+    assert node.leases.explain(CPU, 0) == "a worker process is being started"
+
+
+def test_amounts_of_a_lease() -> None:
+    node = Node(CPU=1)
+    (held,) = node.bind(node.demand(A))
+    assert node.leases.amounts_of(held) == {"CPU": UNITS}
+
+
+# ------------------------------------------------------------------ any order of events
+
+
+class LeaseStories(RuleBasedStateMachine):
+    """The machine against a plain account of what was granted and returned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.node = Node(CPU=3, devices=2)
+        self.unbound: dict[int, Grant] = {}
+        self.bound: dict[int, Grant] = {}
+        self.doomed: set[int] = set()
+        self.depth_of: dict[tuple[bytes, int], int] = {}
+        self.wanted: dict[tuple[bytes, int], int] = {}
+
+    def tell(self, event: Event) -> None:
+        before = {(c, k): n for c, k, _, n in self.node.leases.waiting()}
+        free = self.node.leases.free
+        self.node.now += 0.01
+        granted = []
+        for effect in self.node.tell(event):
+            match effect:
+                case Grant(lease):
+                    assert lease not in self.unbound
+                    assert lease not in self.bound
+                    self.unbound[lease] = effect
+                    granted.append(effect)
+                case CancelGrant(lease):
+                    del self.unbound[lease]
+                case KillLease(lease):
+                    assert lease in self.bound
+                    self.doomed.add(lease)
+                case Refuse() | AskReclaim():
+                    pass
+        depths = [self.depth_of[grant.client, grant.key] for grant in granted]
+        same = {grant.shape for grant in granted}
+        if len(same) == 1:
+            assert depths == sorted(depths, reverse=True), "deepest first"
+        del before, free
+
+    @rule(
+        client=st.sampled_from([A, B, C]),
+        key=st.integers(1, 2),
+        wanted=st.sampled_from(
+            [CPU, shape(CPU=2), shape(CPU=0.5), shape(GPU=0.5), shape(GPU=1), shape(CPU=1, GPU=2), shape()]
+        ),
+        workers=st.integers(0, 20),
+        depth=st.integers(0, 3),
+    )
+    def demands(self, client: bytes, key: int, wanted: Shape, workers: int, depth: int) -> None:
+        self.depth_of[client, key] = depth
+        self.tell(Demanded(client, key, wanted, workers, depth))
+        unbound = sum((g.client, g.key) == (client, key) for g in self.unbound.values())
+        waiting = sum(n for c, k, _, n in self.node.leases.waiting() if (c, k) == (client, key))
+        assert unbound + waiting == workers
+
+    @rule(actor=st.sampled_from([b"actor 1", b"actor 2"]), gpu=st.sampled_from([0, 0.5]))
+    def wants_actor(self, actor: bytes, gpu: float) -> None:
+        self.depth_of[actor, ACTOR_KEY] = 99
+        self.tell(ActorWanted(actor, shape(CPU=1, GPU=gpu)))
+
+    @rule(actor=st.sampled_from([b"actor 1", b"actor 2"]))
+    def ends_actor(self, actor: bytes) -> None:
+        self.tell(ActorEnded(actor))
+
+    @precondition(lambda self: self.unbound)
+    @rule(data=st.data())
+    def binds(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(sorted(self.unbound)))
+        self.bound[lease] = self.unbound.pop(lease)
+        self.tell(LeaseBound(lease))
+
+    @precondition(lambda self: self.bound)
+    @rule(data=st.data())
+    def returns(self, data: st.DataObject) -> None:
+        lease = data.draw(st.sampled_from(sorted(self.bound)))
+        del self.bound[lease]
+        self.doomed.discard(lease)
+        self.tell(LeaseReturned(lease))
+
+    @precondition(lambda self: self.bound)
+    @rule(data=st.data(), blocked=st.booleans())
+    def blocks(self, data: st.DataObject, blocked: bool) -> None:
+        lease = data.draw(st.sampled_from(sorted(self.bound)))
+        self.tell(TaskBlocked(lease) if blocked else TaskUnblocked(lease))
+
+    @rule(client=st.sampled_from([A, B, C]))
+    def goes(self, client: bytes) -> None:
+        self.tell(ClientGone(client))
+        assert all(
+            grant.client != client or lease in self.doomed for lease, grant in self.bound.items()
+        )
+
+    @invariant()
+    def never_over_granted(self) -> None:
+        lent = Resources()
+        for grant in (*self.unbound.values(), *self.bound.values()):
+            lent += Resources.of_units(dict(grant.shape.amounts))
+        assert lent.get("GPU", 0) <= 2 * UNITS
+
+    @invariant()
+    def nothing_is_lost(self) -> None:
+        if not self.unbound and not self.bound:
+            assert self.node.leases.free == self.node.leases.total
+
+    def teardown(self) -> None:
+        for client in (A, B, C):
+            self.tell(ClientGone(client))
+        for actor in (b"actor 1", b"actor 2"):
+            self.tell(ActorEnded(actor))
+        for lease in list(self.bound):
+            del self.bound[lease]
+            self.tell(LeaseReturned(lease))
+        assert not self.unbound
+        assert self.node.leases.free == self.node.leases.total
+
+
+TestLeaseStories = LeaseStories.TestCase
+TestLeaseStories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
