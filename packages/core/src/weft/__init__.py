@@ -11,7 +11,7 @@ print(weft.get([square.remote(number) for number in range(10)]))
 
 import pkgutil as _pkgutil
 
-from weft import _missing, actor, exceptions, remote_function, runtime_context
+from weft import _missing, actor, exceptions, remote_function, runtime_context, types
 from weft._api.actors import get_actor, kill, method
 from weft._api.cluster import available_resources, cluster_resources, nodes, timeline, why
 from weft._api.context import get_gpu_ids, get_runtime_context
@@ -26,7 +26,7 @@ from weft._api.languages import (
     java_function,
 )
 from weft._api.objects import cancel, get, put, wait
-from weft._api.session import ClientContext, init, is_initialized, shutdown
+from weft._api.session import ClientContext, __version__, init, is_initialized, shutdown
 from weft._ids import ActorId as ActorID
 from weft._ids import FunctionId as FunctionID
 from weft._ids import JobId as JobID
@@ -39,8 +39,6 @@ from weft._ids import WorkerId as WorkerID
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.invocation import DynamicObjectRefGenerator
 from weft._runtime.loggers import LoggingConfig
-
-__version__ = "0.1.0"
 
 ActorClassID = FunctionID
 
@@ -92,6 +90,7 @@ __all__ = [
     "runtime_context",
     "shutdown",
     "timeline",
+    "types",
     "wait",
     "why",
 ]

@@ -189,7 +189,7 @@ def user_root(parent: str) -> str:
 def caller_path() -> tuple[str, ...]:
     """Return where this process finds modules, for a process of ours."""
     here = str(Path.cwd())
-    return tuple(dict.fromkeys(entry or here for entry in sys.path if isinstance(entry, str)))
+    return tuple(dict.fromkeys(entry or here for entry in sys.path))
 
 
 def _session_root(node: NodeOptions) -> str:

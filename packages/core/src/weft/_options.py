@@ -1,12 +1,13 @@
 """The options of tasks, actors, methods and sessions: checked once, merged in one place, frozen.
 
-`@remote(...)` and `.options(...)` give keywords. `task_options`, `actor_options` and `method_options` check them and
-lay them over what was there before, so a value that an engine reads is always a good one. Each option has one
-rule, in `_RULES`: it returns the value to keep, or says what the value has to be.
+`@remote(...)` and `.options(...)` give keywords. `task_options`, `actor_options` and
+`method_options` check them and lay them over what was there before, so a value that an engine reads
+is always a good one. Each option has one rule, in `_RULES`: it returns the value to keep, or says
+what the value has to be.
 
 What is always true
-1. A record that these functions return holds only checked values: strategies as text, exceptions as a tuple,
-   environments as canonical JSON.
+1. A record that these functions return holds only checked values: strategies as text, exceptions as
+   a tuple, environments as canonical JSON.
 2. None as a value means "not given", so that a program may pass its own defaults through.
 """
 
@@ -137,7 +138,8 @@ class NodeAffinity(Protocol):
     soft: bool
 
 
-# ------------------------------------------------------------------ what users may write, for type checkers
+# ------------------------------------------------------------------ what users may write, for type
+# checkers
 
 
 class _PlaceKeywords(TypedDict, total=False):
@@ -159,7 +161,7 @@ class _PlaceKeywords(TypedDict, total=False):
 
 
 class TaskKeywords(_PlaceKeywords, total=False):
-    """Options of `@remote` on a function, and of `RemoteFunction.options`, apart from `num_returns`."""
+    """Options of `@remote` on a function, and of its `.options`, apart from `num_returns`."""
 
     max_calls: int
     max_retries: int
@@ -195,7 +197,8 @@ class MethodKeywords(TypedDict, total=False):
     tensor_transport: str | None
 
 
-# ------------------------------------------------------------------ rules: the value to keep, or an error
+# ------------------------------------------------------------------ rules: the value to keep, or an
+# error
 
 
 class _WrongValueError(Exception):
@@ -318,7 +321,7 @@ def _strategy(value: Any) -> str:
     if hasattr(value, "placement_group"):
         raise _WrongValueError("cannot be a placement group: this version of Weft has none")
     if isinstance(value, NodeAffinity):
-        node = value.node_id
+        node: object = value.node_id
         if not isinstance(node, str) or not re.fullmatch("[0-9a-f]{32}", node):
             raise _WrongValueError(
                 f"names the node {node!r}, which is no id of one (see weft.nodes())"
@@ -334,11 +337,11 @@ _LABEL = re.compile(r"!?(in\([^()]*\)|[^!()]*)")
 
 def _labels(value: Any) -> dict[str, str]:
     selector = _mapping(value, "conditions by label, like {'region': 'in(eu,us)'}")
-    for key, condition in selector.items():
-        text: object = condition
+    text: object
+    for key, text in selector.items():
         if not isinstance(text, str) or not _LABEL.fullmatch(text):
             raise _WrongValueError(
-                f"has {condition!r} for {key!r}, which is none of 'value', '!value', 'in(a,b)', '!in(a,b)'"
+                f"has {text!r} for {key!r}: write 'value', '!value', 'in(a,b)' or '!in(a,b)'"
             )
     return selector
 
@@ -432,10 +435,6 @@ _RULES: Final[dict[str, Callable[[Any], Any]]] = {
 
 # Ray's other spellings.
 _ALIASES: Final = {"_generator_backpressure_num_objects": "backpressure"}
-_WITHOUT_EFFECT: Final = frozenset({
-    "enable_task_events", "placement_group", "placement_group_bundle_index", "placement_group_capture_child_tasks",
-    "enable_tensor_transport", "tensor_transport", "allow_out_of_order_execution",
-})  # fmt: skip
 _ANYWHERE: Final = frozenset(
     {
         "enable_task_events",
@@ -444,6 +443,11 @@ _ANYWHERE: Final = frozenset(
         "placement_group_capture_child_tasks",
     }
 )
+_WITHOUT_EFFECT: Final = _ANYWHERE | {
+    "enable_tensor_transport",
+    "tensor_transport",
+    "allow_out_of_order_execution",
+}
 _TASK: Final = _ANYWHERE | frozenset(TaskOptions.__struct_fields__)
 _ACTOR: Final = (
     _ANYWHERE
@@ -467,14 +471,20 @@ _OptionsT = TypeVar("_OptionsT", TaskOptions, ActorOptions, MethodOptions)
 def task_options(
     given: Mapping[str, Any], base: TaskOptions = DEFAULT_TASK, *, subject: str
 ) -> TaskOptions:
-    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    """Lay checked keywords over `base`.
+
+    OptionError, which names `subject`, if one is unknown or wrong.
+    """
     return _laid_over(given, base, "a task", _TASK, subject)
 
 
 def actor_options(
     given: Mapping[str, Any], base: ActorOptions = DEFAULT_ACTOR, *, subject: str
 ) -> ActorOptions:
-    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    """Lay checked keywords over `base`.
+
+    OptionError, which names `subject`, if one is unknown or wrong.
+    """
     options = _laid_over(given, base, "an actor", _ACTOR, subject)
     if options.get_if_exists and not options.name:
         raise OptionError(f"get_if_exists of {subject} needs a name: add name='...'")
@@ -484,7 +494,10 @@ def actor_options(
 def method_options(
     given: Mapping[str, Any], base: MethodOptions = DEFAULT_METHOD, *, subject: str
 ) -> MethodOptions:
-    """Lay checked keywords over `base`. OptionError, which names `subject`, if one is unknown or wrong."""
+    """Lay checked keywords over `base`.
+
+    OptionError, which names `subject`, if one is unknown or wrong.
+    """
     return _laid_over(given, base, "a method", _METHOD, subject)
 
 

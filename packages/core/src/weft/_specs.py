@@ -1,7 +1,7 @@
 """What is submitted: tasks, actors and calls, as the API hands them to an engine.
 
-`TaskSpec`, `ActorSpec` and `CallSpec` stay in the process that made them and hold live Python values. `Shape`
-and `ActorMeta` also travel, so they hold only what msgspec can carry.
+`TaskSpec`, `ActorSpec` and `CallSpec` stay in the process that made them and hold live Python
+values. `Shape` and `ActorMeta` also travel, so they hold only what msgspec can carry.
 """
 
 from __future__ import annotations

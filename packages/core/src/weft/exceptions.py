@@ -131,7 +131,10 @@ def put_together(
     cls: type[E], args: tuple[Any, ...], slots: dict[str, Any], state: dict[str, Any]
 ) -> E:
     """Make an error of its parts; neither its `__init__` nor its own `__new__` is called."""
-    built_in: Any = next(base for base in cls.__mro__ if base.__module__ == "builtins")
+    # Only the `__new__` of the base whose layout the class has may be called.
+    built_in: Any = cls
+    while built_in.__module__ != "builtins":
+        built_in = built_in.__base__
     try:
         error: E = built_in.__new__(cls, *args)
     except TypeError:  # a base written in C has a `__new__` of its own
@@ -475,7 +478,7 @@ def _restore(
     facts: Facts, is_apart: bool, parts: Any, own: dict[str, Any], dual: bool
 ) -> TaskError:
     cause = put_together(*parts) if is_apart else parts
-    error = make_task_error(cause, facts) if dual else TaskError()
+    error = make_task_error(cause, facts) if dual else TaskError(facts.task)
     error.__dict__.update(_state(facts, cause, own))
     return error
 

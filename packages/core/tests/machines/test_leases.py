@@ -494,11 +494,8 @@ class LeaseStories(RuleBasedStateMachine):
         self.bound: dict[int, Grant] = {}
         self.doomed: set[int] = set()
         self.depth_of: dict[tuple[bytes, int], int] = {}
-        self.wanted: dict[tuple[bytes, int], int] = {}
 
     def tell(self, event: Event) -> None:
-        before = {(c, k): n for c, k, _, n in self.node.leases.waiting()}
-        free = self.node.leases.free
         self.node.now += 0.01
         granted = []
         for effect in self.node.tell(event):
@@ -515,11 +512,19 @@ class LeaseStories(RuleBasedStateMachine):
                     self.doomed.add(lease)
                 case Refuse() | AskReclaim():
                     pass
-        depths = [self.depth_of[grant.client, grant.key] for grant in granted]
-        same = {grant.shape for grant in granted}
-        if len(same) == 1:
-            assert depths == sorted(depths, reverse=True), "deepest first"
-        del before, free
+        self.check_order(granted)
+
+    def check_order(self, granted: list[Grant]) -> None:
+        """Of demands alike, none was granted while a deeper one waited."""
+        for wanted in {grant.shape for grant in granted}:
+            depths = [self.depth_of[g.client, g.key] for g in granted if g.shape == wanted]
+            assert depths == sorted(depths, reverse=True)
+            waiting = [
+                self.depth_of[client, key]
+                for client, key, other, _ in self.node.leases.waiting()
+                if other == wanted and wanted.amounts
+            ]
+            assert max(waiting, default=0) <= min(depths)
 
     @rule(
         client=st.sampled_from([A, B, C]),

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import weft
 from weft._transport.sockets import Poller, SocketConnection, SocketListener, connect
 from weft._wire.messages import (
     ActorExit,
@@ -97,6 +98,8 @@ class StandIn:
                 self.say(self.daemon, Blocked())
             case "unblocked":
                 self.say(self.daemon, Unblocked())
+            case "package":
+                print(weft.__name__, weft.__file__, weft.__spec__, weft.remote)
             case "env":
                 print(os.environ.get(argument))
             case "fault":

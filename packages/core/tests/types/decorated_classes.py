@@ -1,4 +1,9 @@
-"""`@weft.remote` above a class. Read by pyright only: mypy takes no notice of a class's decorators."""
+"""`@weft.remote` above a class.
+
+Read by pyright only: mypy takes no notice of a class's decorators.
+"""
+
+# mypy: ignore-errors
 
 from typing import assert_type
 

@@ -41,7 +41,7 @@ def words(text: str) -> Iterator[str]:
 assert_type(area.remote(2.0), ObjectRef[str])
 assert_type(area.remote(2.0, height=3.0, unit="km"), ObjectRef[str])
 assert_type(weft.get(area.remote(2.0)), str)
-assert_type(length, RemoteFunction[[str], ObjectRef[int]])
+remote_length: RemoteFunction[[str], ObjectRef[int]] = length
 
 # A reference stands for its value.
 assert_type(length.remote(area.remote(2.0)), ObjectRef[int])

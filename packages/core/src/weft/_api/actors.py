@@ -1,11 +1,13 @@
 """Actors: what `@weft.remote` makes of a class, the handles of its instances, and their methods.
 
-A handle holds what its holder must know of the actor (ActorMeta) and a token: a counted reference that keeps the actor
-alive. So handles travel as values do, through Weft's serializer only, and the actor ends when the last one is gone.
-A method that was taken from a handle holds the token too, not the handle, so that no cycle keeps either alive.
+A handle holds what its holder must know of the actor (ActorMeta) and a token: a counted reference
+that keeps the actor alive. So handles travel as values do, through Weft's serializer only, and the
+actor ends when the last one is gone. A method that was taken from a handle holds the token too, not
+the handle, so that no cycle keeps either alive.
 
-Types. `ActorClass.remote` is typed as returning the class itself, so that checkers and editors know the methods;
-what `@weft.method` decorates has `.remote` there, with the method's own parameters and result.
+Types. `ActorClass.remote` is typed as returning the class itself, so that checkers and editors know
+the methods; what `@weft.method` decorates has `.remote` there, with the method's own parameters and
+result.
 """
 
 from __future__ import annotations
@@ -82,8 +84,8 @@ _SEVERAL = frozenset({0, "streaming"})
 class ActorMethod(Generic[P, R_co, F_co]):
     """A method of an actor: `handle.method.remote(...)`.
 
-    `P` are its parameters, `R_co` is what it returns, `F_co` what `remote` returns. Inside the class, `self.method(...)`
-    is a plain call.
+    `P` are its parameters, `R_co` is what it returns, `F_co` what `remote` returns. Inside the
+    class, `self.method(...)` is a plain call.
     """
 
     __slots__ = (
@@ -133,15 +135,18 @@ class ActorMethod(Generic[P, R_co, F_co]):
     @overload
     def remote(self, **kwargs: ObjectRef[Any]) -> F_co: ...
     def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method on the actor. Does not block; calls of one caller start in the order they were made.
+        """Call the method on the actor. Does not block.
+
+        Calls of one caller start in the order in which they were made.
 
         Args:
-            *args: The method's arguments. An ObjectRef stands for its value; references inside other values stay
-                references.
+            *args: The method's arguments. An ObjectRef stands for its value; references inside
+                other values stay references.
             **kwargs: As above.
 
         Returns:
-            An ObjectRef; with `num_returns` over 1 a list of them; for a generator method an ObjectRefGenerator.
+            An ObjectRef; with `num_returns` over 1 a list of them; for a generator method an
+            ObjectRefGenerator.
 
         Raises:
             TypeError: The arguments do not fit the method. Nothing was sent.
@@ -152,8 +157,8 @@ class ActorMethod(Generic[P, R_co, F_co]):
         num_returns, group, retries, retried, timeout_s, backpressure = self._options
         refs = self._engine.call(
             CallSpec(
-                self._meta, self._method, args, kwargs, num_returns, group, retries, retried, timeout_s, self._name,
-                backpressure,
+                self._meta, self._method, args, kwargs, num_returns, group, retries, retried,
+                timeout_s, self._name, backpressure,
             )
         )  # fmt: skip
         return refs[0] if self._returns_one else refs or None  # type: ignore[index]  # a list then
@@ -186,7 +191,8 @@ class ActorMethod(Generic[P, R_co, F_co]):
         """Return the same method with other options; those not given stay.
 
         Args:
-            **options: num_returns, concurrency_group, max_task_retries, retry_exceptions, timeout, name.
+            **options: num_returns, concurrency_group, max_task_retries, retry_exceptions, timeout,
+                name.
 
         Raises:
             OptionError: An option is unknown or wrong.
@@ -195,7 +201,9 @@ class ActorMethod(Generic[P, R_co, F_co]):
         return ActorMethod(self._meta, self._token, self._engine, self._method, changed)
 
     def bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a node of a lazy graph instead of making the call; with `num_returns` over 1 a tuple of nodes.
+        """Return a node of a lazy graph instead of making the call.
+
+        With `num_returns` over 1 it is a tuple of nodes.
 
         Args:
             *args: The method's arguments; other nodes stand for their results.
@@ -236,7 +244,8 @@ def _effective(meta: ActorMeta, spec: MethodSpec, given: MethodOptions) -> _Effe
     retried = given.retry_exceptions
     if retried is None:
         packed = spec.retry_exceptions
-        retried = pickle.loads(packed) if isinstance(packed, bytes) else packed
+        # They came with the class.
+        retried = pickle.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S301
     return (
         given.num_returns if given.num_returns is not None else spec.num_returns,
         given.concurrency_group or spec.concurrency_group,
@@ -258,7 +267,7 @@ if TYPE_CHECKING:
 
     class _Decorator(Protocol):
         @overload
-        def __call__(  # type: ignore[overload-overlap]
+        def __call__(
             self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
         ) -> DecoratedMethod[P, Coroutine[Any, Any, T], ObjectRef[T]]: ...
         @overload
@@ -287,7 +296,7 @@ if TYPE_CHECKING:
 
 
 @overload
-def method(  # type: ignore[overload-overlap]
+def method(
     function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
 ) -> DecoratedMethod[P, Coroutine[Any, Any, T], ObjectRef[T]]: ...
 @overload
@@ -326,7 +335,7 @@ def method(*args: Any, **kwargs: Any) -> Any:
     if args:
         if kwargs or len(args) != 1 or not callable(getattr(args[0], "__func__", args[0])):
             raise TypeError(
-                "write @weft.method above a method, or @weft.method(num_returns=2, ...) with keywords"
+                "write @weft.method above a method, or @weft.method(num_returns=2) with keywords"
             )
         return _mark(args[0], DEFAULT_METHOD)
     options = method_options(kwargs, subject="@method")
@@ -344,8 +353,8 @@ def _mark(function: Any, options: MethodOptions) -> Any:
 class ActorHandle(Generic[T_co]):
     """Stands for an actor; its methods are attributes: `handle.method.remote(...)`.
 
-    Pass it to tasks and actors, keep it in objects. The actor ends when its last handle is gone, unless it is
-    detached. Equal to every other handle of the same actor. Safe from threads.
+    Pass it to tasks and actors, keep it in objects. The actor ends when its last handle is gone,
+    unless it is detached. Equal to every other handle of the same actor. Safe from threads.
     """
 
     _weft_meta: ActorMeta
@@ -370,7 +379,8 @@ class ActorHandle(Generic[T_co]):
     @override
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(
-            f"a handle has no attributes of its own: give {self._weft_meta.class_name} a method that sets {name}"
+            f"a handle has no attributes of its own: give {self._weft_meta.class_name} a method "
+            f"that sets {name}"
         )
 
     @override
@@ -451,12 +461,13 @@ class ActorClass(Generic[C_co]):
         """Start an actor. Does not block, except for a name: until the name is taken.
 
         Args:
-            *args: The constructor's arguments. An ObjectRef stands for its value; references inside other values
-                stay references.
+            *args: The constructor's arguments. An ObjectRef stands for its value; references inside
+                other values stay references.
             **kwargs: As above.
 
         Returns:
-            A handle (ActorHandle). It is typed as an instance of the class, so that checkers know the methods.
+            A handle (ActorHandle). It is typed as an instance of the class, so that checkers know
+            the methods.
 
         Raises:
             TypeError: The arguments do not fit the constructor. Nothing was sent.
@@ -499,9 +510,10 @@ class ActorClass(Generic[C_co]):
         """Return the same class with other options; those not given stay.
 
         Args:
-            **options: As for `@weft.remote`: num_cpus, num_gpus, memory, resources, name, namespace, lifetime,
-                get_if_exists, max_restarts, max_task_retries, max_concurrency, concurrency_groups,
-                max_pending_calls, scheduling_strategy, label_selector, runtime_env ...
+            **options: As for `@weft.remote`: num_cpus, num_gpus, memory, resources, name,
+                namespace, lifetime, get_if_exists, max_restarts, max_task_retries, max_concurrency,
+                concurrency_groups, max_pending_calls, scheduling_strategy, label_selector,
+                runtime_env ...
 
         Raises:
             OptionError: An option is unknown or wrong.
@@ -530,12 +542,13 @@ class ActorClass(Generic[C_co]):
 
     def __mro_entries__(self, bases: tuple[type, ...]) -> NoReturn:
         raise ActorClassInheritanceException(
-            f"{self._code.name} is a remote class and cannot be inherited from: inherit from the plain class, "
-            "then make the result remote"
+            f"{self._code.name} is a remote class and cannot be inherited from: inherit from the "
+            "plain class, then make the result remote"
         )
 
     def __getattr__(self, name: str) -> Any:
-        # Constants, static and class methods of the class; copy and pickle ask for dunder names before there is one.
+        # Constants, static and class methods of the class; copy and pickle ask for dunder names
+        # before there is one.
         if name.startswith("__") or "_class" not in self.__dict__:
             raise AttributeError(name)
         return getattr(self._class, name)
@@ -559,7 +572,7 @@ def _methods_of(cls: type, name: str, options: ActorOptions) -> tuple[dict[str, 
             if not isinstance(function, FunctionType) and not hasattr(function, _OWN_OPTIONS):
                 found.pop(attribute, None)
                 continue
-            if hasattr(object, attribute) or attribute in {"__getattr__", "__del__"}:
+            if attribute in vars(object) or attribute in {"__getattr__", "__del__"}:
                 continue
             is_async |= inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(
                 function
@@ -668,9 +681,12 @@ def kill(actor: Any, *, no_restart: bool = True) -> None:
 
 
 def exit_actor() -> NoReturn:
-    """End the actor whose method calls this, after this call; the call itself fails with ActorDiedError.
+    """End the actor whose method calls this, after this call.
 
-    Exit hooks run: the class's `__weft_terminate__`, then those of `atexit`. The actor is not started again.
+    The call itself fails with ActorDiedError.
+
+    Exit hooks run: the class's `__weft_terminate__`, then those of `atexit`. The actor is not
+    started again.
 
     Raises:
         SessionError: This is no actor.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def nodes() -> list[dict[str, Any]]:
-    """Return one record a node: NodeID, Alive, NodeName, Resources, Labels ... Blocks for one message.
+    """Return one record a node: NodeID, Alive, Resources, Labels ... Blocks for one message.
 
     Raises:
         SessionError: There is no session.
@@ -61,13 +61,16 @@ def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]
     events = running().timeline()
     if filename is None:
         return events
-    with open(filename, "wb") as file:
+    # pathlib would be loaded for this alone.
+    with open(filename, "wb") as file:  # noqa: PTH123
         file.write(msgspec.json.encode(events))
     return None
 
 
 def why(subject: Any) -> str:
-    """Tell what a reference or an actor waits for, in a few lines: which resource falls short by how much, who died.
+    """Tell in a few lines what a reference or an actor waits for.
+
+    That is: which resource falls short by how much, which arguments are to come, who died of what.
 
     Args:
         subject: A reference or an actor's handle.

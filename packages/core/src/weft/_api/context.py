@@ -74,7 +74,10 @@ class RuntimeContext:
         return actor_id.hex() if actor_id is not None else None
 
     def get_actor_name(self) -> str | None:
-        """Return the name of the actor whose method runs here, empty if it has none; None elsewhere."""
+        """Return the name of the actor whose method runs here, empty if it has none.
+
+        None elsewhere.
+        """
         place = self._place()
         return place.actor_name if place.actor_id is not None else None
 
@@ -156,7 +159,10 @@ def get_runtime_context() -> RuntimeContext:
 
 
 def get_gpu_ids() -> list[int] | list[str]:
-    """Return the ids of the GPUs that the running task or actor may use: numbers where they are numbers."""
+    """Return the ids of the GPUs that the running task or actor may use.
+
+    Numbers where they are numbers.
+    """
     engine = current.engine
     ids = (engine if engine is not None else started()).context().accelerators.get("GPU", [])
     return (

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     class _StreamingDecorator(Protocol):
         @overload
-        def __call__(  # type: ignore[overload-overlap]
+        def __call__(
             self, target: Callable[P, Iterator[T]], /
         ) -> RemoteFunction[P, ObjectRefGenerator[T]]: ...
         @overload
@@ -81,10 +81,11 @@ def remote(*args: Any, **kwargs: Any) -> Any:
 
     Args:
         *args: The function or class, if the decorator is written without parentheses, or called.
-        **kwargs: Options. Of both: num_cpus (tasks 1, actors 0), num_gpus, memory, resources, accelerator_type,
-            scheduling_strategy, label_selector, runtime_env, name. Of tasks: num_returns, max_retries (3),
-            retry_exceptions, max_calls, timeout. Of actors: namespace, lifetime, get_if_exists, max_restarts,
-            max_task_retries, max_concurrency, concurrency_groups, max_pending_calls.
+        **kwargs: Options. Of both: num_cpus (tasks 1, actors 0), num_gpus, memory, resources,
+            accelerator_type, scheduling_strategy, label_selector, runtime_env, name. Of tasks:
+            num_returns, max_retries (3), retry_exceptions, max_calls, timeout. Of actors:
+            namespace, lifetime, get_if_exists, max_restarts, max_task_retries, max_concurrency,
+            concurrency_groups, max_pending_calls.
 
     Returns:
         A RemoteFunction or an ActorClass; with options alone, a decorator that makes one.
@@ -102,7 +103,7 @@ def remote(*args: Any, **kwargs: Any) -> Any:
         return lambda target: _made(target, kwargs)
     if len(args) != 1 or kwargs:
         raise TypeError(
-            "weft.remote takes one function or class, or options by keyword: weft.remote(num_cpus=2)(f)"
+            "weft.remote takes a function or a class, or options: weft.remote(num_cpus=2)"
         )
     return _made(args[0], {})
 

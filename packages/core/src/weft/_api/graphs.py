@@ -1,11 +1,12 @@
-"""Lazy graphs: `.bind(...)` makes a node where `.remote(...)` makes a call; `execute` makes the calls.
+"""Lazy graphs: `.bind(...)` makes a node where `.remote(...)` makes a call; `execute` calls.
 
     with InputNode() as number:
         graph = add.bind(double.bind(number), square.bind(number))
     weft.get(graph.execute(3))
 
-A node's arguments may hold other nodes, also inside lists, tuples, dicts and sets. Within one `execute` each node runs
-once, however many others take its result; results pass as references, so nothing is fetched in between.
+A node's arguments may hold other nodes, also inside lists, tuples, dicts and sets. Within one
+`execute` each node runs once, however many others take its result; results pass as references, so
+nothing is fetched in between.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class DAGNode:
         return dict(self._other)
 
     def get_stable_uuid(self) -> str:
-        """Return a name of this node that no other has, kept by the copies that `apply_recursive` makes of it."""
+        """Return a name that no other node has, but copies made by `apply_recursive` keep."""
         return self._uuid
 
     @property
@@ -115,12 +116,13 @@ class DAGNode:
         """Make the calls of the graph that this node needs. Does not block.
 
         Args:
-            *args: The input: one argument is what InputNode stands for; of several, `inp[0]`, `inp[1]` ...
+            *args: The input: one argument is what InputNode stands for; of several, `inp[0]`,
+                `inp[1]` ...
             **kwargs: More input: `inp.name` or `inp["name"]`.
 
         Returns:
-            What `.remote(...)` returns for this step: an ObjectRef; a handle for a class; for MultiOutputNode
-            a list of them.
+            What `.remote(...)` returns for this step: an ObjectRef; a handle for a class; for
+            MultiOutputNode a list of them.
 
         Raises:
             TypeError: There is no input, and the graph has an InputNode.
@@ -138,7 +140,10 @@ class DAGNode:
         return dict(self._last.results) if self._last else {}
 
     def experimental_compile(self, *args: Any, **kwargs: Any) -> Any:
-        """Raise NotImplementedError: compiled graphs are not in this version; `execute` runs the same graph."""
+        """Raise NotImplementedError.
+
+        Compiled graphs are not in this version; `execute` runs the same graph.
+        """
         raise NotImplementedError(
             "compiled graphs are not in this version of Weft: call execute() on the same graph"
         )
@@ -160,7 +165,7 @@ class DAGNode:
     # -------------------------------------------------------------- rewriting it
 
     def apply_recursive(self, fn: Callable[[DAGNode], Any]) -> Any:
-        """Call `fn` for every node, arguments first, each once; what it returns takes the node's place.
+        """Call `fn` for every node, arguments first, each once; its result takes the node's place.
 
         Returns:
             What `fn` returns for (a copy of) this node.
@@ -190,7 +195,7 @@ class DAGNode:
         predicate_fn: Callable[[Any], bool],
         apply_fn: Callable[[Any], Any],
     ) -> Any:
-        """Return a copy of `source_input_list` in which `apply_fn` has replaced what `predicate_fn` picks."""
+        """Return a copy of a container, where `apply_fn` replaced what `predicate_fn` picks."""
         return _replaced(source_input_list, predicate_fn, apply_fn)
 
     def _children(self) -> list[DAGNode]:
@@ -417,14 +422,18 @@ def outputs_of(node: ClassMethodNode, num_returns: Any) -> Any:
 
 
 class InputNode(DAGNode):
-    """The input of a graph: what `execute` is called with. Use it as a context manager, and one in a graph."""
+    """The input of a graph.
+
+    What `execute` is called with. Use it as a context manager, and one in a graph.
+    """
 
     def __init__(self, *args: Any, input_type: Any = None, **kwargs: Any) -> None:
         """Hold the type of the input, if it is told.
 
         Args:
             *args: Nothing is taken.
-            input_type: The type of the input, or types by argument's index or name; for tools that read graphs.
+            input_type: The type of the input, or types by argument's index or name; for tools that
+                read graphs.
             **kwargs: Nothing is taken.
         """
         if args or kwargs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from weft._api.session import started
+from weft._api.session import running, started
 from weft._clock import monotonic
 from weft._engine import Engine, current
 from weft._refs import ObjectRef, ObjectRefGenerator
@@ -19,9 +19,12 @@ WaitableT = TypeVar("WaitableT", bound="ObjectRef[Any] | ObjectRefGenerator[Any]
 
 
 def put(value: T, *, _tensor_transport: str | None = None) -> ObjectRef[T]:
-    """Store a value and return a reference to it. Blocks while the value is copied, and while there is no room.
+    """Store a value and return a reference to it.
 
-    The stored value is a copy, and `get` gives copies (or read-only views of arrays), so nobody can change it.
+    Blocks while the value is copied, and while there is no room.
+
+    The stored value is a copy, and `get` gives copies (or read-only views of arrays), so nobody can
+    change it.
 
     Args:
         value: Anything that Weft can pickle.
@@ -51,7 +54,9 @@ def get(object_refs: ObjectRef[T], *, timeout: float | None = None) -> T: ...
 @overload
 def get(object_refs: Sequence[ObjectRef[T]], *, timeout: float | None = None) -> list[T]: ...
 def get(object_refs: Any, *, timeout: float | None = None) -> Any:
-    """Return the values of references. Blocks until they are there; in a task, its CPU is lent out meanwhile.
+    """Return the values of references.
+
+    Blocks until they are there; in a task, its CPU is lent out meanwhile.
 
     Args:
         object_refs: A reference, or a list of them.
@@ -70,29 +75,34 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         ArgumentError: What was given is no reference (a TypeError).
     """
     engine = current.engine
-    if engine is None:
-        engine = started()
-    if type(object_refs) is ObjectRef:
-        if timeout is not None and timeout < 0:
-            raise OptionError(
-                f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None"
-            )
+    if type(object_refs) is ObjectRef and engine is not None:
+        if timeout is not None:
+            _check_timeout("get", timeout)
         return engine.get((object_refs,), timeout)[0]
-    if timeout is not None and timeout < 0:
-        raise OptionError(
-            f"timeout={timeout!r} of get has to be a number of seconds from 0 up, or None"
-        )
+    if type(object_refs) is ObjectRef:
+        object_refs = [object_refs]
     if not isinstance(object_refs, list | tuple):
         raise ArgumentError(_not_gettable(object_refs))
     for ref in object_refs:
         if type(ref) is not ObjectRef:
             raise ArgumentError(_not_gettable(ref))
-    return engine.get(object_refs, timeout) if object_refs else []
+    if timeout is not None:
+        _check_timeout("get", timeout)
+    if not object_refs:
+        return []
+    return (engine if engine is not None else running()).get(object_refs, timeout)
+
+
+def _check_timeout(what: str, timeout_s: float) -> None:
+    if timeout_s < 0:
+        raise OptionError(
+            f"timeout={timeout_s!r} of {what} has to be a number of seconds from 0 up, or None"
+        )
 
 
 def _not_gettable(value: Any) -> str:
     if isinstance(value, ObjectRefGenerator):
-        return "weft.get takes references, not a stream: iterate it, and get each reference that it yields"
+        return "weft.get takes references, not a stream: iterate it, and get what it yields"
     return f"weft.get takes an ObjectRef or a list of them, not {type(value).__name__}"
 
 
@@ -103,9 +113,12 @@ def wait(
     timeout: float | None = None,
     fetch_local: bool = True,
 ) -> tuple[list[WaitableT], list[WaitableT]]:
-    """Wait until some of several references are ready. Blocks; in a task, its CPU is lent out meanwhile.
+    """Wait until some of several references are ready.
 
-    A failed or cancelled task is ready too: `get` raises its error. A stream is ready when its next item is.
+    Blocks; in a task, its CPU is lent out meanwhile.
+
+    A failed or cancelled task is ready too: `get` raises its error. A stream is ready when its next
+    item is.
 
     Args:
         ray_waitables: References and streams, each once.
@@ -132,23 +145,19 @@ def wait(
                     f"weft.wait takes references and streams, not {type(item).__name__}"
                 )
             has_streams = True
-    if timeout is not None and timeout < 0:
-        raise OptionError(
-            f"timeout={timeout!r} of wait has to be a number of seconds from 0 up, or None"
-        )
+    if timeout is not None:
+        _check_timeout("wait", timeout)
     if not ray_waitables:
         return [], []
     number: object = num_returns
     if type(number) is not int or not 1 <= number <= len(ray_waitables):
         raise OptionError(
-            f"num_returns={num_returns!r} of wait has to be a whole number from 1 to the number of references, "
-            f"{len(ray_waitables)}"
+            f"num_returns={num_returns!r} of wait has to be a whole number from 1 to the number of "
+            f"references, {len(ray_waitables)}"
         )
     if len(set(ray_waitables)) != len(ray_waitables):
         raise OptionError("weft.wait was given a reference twice: give each once")
-    engine = current.engine
-    if engine is None:
-        engine = started()
+    engine = running()
     waitables: Any = ray_waitables
     if has_streams:
         return _wait_mixed(engine, waitables, num_returns, timeout)
@@ -192,10 +201,13 @@ def cancel(
     force: bool = False,
     recursive: bool = True,
 ) -> None:
-    """Ask the task that makes a value to end. Does not block; without effect once the task has ended.
+    """Ask the task that makes a value to end. Does not block.
 
-    A task that waits is dropped. One that runs gets KeyboardInterrupt where it is in Python code (an async method
-    CancelledError). `get` of the reference then raises TaskCancelledError, unless the task ended well all the same.
+    Without effect once the task has ended.
+
+    A task that waits is dropped. One that runs gets KeyboardInterrupt where it is in Python code
+    (an async method CancelledError). `get` of the reference then raises TaskCancelledError, unless
+    the task ended well all the same.
 
     Args:
         ray_waitable: A reference or stream of the task.
@@ -208,7 +220,5 @@ def cancel(
     """
     if not isinstance(ray_waitable, ObjectRef | ObjectRefGenerator):
         raise ArgumentError(f"weft.cancel takes a reference, not {type(ray_waitable).__name__}")
-    engine = current.engine
-    if engine is None:
-        engine = started()
+    engine = running()
     engine.cancel(ray_waitable, force=force, recursive=recursive)

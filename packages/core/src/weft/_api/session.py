@@ -1,7 +1,8 @@
 """The session: the one current engine, from `init` to `shutdown`.
 
 What is always true
-1. At most one session at a time in a process; `init` and `shutdown` from several threads take turns.
+1. At most one session at a time in a process; `init` and `shutdown` from several threads take
+   turns.
 2. A call that needs an engine starts a session with the defaults if there is none.
 3. A process that was forked from this one has no session: the engine is not its own.
 """
@@ -13,14 +14,16 @@ import os
 import platform
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
+from weft._api.jobs import JobConfig
 from weft._engine import Engine, current
 from weft._lazy import lazy
 from weft._options import InitOptions, init_options, unknown_init_option
 from weft._override import override
 from weft._runtime.inline import InlineEngine
 from weft._runtime.loggers import LoggingConfig, configure_logger
+from weft._serialize.failures import install_excepthook, uninstall_excepthook
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
@@ -34,7 +37,7 @@ else:
     # A program that runs inline never loads what worker processes need.
     local = lazy("weft._runtime.local")
 
-VERSION = "0.1.0"
+__version__ = "0.1.0"
 
 
 class _Turns:
@@ -55,21 +58,15 @@ class _Turns:
                 os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
-        """Drop the engine in a forked child: its threads and sockets are the parent's, who may hold the lock."""
+        """Drop the engine in a forked child.
+
+        Its threads and sockets are the parent's, who may hold the lock.
+        """
         self.lock = threading.RLock()
         current.engine = None
 
 
 _turns = _Turns()
-
-
-@runtime_checkable
-class JobSettings(Protocol):
-    """What `init(job_config=...)` reads of a JobConfig."""
-
-    runtime_env: Mapping[str, Any] | None
-    namespace: str | None
-    metadata: Mapping[str, str]
 
 
 class ClientContext:
@@ -80,14 +77,15 @@ class ClientContext:
         python_version: Of this process.
         ray_version: Weft's version, under the name that programs from Ray ask for.
         ray_commit: Empty.
-        address_info: The same facts as a dict, with ids and directories; `context["node_id"]` reads it.
+        address_info: The same facts as a dict, with ids and directories; `context["node_id"]` reads
+            it.
     """
 
     def __init__(
         self,
         dashboard_url: str | None = None,
         python_version: str = "",
-        ray_version: str = VERSION,
+        ray_version: str = __version__,
         ray_commit: str = "",
         address_info: Mapping[str, Any] | None = None,
     ) -> None:
@@ -118,7 +116,7 @@ class ClientContext:
 
     @override
     def __repr__(self) -> str:
-        return f"ClientContext(python_version={self.python_version!r}, weft_version={self.ray_version!r})"
+        return f"ClientContext(python {self.python_version}, weft {self.ray_version})"
 
 
 def init(
@@ -134,7 +132,7 @@ def init(
     include_dashboard: bool | None = None,
     dashboard_host: str | None = None,
     dashboard_port: int | None = None,
-    job_config: Any = None,
+    job_config: JobConfig | None = None,
     configure_logging: bool = True,
     logging_level: int | str | None = None,
     logging_format: str | None = None,
@@ -153,7 +151,7 @@ def init(
     _system_config: Mapping[str, Any] | None = None,
     **kwargs: Any,
 ) -> ClientContext:
-    """Start a session. Blocks until the engine is up: 1 ms inline, some 100 ms with worker processes.
+    """Start a session. Blocks until the engine is up: 0.1 s with worker processes, 1 ms inline.
 
     A program need not call this: the first remote call does, with the defaults.
 
@@ -215,13 +213,10 @@ def init(
         )
     if local_mode and engine not in {None, "inline"}:
         raise OptionError(
-            f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one of them"
+            f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one"
         )
-    job: JobSettings | None = job_config
-    if job is not None and not isinstance(job, JobSettings):
-        raise OptionError(
-            f"job_config={job_config!r} of init has to be a weft.job_config.JobConfig"
-        )
+    job = job_config if job_config is not None else JobConfig()
+    logging_config = logging_config if logging_config is not None else job.logging_config
     options = init_options(
         {
             "num_cpus": num_cpus,
@@ -230,9 +225,9 @@ def init(
             "labels": labels,
             "object_store_memory": object_store_memory,
             "log_to_driver": log_to_driver,
-            "namespace": namespace or (job.namespace if job else None),
-            "runtime_env": runtime_env or (job.runtime_env if job else None),
-            "metadata": job.metadata if job else None,
+            "namespace": namespace or job.namespace,
+            "runtime_env": runtime_env or job.runtime_env,
+            "metadata": job.metadata,
             "preload": preload,
             "engine": engine or ("inline" if local_mode else None),
             "temp_dir": _temp_dir,
@@ -244,8 +239,8 @@ def init(
             if ignore_reinit_error:
                 return _describe(current.engine)
             raise SessionError(
-                "weft.init() was called before in this process (or a remote call started a session by itself): "
-                "call weft.shutdown() first, or pass ignore_reinit_error=True"
+                "weft.init() was called before in this process (or a remote call started a session "
+                "by itself): call weft.shutdown() first, or pass ignore_reinit_error=True"
             )
         if configure_logging:
             configure_logger(logging_level, logging_format)
@@ -258,7 +253,9 @@ _PARAMETERS = frozenset(name for name in init.__kwdefaults__ or () if not name.s
 
 
 def shutdown(wait_for_processes: bool = True) -> None:
-    """End the session and everything in it: tasks, actors, objects, processes. Blocks until they are gone. Idempotent.
+    """End the session and everything in it: tasks, actors, objects, processes.
+
+    Blocks until they are gone. Idempotent.
 
     References and handles of the session raise afterwards. It runs by itself when the program ends.
 
@@ -269,6 +266,7 @@ def shutdown(wait_for_processes: bool = True) -> None:
         engine = current.engine
         current.engine = None
         if engine is not None:
+            uninstall_excepthook()
             engine.shutdown()
 
 
@@ -286,7 +284,7 @@ def started() -> Engine:
 def running() -> Engine:
     """Return the current engine, or raise SessionError."""
     if current.engine is None:
-        raise SessionError("there is no session: call weft.init() first")
+        raise SessionError("there is no session, or it has ended: call weft.init() first")
     return current.engine
 
 
@@ -296,6 +294,7 @@ def _start(options: InitOptions) -> Engine:
     )
     current.engine = engine
     _turns.install()
+    install_excepthook()
     return engine
 
 

@@ -1,7 +1,7 @@
 """Remote functions: what `@weft.remote` makes of a function.
 
-A call costs the stub that checks its arguments and one record for the engine, some 0.5 us; everything else is worked
-out once for the function and once for each `.options(...)`.
+A call costs the stub that checks its arguments and one record for the engine, some 0.5 us;
+everything else is worked out once for the function and once for each `.options(...)`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ F_co = TypeVar("F_co", covariant=True)
 class RemoteFunction(Generic[P, F_co]):
     """A function that runs as a task: `f.remote(...)` instead of `f(...)`.
 
-    `P` are the function's parameters, `F_co` is what `remote` returns: `ObjectRef[int]` for a function that returns int.
+    `P` are the function's parameters, `F_co` is what `remote` returns: `ObjectRef[int]` for a
+    function that returns int.
     """
 
     def __init__(
@@ -81,17 +82,19 @@ class RemoteFunction(Generic[P, F_co]):
         """Run the function as a task. Does not block; safe from threads.
 
         Args:
-            *args: The function's arguments. An ObjectRef stands for its value; references inside other values stay
-                references. The values are copies: what the task does to them shows nowhere else.
+            *args: The function's arguments. An ObjectRef stands for its value; references inside
+                other values stay references. The values are copies: what the task does to them
+                shows nowhere else.
             **kwargs: As above.
 
         Returns:
-            An ObjectRef; with `num_returns` over 1 a list of them; for a generator function an ObjectRefGenerator;
-            with `num_returns=0` None.
+            An ObjectRef; with `num_returns` over 1 a list of them; for a generator function an
+            ObjectRefGenerator; with `num_returns=0` None.
 
         Raises:
             TypeError: The arguments do not fit the function. Nothing was sent.
-            PicklingError: An argument cannot travel; the message has the path to it. Nothing was sent.
+            PicklingError: An argument cannot travel; the message has the path to it. Nothing was
+                sent.
         """
         engine = current.engine
         if engine is None:
@@ -118,8 +121,9 @@ class RemoteFunction(Generic[P, F_co]):
         """Return the same function with other options; those not given stay.
 
         Args:
-            **options: As for `@weft.remote`: num_cpus, num_gpus, memory, resources, num_returns, max_retries,
-                retry_exceptions, max_calls, timeout, scheduling_strategy, label_selector, runtime_env, name ...
+            **options: As for `@weft.remote`: num_cpus, num_gpus, memory, resources, num_returns,
+                max_retries, retry_exceptions, max_calls, timeout, scheduling_strategy,
+                label_selector, runtime_env, name ...
 
         Raises:
             OptionError: An option is unknown or wrong.
@@ -147,7 +151,8 @@ class RemoteFunction(Generic[P, F_co]):
         """Raise TypeError: a remote function is called by `.remote(...)`."""
         name = self._code.name
         raise TypeError(
-            f"{name} is a remote function: call {name}.remote(...), or the plain one: {name}.__wrapped__(...)"
+            f"{name} is a remote function: call {name}.remote(...), or the plain one with "
+            f"{name}.__wrapped__(...)"
         )
 
     @override
@@ -170,8 +175,8 @@ def make_remote_function(
     """Make a function remote. TypeError for what cannot be a task; OptionError."""
     if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(
-            f"{_name(function)} is an async function, which cannot be a task: make it an actor's method, "
-            "or wrap it in a function that calls asyncio.run"
+            f"{_name(function)} is an async function, which cannot be a task: make it an actor's "
+            "method, or wrap it in a function that calls asyncio.run"
         )
     base = STREAMING_TASK if inspect.isgeneratorfunction(function) else DEFAULT_TASK
     return RemoteFunction(function, task_options(given, base, subject=_name(function)))

@@ -486,19 +486,17 @@ class Actors:
         restarts = f"restarted {actor.restarts} times"
         if actor.max_restarts >= 0:
             restarts += f" of {actor.max_restarts}"
-        match actor.state:
-            case "dead":
-                return f"dead: {actor.cause}; {restarts}"
-            case "alive":
-                return f"alive; {restarts}" + (f"; ending: {actor.ending}" if actor.ending else "")
-            case "pending" | "restarting":
-                before = f"restarting ({actor.cause}); " if actor.state == "restarting" else ""
-                if actor.worker:
-                    return f"{before}its constructor has run for {now - actor.started_at:.1f} s"
-                if actor.restart_at is not None:
-                    wait_s = max(0.0, actor.restart_at - now)
-                    return f"{before}it keeps dying young: next start in {wait_s:.1f} s; {restarts}"
-                return ""
+        if actor.state == "dead":
+            return f"dead: {actor.cause}; {restarts}"
+        if actor.state == "alive":
+            return f"alive; {restarts}" + (f"; ending: {actor.ending}" if actor.ending else "")
+        before = f"restarting ({actor.cause}); " if actor.state == "restarting" else ""
+        if actor.worker:
+            return f"{before}its constructor has run for {now - actor.started_at:.1f} s"
+        if actor.restart_at is not None:
+            wait_s = max(0.0, actor.restart_at - now)
+            return f"{before}it keeps dying young: next start in {wait_s:.1f} s; {restarts}"
+        return ""
 
     def check(self) -> None:
         """Assert what is always true."""

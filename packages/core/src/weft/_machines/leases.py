@@ -316,9 +316,8 @@ class Leases:
             self._dequeue(old)
 
     def _bound(self, lease: _Lease) -> None:
-        if not lease.bound:
-            lease.bound = True
-            self._forget_unbound(lease)
+        self._forget_unbound(lease)
+        lease.bound = True
 
     def _set_blocked(self, lease: _Lease, *, blocked: bool) -> None:
         if lease.blocked is not blocked:

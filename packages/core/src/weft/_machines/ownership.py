@@ -11,7 +11,7 @@ keep the object: the task that brought the reference, or the object that contain
 
 What is always true
 1. An object is in the table while it is needed: `local + pins > 0`, or it has borrowers, or its registration is
-   under way.
+   under way, or a request for its value is not answered.
 2. An owned, sealed object pins every reference inside its value; freeing it unpins them.
 3. A borrowed object that is registered is returned exactly once, when it leaves the table.
 4. A keeper is pinned until every reference that it keeps is registered or has left.
@@ -38,7 +38,10 @@ Peer = Any
 class Entry:
     """One object in the table. The shell may read it, and keeps its own notes in `note` and `waiters`."""
 
-    __slots__ = ("asked", "borrowers", "id", "keeps", "local", "note", "owner", "pins", "registered", "value", "waiters")
+    __slots__ = (
+        "asked", "borrowers", "id", "keeps", "local", "note", "owner", "pins", "registered", "requests", "value",
+        "waiters",
+    )  # fmt: skip
 
     def __init__(self, object_id: ObjectId, owner: str) -> None:
         self.id = object_id
@@ -49,6 +52,8 @@ class Entry:
         self.pins = 0
         """Pending tasks that need it, owned objects that contain it, keepers' duties."""
         self.borrowers: set[Peer] | None = None
+        self.requests: list[Peer] | None = None
+        """Who asked for the value before it was known."""
         self.value: Value | None = None
         self.registered: Literal["no", "asked", "yes"] = "no"
         self.asked = False
@@ -61,7 +66,9 @@ class Entry:
     @property
     def needed(self) -> bool:
         """Whether it has to stay in the table."""
-        return bool(self.local > 0 or self.pins or self.borrowers or self.registered == "asked")
+        return bool(
+            self.local > 0 or self.pins or self.borrowers or self.requests or self.registered == "asked"
+        )
 
 
 # ------------------------------------------------------------------ events
@@ -240,13 +247,16 @@ class Ownership:
         self.entries: dict[ObjectId, Entry] = {}
         self.unregistered: dict[ObjectId, Entry] = {}
         """Borrowed objects that a running task's caller still keeps for it."""
-        self._requests: dict[ObjectId, list[Peer]] = {}
+        self._requested: dict[ObjectId, Entry] = {}
+        """Those that have requests."""
         self._lent_to: dict[Peer, set[ObjectId]] = {}
 
     def handle(self, event: Event) -> list[Effect]:
         """Take an event; return what to do, in order. KeyError for an unknown object changes nothing."""
         match event:
             case Made():
+                if event.object_id in self.entries:
+                    raise KeyError(event.object_id)
                 entry = self.entries[event.object_id] = Entry(event.object_id, "")
                 entry.local = 1
                 return _NOTHING
@@ -258,13 +268,13 @@ class Ownership:
                 self.entries[event.object_id].local += 1
                 return _NOTHING
             case Pinned():
-                for object_id in event.object_ids:
-                    self.entries[object_id].pins += 1
+                for entry in [self.entries[object_id] for object_id in event.object_ids]:
+                    entry.pins += 1
                 return _NOTHING
             case Unpinned():
                 effects: list[Effect] = []
-                for object_id in event.object_ids:
-                    self._unpin(self.entries[object_id], effects)
+                for entry in [self.entries[object_id] for object_id in event.object_ids]:
+                    self._unpin(entry, effects)
                 return effects
             case Wanted():
                 return self._want(self.entries[event.object_id])
@@ -279,9 +289,7 @@ class Ownership:
             case Returned():
                 return self._return(event.peer, event.object_ids)
             case PeerLost():
-                for requests in self._requests.values():
-                    requests[:] = [peer for peer in requests if peer != event.peer]
-                return self._return(event.peer, list(self._lent_to.get(event.peer, ())))
+                return self._lose_peer(event.peer)
             case Registered():
                 return self._registered(event)
             case OwnerLost():
@@ -294,9 +302,9 @@ class Ownership:
     def _seal(self, object_id: ObjectId, value: Value) -> list[Effect]:
         entry = self.entries.get(object_id)
         effects: list[Effect] = []
-        if entry is None:
-            # Nobody waited for it: a task's result whose references are gone.
-            if isinstance(value, Shared):
+        if entry is None or (entry.value is not None and not entry.owner):
+            # Nobody waits for it: a task's result whose references are gone, or that came after the task was ended.
+            if isinstance(value, Shared) and (entry is None or entry.value != value):
                 effects.append(Recycled(value))
             return effects
         if entry.value is not None:
@@ -306,8 +314,12 @@ class Ownership:
             for held in value.held:
                 self._pin_held(held, effects)
         effects.append(Ready(entry))
-        for peer in self._requests.pop(object_id, ()):
-            effects.append(SendValue(peer, object_id, value))
+        if entry.requests is not None:
+            requests, entry.requests = entry.requests, None
+            del self._requested[object_id]
+            effects.extend(SendValue(peer, object_id, value) for peer in requests)
+            if not entry.needed:
+                self._drop(entry, effects)
         return effects
 
     def _pin_held(self, held: Held, effects: list[Effect]) -> None:
@@ -328,7 +340,10 @@ class Ownership:
         entry = self.entries[event.object_id]
         if entry.value is not None:
             return [SendValue(event.peer, event.object_id, entry.value)]
-        self._requests.setdefault(event.object_id, []).append(event.peer)
+        if entry.requests is None:
+            entry.requests = []
+            self._requested[event.object_id] = entry
+        entry.requests.append(event.peer)
         return _NOTHING
 
     # -------------------------------------------------------------- counts
@@ -351,22 +366,27 @@ class Ownership:
             self._drop(entry, effects)
 
     def _drop(self, entry: Entry, effects: list[Effect]) -> None:
-        if self.entries.pop(entry.id, None) is None:
-            return
-        if entry.owner:
-            self.unregistered.pop(entry.id, None)
-            if entry.registered == "yes":
-                effects.append(SendReturn(entry.owner, [entry.id]))
-            return
-        value = entry.value
-        effects.append(Freed(entry))
-        if isinstance(value, Shared):
-            effects.append(Recycled(value))
-        if value is not None and not isinstance(value, Failure):
-            for held in value.held:
-                inner = self.entries.get(ObjectId(held.object_id))
-                if inner is not None:
-                    self._unpin(inner, effects)
+        """Take an object out, and those that only it kept. Without recursion: such chains can be long."""
+        dropped = [entry]
+        while dropped:
+            entry = dropped.pop()
+            if self.entries.pop(entry.id, None) is None:
+                continue
+            if entry.owner:
+                self.unregistered.pop(entry.id, None)
+                if entry.registered == "yes":
+                    effects.append(SendReturn(entry.owner, [entry.id]))
+                continue
+            value = entry.value
+            effects.append(Freed(entry))
+            if isinstance(value, Shared):
+                effects.append(Recycled(value))
+            if isinstance(value, Inline | Shared):
+                for held in value.held:
+                    inner = self.entries[ObjectId(held.object_id)]
+                    inner.pins -= 1
+                    if not inner.needed:
+                        dropped.append(inner)
 
     # -------------------------------------------------------------- borrowing
 
@@ -424,7 +444,7 @@ class Ownership:
         lost: list[ObjectId] = []
         for object_id in event.object_ids:
             entry = self.entries.get(object_id)
-            if entry is None:
+            if entry is None or entry.owner:
                 lost.append(object_id)
                 continue
             known.append(object_id)
@@ -448,6 +468,17 @@ class Ownership:
                 self._drop(entry, effects)
         if not lent:
             self._lent_to.pop(peer, None)
+        return effects
+
+    def _lose_peer(self, peer: Peer) -> list[Effect]:
+        effects = self._return(peer, list(self._lent_to.get(peer, ())))
+        for entry in list(self._requested.values()):
+            assert entry.requests is not None
+            entry.requests = [other for other in entry.requests if other != peer] or None
+            if entry.requests is None:
+                del self._requested[entry.id]
+                if not entry.needed:
+                    self._drop(entry, effects)
         return effects
 
     def _lose_owner(self, event: OwnerLost) -> list[Effect]:

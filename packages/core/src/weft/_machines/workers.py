@@ -313,9 +313,12 @@ class Workers:
         return next((worker for worker in reversed(self._idle) if worker.env == want.env), None)
 
     def _start(self, now: float, effects: list[Effect]) -> None:
-        wanted_in = dict(self._ahead_in)
+        wanted_in: dict[str, int] = {}
         for want in self._waiting:
             wanted_in[want.env] = wanted_in.get(want.env, 0) + 1
+        for env, ahead in self._ahead_in.items():
+            # Those that start ahead of demand are for whoever wants one meanwhile.
+            wanted_in[env] = max(ahead, wanted_in.get(env, 0))
         starting = sum(self._starting_in.values())
         for env, wanted in wanted_in.items():
             for _ in range(wanted - self._starting_in.get(env, 0)):

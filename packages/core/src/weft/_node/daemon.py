@@ -17,19 +17,15 @@ What is always true
 
 from __future__ import annotations
 
-import heapq
 import os
 import signal
 import socket
 import sys
 import traceback
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
 from pathlib import Path
 from typing import Any, assert_never
-
-import msgspec
 
 from weft import _settings
 from weft._clock import monotonic
@@ -40,12 +36,16 @@ from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 from weft._machines.placement import NodeView
 from weft._node import host, questions, sessions
+from weft._node.clients import Client, Clients
+from weft._node.deaths import Deaths
 from weft._node.environments import Environments
-from weft._node.output import BEHIND_BYTES, Outputs, unread_bytes
+from weft._node.output import BEHIND_BYTES, Outputs
 from weft._node.processes import Process, Template, describe
+from weft._node.timers import Timers
 from weft._resources import Resources
 from weft._specs import Shape
-from weft._transport.sockets import Poller, SocketConnection, peer_uid
+from weft._transport.sockets import Poller
+from weft._wire.codec import pack
 from weft._wire.messages import (
     ActorExit,
     ActorReady,
@@ -78,12 +78,11 @@ from weft._wire.messages import (
     WatchActor,
     Welcome,
 )
-from weft._wire.version import WIRE, check_hello
+from weft._wire.version import WIRE
 from weft.exceptions import ProtocolError
 
 # Forking is serial in the template; more in flight would only fill its socket.
 MAX_STARTING = 16
-CERTIFICATES_KEPT = 1000
 # The end of a dead process's connection is read in the same round; a child that holds it open must not delay the news.
 LAST_MESSAGES_S = 0.2
 # A worker whose connection broke is dead or dying. After so long it is killed, so that those who asked get an answer.
@@ -93,24 +92,10 @@ LEFT_S = 5.0
 # What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers together.
 BYE_S = 0.2
 REAP_S = 2.0
-# A driver that does not read its last output for so long is stuck.
-LAST_OUTPUT_S = 5.0
+# Leftovers of dead sessions are removed when the first tasks have had their workers.
+LEFTOVERS_S = 1.0
 MEMORY_SHARE = 0.7
 STORE_SHARE = 0.3
-
-
-class Client:
-    """A driver, worker or tool that is connected."""
-
-    __slots__ = ("address", "connection", "pid", "role", "sock", "worker_id")
-
-    def __init__(self, connection: SocketConnection, sock: socket.socket, hello: Hello) -> None:
-        self.connection = connection
-        self.sock = sock
-        self.worker_id = hello.worker_id
-        self.address = hello.address
-        self.pid = hello.pid
-        self.role = hello.role
 
 
 class Daemon:
@@ -141,20 +126,19 @@ class Daemon:
         self._effects: deque[Any] = deque()
 
         self._poller = Poller()
-        self._timers: list[tuple[float, int, Callable[[], None]]] = []
-        self._timer_numbers = count()
-        self._listener = socket.socket(fileno=node.listen_fd)
-        self._listener.setblocking(False)
-        self._poller.add(node.listen_fd, self._accept)
+        self._timers = Timers()
+        self.call_later = self._timers.call_later
+        self.clients = Clients(
+            self._poller, node.listen_fd, met=self._met, said=self._said, lost=self._lost
+        )
         self._template = Template(
             self._poller, template_sock, template_pid, self._template_says, self._template_lost
         )
         self._outputs = Outputs(self._poller, self.call_later, self._is_driver_behind)
-        self._environments = Environments(self._poller, self._outputs)
+        self._environments = Environments(self._poller, self._outputs, node.session_dir)
         self._timelines = questions.Timelines(self)
 
-        self._client_of: dict[bytes, Client] = {}
-        self._unsent: dict[SocketConnection, None] = {}
+        self._deaths = Deaths(self.clients.send)
         self._process_of: dict[bytes, Process] = {}
         self._process_by_pid: dict[int, Process] = {}
         self._grant_of: dict[int, lease_rules.Grant] = {}
@@ -162,14 +146,12 @@ class Daemon:
         self._creation_of: dict[bytes, CreateActor] = {}
         self._demand_by_building: dict[tuple[bytes, int], lease_rules.Demanded | lease_rules.ActorWanted] = {}
         """Demands whose environment is being built."""
-        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
-        self._asked_by_worker: dict[bytes, list[Client]] = {}
-        """Who waits for a worker's certificate."""
         self._driver: Client | None = None
         """The driver that began the session."""
         self._over = ""
         """Why the session ends; empty while it goes on."""
         self._is_clean = False
+        self._has_swept = False
         self._driver_fd = self._watch_driver()
 
     # -------------------------------------------------------------- the loop
@@ -182,12 +164,13 @@ class Daemon:
             worker_rules.PoolOpened(self._cpus if prestart is None else prestart, "")
         )
         self._settle()
-        self.call_later(1.0, self._remove_leftovers)
+        self.call_later(LEFTOVERS_S, self._remove_leftovers)
         try:
             while not self._over:
                 self._poller.poll(self._timeout_s())
                 self._ring()
                 self._settle()
+                self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()
             self._say(f"weft: the node daemon failed and ends the session: {error}")
@@ -196,35 +179,25 @@ class Daemon:
         self._end()
         return 0
 
-    def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
-        """Call a function once, after a delay."""
-        heapq.heappush(self._timers, (monotonic() + delay_s, next(self._timer_numbers), function))
-
     def _timeout_s(self) -> float | None:
-        times = [self._timers[0][0]] if self._timers else []
-        times += [at for at in (self.pool.wake_at(), self.actors.wake_at()) if at is not None]
-        return max(0.0, min(times) - monotonic()) if times else None
+        times = (self._timers.next_at(), self.pool.wake_at(), self.actors.wake_at())
+        at = min((at for at in times if at is not None), default=None)
+        return None if at is None else max(0.0, at - monotonic())
 
     def _ring(self) -> None:
         """Do what is due."""
+        self._timers.ring()
         now = monotonic()
-        while self._timers and self._timers[0][0] <= now:
-            heapq.heappop(self._timers)[2]()
-        at = self.pool.wake_at()
-        if at is not None and at <= now:
+        if (at := self.pool.wake_at()) is not None and at <= now:
             self._tell_pool(worker_rules.Ticked())
-        at = self.actors.wake_at()
-        if at is not None and at <= now:
+        if (at := self.actors.wake_at()) is not None and at <= now:
             self._tell_actors(actor_rules.Ticked())
 
     def _settle(self) -> None:
-        """Do all effects, then send what was queued."""
+        """Do all effects, and those that they lead to."""
         effects = self._effects
         while effects:
             self._do(effects.popleft())
-        unsent, self._unsent = self._unsent, {}
-        for connection in unsent:
-            connection.flush()
 
     def _tell_leases(self, event: lease_rules.Event) -> None:
         self._effects += self.leases.handle(event, monotonic())
@@ -253,56 +226,25 @@ class Daemon:
         self._poller.add(fd, lambda _: self._finish("the driver is gone"))
         return fd
 
-    def _accept(self, events: int) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            if peer_uid(sock) != os.getuid():
-                sock.close()
-                continue
-            connection = SocketConnection(self._poller, sock, self._receive, self._lost)
-            connection.peer = sock
-
-    def _receive(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
-        for message in messages:
-            if self._over:
-                return  # Only ends count now.
-            client = connection.peer
-            try:
-                if isinstance(client, Client):
-                    self._message(client, message)
-                else:
-                    self._hello(connection, check_hello(message))
-            except ProtocolError as error:
-                print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201
-                connection.close()
-                self._lost(connection, str(error))
-                return
-            # Effects of one message are done before the next is read: a client sees them in order.
-            effects = self._effects
-            while effects:
-                self._do(effects.popleft())
-
-    def _hello(self, connection: SocketConnection, hello: Hello) -> None:
-        sock = connection.peer
-        assert isinstance(sock, socket.socket)
-        client = Client(connection, sock, hello)
-        if hello.worker_id in self._client_of:
-            raise ProtocolError(f"process {hello.pid} says that it is one that is connected already")
-        process = self._process_of.get(hello.worker_id)
-        if hello.role == "worker" and process is None:
-            raise ProtocolError(f"process {hello.pid} says that it is a worker, but was not started here")
-        connection.peer = client
-        self._client_of[client.worker_id] = client
-        self.send(client, Hello(WIRE, self.node_id, self._node.address, os.getpid(), "daemon"))
-        self.send(client, self._welcome())
+    def _met(self, client: Client) -> None:
+        process = self._process_of.get(client.worker_id)
+        if client.role == "worker" and process is None:
+            raise ProtocolError(f"process {client.pid} says that it is a worker, but was not started here")
+        hello = Hello(WIRE, self.node_id, self._node.address, os.getpid(), "daemon")
+        self.clients.send(client, hello)
+        self.clients.send(client, self._welcome())
         if process is not None:
-            process.address = hello.address or process.address
+            process.address = client.address or process.address
             self._tell_pool(worker_rules.WorkerReady(client.worker_id))
-        elif hello.pid == self._node.parent_pid:
+        elif client.pid == self._node.parent_pid:
             self._driver = client
+
+    def _said(self, client: Client, message: Message) -> None:
+        # Effects of one message are done before the next is read, so a client's messages act in order.
+        self._settle()
+        if not self._over:
+            self._message(client, message)
+            self._settle()
 
     def _welcome(self) -> Welcome:
         options = self._node.options
@@ -318,12 +260,7 @@ class Daemon:
             runtime_env=options.runtime_env,
         )
 
-    def _lost(self, connection: SocketConnection, reason: str) -> None:
-        client = connection.peer
-        if not isinstance(client, Client):
-            return
-        del self._client_of[client.worker_id]
-        self._unsent.pop(connection, None)
+    def _lost(self, client: Client) -> None:
         process = self._process_of.get(client.worker_id)
         if process is not None:
             self._left(process)
@@ -332,30 +269,12 @@ class Daemon:
         else:
             self._client_gone(client.worker_id)
 
-    def send(self, client: Client, message: Message) -> None:
-        """Queue a message; it goes out when all effects are done."""
-        client.connection.queue(message)
-        self._unsent[client.connection] = None
-
-    def send_to(self, worker_id: bytes, message: Message) -> bool:
-        """Queue a message; False: that process is not connected."""
-        client = self._client_of.get(worker_id)
-        if client is None:
-            return False
-        self.send(client, message)
-        return True
-
     def send_to_workers(self, message: Message) -> set[bytes]:
         """Queue a message to every connected worker; return which."""
-        return {worker for worker in self._process_of if self.send_to(worker, message)}
+        return {worker for worker in self._process_of if self.clients.send_to(worker, message)}
 
     def _is_driver_behind(self) -> bool:
-        driver = self._driver
-        return (
-            driver is not None
-            and not driver.connection.closed
-            and unread_bytes(driver.sock) > BEHIND_BYTES
-        )
+        return self._driver is not None and self._driver.unread_bytes() > BEHIND_BYTES
 
     # -------------------------------------------------------------- messages
 
@@ -400,7 +319,7 @@ class Daemon:
             case Ask(request, "timeline"):
                 self._timelines.ask(client, request)
             case Ask(request, what, body):
-                self.send(client, Answer(request, *questions.answer(self, what, body)))
+                self.clients.send(client, Answer(request, *questions.answer(self, what, body)))
             case Events():
                 self._timelines.take(client.worker_id, message)
             case Bye():
@@ -477,19 +396,10 @@ class Daemon:
         is_detached = creation.options.get("lifetime") == "detached"
         return creation.meta, "" if is_detached else creation.owner
 
-    def _explain(self, client: Client, worker_id: bytes) -> None:
-        certificate = self._certificates.get(worker_id)
-        if certificate is not None:
-            self.send(client, certificate)
-        elif worker_id in self._process_of:
-            self._asked_by_worker.setdefault(worker_id, []).append(client)
-            self.call_later(
-                BROKEN_S, lambda: self._doom(worker_id, "its connections broke while it lived on")
-            )
-        else:
-            self.send(
-                client, Certificate(worker_id, 0, 0, 0, 0, "", "", "nothing is known of it here any more")
-            )
+    def _explain(self, client: Client, worker: bytes) -> None:
+        if self._deaths.ask(client, worker, is_here=worker in self._process_of):
+            why = "its connections broke while it lived on"
+            self.call_later(BROKEN_S, lambda: self._doom(worker, why))
 
     def _discard(self, name: str) -> None:
         if "/" in name or name.startswith(".") or name == "lock":
@@ -515,15 +425,15 @@ class Daemon:
             case lease_rules.Refuse(client, lease_rules.ACTOR_KEY, _, reason):
                 self._tell_actors(actor_rules.ActorRefused(client, reason))
             case lease_rules.Refuse(client, key, kind, reason):
-                self.send_to(client, Refused(key, kind, reason))
+                self.clients.send_to(client, Refused(key, kind, reason))
             case lease_rules.AskReclaim(client):
-                self.send_to(client, Reclaim())
+                self.clients.send_to(client, Reclaim())
             case worker_rules.StartWorker(worker, env):
                 self._start_worker(worker, env)
             case worker_rules.UseWorker(lease, worker):
                 self._use_worker(lease, worker)
             case worker_rules.EndWorker(worker, reason):
-                if not self.send_to(worker, Quit(graceful=True)):
+                if not self.clients.send_to(worker, Quit(graceful=True)):
                     self._doom(worker, reason)
             case worker_rules.KillWorker(worker, reason):
                 self._process_of[worker].kill(reason)
@@ -537,8 +447,8 @@ class Daemon:
     def _do_for_actor(self, effect: actor_rules.Effect) -> None:
         match effect:
             case actor_rules.Reply(client, request, existing, error):
-                body = msgspec.msgpack.encode(self.actor_record(existing)) if existing else b""
-                self.send_to(client, Answer(request, body, error))
+                body = pack(self.actor_record(existing)) if existing else b""
+                self.clients.send_to(client, Answer(request, body, error))
             case actor_rules.WantWorker(actor):
                 creation = self._creation_of.get(actor)
                 if creation is not None:
@@ -550,11 +460,11 @@ class Daemon:
             case actor_rules.Become(actor, worker, restarts):
                 self._become(actor, worker, restarts)
             case actor_rules.Tell(client, actor, state, address, restarts, cause, error, worker):
-                self.send_to(
+                self.clients.send_to(
                     client, ActorState(actor, state, address, restarts, cause, error, worker)
                 )
             case actor_rules.QuitActor(worker):
-                self.send_to(worker, Quit(graceful=True))
+                self.clients.send_to(worker, Quit(graceful=True))
             case actor_rules.KillActor(worker, reason):
                 self._doom(worker, reason)
             case actor_rules.Forget(actor):
@@ -587,13 +497,13 @@ class Daemon:
         if grant.key == lease_rules.ACTOR_KEY:
             self._tell_actors(actor_rules.ActorPlaced(grant.client, worker, process.address))
             return
-        client = self._client_of.get(grant.client)
-        owner = client.address if client else ""
+        holder = self.clients.get(grant.client)
+        owner = holder.address if holder else ""
         amounts = dict(grant.shape.amounts)
-        self.send_to(worker, Assigned(amounts, grant.accelerators, grant.shape.env, owner))
-        # The worker must know before its first task comes: its connection is written first.
-        self._flush(worker)
-        self.send_to(
+        # The worker must know before its first task comes, so its connection is written first.
+        self.clients.send_to(worker, Assigned(amounts, grant.accelerators, grant.shape.env, owner))
+        self.clients.flush()
+        self.clients.send_to(
             grant.client,
             Granted(
                 key=grant.key,
@@ -605,17 +515,12 @@ class Daemon:
             ),
         )
 
-    def _flush(self, worker: bytes) -> None:
-        client = self._client_of.get(worker)
-        if client is not None:
-            client.connection.flush()
-
     def _become(self, actor: bytes, worker: bytes, restarts: int) -> None:
         creation = self._creation_of.get(actor)
         grant = self._grant_of.get(self.pool.lease_of(worker) or 0)
         if creation is None or grant is None:
             return
-        self.send_to(
+        self.clients.send_to(
             worker,
             BecomeActor(
                 meta=creation.meta,
@@ -647,7 +552,7 @@ class Daemon:
         if self.pool.state_of(worker) != "gone":
             self._tell_pool(worker_rules.WorkerDoomed(worker, reason))
 
-    def _template_says(self, messages: list[Message]) -> None:
+    def _template_says(self, messages: Sequence[Message]) -> None:
         for message in messages:
             match message:
                 case Forked(worker_id, pid):
@@ -663,8 +568,7 @@ class Daemon:
 
     def _reaped(self, process: Process, reaped: Reaped) -> None:
         process.reaped = reaped
-        client = self._client_of.get(process.worker_id)
-        if client is None:
+        if self.clients.get(process.worker_id) is None:
             self._gone(process)
         else:
             # What it sent last is read before its end is told.
@@ -687,23 +591,16 @@ class Daemon:
         if self._process_of.get(worker) is not process:
             return
         certificate = process.certificate()
-        client = self._client_of.pop(worker, None)
-        if client is not None:
-            client.connection.close()
+        self.clients.close(worker)
         del self._process_of[worker]
         process.close()
-        self._certificates[worker] = certificate
-        if len(self._certificates) > CERTIFICATES_KEPT:
-            self._certificates.popitem(last=False)
         grant = self._grant_of.get(self.pool.lease_of(worker) or 0)
         words = describe(certificate)
         if grant is not None and grant.key == lease_rules.ACTOR_KEY:
             self._tell_actors(actor_rules.ActorLost(grant.client, worker, words))
         self._tell_pool(worker_rules.WorkerExited(worker, f"{words}\n{certificate.stderr}".strip()))
         self._client_gone(worker)
-        for asker in self._asked_by_worker.pop(worker, ()):
-            if not asker.connection.closed:
-                self.send(asker, certificate)
+        self._deaths.add(certificate)
 
     def _client_gone(self, client: bytes) -> None:
         for at in [at for at in self._demand_by_building if at[0] == client]:
@@ -724,7 +621,7 @@ class Daemon:
 
     def _output(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
         if self._driver is not None and not self._driver.connection.closed:
-            self.send(self._driver, Output(worker, pid, label, is_stderr, data))
+            self.clients.send(self._driver, Output(worker, pid, label, is_stderr, data))
 
     def _say(self, text: str) -> None:
         """Tell the driver's user."""
@@ -768,49 +665,36 @@ class Daemon:
         """End everything of the session. Nothing else is served meanwhile. A log that is kept goes at the next start."""
         if self._is_clean:
             self.send_to_workers(Quit(graceful=False))
-            self._settle()
-            self._wait_for(lambda: not self._process_of, BYE_S)
+            self._wait_for_ends(BYE_S)
         for process in self._process_of.values():
             process.kill("the session has ended")
         for pid in self._environments.pids():
             os.killpg(pid, signal.SIGKILL)
         if self._is_clean:
-            self._wait_for(lambda: not self._process_of, REAP_S)
-            self._deliver_last_output()
+            self._wait_for_ends(REAP_S)
+        self.clients.flush()
+        if self._driver is not None:
+            self._driver.connection.drain()
         self._template.close()
         self._end_template()
+        if not self._has_swept:
+            self._remove_leftovers()
         sessions.remove_tree(self._node.store_dir)
         if not keep_log:
             sessions.remove_tree(self._node.session_dir)
         if self._driver is not None:
             self._driver.connection.close()
 
-    def _wait_for(self, is_done: Callable[[], bool], limit_s: float) -> None:
+    def _wait_for_ends(self, limit_s: float) -> None:
+        """Wait for the workers to end; pass on what they write. The machines are not asked any more."""
+        self.clients.flush()
         until = monotonic() + limit_s
-        while not is_done() and (left_s := until - monotonic()) > 0:
-            if self._timers:
-                left_s = min(left_s, max(0.0, self._timers[0][0] - monotonic()))
-            self._poller.poll(left_s)
-            now = monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                heapq.heappop(self._timers)[2]()
+        while self._process_of and (left_s := until - monotonic()) > 0:
+            ring_at = self._timers.next_at()
+            self._poller.poll(left_s if ring_at is None else min(left_s, max(0.0, ring_at - monotonic())))
+            self._timers.ring()
             self._effects.clear()
-            unsent, self._unsent = self._unsent, {}
-            for connection in unsent:
-                connection.flush()
-
-    def _deliver_last_output(self) -> None:
-        """Wait until the driver has read everything."""
-        driver = self._driver
-        if driver is None:
-            return
-        driver.connection.flush()
-        until = monotonic() + LAST_OUTPUT_S
-        empty = 0
-        # What is left in this process follows when the kernel's buffer has room, so one look is not enough.
-        while empty < 2 and not driver.connection.closed and monotonic() < until:
-            self._poller.poll(0.001)
-            empty = empty + 1 if unread_bytes(driver.sock) == 0 else 0
+            self.clients.flush()
 
     def _end_template(self) -> None:
         try:
@@ -820,6 +704,7 @@ class Daemon:
             pass
 
     def _remove_leftovers(self) -> None:
+        self._has_swept = True
         for root in (
             os.path.dirname(self._node.session_dir),  # noqa: PTH120
             user_root(_settings.STORE_ROOT.value()),

@@ -1,8 +1,8 @@
 """Runtime environments: made ready before a demand takes anything from the node.
 
-An environment that only sets variables is ready at once. Any other is built by a process of its own, so that the daemon
-never waits: `python -m weft._env.build` gets the environment as JSON on its command line and prints what to set in the
-worker, as a JSON object of strings, on stdout. If it fails, the last lines of its stderr are the reason.
+An environment that only sets variables is ready at once. Any other is built by a process of its own, forked from the
+daemon, so that the daemon never waits: it prints what to set in the worker, as a JSON object of strings, on stdout. If
+it fails, the last lines of its stderr are the reason (`_env/build.py`).
 
 What is always true
 1. An environment is built by at most one process at a time; all who want it wait for that one.
@@ -12,15 +12,27 @@ What is always true
 from __future__ import annotations
 
 import os
-import sys
+import signal
+import traceback
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from weft._env.spec import PLAIN
+from weft._lazy import lazy
 from weft._node.output import Outputs, Pipe
 from weft._transport.sockets import Poller
 
-BUILDER = ("-m", "weft._env.build")
+if TYPE_CHECKING:
+    from weft._env import build
+else:
+    build = lazy("weft._env.build")
+
+# A worker gets its variables in one packet.
+PLAIN_BYTES = 32 * 1024
+Builder = Callable[[str, str], int]
+"""Runs in a process of its own: builder(env, session_dir) returns the exit code."""
 Prepared = Callable[[str], None]
 """Called with the reason of the failure, empty if the environment is ready."""
 
@@ -46,9 +58,12 @@ class _Build:
 class Environments:
     """The environments of one node."""
 
-    def __init__(self, poller: Poller, outputs: Outputs, builder: tuple[str, ...] = BUILDER) -> None:
+    def __init__(
+        self, poller: Poller, outputs: Outputs, session_dir: str, builder: Builder | None = None
+    ) -> None:
         self._poller = poller
         self._outputs = outputs
+        self._session_dir = session_dir
         self._builder = builder
         self._variables_of: dict[str, dict[str, str]] = {"": {}}
         self._build_of: dict[str, _Build] = {}
@@ -60,53 +75,71 @@ class Environments:
     def is_ready(self, env: str) -> bool:
         """Tell whether workers can start in it now."""
         if env not in self._variables_of:
+            if len(env) > PLAIN_BYTES:
+                return False
             try:
-                self._variables_of[env] = msgspec.json.decode(env, type=_Spec).env_vars
+                variables = msgspec.json.decode(env, type=_Spec).env_vars
+                self._variables_of[env] = {**variables, PLAIN: env}
             except msgspec.MsgspecError:
                 return False
         return True
 
     def prepare(self, env: str, prepared: Prepared) -> None:
         """Call back when the environment is ready or has failed."""
-        build = self._build_of.get(env)
-        if build is None:
-            build = self._build_of[env] = _Build(self._outputs)
-            self._start(env, build)
-        build.waiting.append(prepared)
+        made = self._build_of.get(env)
+        if made is None:
+            made = self._build_of[env] = _Build(self._outputs)
+            self._start(env, made)
+        made.waiting.append(prepared)
 
-    def _start(self, env: str, build: _Build) -> None:
-        out_fd, err_fd = build.out.open(), build.err.open()
-        build.pid = os.posix_spawn(
-            sys.executable,
-            [sys.executable, *self._builder, env],
-            {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            file_actions=[(os.POSIX_SPAWN_DUP2, out_fd, 1), (os.POSIX_SPAWN_DUP2, err_fd, 2)],
-            setpgroup=0,
-        )
+    def _start(self, env: str, made: _Build) -> None:
+        out_fd, err_fd = made.out.open(), made.err.open()
+        made.pid = os.fork()
+        if not made.pid:
+            _be_builder(self._builder or build.main, env, self._session_dir, (out_fd, err_fd))
+        os.setpgid(made.pid, made.pid)
         os.close(out_fd)
         os.close(err_fd)
-        build.pidfd = os.pidfd_open(build.pid)
-        self._poller.add(build.pidfd, lambda _: self._ended(env, build))
+        made.pidfd = os.pidfd_open(made.pid)
+        self._poller.add(made.pidfd, lambda _: self._ended(env, made))
 
-    def _ended(self, env: str, build: _Build) -> None:
-        self._poller.remove(build.pidfd)
-        os.close(build.pidfd)
-        _, status = os.waitpid(build.pid, 0)
-        for pipe in (build.out, build.err):
+    def _ended(self, env: str, made: _Build) -> None:
+        self._poller.remove(made.pidfd)
+        os.close(made.pidfd)
+        _, status = os.waitpid(made.pid, 0)
+        for pipe in (made.out, made.err):
             pipe.drain()
             pipe.close()
         del self._build_of[env]
-        reason = build.err.tail.text() if status else ""
+        reason = made.err.tail.text() if status else ""
         if not status:
             try:
-                self._variables_of[env] = msgspec.json.decode(build.printed, type=dict[str, str])
+                self._variables_of[env] = msgspec.json.decode(made.printed, type=dict[str, str])
             except msgspec.MsgspecError as error:
                 reason = f"its builder answered what cannot be read: {error}"
         elif not reason:
             reason = f"its builder ended with code {os.waitstatus_to_exitcode(status)}"
-        for prepared in build.waiting:
+        for prepared in made.waiting:
             prepared(reason)
 
     def pids(self) -> list[int]:
         """Return the builders that run; each leads a process group."""
-        return [build.pid for build in self._build_of.values()]
+        return [made.pid for made in self._build_of.values()]
+
+
+def _be_builder(builder: Builder, env: str, session_dir: str, fds: tuple[int, int]) -> NoReturn:
+    """Build, in the daemon's child."""
+    code = 1
+    try:
+        os.setpgid(0, 0)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for fd, target in zip(fds, (1, 2), strict=True):
+            os.dup2(fd, target)
+        os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+        code = builder(env, session_dir)
+    except BaseException:  # noqa: BLE001 - the outermost frame of the process
+        os.write(2, traceback.format_exc().encode())
+    finally:
+        os._exit(code)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from weft._node import host
@@ -30,7 +30,7 @@ class Template:
     """The daemon's end of the template."""
 
     def __init__(
-        self, poller: Poller, sock: socket.socket, pid: int, receive: Callable[[list[Message]], None], lost: Callable[[], None]
+        self, poller: Poller, sock: socket.socket, pid: int, receive: Callable[[Sequence[Message]], None], lost: Callable[[], None]
     ) -> None:
         self.pid = pid
         self._poller = poller

@@ -15,15 +15,21 @@ import msgspec
 from weft._clock import monotonic
 from weft._node.processes import Process
 from weft._specs import Shape
+from weft._wire.codec import pack, unpack
 from weft._wire import codec
 from weft._wire.messages import Answer, Collect, Events
+from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
-    from weft._node.daemon import Client, Daemon
+    from weft._node.clients import Client
+    from weft._node.daemon import Daemon
 
 # A worker that runs C code for long does not answer; the others' events are worth having without it.
 COLLECT_S = 1.0
 
+
+
+NIL = pack(None)
 
 
 class ActorQuery(msgspec.Struct, array_like=True):
@@ -60,7 +66,7 @@ def resources(daemon: Daemon, body: bytes) -> Any:
 
 def find_actor(daemon: Daemon, body: bytes) -> Any:
     """Body: [name, namespace]. Answer: [ActorMeta, address of its owner; empty if it is detached]."""
-    query = msgspec.msgpack.decode(body, type=ActorQuery)
+    query = unpack(body, ActorQuery)
     found = daemon.actors.find(query.name, query.namespace)
     if found is None:
         raise ValueError(
@@ -72,18 +78,18 @@ def find_actor(daemon: Daemon, body: bytes) -> Any:
 
 def named_actors(daemon: Daemon, body: bytes) -> Any:
     """Body: a namespace, or nil for all. Answer: [[namespace, name], ...]."""
-    namespace = msgspec.msgpack.decode(body, type=str | None) if body else None
+    namespace = unpack(body, str) if body and body != NIL else None
     return [pair for pair in daemon.actors.names() if namespace is None or pair[0] == namespace]
 
 
 def why_shape(daemon: Daemon, body: bytes) -> bytes:
     """Body: a Shape. Answer: what a demand of this shape waits for, as plain text of a few lines."""
-    return daemon.explain_shape(msgspec.msgpack.decode(body, type=Shape), monotonic()).encode()
+    return daemon.explain_shape(unpack(body, Shape), monotonic()).encode()
 
 
 def why_actor(daemon: Daemon, body: bytes) -> bytes:
     """Body: an actor's id in hexadecimal digits. Answer: as of why_shape."""
-    actor_id = bytes.fromhex(msgspec.msgpack.decode(body, type=str))
+    actor_id = bytes.fromhex(unpack(body, str))
     return daemon.explain_actor(actor_id, monotonic()).encode()
 
 
@@ -142,7 +148,7 @@ class Timelines:
         if gathered is not None:
             _, _, missing, found = gathered
             missing.discard(worker)
-            found += msgspec.msgpack.decode(events.body, type=list[msgspec.Raw])
+            found += unpack(events.body, list[msgspec.Raw])
             if not missing:
                 self._answer(events.request)
 
@@ -150,7 +156,7 @@ class Timelines:
         gathered = self._gathered.pop(number, None)
         if gathered is not None:
             client, request, _, found = gathered
-            self._daemon.send(client, Answer(request, codec.pack(found)))
+            self._daemon.clients.send(client, Answer(request, codec.pack(found)))
 
 
 def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
@@ -162,5 +168,5 @@ def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     try:
         found = question(daemon, body)
         return (found if isinstance(found, bytes) else codec.pack(found)), ""
-    except (ValueError, msgspec.MsgspecError) as error:
+    except (ValueError, ProtocolError) as error:
         return b"", str(error)

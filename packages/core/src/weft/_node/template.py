@@ -24,6 +24,7 @@ import ctypes
 import faulthandler
 import gc
 import importlib
+import importlib.util
 import os
 import resource
 import select
@@ -36,7 +37,9 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from weft._launch import NodeFile
+from weft._env import activation
+from weft._env.spec import BUILT
+from weft._launch import SYS_PATH_FILE, NodeFile
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
@@ -44,6 +47,14 @@ from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
 _PR_SET_PDEATHSIG = 1
 # A Fork carries a worker's environment variables; a packet cannot be larger than the socket's buffer.
 PACKET_BYTES = 256 * 1024
+# What an interpreter that a worker executes runs: modules are found where the driver finds them, after its own.
+_RESUME = """
+import sys
+with open(sys.argv[1], encoding="utf-8", errors="surrogateescape") as file:
+    sys.path[:] = dict.fromkeys(place for place in [*sys.path, *file.read().split(chr(0))] if place)
+from weft._node.template import resume
+resume(*sys.argv[2:])
+"""
 
 
 def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
@@ -51,6 +62,7 @@ def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
     die_with_parent(daemon_pid)
     if node.with_site:
         run_site()
+    run_package()
     resolve(node.options.worker_entry)
     preload(node.options.preload)
     fork, fds = _Template(sock).run()
@@ -71,6 +83,22 @@ def run_site() -> None:
     known = list(sys.path)
     site.main()
     sys.path[:] = known
+
+
+def run_package() -> None:
+    """Run the `__init__` of the package, which the process began without (see __main__.py)."""
+    package = sys.modules["weft"]
+    if package.__spec__ is not None:
+        return
+    places = list(package.__path__)
+    spec = importlib.util.spec_from_file_location(
+        "weft", f"{places[0]}/__init__.py", submodule_search_locations=places
+    )
+    assert spec is not None
+    assert spec.loader is not None
+    package.__spec__, package.__loader__ = spec, spec.loader
+    package.__file__, package.__package__ = spec.origin, "weft"
+    spec.loader.exec_module(package)
 
 
 def preload(names: Sequence[str]) -> None:
@@ -188,13 +216,33 @@ def _live(fork: Fork, fds: list[int], daemon_address: str, address: str, entry: 
         os.close(fd)
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
-    faulthandler.enable()
-    os.environ.update(fork.env)
     reseed = getattr(sys.modules.get("numpy.random"), "seed", None)
     if reseed is not None:
         reseed()
+    _work(fork, daemon_address, address, entry, is_fresh=False)
+
+
+def resume(worker_id: str, daemon_address: str, address: str, entry: str, setup: str) -> NoReturn:
+    """Go on being a worker, in an interpreter that it has executed for its environment."""
+    fork = Fork(bytes.fromhex(worker_id), {BUILT: setup})
+    _work(fork, daemon_address, address, entry, is_fresh=True)
+
+
+def _execute(interpreter: list[str], fork: Fork, daemon_address: str, address: str, entry: str, setup: str) -> NoReturn:
+    """Become another interpreter: the process, its number and its pipes stay."""
+    path_file = f"{os.path.dirname(address)}/{SYS_PATH_FILE}"  # noqa: PTH120
+    words = (path_file, fork.worker_id.hex(), daemon_address, address, entry, setup)
+    os.execvp(interpreter[0], [*interpreter, "-c", _RESUME, *words])  # noqa: S606 - the user's command
+
+
+def _work(fork: Fork, daemon_address: str, address: str, entry: str, *, is_fresh: bool) -> NoReturn:
+    """Enter the environment and run the worker, to the end of the process."""
     code = 0
     try:
+        faulthandler.enable()
+        interpreter, setup = activation.enter(fork.env, is_fresh=is_fresh)
+        if interpreter:
+            _execute(interpreter, fork, daemon_address, address, entry, setup)
         resolve(entry)(fork.worker_id, daemon_address, address, fork.env)
         threading._shutdown()  # type: ignore[attr-defined] # as the interpreter's own exit does
     except SystemExit as exit_:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ else:
 
 # An async actor takes so many calls at once where its class does not say.
 ASYNC_CALLS = 1000
+
+def show_accelerators(accelerators: dict[str, list[str]]) -> None:
+    """Let this process see its own devices only. A library that has looked already keeps what it saw."""
+    if "GPU" in accelerators:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])
+
 
 class LoopWaiter:
     """A coroutine's wait for its consumer."""
@@ -90,6 +97,7 @@ class Actor:
             thread=threading.get_ident(), began=monotonic(),
         )  # fmt: skip
         executor.actor = self
+        show_accelerators(self.accelerators)
         token = running.set(now)
         try:
             args, kwargs = unpack_arguments(
@@ -136,10 +144,9 @@ class Actor:
         return ValueError(f"{self.name} has no concurrency group {group!r}; it has: {known}")
 
     def _run_on_pool(self, job: Job) -> None:
-        if not self.exiting:
-            self.executor.run(job, is_main=False)
-            if self.exiting:
-                self._over.set()
+        self.executor.run(job, is_main=False)
+        if self.exiting:
+            self._over.set()
 
     def serve(self) -> str:
         """Run calls until the actor ends; return why. On the main thread."""

@@ -22,7 +22,7 @@ from weft._clock import monotonic, wall
 from weft._ids import ObjectId, TaskId
 from weft._lazy import lazy
 from weft._machines.ownership import TaskEnding
-from weft._runtime.actors import Actor
+from weft._runtime.actors import Actor, show_accelerators
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
 from weft._runtime.loop import QUIET_S, Waiter
@@ -118,6 +118,7 @@ class Executor:
         runtime.on_block = self._give_back
         runtime.on_quiet = self._give_back
         runtime.explain_task = self._explain
+        runtime.on_idle = self._on_idle
         runtime.handlers.update(
             {
                 Export: self._on_export,
@@ -140,7 +141,8 @@ class Executor:
         self._code.setdefault(message.function_id, (message.name, message.code))
 
     def _on_run(self, peer: Peer, message: Run) -> None:
-        if self._main is not None and monotonic() - self._main_began > QUIET_S:
+        is_busy = self._main is not None and monotonic() - self._main_began > QUIET_S
+        if is_busy or self._quit is not None:
             self.runtime.peers.send(peer, GiveBack([message.task_id], busy=True))
             return
         self._receive(Job(peer, message))
@@ -281,10 +283,18 @@ class Executor:
                 if self.actor is not None and self.actor.exiting:
                     return self.actor.exiting
             else:
-                self.actor = Actor(self, item)
-                if not self.actor.runs_on_main:
-                    return self.actor.serve()
+                actor = Actor(self, item)
+                if actor.exiting:
+                    return actor.exiting
+                if not actor.runs_on_main:
+                    return actor.serve()
         return "the daemon is gone"
+
+    def _on_idle(self) -> None:
+        """Something was read: if that was what a graceful end waited for, go on with it."""
+        if self._quit is not None and self._idle is not None and not self._is_needed():
+            idle, self._idle = self._idle, None
+            idle.ready()
 
     def _is_needed(self) -> bool:
         """Others hold objects of this process: a graceful end waits for them."""
@@ -495,9 +505,3 @@ class Executor:
         with self.guard:
             self.runtime.peers.send(self.runtime.daemon, message)
             self.runtime.peers.flush()
-
-
-def show_accelerators(accelerators: dict[str, list[str]]) -> None:
-    """Let this process see its own devices only. A library that has looked already keeps what it saw."""
-    if "GPU" in accelerators:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])

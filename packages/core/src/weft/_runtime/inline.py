@@ -1,11 +1,13 @@
 """The inline engine: the same program in this one process, for debuggers, tests and small data.
 
-A task runs when it is submitted, in the thread that submits it, so `breakpoint()` works in it and a step goes into it. A
-task whose arguments are still to come (from an async or threaded actor) runs on a thread of its own once they are
-there. Actors: see inline_actors.py. Generators run when their items are asked for: see inline_streams.py.
+A task runs when it is submitted, in the thread that submits it, so `breakpoint()` works in it and a
+step goes into it. A task whose arguments are still to come (from an async or threaded actor) runs
+on a thread of its own once they are there. Actors: see inline_actors.py. Generators run when their
+items are asked for: see inline_streams.py.
 
-What differs from worker processes: globals of modules are shared; a task cannot be ended from outside, so `timeout` and
-`runtime_env` are refused; nothing waits for resources, though a demand that is more than `init` declared fails.
+What differs from worker processes: globals of modules are shared; a task cannot be ended from
+outside, so `timeout` and `runtime_env` are refused; nothing waits for resources, though a demand
+that is more than `init` declared fails.
 """
 
 from __future__ import annotations
@@ -185,7 +187,9 @@ class InlineEngine:
             return f"it needs {asked}, and this node has {there} in all, so {lacking} is missing"
         for key, condition in shape.labels:
             if not _matches(self._labels.get(key), condition):
-                return f"no node has a label {key} that is {condition}; this one has {self._labels.get(key)!r}"
+                return (
+                    f"no node has a label {key}={condition}; here it is {self._labels.get(key)!r}"
+                )
         kind, _, rest = shape.strategy.partition(":")
         if kind == "node" and rest != f"{self._node_id.hex()}:hard" and rest.endswith(":hard"):
             return f"there is no node {rest.partition(':')[0]}"
@@ -200,7 +204,8 @@ class InlineEngine:
         self._check_open()
         if spec.shape.env:
             raise OptionError(
-                f"runtime_env of {meta.class_name}: the inline engine runs in this process; leave it out"
+                f"runtime_env of {meta.class_name}: the inline engine runs in this process; "
+                "leave it out, or use engine='local'"
             )
         actor = InlineActor(values, spec)
         actor.on_dead = self._forget_actor
@@ -209,7 +214,8 @@ class InlineEngine:
                 key = (meta.namespace, meta.name)
                 if key in self._names:
                     raise ActorAlreadyExistsError(
-                        f"an actor named {meta.name!r} is alive in namespace {meta.namespace!r}: use get_if_exists=True"
+                        f"an actor named {meta.name!r} is alive in namespace {meta.namespace!r}: "
+                        "use get_if_exists=True"
                     )
                 self._names[key] = actor
             self._actors[meta.actor_id] = actor
@@ -230,7 +236,8 @@ class InlineEngine:
         actor = self._names.get((namespace, name))
         if actor is None or actor.ending:
             raise ActorHandleNotFoundError(
-                f"there is no actor named {name!r} in namespace {namespace!r}: it was never made, or has ended"
+                f"there is no actor named {name!r} in namespace {namespace!r}: it was never made, "
+                "or has ended"
             )
         return self._parts(actor)
 
@@ -394,7 +401,7 @@ class InlineEngine:
         def settle() -> None:
             try:
                 value = self.get([ref], 0)[0]
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001 - it goes to who waits
                 future.set_exception(error)
             else:
                 future.set_result(value)

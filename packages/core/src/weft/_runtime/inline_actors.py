@@ -1,14 +1,14 @@
 """Actors of the inline engine: objects of this process, each with a queue of calls.
 
-    plain      calls run one at a time, in the thread that makes them (or in the one that is in the actor already)
-    threaded   (max_concurrency, concurrency_groups) on threads of the actor's own
+    plain      calls run one at a time, in the thread that makes them (or in the one that is in the
+    actor already) threaded   (max_concurrency, concurrency_groups) on threads of the actor's own
     async      on an asyncio loop in a thread of the actor's own
 
 What is always true
-1. Calls leave the queue in the order in which they came in; one whose arguments are still to come holds up those
-   behind it.
-2. A plain actor is in one call at a time. A generator method is in it until its stream has ended: who waits for
-   another call of the actor runs the generator to its end.
+1. Calls leave the queue in the order in which they came in; one whose arguments are still to come
+   holds up those behind it.
+2. A plain actor is in one call at a time. A generator method is in it until its stream has ended:
+   who waits for another call of the actor runs the generator to its end.
 3. A dead actor has no queue, no thread and no instance.
 """
 
@@ -139,15 +139,20 @@ class InlineActor:
         return token
 
     def submit(self, call: InlineCall, stream: InlineStream | None) -> None:
-        """Take a call. Its cells are made already. PendingCallsLimitExceeded, OptionError: it was not taken."""
+        """Take a call.
+
+        Its cells are made already. PendingCallsLimitExceeded, OptionError: it was not taken.
+        """
         if call.group not in self._limits:
             known = ", ".join(sorted(filter(None, self._limits))) or "none"
             raise OptionError(
-                f"concurrency_group={call.group!r} of {call.name} is no group of its class; it has {known}"
+                f"concurrency_group={call.group!r} of {call.name} is no group of its class; "
+                f"it has {known}"
             )
         if call.timeout_s is not None and not self._is_async:
             raise OptionError(
-                f"timeout={call.timeout_s} of {call.name}: the inline engine cannot end a method; leave it out"
+                f"timeout={call.timeout_s} of {call.name}: the inline engine cannot end a method; "
+                "leave it out, or use engine='local'"
             )
         with self.values.lock:
             limit = self.meta.max_pending_calls
@@ -203,7 +208,10 @@ class InlineActor:
         self.end("its last handle is gone")
 
     def _pump_elsewhere(self) -> None:
-        """An argument is there: go on in a thread of its own, for this one belongs to somebody else."""
+        """An argument is there.
+
+        Go on in a thread of its own, for this one belongs to somebody else.
+        """
         self._is_awaiting = False
         threading.Thread(target=self.pump, name=f"weft-{self.meta.class_name}", daemon=True).start()
 
@@ -258,6 +266,14 @@ class InlineActor:
             return lambda: self._leave(call)
         return method_of(self.instance, call.method)
 
+    def _function(self, call: InlineCall) -> Callable[..., Any]:
+        """Return what looks the method up when it is called: not finding it is the call's error."""
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return self._method(call)(*args, **kwargs)
+
+        return function
+
     def _leave(self, call: InlineCall) -> None:
         call.leaves = True
         raise ActorLeaves
@@ -267,10 +283,10 @@ class InlineActor:
         if stream is not None:
             self._stream = stream
             stream.on_end = lambda: self._stream_ended(call)
-            stream.start(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+            stream.start(self._function(call))
             return
         try:
-            call.run(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+            call.run(self._function(call))
         finally:
             self._done(call)
 
@@ -299,7 +315,7 @@ class InlineActor:
     def _run_on_lane(self, call: InlineCall) -> None:
         stream = self._streams.get(call)
         if stream is None:
-            call.run(lambda *args, **kwargs: self._method(call)(*args, **kwargs))
+            call.run(self._function(call))
         else:
             self._push(call, stream)
         self._done(call)
@@ -315,7 +331,7 @@ class InlineActor:
                 stream.add(value)
                 if not stream.await_room():
                     break
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the user's error is the answer
             stream.finish(call.packed(error))
         else:
             stream.finish()
@@ -387,7 +403,7 @@ class InlineActor:
                 if inspect.isawaitable(result):
                     result = await result
                 parts = call.parts(result)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - the user's error is the answer
             if (
                 isinstance(error, TimeoutError)
                 and call.timeout_s is not None
@@ -428,7 +444,8 @@ class InlineActor:
                 return not stream.ended
             await changed.wait()
 
-    # -------------------------------------------------------------- cancelling, and why something waits
+    # -------------------------------------------------------------- cancelling, and why something
+    # waits
 
     def cancel(self, call: InlineCall) -> None:
         """End a call that waits here; ask one that runs on the loop to end."""
@@ -451,7 +468,10 @@ class InlineActor:
         return running is not None and running.thread == threading.get_ident()
 
     def nudge(self) -> None:
-        """Somebody waits for a call that waits here: run the generator that the actor is in to its end."""
+        """Somebody waits for a call that waits here.
+
+        Run the generator that the actor is in to its end.
+        """
         stream = self._stream
         if stream is not None and not self.is_held_by_this_thread():
             stream.run_to_end()
@@ -490,7 +510,7 @@ class InlineActor:
         if is_alive:
             try:
                 run_exit_hook(instance)
-            except BaseException:
+            except BaseException:  # noqa: BLE001 - a hook's error is shown, and that is all
                 sys.excepthook(*sys.exc_info())
 
     def kill(self, *, no_restart: bool) -> None:

@@ -1,7 +1,8 @@
 """Calls of the inline engine: a task or an actor's method, from its arguments to its results.
 
-A call runs in whichever thread starts it, most often the one that made it, under the same debugger. What it runs in is
-noted in a context variable, so that `get_runtime_context` and cancellation find it, in coroutines too.
+A call runs in whichever thread starts it, most often the one that made it, under the same debugger.
+What it runs in is noted in a context variable, so that `get_runtime_context` and cancellation find
+it, in coroutines too.
 """
 
 from __future__ import annotations
@@ -104,9 +105,30 @@ class InlineCall:
     """One task, one call of a method, or the construction of an actor."""
 
     __slots__ = (
-        "__weakref__", "arguments", "attempts", "cells", "children", "ended", "function_name", "is_cancelled", "leaves",
-        "method", "name", "num_returns", "parent", "retries", "retry_on", "shape", "task_id", "thread", "values",
-        "actor", "coroutine", "group", "timeout_s", "backpressure",
+        "__weakref__",
+        "actor",
+        "arguments",
+        "attempts",
+        "backpressure",
+        "cells",
+        "children",
+        "coroutine",
+        "ended",
+        "function_name",
+        "group",
+        "is_cancelled",
+        "leaves",
+        "method",
+        "name",
+        "num_returns",
+        "parent",
+        "retries",
+        "retry_on",
+        "shape",
+        "task_id",
+        "thread",
+        "timeout_s",
+        "values",
     )  # fmt: skip
 
     def __init__(
@@ -189,7 +211,8 @@ class InlineCall:
                     continue
                 self.settle_error(error)
                 if isinstance(error, KeyboardInterrupt) and not self.is_cancelled:
-                    # Somebody pressed Ctrl-C: that is for the program, which runs in this very thread.
+                    # Somebody pressed Ctrl-C: that is for the program, which runs in this very
+                    # thread.
                     raise
             else:
                 self.settle(parts)
@@ -305,12 +328,13 @@ class InlineCall:
             call = call.parent
 
     def refuse_deadlock(self) -> None:
-        """Raise WeftError if the calling thread waits for this call, and the call for that thread."""
+        """Raise WeftError if the calling thread waits for this call, and this call for it."""
         actor = self.actor
         if actor is None or self.thread or not actor.is_held_by_this_thread():
             return
         raise WeftError(
-            f"deadlock: {self.name} waits until {actor.meta.class_name} is free, which runs the method that waits for it: "
+            f"deadlock: {self.name} waits until {actor.meta.class_name} is free, which runs the "
+            "method that waits for it: "
             "await the call in an async method, or give the actor max_concurrency=2"
         )
 
@@ -324,7 +348,8 @@ class InlineCall:
             )
             return f"{self.name} waits for its arguments: {makers}"
         if self.actor is not None and not self.thread and self.coroutine is None:
-            return f"{self.name} waits until {self.actor.meta.class_name} is free: {self.actor.busy_with()}"
+            class_name = self.actor.meta.class_name
+            return f"{self.name} waits until {class_name} is free: {self.actor.busy_with()}"
         return f"{self.name} runs"
 
 

@@ -1,8 +1,8 @@
 """Streams of the inline engine: what a generator yields, one value at a time.
 
-A task's or plain actor's generator is pulled: its code runs in the thread that asks for the next item, and not before, so
-a debugger stops where one expects it to. A threaded or async actor's generator is pushed: it runs on the actor's own
-thread or loop, and waits when it is too far ahead.
+A task's or plain actor's generator is pulled: its code runs in the thread that asks for the next
+item, and not before, so a debugger stops where one expects it to. A threaded or async actor's
+generator is pushed: it runs on the actor's own thread or loop, and waits when it is too far ahead.
 """
 
 from __future__ import annotations
@@ -106,7 +106,10 @@ class InlineStream:
             waiter()
 
     def pull(self, deadline: float | None = None) -> None:
-        """Run the generator up to its next item. GetTimeoutError while its arguments are to come."""
+        """Run the generator up to its next item.
+
+        GetTimeoutError while its arguments are to come.
+        """
         for cell in self.call.arguments.pending():
             if not self.call.values.await_cell(cell, deadline):
                 raise GetTimeoutError(
@@ -229,7 +232,10 @@ class InlineStream:
         self.on_end()
 
     def cancel(self) -> None:
-        """End the generator where it is; its `finally` blocks run in this thread if it was a pulled one."""
+        """End the generator where it is.
+
+        Its `finally` blocks run in this thread if it was a pulled one.
+        """
         call = self.call
         call.is_cancelled = True
         if self.ended:
@@ -242,7 +248,7 @@ class InlineStream:
                     close = getattr(iterator, "close", None)
                     if close is not None:
                         close()
-                except BaseException as error:
+                except BaseException as error:  # noqa: BLE001 - of a `finally` of the user's
                     self.finish(call.packed(error))
                 finally:
                     here.reset(token)
@@ -255,6 +261,7 @@ def as_iterator(result: Any, name: str) -> Iterator[Any]:
     """Return a generator's iterator. TypeError if the function returned something else."""
     if not isinstance(result, Iterator):
         raise TypeError(
-            f'{name} has num_returns="streaming", so it must be a generator, and returned {type(result).__name__}'
+            f'{name} has num_returns="streaming", so it must be a generator, and returned '
+            f"{type(result).__name__}"
         )
     return result

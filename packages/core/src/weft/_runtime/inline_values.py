@@ -1,11 +1,13 @@
 """Values of the inline engine: cells that hold them, and how callers wait for them.
 
-A cell is what an ObjectRef's `_entry` is here. It stays as long as a reference to it does, so nothing is counted: Python
-does. Values pass through the serializer as between processes, so that nobody can change what another one holds;
-numbers, strings and the like are kept as they are, since they cannot be changed.
+A cell is what an ObjectRef's `_entry` is here. It stays as long as a reference to it does, so
+nothing is counted: Python does. Values pass through the serializer as between processes, so that
+nobody can change what another one holds; numbers, strings and the like are kept as they are, since
+they cannot be changed.
 
 What is always true
-1. A cell goes from PENDING to one of the other states once, under the lock, and its waiters are called once, outside.
+1. A cell goes from PENDING to one of the other states once, under the lock, and its waiters are
+   called once, outside.
 2. A cell holds the references that lie inside its value.
 """
 
@@ -73,7 +75,8 @@ class InlineValues:
         self.closed = False
         self.engine = engine
         self._ids = IdSource()
-        # Cells, and actors' tokens, whose references are inside a value: to find them again when it is read.
+        # Cells, and actors' tokens, whose references are inside a value: to find them again when it
+        # is read.
         self._travelled: WeakValueDictionary[bytes, Any] = WeakValueDictionary()
 
     # -------------------------------------------------------------- making
@@ -142,7 +145,10 @@ class InlineValues:
         raise unpack_failure(cell.content) from None
 
     def cell_of(self, ref: ObjectRef[Any]) -> Cell:
-        """Return a reference's cell. SessionError if it belongs to another session, or this one is over."""
+        """Return a reference's cell.
+
+        SessionError if it belongs to another session, or this one is over.
+        """
         if ref._engine is not self.engine:
             raise SessionError(f"{ref!r} belongs to a session that has ended")
         if self.closed:
@@ -151,7 +157,10 @@ class InlineValues:
         return cell
 
     def when_settled(self, cell: Cell, callback: Callable[[], object]) -> bool:
-        """Have `callback` called, once, when the cell is settled; True if it is already: then it was not called."""
+        """Have `callback` called, once, when the cell is settled.
+
+        True if it is already: then it was not called.
+        """
         with self.lock:
             if cell.state != PENDING:
                 return True
@@ -159,7 +168,10 @@ class InlineValues:
             return False
 
     def await_cell(self, cell: Cell, deadline: float | None) -> bool:
-        """Wait until a cell is settled; False when time is up first. WeftError if it never can be."""
+        """Wait until a cell is settled.
+
+        False when time is up first. WeftError if it never can be.
+        """
         if cell.state != PENDING:
             return True
         drive = cell.drive

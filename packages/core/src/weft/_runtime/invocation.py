@@ -1,6 +1,7 @@
-"""What running a call means, in whichever process it runs: which callable, which results, how an actor leaves.
+"""What a call is, in whichever process it runs: which callable, which results, which end.
 
-The inline engine and the worker's executor share these rules, so that a program sees the same on both.
+The inline engine and the worker's executor share these rules, so that a program sees the same on
+both.
 """
 
 from __future__ import annotations
@@ -16,7 +17,10 @@ if TYPE_CHECKING:
 T_co = TypeVar("T_co", covariant=True)
 
 TERMINATE = "__weft_terminate__"
-"""Calling it ends an actor after its earlier calls. A class may define it: it runs before every clean end."""
+"""Calling it ends an actor after its earlier calls.
+
+A class may define it: it runs before every clean end.
+"""
 READY = "__weft_ready__"
 """Calling it returns True once the constructor has run."""
 CALL = "__weft_call__"
@@ -31,7 +35,10 @@ class ActorLeaves(BaseException):
 
 
 class DynamicObjectRefGenerator(Generic[T_co]):
-    """The value of a task with `num_returns="dynamic"`: references to all that its generator yielded, in order."""
+    """The value of a task with `num_returns="dynamic"`.
+
+    References to all that its generator yielded, in order.
+    """
 
     def __init__(self, refs: Sequence[ObjectRef[T_co]]) -> None:
         """Hold the references."""
@@ -49,7 +56,10 @@ class DynamicObjectRefGenerator(Generic[T_co]):
 
 
 def method_of(instance: Any, name: str) -> Callable[..., Any]:
-    """Return what a call of `name` runs on an actor's instance; `name` is no alias. AttributeError if there is none."""
+    """Return what a call of `name` runs on an actor's instance.
+
+    `name` is no alias. AttributeError if there is none.
+    """
     if name == READY:
         return _always
     if name == CALL:
@@ -81,8 +91,9 @@ def split(result: Any, num_returns: int, name: str) -> Sequence[Any]:
     if isinstance(result, Iterator):
         result = list(result)
     if not isinstance(result, Sequence) or isinstance(result, str | bytes):
-        raise ValueError(
-            f"{name} has num_returns={num_returns} and returned {type(result).__name__}: it has to return a tuple"
+        raise ValueError(  # noqa: TRY004 - num_returns is as wrong as the type
+            f"{name} has num_returns={num_returns} and returned {type(result).__name__}: "
+            "it has to return a tuple"
         )
     if len(result) != num_returns:
         raise ValueError(f"{name} has num_returns={num_returns} and returned {len(result)} values")

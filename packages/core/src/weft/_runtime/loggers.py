@@ -1,6 +1,7 @@
 """Loggers: the level and format of Weft's own, and of the root logger where a program asks for it.
 
-A driver applies a LoggingConfig to itself and hands it to its workers as JSON (InitOptions.logging).
+A driver applies a LoggingConfig to itself and hands it to its workers as JSON
+(InitOptions.logging).
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ class LoggingConfig:
     Attributes:
         encoding: "TEXT", or "JSON": one object a line.
         log_level: The least level that is written.
-        additional_log_standard_attrs: More attributes of a record to write, such as "name" or "funcName".
+        additional_log_standard_attrs: More attributes of a record to write, such as "name" or
+            "funcName".
     """
 
     def __init__(

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable, Sequence
-from typing import Any
-
 from weft._ids import WorkerId
+from weft._override import override
 from weft._runtime.loop import Loop
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.messages import Hello, Message
@@ -29,6 +28,7 @@ class Peer:
         """The functions whose code it has."""
         self.connection: SocketConnection
 
+    @override
     def __repr__(self) -> str:
         return f"{self.role or 'peer'} {self.address}"
 
@@ -77,7 +77,8 @@ class Peers:
         return peer
 
     def _on_messages(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
-        peer: Any = connection.peer
+        peer = connection.peer
+        assert isinstance(peer, Peer)
         if not peer.role:
             try:
                 hello = check_hello(messages[0])
@@ -94,7 +95,8 @@ class Peers:
             self._received(peer, messages)
 
     def _on_lost(self, connection: SocketConnection, reason: str) -> None:
-        peer: Any = connection.peer
+        peer = connection.peer
+        assert isinstance(peer, Peer)
         self._all.discard(peer)
         if self.by_address.get(peer.address) is peer:
             del self.by_address[peer.address]
@@ -112,6 +114,17 @@ class Peers:
             peers, self._unflushed = self._unflushed, []
             for peer in peers:
                 peer.connection.flush()
+
+    def drain(self) -> None:
+        """Send all that is queued, waiting for peers that are slow to take it."""
+        self.flush()
+        for peer in self._all:
+            peer.connection.drain()
+
+    def abandon(self) -> None:
+        """Let go of the connections in a forked child; the parent goes on with them."""
+        for peer in self._all:
+            peer.connection.abandon()
 
     def close(self) -> None:
         """End every connection."""

@@ -54,10 +54,11 @@ def tell(runtime: Runtime, start: Step) -> str:
 
 
 def _follow(runtime: Runtime, step: Step, path: list[tuple[Step, str]]) -> Iterator[tuple[int, str]]:
+    # Steps of a kind repeat only where something waits for itself.
     for index, (earlier, _) in enumerate(path):
         if earlier == step:
-            cycle = " -> ".join([text.partition(" (")[0] for _, text in path[index:]])
-            yield len(path), f"which waits for itself: a deadlock ({cycle})"
+            names = [text.partition(" (")[0] for step, text in path[index:] if step.kind == "task" and "(" in text]
+            yield len(path), f"which waits for itself: a deadlock of {' -> '.join([*names, names[0]])}"
             return
     reason = runtime.reason_of(step)
     if reason.text:

@@ -6,7 +6,9 @@ send. Everything here that touches a machine or a connection does so inside the 
 
 from __future__ import annotations
 
+import os
 import sys
+import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
+from weft._engine import current
 from weft._ids import ActorId, IdSource, JobId, NodeId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as calls_machine
 from weft._machines import tasks as tasks_machine
@@ -26,6 +29,7 @@ from weft._machines.ownership import (
     Made,
     PeerLost,
     Registered,
+    Released,
     Requested,
     Returned,
     Sealed,
@@ -52,6 +56,7 @@ from weft._wire.messages import (
     ActorState,
     Answer,
     Ask,
+    Assigned,
     Because,
     Blocked,
     Borrow,
@@ -198,7 +203,7 @@ class Runtime:
         self.closing = False
         self.on_block: Callable[[], None] = lambda: None
         self.on_quiet: Callable[[], None] = lambda: None
-        self.on_idle: Callable[[float], float | None] = lambda _now: None
+        self.on_idle: Callable[[], None] = lambda: None
         self.explain_task: reasons.Explain = reasons.unknown_task
         self.on_output: Callable[[Output], None] = lambda _output: None
         self.on_daemon_lost: Callable[[str], None] = lambda _reason: None
@@ -233,6 +238,8 @@ class Runtime:
         self._actor_of: dict[Peer, set[ActorId]] = {}
         self._actor_holds: dict[ActorId, Any] = {}
         self._streams: dict[TaskId, Stream] = {}
+        self._dropped: deque[TaskId] = deque()
+        """Streams that nobody holds any more."""
         self._answers: dict[int, tuple[Waiter, list[Message]]] = {}
         self._requests = 0
         self._blocked = 0
@@ -240,6 +247,7 @@ class Runtime:
         """What is done when all messages of one read are."""
         self._registering: dict[ObjectId, list[Countdown]] = {}
         hooks.rebuild_ref = self.objects.rebuild_ref
+        _alive.add(self)
 
     def start(self, daemon_address: str) -> None:
         """Connect to the daemon. OSError if it is not there."""
@@ -250,10 +258,21 @@ class Runtime:
             self.daemon = self.objects.daemon = daemon
         self.loop.start()
 
+    def abandon(self) -> None:
+        """Let go of everything in a forked child: the connections are its parent's."""
+        self.closing = True
+        self.peers.abandon()
+        self.listener.abandon()
+        self.loop.poller.abandon()
+        if current.engine is self:
+            current.engine = None
+
     # -------------------------------------------------------------- the loop's hooks
 
     def _before_wait(self, now: float) -> float | None:
         self.objects.drain()
+        if self._dropped:
+            self._drop_streams()
         deadline = self.tasks.next_deadline
         if deadline is not None and deadline <= now:
             self._do_tasks(self.tasks.handle(tasks_machine.Ticked(), now))
@@ -262,10 +281,11 @@ class Runtime:
         if call_deadline is not None and call_deadline <= now:
             self._do_calls(self.calls.handle(calls_machine.Ticked(), now))
             call_deadline = self.calls.next_deadline
-        idle = self.on_idle(now)
+        self.on_idle()
         self.peers.flush()
-        times = [time for time in (deadline, call_deadline, idle) if time is not None]
-        return min(times) if times else None
+        if deadline is None or call_deadline is None:
+            return deadline if call_deadline is None else call_deadline
+        return min(deadline, call_deadline)
 
     def _on_quiet(self) -> None:
         self.on_quiet()
@@ -829,12 +849,19 @@ class Runtime:
         """Wait for values; see Engine."""
         pending = [ref._entry for ref in refs if ref._entry.value is None]
         if pending and not self._await(pending, len(pending), timeout_s):
-            still = [ref for ref in refs if ref._entry.value is None]
-            raise GetTimeoutError(
-                f"{len(still)} of {len(refs)} values were not there after {timeout_s:g} s; first: "
-                f"{self.why(still[0]) if still else ''}"
-            )
+            raise self._too_late(pending, timeout_s)
         return [self._value(ref) for ref in refs]
+
+    def _too_late(self, pending: Sequence[Entry], timeout_s: float | None) -> GetTimeoutError:
+        with self.guard:
+            missing = [entry for entry in pending if entry.value is None]
+            reason = f": {reasons.explain_object(self, missing[0].id).text}" if missing else ""
+        values = "the value was" if len(missing) == 1 else f"{len(missing)} values were"
+        return GetTimeoutError(
+            f"{values} not there after {timeout_s or 0:g} s{reason}; weft.why(ref) tells more",
+            timeout_s=timeout_s,
+            waiting=len(missing),
+        )
 
     def _value(self, ref: ObjectRef[Any]) -> Any:
         entry: Entry = ref._entry
@@ -860,12 +887,15 @@ class Runtime:
             # Not blocking, and yet a chance for what has arrived to be read.
             self._await([ref._entry for ref in refs if ref._entry.value is None], missing, 0.0)
         done: list[ObjectRef[Any]] = []
+        rest: list[ObjectRef[Any]] = []
         for index, ref in enumerate(refs):
-            if ref._entry.value is not None:
-                done.append(ref)
-                if len(done) == ready:
-                    return done, [ref for ref in refs[: index + 1] if ref._entry.value is None] + refs[index + 1 :]
-        return done, [ref for ref in refs if ref._entry.value is None]
+            if ref._entry.value is None:
+                rest.append(ref)
+                continue
+            done.append(ref)
+            if len(done) == ready:
+                return done, rest + refs[index + 1 :]
+        return done, rest
 
     def _await(self, entries: Sequence[Entry], count: int, timeout_s: float | None) -> bool:
         """Block until `count` of these are sealed, or time is up; return whether they are."""
@@ -892,7 +922,9 @@ class Runtime:
                 raise SessionError("the session ended while this thread waited in it")
 
     def _wait_aloud(self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]) -> bool:
-        """Wait; after `SILENCE_S` say once what for."""
+        """Wait; after `SILENCE_S` the driver says once what for."""
+        if self.role != "driver":
+            return self.loop.wait(waiter, deadline)
         loud_at = monotonic() + SILENCE_S
         if deadline is not None and deadline <= loud_at:
             return self.loop.wait(waiter, deadline)
@@ -964,8 +996,12 @@ class Runtime:
         return future
 
     def release(self, object_id: ObjectId) -> None:
-        """A reference is gone; see Engine."""
-        self.objects.release(object_id)
+        """A reference is gone; see Engine. Without the guard: `__del__` calls this in the middle of anything."""
+        if type(object_id) is TaskId:
+            self._dropped.append(object_id)
+            self.loop.nudge()
+        else:
+            self.objects.release(object_id)
 
     def adopt(self, object_id: ObjectId, owner: str) -> None:
         """A reference made elsewhere appeared; see Engine."""
@@ -1010,6 +1046,16 @@ class Runtime:
                 if len(stream.ready) < stream.limit // 2 or stream.limit < 4:
                     peer.connection.flush()
         return self.objects.ref(entry)
+
+    def _drop_streams(self) -> None:
+        """Nobody listens to these any more: their tasks and what they yielded can go."""
+        while self._dropped:
+            stream = self._streams.pop(self._dropped.popleft(), None)
+            if stream is None:
+                continue
+            self.objects.handle(Released([entry.id for entry in stream.ready]))
+            if not stream.ended:
+                self.cancel_task(stream.task_id, force=False)
 
     def _peer_of(self, task_id: TaskId) -> Peer | None:
         task = self.tasks.tasks.get(task_id)
@@ -1109,6 +1155,9 @@ class Runtime:
             return
         worker.worker_id = worker_id
         self._workers[worker_id] = worker
+        shape = self._shape_of[message.key]
+        # On the connection that will bring the tasks, so that it comes first.
+        self.peers.send(worker, Assigned(dict(shape.amounts), message.accelerators, shape.env, self.address))
         granted = tasks_machine.LeaseGranted(message.key, worker_id, message.contended)
         self._do_tasks(self.tasks.handle(granted, monotonic()))
 
@@ -1273,6 +1322,11 @@ class Runtime:
         """Refuse: a worker does not end the session that it serves."""
         raise SessionError("shutdown works in the driver only: a task or an actor cannot end its session")
 
+    def drain(self) -> None:
+        """Send all that is queued, waiting for peers that are slow to take it."""
+        with self.guard:
+            self.peers.drain()
+
     def close(self) -> None:
         """End the loop and all connections. Waiting threads get WeftError."""
         self.closing = True
@@ -1280,6 +1334,18 @@ class Runtime:
         self.peers.close()
         self.listener.close()
         self.store.close()
+
+
+_alive: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for runtime in list(_alive):
+        if not runtime.closing:
+            runtime.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
 
 
 def running_depth() -> int:

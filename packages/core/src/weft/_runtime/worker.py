@@ -8,10 +8,58 @@ import os
 import sys
 from pathlib import Path
 
+import msgspec
+
 from weft._engine import current
 from weft._ids import WorkerId
+from weft._override import override
+from weft._resources import UNITS
 from weft._runtime.executor import Executor
+from weft._runtime.invocation import ActorLeaves
 from weft._runtime.runtime import Runtime
+from weft._specs import Place
+
+
+class Worker(Runtime):
+    """The engine inside a worker: tasks and actors that it runs use it."""
+
+    executor: Executor
+
+    @override
+    def context(self) -> Place:
+        """Say where the calling code runs; see Engine."""
+        place = super().context()
+        actor, assigned = self.executor.actor, self.executor.assigned
+        if actor is not None:
+            return msgspec.structs.replace(
+                place,
+                actor_id=actor.actor_id,
+                actor_name=actor.meta.name,
+                namespace=actor.meta.namespace or place.namespace,
+                was_restarted=actor.restarts > 0,
+                resources=to_floats(actor.resources),
+                accelerators=actor.accelerators,
+            )
+        if assigned is not None:
+            return msgspec.structs.replace(
+                place, resources=to_floats(assigned.resources), accelerators=assigned.accelerators
+            )
+        return place
+
+    @override
+    def exit_actor(self) -> None:
+        """Leave the running method and end the actor; see Engine."""
+        actor = self.executor.actor
+        if actor is None:
+            super().exit_actor()
+            return
+        actor.exit("it called exit_actor()")
+        raise ActorLeaves
+
+
+def to_floats(units: dict[str, int]) -> dict[str, float]:
+    """Return amounts as users write them."""
+    return {name: amount / UNITS for name, amount in units.items()}
 
 
 def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str]) -> None:
@@ -26,18 +74,18 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     for stream in (sys.stdout, sys.stderr):
         # Whole lines as they come: what a killed worker had printed is not lost.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams over pipes here
-    runtime = Runtime(worker_id=WorkerId(worker_id), address=address, role="worker")
+    worker = Worker(worker_id=WorkerId(worker_id), address=address, role="worker")
     # The daemon reads there what a worker ran last, when it has died.
     fd = os.open(Path(address).with_suffix(".page"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.ftruncate(fd, mmap.PAGESIZE)
     page = mmap.mmap(fd, mmap.PAGESIZE)
     os.close(fd)
-    executor = Executor(runtime, page)
+    executor = worker.executor = Executor(worker, page)
     # Nothing can be told to a daemon that is gone, and nobody is left to run for.
-    runtime.on_daemon_lost = lambda _reason: os._exit(1)
-    current.engine = runtime
-    runtime.start(daemon_address)
-    runtime.loop.wait(runtime.welcomed)
+    worker.on_daemon_lost = lambda _reason: os._exit(1)
+    current.engine = worker
+    worker.start(daemon_address)
+    worker.loop.wait(worker.welcomed)
     executor.serve()
     end(executor)
 
@@ -55,10 +103,9 @@ def end(executor: Executor) -> None:
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
-        if executor.actor is not None and executor.actor.exiting:
+        if executor.actor is not None and executor.actor.instance is not None and executor.actor.exiting:
             executor.tell_daemon(executor.actor.end_message())
-        with executor.guard:
-            executor.runtime.peers.flush()
+        executor.runtime.drain()
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

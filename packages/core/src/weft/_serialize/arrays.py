@@ -1,8 +1,7 @@
 """Arrays, tables and tensors, whose memory travels out of band: it is copied once, or not at all.
 
-numpy, Arrow and torch are never imported here: a value of theirs can only be met once they are.
-`reducers_of` returns their reducers at that moment. pandas needs none: its columns are numpy and
-Arrow arrays.
+numpy, Arrow, pandas and torch are never imported here: a value of theirs can only be met once they
+are. `reducers_of` returns their reducers at that moment.
 
 What is always true
 1. numpy and Arrow values that were unpickled are read-only, whatever their size, and views on the
@@ -51,9 +50,9 @@ SLICE_BYTES = 4 * 1024
 
 
 def reducers_of(module_name: str) -> dict[type, Callable[[Any], Any]]:
-    """Return the reducers for the types of a library: `numpy`, `pyarrow.lib` or `torch`."""
+    """Return the reducers for the types of a library, by the module that its types name."""
     module = sys.modules[module_name.partition(".")[0]]
-    return _LIBRARIES[module_name](module)
+    return LIBRARIES[module_name](module)
 
 
 # ------------------------------------------------------------------ numpy
@@ -66,7 +65,8 @@ def _numpy_reducers(numpy: ModuleType) -> dict[type, Callable[[Any], Any]]:
 def _reduce_ndarray(array: Any) -> Any:
     dtype = array.dtype
     kind = dtype.kind
-    if not ((kind in "biufc" and dtype.isbuiltin == 1) or (kind in "mMSU" and not dtype.metadata)):
+    # isbuiltin is 2 for the types of extensions, whose `str` does not name them.
+    if kind not in "biufcmMSU" or dtype.isbuiltin == 2 or dtype.metadata:
         return NotImplemented
     flags = array.flags
     order = "C"
@@ -100,6 +100,30 @@ def _numpy_ndarray(*args: Any) -> Any:
     if _Numpy.ndarray is None:
         _Numpy.ndarray = numpy.ndarray
     return _Numpy.ndarray(*args)
+
+
+# ------------------------------------------------------------------ pandas
+
+
+def _pandas_reducers(pandas: ModuleType) -> dict[type, Callable[[Any], Any]]:
+    return {pandas.DataFrame: _reduce_frame, pandas.Series: _reduce_frame}
+
+
+def _reduce_frame(frame: Any) -> Any:
+    function, args, state = frame.__reduce_ex__(5)[:3]
+    return rebuild_frame, (function, args, state)
+
+
+def rebuild_frame(function: Callable[..., Any], args: tuple[Any, ...], state: Any) -> Any:
+    """Make the pandas frame or series that was pickled. Its name is part of the format of pickles.
+
+    pandas copies a column before it writes to it if another frame shows the same column. Here one
+    does, so that the user may write although the memory is read-only.
+    """
+    frame = function(*args)
+    frame.__setstate__(state)
+    frame.__dict__["_weft_other"] = frame.copy(deep=False)
+    return frame
 
 
 # ------------------------------------------------------------------ Arrow
@@ -261,11 +285,14 @@ def rebuild_tensor(
     return tensor
 
 
-_LIBRARIES: dict[str, Callable[[ModuleType], dict[type, Callable[[Any], Any]]]] = {
+LIBRARIES: dict[str, Callable[[ModuleType], dict[type, Callable[[Any], Any]]]] = {
     "numpy": _numpy_reducers,
     "pyarrow.lib": _arrow_reducers,
     "torch": _torch_reducers,
     "torch.storage": _torch_reducers,
+    "pandas": _pandas_reducers,
+    "pandas.core.frame": _pandas_reducers,
+    "pandas.core.series": _pandas_reducers,
 }
 
 numpy = lazy("numpy")

@@ -7,8 +7,9 @@ Three ways, the first that does:
 1. Numbers, strings and shallow containers of them: `pickle.dumps`, which is C from end to end.
 2. Anything that can be named by reference: a C pickler that asks `reducer_override` about
    instances, functions and classes. Here references are recorded and arrays leave the pickle.
-3. Functions and classes of `__main__`, lambdas, closures, local classes: the same on top of
-   cloudpickle, which writes them by value. Tried when the second way meets one, or fails.
+   Classes of `__main__` and local ones are in it by value, but pickled and read only once.
+3. Functions of `__main__`, lambdas, closures: the same on top of cloudpickle, which writes them by
+   value. Tried when the second way meets one, or fails.
 
 The packed layout. A value without buffers is its pickle, so the first byte is pickle's 0x80. Else:
 
@@ -34,7 +35,6 @@ from __future__ import annotations
 import pickle
 import sys
 import weakref
-from hashlib import blake2b
 from importlib import import_module
 from io import BytesIO
 from operator import is_
@@ -48,12 +48,13 @@ from weft._ids import ID_BYTES, FunctionId
 from weft._lazy import lazy
 from weft._override import override
 from weft._refs import ObjectRef
-from weft._serialize.arrays import IN_BAND_BYTES, reducers_of
+from weft._serialize.arrays import IN_BAND_BYTES, LIBRARIES, reducers_of
 from weft._serialize.blame import explain
 from weft._serialize.refs import reduce_ref
 from weft.exceptions import put_together, reduces_by_default, take_apart
 
 if TYPE_CHECKING:
+    import hashlib
     from collections.abc import Callable, Sequence
 
     import cloudpickle
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from weft._ids import ObjectId
 else:
     cloudpickle = lazy("cloudpickle")
+    hashlib = lazy("hashlib")
 
 _PLAIN = 0x80
 _PICKLE, _BYTES, _BYTEARRAY = 1, 2, 3
@@ -189,7 +191,7 @@ def _dump_any(value: Any, name: str, *, call: bool = False) -> Serialized:
     except Exception:  # noqa: BLE001 - cloudpickle may know better; if not, its error counts
         try:
             return _dump_by_value(value)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - any code of the user's may run here
             blamed: dict[str, Any]
             if call:
                 args, kwargs = value
@@ -198,7 +200,7 @@ def _dump_any(value: Any, name: str, *, call: bool = False) -> Serialized:
                 blamed |= {f"{where}kwargs[{key!r}]": arg for key, arg in kwargs.items()}
             else:
                 blamed = {name: value}
-            raise explain(blamed, error, can_pickle, reduce_instance) from error
+            raise explain(blamed, error, can_pickle, reduce_instance) from None
 
 
 class _Buffers(list[memoryview]):
@@ -395,9 +397,10 @@ KEPT_CLASSES = 256
 def _reduce_class(cls: type) -> tuple[Any, ...]:
     """Return how a class travels by value: its pickle is made once, and read once by each process.
 
-    A class whose members were set anew meanwhile is pickled anew. The process that the class comes
-    from never takes its own class back: cloudpickle alone would replace the methods by copies with
-    globals of their own.
+    A class whose members were set anew meanwhile is pickled anew; a change inside a member, such as
+    a list, goes unseen, as does one of a global that its methods use. The process that the class
+    comes from never takes its own class back: cloudpickle alone would replace the methods by copies
+    with globals of their own.
     """
     known = _class_codes.get(id(cls))
     members = vars(cls)
@@ -434,7 +437,7 @@ def load_class(tracker: str, version: int, code: bytes) -> type:
     _versions[tracker] = version
     _kept[tracker] = cls
     if len(_kept) > KEPT_CLASSES:
-        _kept.pop(next(iter(_kept)), None)
+        _kept.pop(next(iter(list(_kept))), None)
     _remember(cls, version, (load_class, (tracker, version, code)))
     return cls
 
@@ -458,7 +461,7 @@ def rebuild_memoryview(content: Memory, layout: str, shape: tuple[int, ...]) -> 
 
 
 _reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview}
-_unseen = {"numpy", "pyarrow.lib", "torch", "torch.storage"}
+_unseen = set(LIBRARIES)
 
 
 def _meet(kind: type, obj: Any) -> Any:
@@ -536,10 +539,10 @@ def dump_code(target: Callable[..., Any]) -> tuple[FunctionId, bytes]:
     name = getattr(target, "__qualname__", type(target).__qualname__).rpartition("<locals>.")[2]
     try:
         serialized = _dump_by_value(target, is_code=True)
-    except Exception as error:
-        raise explain({name: target}, error, can_pickle, reduce_instance) from error
+    except Exception as error:  # noqa: BLE001 - any code of the user's may run here
+        raise explain({name: target}, error, can_pickle, reduce_instance) from None
     code = serialized.pack()
-    digest = blake2b(code, digest_size=ID_BYTES).digest()
+    digest = hashlib.blake2b(code, digest_size=ID_BYTES).digest()
     if serialized.refs:
         _held_by_code[digest] = serialized.refs
     return FunctionId(digest), code

@@ -10,6 +10,7 @@ before its handler was removed can still be dispatched: `poll` looks the handler
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -26,8 +27,8 @@ from weft.exceptions import ProtocolError
 
 # One read takes what a full unix socket buffer holds (208 KiB by default on Linux) and more.
 READ_BYTES = 256 * 1024
-# A frame of so many messages is sent without waiting for more: the peer can start on it.
-BATCH_MESSAGES = 256
+# A process that ends waits so long for each peer to take what it is owed.
+DRAIN_S = 5.0
 
 _IN = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 _CREDENTIALS = struct.Struct("3i")
@@ -90,6 +91,13 @@ class Poller:
     def poll(self, timeout_s: float | None) -> None:
         """Wait and dispatch."""
         self.dispatch(self.wait(timeout_s))
+
+    def abandon(self) -> None:
+        """Let go in a forked child, which shares the kernel's set with its parent and must not change it."""
+        self.closed = True
+        self._handlers.clear()
+        self._epoll.close()
+        os.close(self._wake_fd)
 
     def close(self) -> None:
         """Forget everything; the sockets stay open."""
@@ -205,6 +213,20 @@ class SocketConnection:
         self.close()
         self._lost(self, reason)
 
+    def drain(self) -> None:
+        """Send the rest, waiting at most `DRAIN_S` for a peer that is slow to take it."""
+        if self._unsent and not self.closed:
+            self._socket.settimeout(DRAIN_S)
+            with contextlib.suppress(OSError):
+                for part in self._unsent:
+                    self._socket.sendall(part)
+            self._unsent.clear()
+
+    def abandon(self) -> None:
+        """Let go of the socket in a forked child: the parent's stays open, and so does its place in the epoll set."""
+        self.closed = True
+        self._socket.close()
+
     def close(self) -> None:
         """End the connection without telling `lost`."""
         if not self.closed:
@@ -239,6 +261,10 @@ class SocketListener:
                 self._accepted(sock)
             else:
                 sock.close()
+
+    def abandon(self) -> None:
+        """Let go of the socket in a forked child, and leave its file to the parent."""
+        self._socket.close()
 
     def close(self) -> None:
         """Stop accepting and remove the socket's file."""

@@ -1,0 +1,179 @@
+"""Python packages from pip or uv, in virtual environments that are built once and kept.
+
+An environment's key is made of its requirements, in any order, the interpreter and the places of the driver's own
+packages. Those can be seen from it: what they satisfy is not installed again. One builder at a time builds a key, for
+all sessions of the user; `complete` is written last, so a build that was interrupted begins again.
+
+Facts about virtual environments: scripts in `bin` name their interpreter by its path, so a finished environment cannot
+be renamed; it is built where it stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import signal
+import sys
+import sysconfig
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from weft._clock import monotonic
+from weft._env.cache import EnvCache, locked
+from weft._lazy import lazy
+
+if TYPE_CHECKING:
+    import importlib.util as import_util
+    import select
+    import subprocess
+    import venv
+else:
+    import_util = lazy("importlib.util")
+    select = lazy("select")
+    subprocess = lazy("subprocess")
+    venv = lazy("venv")
+
+_LOOK_AGAIN_S = 0.05
+_QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
+
+
+class InstallError(Exception):
+    """Why packages could not be installed; the installer's own output has gone to stderr."""
+
+
+class Installer:
+    """Runs programs on behalf of a daemon: within a time, and not longer than that lives."""
+
+    def __init__(self, limit_s: float | None, env_vars: dict[str, str]) -> None:
+        """`limit_s`: for everything together; None: no limit."""
+        self._limit_s = limit_s
+        self._until = None if limit_s is None else monotonic() + limit_s
+        self._daemon = os.pidfd_open(os.getppid())
+        inherited = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        self._env = {**inherited, **_QUIET, **env_vars}
+
+    def run(self, command: list[str], cwd: str) -> None:
+        """Run a program to its end; its output goes to stderr. InstallError: it failed."""
+        with subprocess.Popen(  # noqa: S603 - the user's requirements decide
+            command, cwd=cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=2, stderr=2
+        ) as process:
+            ended = os.pidfd_open(process.pid)
+            while not self.wait(ended):
+                pass
+            os.close(ended)
+        if process.returncode:
+            raise InstallError(f"{' '.join(command)} ended with code {process.returncode}")
+
+    def wait(self, fd: int | None, limit_s: float = 60.0) -> bool:
+        """Wait for a descriptor; False: it was not yet ready. Ends everything if time is up or the daemon is gone."""
+        poller = select.poll()
+        poller.register(self._daemon, select.POLLIN)
+        if fd is not None:
+            poller.register(fd, select.POLLIN)
+        if self._until is not None:
+            limit_s = min(limit_s, max(0.0, self._until - monotonic()))
+        ready = {ready_fd for ready_fd, _ in poller.poll(limit_s * 1000)}
+        if self._daemon in ready:
+            _end_all()
+        if not ready and self._until is not None and monotonic() >= self._until:
+            say(f"it took longer than config={{'setup_timeout_seconds': {self._limit_s:g}}} allows")
+            _end_all()
+        return fd in ready
+
+
+def _end_all() -> NoReturn:
+    """Kill this builder and all that it has started: they are one process group."""
+    os.killpg(0, signal.SIGKILL)
+    os._exit(1)
+
+
+def say(text: str) -> None:
+    """Write a line to the reason of a failure."""
+    os.write(2, f"{text}\n".encode(errors="replace"))
+
+
+def site_dirs() -> list[str]:
+    """Return where this interpreter's packages are installed."""
+    return [place for place in sys.path if Path(place).name in ("site-packages", "dist-packages")]
+
+
+def key_of(tool: str, field: dict[str, Any]) -> str:
+    """Return the name of the virtual environment that these requirements make."""
+    facts = [
+        tool,
+        {**field, "packages": sorted(field["packages"])},
+        sys.version,
+        os.path.realpath(sys.executable),
+        sys.executable,
+        site_dirs(),
+    ]
+    return hashlib.sha256(msgspec.json.encode(facts, order="sorted")).hexdigest()[:32]
+
+
+def packages_dir(place: str) -> str:
+    """Return the site-packages of a virtual environment."""
+    return sysconfig.get_path("purelib", "venv", {"base": place, "platbase": place})
+
+
+def ensure_packages(cache: EnvCache, tool: str, field: dict[str, Any], installer: Installer) -> str:
+    """Return a virtual environment with these packages; build it if need be. InstallError."""
+    place = f"{cache.root}/venvs/{key_of(tool, field)}"
+    complete = Path(place, "complete")
+    while True:
+        if complete.exists():
+            os.utime(complete)
+            return place
+        try:
+            with locked(f"{place}.lock", wait=False):
+                if not complete.exists():
+                    cache.prune()
+                    _build(place, tool, field, installer)
+                    complete.touch()
+        except BlockingIOError:
+            installer.wait(None, _LOOK_AGAIN_S)
+
+
+def _build(place: str, tool: str, field: dict[str, Any], installer: Installer) -> None:
+    shutil.rmtree(place, ignore_errors=True)
+    try:
+        venv.EnvBuilder(symlinks=True, with_pip=False).create(place)
+        _show_driver_packages(place)
+        python = f"{place}/bin/python"
+        requirements = Path(place, "requirements.txt")
+        requirements.write_text("\n".join([*field["packages"], ""]), "utf-8")
+        if tool == "uv":
+            _install_with_uv(python, requirements, field, installer)
+        else:
+            _install_with_pip(python, requirements, field, installer)
+    except BaseException:
+        shutil.rmtree(place, ignore_errors=True)
+        raise
+
+
+def _show_driver_packages(place: str) -> None:
+    lines = [f"import site; site.addsitedir({directory!r})\n" for directory in site_dirs()]
+    Path(packages_dir(place), "_weft_driver.pth").write_text("".join(lines), "utf-8")
+
+
+def _install_with_pip(python: str, requirements: Path, field: dict[str, Any], installer: Installer) -> None:
+    here = str(requirements.parent)
+    version = field.get("pip_version")
+    if version or import_util.find_spec("pip") is None:
+        installer.run([python, "-m", "ensurepip"], here)
+    if version:
+        installer.run([python, "-m", "pip", "install", f"pip{version}"], here)
+    options = field.get("pip_install_options", [])
+    installer.run([python, "-m", "pip", "install", *options, "-r", str(requirements)], here)
+    if field["pip_check"]:
+        installer.run([python, "-m", "pip", "check"], here)
+
+
+def _install_with_uv(python: str, requirements: Path, field: dict[str, Any], installer: Installer) -> None:
+    here = str(requirements.parent)
+    options = field.get("uv_pip_install_options", [])
+    installer.run(["uv", "pip", "install", "--python", python, *options, "-r", str(requirements)], here)
+    if field["uv_check"]:
+        installer.run(["uv", "pip", "check", "--python", python], here)

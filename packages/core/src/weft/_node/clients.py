@@ -1,0 +1,136 @@
+"""Who is connected to the daemon: drivers, workers and tools.
+
+What is always true
+1. A connection becomes a client with its Hello, which the daemon may refuse; until then it is told nothing.
+2. A client's messages are handed on one at a time, in order; its loss after the last of them, once.
+3. A peer that breaks the protocol loses its connection, and nobody else anything.
+4. What is queued is sent by `flush`, one batch a client.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable, Sequence
+
+from weft._node.output import unread_bytes
+from weft._transport.sockets import Poller, SocketConnection, peer_uid
+from weft._wire.messages import Hello, Message
+from weft._wire.version import check_hello
+from weft.exceptions import ProtocolError
+
+
+class Client:
+    """A process that is connected and has said who it is."""
+
+    __slots__ = ("address", "connection", "pid", "role", "sock", "worker_id")
+
+    def __init__(self, connection: SocketConnection, sock: socket.socket, hello: Hello) -> None:
+        self.connection = connection
+        self.sock = sock
+        self.worker_id = hello.worker_id
+        self.address = hello.address
+        self.pid = hello.pid
+        self.role = hello.role
+
+    def unread_bytes(self) -> int:
+        """Return how much of what was sent it has not read yet."""
+        return 0 if self.connection.closed else unread_bytes(self.sock)
+
+
+class Clients:
+    """The connections of a daemon."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        listen_fd: int,
+        *,
+        met: Callable[[Client], None],
+        said: Callable[[Client, Message], None],
+        lost: Callable[[Client], None],
+    ) -> None:
+        """`met` may raise ProtocolError to refuse a client, `said` to end its connection."""
+        self._poller = poller
+        self._met = met
+        self._said = said
+        self._lost_client = lost
+        self._client_of: dict[bytes, Client] = {}
+        self._unsent: dict[SocketConnection, None] = {}
+        self._listener = socket.socket(fileno=listen_fd)
+        self._listener.setblocking(False)
+        poller.add(listen_fd, self._accept)
+
+    def get(self, worker_id: bytes) -> Client | None:
+        """Return the client of this id, if it is connected."""
+        return self._client_of.get(worker_id)
+
+    def send(self, client: Client, message: Message) -> None:
+        """Queue a message; `flush` sends it."""
+        client.connection.queue(message)
+        self._unsent[client.connection] = None
+
+    def send_to(self, worker_id: bytes, message: Message) -> bool:
+        """Queue a message; False: that process is not connected."""
+        client = self._client_of.get(worker_id)
+        if client is None:
+            return False
+        self.send(client, message)
+        return True
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        unsent, self._unsent = self._unsent, {}
+        for connection in unsent:
+            connection.flush()
+
+    def close(self, worker_id: bytes) -> None:
+        """End a client's connection, if there is one, without a word to `lost`."""
+        client = self._client_of.pop(worker_id, None)
+        if client is not None:
+            self._unsent.pop(client.connection, None)
+            client.connection.close()
+
+    def _accept(self, events: int) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except BlockingIOError:
+                return
+            if peer_uid(sock) != os.getuid():
+                sock.close()
+                continue
+            connection = SocketConnection(self._poller, sock, self._receive, self._lost)
+            connection.peer = sock
+
+    def _receive(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
+        try:
+            for message in messages:
+                if connection.closed:
+                    return
+                if isinstance(connection.peer, Client):
+                    self._said(connection.peer, message)
+                else:
+                    self._greet(connection, check_hello(message))
+        except ProtocolError as error:
+            print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201 - the daemon's log
+            connection.close()
+            self._lost(connection, str(error))
+
+    def _greet(self, connection: SocketConnection, hello: Hello) -> None:
+        sock = connection.peer
+        assert isinstance(sock, socket.socket)
+        if hello.worker_id in self._client_of:
+            raise ProtocolError(f"process {hello.pid} says that it is one that is connected already")
+        client = Client(connection, sock, hello)
+        self._met(client)
+        connection.peer = client
+        self._client_of[client.worker_id] = client
+
+    def _lost(self, connection: SocketConnection, reason: str) -> None:
+        client = connection.peer
+        if isinstance(client, Client):
+            del self._client_of[client.worker_id]
+            self._unsent.pop(connection, None)
+            self._lost_client(client)

@@ -1,0 +1,52 @@
+"""How workers ended, for those who ask: now, or when it is known."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+from weft._node.clients import Client
+from weft._wire.messages import Certificate, Message
+
+CERTIFICATES_KEPT = 1000
+
+
+class Deaths:
+    """The certificates of a node's workers; the newest `CERTIFICATES_KEPT` are kept."""
+
+    def __init__(self, send: Callable[[Client, Message], None]) -> None:
+        self._send = send
+        self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._asked_by_worker: dict[bytes, list[Client]] = {}
+
+    def ask(self, client: Client, worker: bytes, *, is_here: bool) -> bool:
+        """Answer with the worker's certificate; True: it is not dead yet, and the answer follows."""
+        certificate = self._certificates.get(worker)
+        if certificate is None and is_here:
+            self._asked_by_worker.setdefault(worker, []).append(client)
+            return True
+        self._send(client, certificate or unknown(worker))
+        return False
+
+    def add(self, certificate: Certificate) -> None:
+        """Keep a certificate and send it to those who asked."""
+        self._certificates[certificate.worker_id] = certificate
+        if len(self._certificates) > CERTIFICATES_KEPT:
+            self._certificates.popitem(last=False)
+        for client in self._asked_by_worker.pop(certificate.worker_id, ()):
+            if not client.connection.closed:
+                self._send(client, certificate)
+
+
+def unknown(worker: bytes) -> Certificate:
+    """Return the certificate of a worker that nobody remembers."""
+    return Certificate(
+        worker_id=worker,
+        pid=0,
+        exit_code=0,
+        peak_bytes=0,
+        limit_bytes=0,
+        function="",
+        stderr="",
+        reason="nothing is known of it here any more",
+    )

@@ -1,0 +1,31 @@
+"""Functions to be called after a delay."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+from weft._clock import monotonic
+
+
+class Timers:
+    """The timers of a loop, which asks `next_at` how long it may sleep and then calls `ring`."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._numbers = count()
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
+        """Call a function once, after a delay."""
+        heapq.heappush(self._heap, (monotonic() + delay_s, next(self._numbers), function))
+
+    def next_at(self) -> float | None:
+        """Return when the next is due, in seconds; None: there is none."""
+        return self._heap[0][0] if self._heap else None
+
+    def ring(self) -> None:
+        """Call those that are due."""
+        now = monotonic()
+        while self._heap and self._heap[0][0] <= now:
+            heapq.heappop(self._heap)[2]()

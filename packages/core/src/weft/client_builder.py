@@ -1,0 +1,5 @@
+"""What `weft.init` returns."""
+
+from weft._api.session import ClientContext
+
+__all__ = ["ClientContext"]

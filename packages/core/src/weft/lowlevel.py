@@ -1,0 +1,33 @@
+"""What other distributions of Weft and plug-ins may use beyond the public names.
+
+Kept as stable as those.
+"""
+
+from weft._api.actors import list_named_actors
+from weft._engine import Engine, current
+from weft._ids import ActorId, JobId, NodeId, ObjectId, PlacementGroupId, TaskId, UniqueId, WorkerId
+from weft._lazy import lazy
+from weft._override import override
+from weft._resources import Resources
+from weft._serialize.pickling import deregister_reducer, dumps, register_reducer, unpack
+
+__all__ = [
+    "ActorId",
+    "Engine",
+    "JobId",
+    "NodeId",
+    "ObjectId",
+    "PlacementGroupId",
+    "Resources",
+    "TaskId",
+    "UniqueId",
+    "WorkerId",
+    "current",
+    "deregister_reducer",
+    "dumps",
+    "lazy",
+    "list_named_actors",
+    "override",
+    "register_reducer",
+    "unpack",
+]

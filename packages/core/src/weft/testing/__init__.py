@@ -1,0 +1,4 @@
+"""For tests.
+
+The suites that every implementation of a part of Weft has to pass. They need pytest.
+"""

@@ -1,0 +1,5 @@
+"""Types for annotations."""
+
+from weft._refs import ObjectRef, ObjectRefGenerator
+
+__all__ = ["ObjectRef", "ObjectRefGenerator"]

@@ -1,0 +1,142 @@
+"""Where a task or an actor is to run: values of the option `scheduling_strategy`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol, runtime_checkable
+
+from weft.exceptions import OptionError
+
+DEFAULT_SCHEDULING_STRATEGY: Final = "DEFAULT"
+SPREAD_SCHEDULING_STRATEGY: Final = "SPREAD"
+
+
+class NodeAffinitySchedulingStrategy:
+    """Run on one node.
+
+    Attributes:
+        node_id: The node's id in hexadecimal, as `weft.nodes()` and `get_node_id()` give it.
+        soft: Whether another node will do when that one is gone or cannot hold it.
+    """
+
+    def __init__(
+        self,
+        node_id: str,
+        soft: bool,  # noqa: FBT001 - Ray's parameter
+        _spill_on_unavailable: bool = False,  # noqa: FBT001, FBT002 - as above
+        _fail_on_unavailable: bool = False,  # noqa: FBT001, FBT002 - as above
+    ) -> None:
+        if not isinstance(node_id, str):
+            raise OptionError(f"node_id={node_id!r} of a node affinity has to be a hexadecimal id")
+        self.node_id = node_id
+        self.soft = soft
+        self._spill_on_unavailable = _spill_on_unavailable
+        self._fail_on_unavailable = _fail_on_unavailable
+
+    def __repr__(self) -> str:
+        return f"NodeAffinitySchedulingStrategy({self.node_id!r}, soft={self.soft})"
+
+
+@runtime_checkable
+class LabelCondition(Protocol):
+    """What a node's label has to be: In, NotIn, Exists or DoesNotExist."""
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it."""
+        ...
+
+
+class In:
+    """The label has one of these values.
+
+    Attributes:
+        values: The values.
+    """
+
+    def __init__(self, *values: str) -> None:
+        self.values = _checked(values)
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it: `in(a,b)`."""
+        return f"in({','.join(self.values)})"
+
+
+class NotIn:
+    """The label has none of these values, or the node has no such label.
+
+    Attributes:
+        values: The values.
+    """
+
+    def __init__(self, *values: str) -> None:
+        self.values = _checked(values)
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it: `!in(a,b)`."""
+        return f"!in({','.join(self.values)})"
+
+
+class Exists:
+    """The node has the label, whatever its value."""
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it: `exists()`."""
+        return "exists()"
+
+
+class DoesNotExist:
+    """The node does not have the label."""
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it: `!exists()`."""
+        return "!exists()"
+
+
+class NodeLabelSchedulingStrategy:
+    """Run on a node whose labels fit.
+
+        NodeLabelSchedulingStrategy(hard={"disk": In("ssd", "nvme")}, soft={"zone": NotIn("b")})
+
+    Attributes:
+        hard: What has to hold, by label.
+        soft: What should hold besides, if some node can offer it.
+    """
+
+    def __init__(
+        self,
+        hard: Mapping[str, LabelCondition] | None = None,
+        *,
+        soft: Mapping[str, LabelCondition] | None = None,
+    ) -> None:
+        self.hard = _conditions(hard, "hard")
+        self.soft = _conditions(soft, "soft")
+        if not self.hard and not self.soft:
+            raise OptionError("a node label strategy needs a condition, hard or soft")
+
+    def label_selectors(self) -> list[dict[str, str]]:
+        """Return the label selectors to try in turn: with what should hold, then without."""
+        hard = {label: condition.condition() for label, condition in self.hard.items()}
+        soft = {label: condition.condition() for label, condition in self.soft.items()}
+        return [{**soft, **hard}, hard] if soft else [hard]
+
+    def __repr__(self) -> str:
+        return f"NodeLabelSchedulingStrategy({' then '.join(map(str, self.label_selectors()))})"
+
+
+def _checked(values: tuple[Any, ...]) -> list[str]:
+    for value in values:
+        if not isinstance(value, str) or not value or not set(value).isdisjoint("(),!"):
+            raise OptionError(f"{value!r} cannot be the value of a label: it has to be a plain word")
+    if not values:
+        raise OptionError("In and NotIn need at least one value")
+    return list(values)
+
+
+def _conditions(given: Any, name: str) -> dict[str, LabelCondition]:
+    conditions = dict(given or {})
+    for label, condition in conditions.items():
+        if not isinstance(label, str) or not isinstance(condition, LabelCondition):
+            raise OptionError(
+                f"{name}={{{label!r}: {condition!r}}} has to hold In, NotIn, Exists or DoesNotExist by label"
+            )
+    return conditions
