@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+import weft
 import weft.exceptions
 from release import REPOSITORY
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+DOCS = REPOSITORY / "docs"
 BLOCK = re.compile(
     r"^```python\n(.*?)^```\n(?:\s*^```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
@@ -27,7 +29,7 @@ COMMENT = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 MARK = "---- end of block ----"
 PAGES = sorted(
     page
-    for page in [REPOSITORY / "README.md", *(REPOSITORY / "docs").rglob("*.md")]
+    for page in [REPOSITORY / "README.md", *(DOCS).rglob("*.md")]
     if BLOCK.search(page.read_text())
 )
 
@@ -64,20 +66,34 @@ def test_page_runs_and_prints_what_it_says(page: Path, tmp_path: Path) -> None:
             assert matches(line, wanted), f"{code}\nprinted {line!r}, not {wanted!r}"
 
 
-def test_page_of_errors_names_every_exception() -> None:
-    page = (REPOSITORY / "docs" / "errors.md").read_text()
-    named = set(re.findall(r"`(\w+)`", page))
-    public = {
+def names_of_exceptions() -> set[str]:
+    return {
         name
         for name, value in vars(weft.exceptions).items()
         if isinstance(value, type) and issubclass(value, BaseException) and name[0] != "_"
     }
-    assert not public - named
+
+
+def test_page_of_errors_names_every_exception() -> None:
+    page = (DOCS / "errors.md").read_text()
+    assert not names_of_exceptions() - set(re.findall(r"`(\w+)`", page))
+
+
+@pytest.mark.parametrize(
+    ("module", "names"), [("weft", {*weft.__all__}), ("exceptions", names_of_exceptions())]
+)
+def test_reference_has_every_name(module: str, names: set[str]) -> None:
+    page = (DOCS / "reference" / f"{module}.md").read_text()
+    owner = weft if module == "weft" else weft.exceptions
+    documented = set(re.findall(r"^::: weft\.(?:exceptions\.)?(\w+)$", page, re.MULTILINE))
+    aliases = {name for name in names if getattr(getattr(owner, name), "__name__", name) != name}
+    pages = {path.stem for path in (DOCS / "reference").glob("*.md")}
+    assert not names - documented - aliases - pages - {"__version__"}
 
 
 def test_navigation_has_every_page() -> None:
     settings = (REPOSITORY / "zensical.toml").read_text()
-    pages = {path.relative_to(REPOSITORY / "docs") for path in (REPOSITORY / "docs").rglob("*.md")}
+    pages = {path.relative_to(DOCS) for path in (DOCS).rglob("*.md")}
     missing = {
         str(page) for page in pages if page.parts[0] != "design" and f'"{page}"' not in settings
     }

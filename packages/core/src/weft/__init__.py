@@ -11,7 +11,7 @@ print(weft.get([square.remote(number) for number in range(10)]))
 
 import pkgutil as _pkgutil
 
-from weft import _missing, actor, exceptions, remote_function, runtime_context, types
+from weft import _missing, actor, exceptions, remote_function, runtime_context, runtime_env, types
 from weft._api.actors import get_actor, kill, method
 from weft._api.cluster import available_resources, cluster_resources, nodes, timeline, why
 from weft._api.context import get_gpu_ids, get_runtime_context
@@ -88,6 +88,7 @@ __all__ = [
     "remote",
     "remote_function",
     "runtime_context",
+    "runtime_env",
     "shutdown",
     "timeline",
     "types",

@@ -108,6 +108,10 @@ class Engine(Protocol):
         """Facts about where the calling code runs: ids, task, actor, node, resources. See Place."""
         ...
 
+    def current_actor(self) -> tuple[ActorMeta, ObjectRef[Any] | None] | None:
+        """(meta, token) of the actor whose method runs here, or None."""
+        ...
+
     def exit_actor(self) -> None:
         """Note that the current actor is to end after this call (the API raises to leave the method)."""
         ...

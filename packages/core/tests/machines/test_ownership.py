@@ -7,7 +7,7 @@ import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from weft._ids import ObjectId
 from weft._machines.ownership import (
@@ -539,7 +539,9 @@ class Process:
         self.name = name
         self.machine = Ownership()
         self.refs: Counter[ObjectId] = Counter()
-        """Living references and views, whoever has them."""
+        """Living references and views in users' hands."""
+        self.kept: Counter[ObjectId] = Counter()
+        """Those that the shell keeps: inside arguments and results on their way."""
         self.waiting: list[tuple[set[ObjectId], Any]] = []
         """What is done once these are registered."""
 
@@ -631,9 +633,17 @@ class Processes(RuleBasedStateMachine):
         self.processes[name].refs[object_id] += 1
 
     def let_go(self, name: str, object_ids: list[ObjectId]) -> None:
-        if name in self.processes and object_ids:
-            self.processes[name].refs.subtract(object_ids)
-            self.tell(name, Released(object_ids))
+        self.processes[name].refs.subtract(object_ids)
+        self.tell(name, Released(object_ids))
+
+    def keep(self, name: str, object_ids: list[ObjectId]) -> None:
+        for object_id in object_ids:
+            self.tell(name, Counted(object_id))
+        self.processes[name].kept.update(object_ids)
+
+    def keep_no_more(self, name: str, object_ids: list[ObjectId]) -> None:
+        self.processes[name].kept.subtract(object_ids)
+        self.tell(name, Released(object_ids))
 
     def new_value(self, name: str, held: list[ObjectId], *, large: bool) -> Value:
         inside = [Held(object_id, self.owner_of[object_id]) for object_id in held]
@@ -663,10 +673,25 @@ class Processes(RuleBasedStateMachine):
 
     # -------------------------------------------------------------- what users do
 
+    @initialize()
+    def give_everybody_something(self) -> None:
+        """Everybody has a reference to each object, and each object lies in one that is another's."""
+        for name in self.NAMES:
+            self.put_value(name, [], large=False)
+        for hands_out_containers in (False, True):
+            for caller in self.NAMES:
+                if hands_out_containers:
+                    self.put_value(caller, self.held_by(caller)[:2], large=False)
+                for worker in self.NAMES:
+                    self.hand(caller, worker, self.held_by(caller), None)
+            self.settle()
+
     @rule(data=st.data(), large=st.booleans())
     def put(self, data: st.DataObject, large: bool) -> None:
         name = self.one_process(data)
-        held = self.some(data, name)
+        self.put_value(name, self.some(data, name), large=large)
+
+    def put_value(self, name: str, held: list[ObjectId], *, large: bool) -> None:
         object_id = self.new_object(name)
         self.inside[object_id] = held
         self.tell(name, Sealed(object_id, self.new_value(name, held, large=large)))
@@ -674,7 +699,9 @@ class Processes(RuleBasedStateMachine):
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:
         name = self.one_process(data)
-        self.let_go(name, list(dict.fromkeys(self.some(data, name, most=2))))
+        dropped = dict.fromkeys(self.some(data, name, most=2))
+        refs = self.processes[name].refs
+        self.let_go(name, [object_id for object_id in dropped for _ in range(refs[object_id])])
 
     @rule(data=st.data())
     def get(self, data: st.DataObject) -> None:
@@ -697,11 +724,14 @@ class Processes(RuleBasedStateMachine):
         dep = next(iter(self.some(data, caller, most=1)), None)
         if dep is not None and not isinstance(entries[dep].value, Inline | Shared):
             dep = None
-        for object_id in (*args, *([dep] if dep else ())):
-            self.hold_again(caller, object_id)
+        self.hand(caller, worker, args, dep)
+
+    def hand(self, caller: str, worker: str, args: list[ObjectId], dep: ObjectId | None) -> None:
+        self.keep(caller, [*args, *([dep] if dep else ())])
         task = Handing(caller, worker, self.new_object(caller), args, dep)
         self.handed.append(task)
-        self.send(caller, worker, ("run", task, entries[dep].value if dep else None))
+        value = self.processes[caller].machine.entries[dep].value if dep else None
+        self.send(caller, worker, ("run", task, value))
 
     @rule(data=st.data(), large=st.booleans())
     @precondition(lambda self: self.tasks)
@@ -716,8 +746,7 @@ class Processes(RuleBasedStateMachine):
         worker = task.worker
         # Objects that hold each other are never freed: counting cannot see that nobody else needs them.
         returned = [object_id for object_id in returned if task.result not in self.reached({object_id})]
-        for object_id in returned:
-            self.hold_again(worker, object_id)
+        self.keep(worker, returned)
         task.returned = self.inside[task.result] = returned
         task.value = self.new_value(worker, returned, large=large)
         self.let_go(worker, list(dict.fromkeys(dropped)))
@@ -734,7 +763,7 @@ class Processes(RuleBasedStateMachine):
 
     def settle_task(self, task: Handing) -> None:
         task.is_settled = True
-        self.let_go(task.worker, task.returned)
+        self.keep_no_more(task.worker, task.returned)
 
     # -------------------------------------------------------------- what comes over the links
 
@@ -790,7 +819,7 @@ class Processes(RuleBasedStateMachine):
 
     def end(self, task: Handing) -> None:
         task.has_ended = True
-        self.let_go(task.caller, [*task.args, *([task.dep] if task.dep else ())])
+        self.keep_no_more(task.caller, [*task.args, *([task.dep] if task.dep else ())])
 
     # -------------------------------------------------------------- what must hold
 
@@ -799,12 +828,10 @@ class Processes(RuleBasedStateMachine):
         if self.crashed:
             return
         for process in self.processes.values():
-            for object_id, count in process.refs.items():
-                assert count >= 0
-                if count:
-                    owner = self.processes[self.owner_of[object_id]]
-                    assert object_id in process.machine.entries
-                    assert object_id in owner.machine.entries, "freed too early"
+            for object_id in +process.refs + process.kept:
+                owner = self.processes[self.owner_of[object_id]]
+                assert object_id in process.machine.entries
+                assert object_id in owner.machine.entries, "freed too early"
 
     @rule()
     def settle(self) -> None:

@@ -29,10 +29,14 @@ from typing import (
     overload,
 )
 
+from msgspec import structs
+
 from weft._api.graphs import ClassMethodNode, ClassNode, outputs_of
 from weft._api.session import running, started
 from weft._api.signatures import ANY_ARGUMENTS, checker, parameters_of
 from weft._engine import Engine, current
+from weft._env.inheritance import inherited
+from weft._env.spec import with_environment
 from weft._ids import ActorId
 from weft._lazy import lazy
 from weft._options import (
@@ -448,6 +452,8 @@ class ActorClass(Generic[C_co]):
             code if code is not None else Code(cls, cls.__qualname__.rpartition("<locals>.")[2])
         )
         self._shape: Shape = shape_of(options)
+        self._session: object = None
+        """The session that the shape's environment holds for."""
         self._methods: dict[str, MethodSpec] | None = None
         self._is_async = False
         self._stub: Callable[..., None] | None = None
@@ -477,6 +483,13 @@ class ActorClass(Generic[C_co]):
         handle: Any = self._create(args, kwargs)
         return handle  # type: ignore[no-any-return]
 
+    def _settle(self) -> None:
+        """Lay the options' runtime environment over what this process is in, once a session."""
+        session = inherited.session
+        env = inherited.environment_of(self._options.runtime_env)
+        self._shape = structs.replace(self._shape, env=env)
+        self._session = session
+
     def _create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[Any]:
         engine = current.engine if current.engine is not None else started()
         self._check(args, kwargs)
@@ -491,6 +504,8 @@ class ActorClass(Generic[C_co]):
             ActorId.from_random(), self._code.name, self.method_specs(), options.name, namespace,
             options.max_task_retries, options.max_pending_calls, self._is_async,
         )  # fmt: skip
+        if self._session is not inherited.session:
+            self._settle()
         spec = ActorSpec(meta, self._code, args, kwargs, options, self._shape)
         try:
             return ActorHandle(meta, engine.create_actor(spec), engine)
@@ -518,9 +533,13 @@ class ActorClass(Generic[C_co]):
         Raises:
             OptionError: An option is unknown or wrong.
         """
-        changed = actor_options(options, self._options, subject=self._code.name)
+        name = self._code.name
+        changed = actor_options(with_environment(options, name), self._options, subject=name)
         made: ActorClass[C_co] = ActorClass(self._class, changed, self._code)
         made._stub = self._stub
+        if "runtime_env" not in options:
+            made._shape = structs.replace(made._shape, env=self._shape.env)
+            made._session = self._session
         if changed.concurrency_groups == self._options.concurrency_groups:
             made._methods, made._is_async = self._methods, self._is_async
         return made
@@ -613,9 +632,8 @@ def _method_spec(
 
 def make_actor_class(cls: type, given: Mapping[str, Any]) -> ActorClass[Any]:
     """Make a class remote. OptionError."""
-    return ActorClass(
-        cls, actor_options(given, subject=cls.__qualname__.rpartition("<locals>.")[2])
-    )
+    name = cls.__qualname__.rpartition("<locals>.")[2]
+    return ActorClass(cls, actor_options(with_environment(given, name), subject=name))
 
 
 # ------------------------------------------------------------------ verbs

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-import msgspec
-
 from weft._api.actors import ActorHandle
 from weft._api.session import started
 from weft._engine import current
+from weft._env.environment import RuntimeEnv
+from weft._env.inheritance import inherited
 from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
@@ -120,13 +120,12 @@ class RuntimeContext:
 
     def get_runtime_env_string(self) -> str:
         """Return the runtime environment as JSON."""
-        return self._place().runtime_env or "{}"
+        return inherited.env or "{}"
 
     @property
-    def runtime_env(self) -> dict[str, Any]:
+    def runtime_env(self) -> RuntimeEnv:
         """The runtime environment."""
-        decoded: dict[str, Any] = msgspec.json.decode(self.get_runtime_env_string())
-        return decoded
+        return RuntimeEnv.deserialize(self.get_runtime_env_string())
 
     def get_node_labels(self) -> dict[str, str]:
         """Return the labels of this node."""

@@ -74,23 +74,19 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         ObjectLostError: The value is gone.
         ArgumentError: What was given is no reference (a TypeError).
     """
-    engine = current.engine
-    if type(object_refs) is ObjectRef and engine is not None:
-        if timeout is not None:
-            _check_timeout("get", timeout)
-        return engine.get((object_refs,), timeout)[0]
+    if timeout is not None:
+        _check_timeout("get", timeout)
     if type(object_refs) is ObjectRef:
-        object_refs = [object_refs]
+        engine = current.engine
+        if engine is None:
+            engine = running()
+        return engine.get((object_refs,), timeout)[0]
     if not isinstance(object_refs, list | tuple):
         raise ArgumentError(_not_gettable(object_refs))
     for ref in object_refs:
         if type(ref) is not ObjectRef:
             raise ArgumentError(_not_gettable(ref))
-    if timeout is not None:
-        _check_timeout("get", timeout)
-    if not object_refs:
-        return []
-    return (engine if engine is not None else running()).get(object_refs, timeout)
+    return running().get(object_refs, timeout) if object_refs else []
 
 
 def _check_timeout(what: str, timeout_s: float) -> None:

@@ -16,8 +16,12 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from weft._api.jobs import JobConfig
 from weft._engine import Engine, current
+from weft._env.inheritance import inherited
+from weft._env.spec import with_environment
 from weft._lazy import lazy
 from weft._options import InitOptions, init_options, unknown_init_option
 from weft._override import override
@@ -29,7 +33,6 @@ from weft.exceptions import OptionError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from os import PathLike
-    from types import TracebackType
     from typing import Self
 
     from weft._runtime import local
@@ -102,12 +105,7 @@ class ClientContext:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None = None,
-        error: BaseException | None = None,
-        traceback: TracebackType | None = None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.disconnect()
 
     def disconnect(self) -> None:
@@ -217,8 +215,10 @@ def init(
         )
     job = job_config if job_config is not None else JobConfig()
     logging_config = logging_config if logging_config is not None else job.logging_config
+    given = with_environment({"runtime_env": runtime_env or job.runtime_env}, "init")
     options = init_options(
         {
+            **given,
             "num_cpus": num_cpus,
             "num_gpus": num_gpus,
             "resources": resources,
@@ -267,6 +267,7 @@ def shutdown(wait_for_processes: bool = True) -> None:
         current.engine = None
         if engine is not None:
             uninstall_excepthook()
+            inherited.end()
             engine.shutdown()
 
 
@@ -289,6 +290,7 @@ def running() -> Engine:
 
 
 def _start(options: InitOptions) -> Engine:
+    options = structs.replace(options, runtime_env=inherited.begin(options.runtime_env))
     engine: Engine = (
         InlineEngine(options) if options.engine == "inline" else local.start_local(options)
     )

@@ -19,10 +19,14 @@ from typing import (
     overload,
 )
 
+from msgspec import structs
+
 from weft._api.graphs import FunctionNode
 from weft._api.session import started
 from weft._api.signatures import checker, parameters_of
 from weft._engine import current
+from weft._env.inheritance import inherited
+from weft._env.spec import with_environment
 from weft._lazy import lazy
 from weft._options import DEFAULT_TASK, STREAMING_TASK, TaskKeywords, TaskOptions, task_options
 from weft._override import override
@@ -56,10 +60,19 @@ class RemoteFunction(Generic[P, F_co]):
         self._function = function
         self._options = options
         self._shape: Shape = shape_of(options)
+        self._session: object = None
+        """The session that the shape's environment holds for."""
         self._code = code if code is not None else Code(function, _name(function))
         self._returns_one = options.num_returns in {1, "dynamic"}
         self._stub: Callable[..., None] | None = None
         self._check: Callable[..., None] = self._check_first
+
+    def _settle(self) -> None:
+        """Lay the options' runtime environment over what this process is in, once a session."""
+        session = inherited.session
+        env = inherited.environment_of(self._options.runtime_env)
+        self._shape = structs.replace(self._shape, env=env)
+        self._session = session
 
     def _check_first(self, *args: Any, **kwargs: Any) -> None:
         stub = checker(parameters_of(self._function), self._code.name)
@@ -93,6 +106,7 @@ class RemoteFunction(Generic[P, F_co]):
 
         Raises:
             TypeError: The arguments do not fit the function. Nothing was sent.
+            OptionError: A directory of its runtime environment cannot be read. Nothing was sent.
             PicklingError: An argument cannot travel; the message has the path to it. Nothing was
                 sent.
         """
@@ -100,6 +114,8 @@ class RemoteFunction(Generic[P, F_co]):
         if engine is None:
             engine = started()
         self._check(*args, **kwargs)
+        if self._session is not inherited.session:
+            self._settle()
         refs = engine.submit(TaskSpec(self._code, args, kwargs, self._options, self._shape))
         return refs[0] if self._returns_one else refs or None  # type: ignore[index]  # a list then
 
@@ -128,10 +144,14 @@ class RemoteFunction(Generic[P, F_co]):
         Raises:
             OptionError: An option is unknown or wrong.
         """
-        changed = task_options(options, self._options, subject=self._code.name)
+        name = self._code.name
+        changed = task_options(with_environment(options, name), self._options, subject=name)
         made: RemoteFunction[P, Any] = RemoteFunction(self._function, changed, self._code)
         if self._stub is not None:
             made._stub = made._check = self._stub
+        if "runtime_env" not in options:
+            made._shape = structs.replace(made._shape, env=self._shape.env)
+            made._session = self._session
         return made
 
     def bind(self, *args: Any, **kwargs: Any) -> FunctionNode:
@@ -179,4 +199,6 @@ def make_remote_function(
             "method, or wrap it in a function that calls asyncio.run"
         )
     base = STREAMING_TASK if inspect.isgeneratorfunction(function) else DEFAULT_TASK
-    return RemoteFunction(function, task_options(given, base, subject=_name(function)))
+    name = _name(function)
+    given = with_environment(given, name)
+    return RemoteFunction(function, task_options(given, base, subject=name))

@@ -28,11 +28,8 @@ def main(env: str, session_dir: str) -> int:
     except InstallError as error:
         say(str(error))
         return 1
-    except FileNotFoundError as error:
-        say(f"{error.filename} is gone from the cache: start a new session")
-        return 1
-    except Exception:  # noqa: BLE001 - the outermost frame of the process
-        say(traceback.format_exc())
+    except Exception as error:  # noqa: BLE001 - the outermost frame of the process
+        say(f"{type(error).__name__}: {error}\n{traceback.format_exc()}")
         return 1
     path = Path(session_dir, f"env-{os.getpid():x}.json")
     path.write_bytes(msgspec.json.encode(setup))

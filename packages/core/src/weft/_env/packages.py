@@ -16,6 +16,7 @@ import shutil
 import signal
 import sys
 import sysconfig
+from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -36,12 +37,14 @@ else:
     subprocess = lazy("subprocess")
     venv = lazy("venv")
 
+TAIL_LINES = 20
+SHORT_CHARS = 100
 _LOOK_AGAIN_S = 0.05
 _QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
 
 
 class InstallError(Exception):
-    """Why packages could not be installed; the installer's own output has gone to stderr."""
+    """Why packages could not be installed: a line, then the last lines of the installer's output."""
 
 
 class Installer:
@@ -52,36 +55,66 @@ class Installer:
         self._limit_s = limit_s
         self._until = None if limit_s is None else monotonic() + limit_s
         self._daemon = os.pidfd_open(os.getppid())
-        inherited = {name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+        self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
+        self._partial = b""
+        inherited = {
+            name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
+        }
         self._env = {**inherited, **_QUIET, **env_vars}
 
-    def run(self, command: list[str], cwd: str) -> None:
-        """Run a program to its end; its output goes to stderr. InstallError: it failed."""
+    def run(self, what: str, command: list[str], cwd: str) -> None:
+        """Run a program to its end. InstallError, which says that `what` failed."""
+        self._tail.clear()
+        self._partial = b""
         with subprocess.Popen(  # noqa: S603 - the user's requirements decide
-            command, cwd=cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=2, stderr=2
-        ) as process:
+            command, cwd=cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            output = process.stdout.fileno()
+            os.set_blocking(output, False)
             ended = os.pidfd_open(process.pid)
-            while not self.wait(ended):
-                pass
+            watched = {output, ended}
+            while ended not in (ready := self.wait(watched)):
+                if output in ready and not self._read(output):
+                    watched.discard(output)
+            self._read(output)
             os.close(ended)
         if process.returncode:
-            raise InstallError(f"{' '.join(command)} ended with code {process.returncode}")
+            raise InstallError(self._reason(f"{what} failed with code {process.returncode}"))
 
-    def wait(self, fd: int | None, limit_s: float = 60.0) -> bool:
-        """Wait for a descriptor; False: it was not yet ready. Ends everything if time is up or the daemon is gone."""
+    def _read(self, output: int) -> bool:
+        """Take what there is; False: that was all."""
+        while True:
+            try:
+                data = os.read(output, 65536)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            *lines, self._partial = (self._partial + data).split(b"\n")
+            self._tail.extend(lines)
+
+    def _reason(self, words: str) -> str:
+        text = b"\n".join([*self._tail, self._partial]).decode(errors="replace")
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+        told = [line for line in lines if line.lower().startswith(("error", "× ", "fatal"))] or lines
+        return "\n".join([f"{words}: {told[-1]}" if told else words, *lines])
+
+    def wait(self, fds: set[int], limit_s: float = 60.0) -> set[int]:
+        """Wait for descriptors; return the ready ones. Ends everything if time is up or the daemon is gone."""
         poller = select.poll()
-        poller.register(self._daemon, select.POLLIN)
-        if fd is not None:
+        for fd in (self._daemon, *fds):
             poller.register(fd, select.POLLIN)
         if self._until is not None:
             limit_s = min(limit_s, max(0.0, self._until - monotonic()))
-        ready = {ready_fd for ready_fd, _ in poller.poll(limit_s * 1000)}
+        ready = {fd for fd, _ in poller.poll(limit_s * 1000)}
         if self._daemon in ready:
             _end_all()
         if not ready and self._until is not None and monotonic() >= self._until:
-            say(f"it took longer than config={{'setup_timeout_seconds': {self._limit_s:g}}} allows")
+            say(self._reason(f"it took longer than setup_timeout_seconds={self._limit_s:g} allows"))
             _end_all()
-        return fd in ready
+        return ready
 
 
 def _end_all() -> NoReturn:
@@ -91,7 +124,7 @@ def _end_all() -> NoReturn:
 
 
 def say(text: str) -> None:
-    """Write a line to the reason of a failure."""
+    """Write to the reason of a failure."""
     os.write(2, f"{text}\n".encode(errors="replace"))
 
 
@@ -133,7 +166,7 @@ def ensure_packages(cache: EnvCache, tool: str, field: dict[str, Any], installer
                     _build(place, tool, field, installer)
                     complete.touch()
         except BlockingIOError:
-            installer.wait(None, _LOOK_AGAIN_S)
+            installer.wait(set(), _LOOK_AGAIN_S)
 
 
 def _build(place: str, tool: str, field: dict[str, Any], installer: Installer) -> None:
@@ -158,22 +191,34 @@ def _show_driver_packages(place: str) -> None:
     Path(packages_dir(place), "_weft_driver.pth").write_text("".join(lines), "utf-8")
 
 
-def _install_with_pip(python: str, requirements: Path, field: dict[str, Any], installer: Installer) -> None:
+def _install_with_pip(
+    python: str, requirements: Path, field: dict[str, Any], installer: Installer
+) -> None:
     here = str(requirements.parent)
     version = field.get("pip_version")
     if version or import_util.find_spec("pip") is None:
-        installer.run([python, "-m", "ensurepip"], here)
+        installer.run("ensurepip", [python, "-m", "ensurepip"], here)
+    pip = [python, "-m", "pip"]
     if version:
-        installer.run([python, "-m", "pip", "install", f"pip{version}"], here)
-    options = field.get("pip_install_options", [])
-    installer.run([python, "-m", "pip", "install", *options, "-r", str(requirements)], here)
+        wanted = f"pip{version if version[:1] in '=<>~!' else f'=={version}'}"
+        installer.run(f"pip install {wanted}", [*pip, "install", wanted], here)
+    options = [*field.get("pip_install_options", []), "-r", str(requirements)]
+    installer.run(f"pip install {_short(field)}", [*pip, "install", *options], here)
     if field["pip_check"]:
-        installer.run([python, "-m", "pip", "check"], here)
+        installer.run("pip check", [*pip, "check"], here)
 
 
-def _install_with_uv(python: str, requirements: Path, field: dict[str, Any], installer: Installer) -> None:
+def _install_with_uv(
+    python: str, requirements: Path, field: dict[str, Any], installer: Installer
+) -> None:
     here = str(requirements.parent)
-    options = field.get("uv_pip_install_options", [])
-    installer.run(["uv", "pip", "install", "--python", python, *options, "-r", str(requirements)], here)
+    options = [*field.get("uv_pip_install_options", []), "-r", str(requirements)]
+    uv = ["uv", "pip"]
+    installer.run(f"uv pip install {_short(field)}", [*uv, "install", "--python", python, *options], here)
     if field["uv_check"]:
-        installer.run(["uv", "pip", "check", "--python", python], here)
+        installer.run("uv pip check", [*uv, "check", "--python", python], here)
+
+
+def _short(field: dict[str, Any]) -> str:
+    words = " ".join(field["packages"])
+    return words if len(words) <= SHORT_CHARS else f"{words[:SHORT_CHARS]}..."

@@ -66,6 +66,8 @@ def checked(value: Any, subject: str) -> dict[str, Any]:
             f"runtime_env of {subject} has to be a dict or a RuntimeEnv, like {{'env_vars': {{'A': '1'}}}}, "
             f"not {value!r}"
         )
+    if value.get("pip") is not None and value.get("uv") is not None:
+        raise OptionError(f"the runtime_env of {subject} has pip and uv: give one of them")
     fields: dict[str, Any] = {}
     for name, given in value.items():
         rule = _RULES.get(name)
@@ -83,8 +85,6 @@ def checked(value: Any, subject: str) -> dict[str, Any]:
             raise OptionError(f"{name} in the runtime_env of {subject} {error}") from None
         if field is not None:
             fields[name] = field
-    if "pip" in fields and "uv" in fields:
-        raise OptionError(f"the runtime_env of {subject} has pip and uv: give one of them")
     return fields
 
 
@@ -138,7 +138,8 @@ def _variables(value: Any) -> dict[str, str] | None:
         if not isinstance(name, str) or not name or "=" in name or "\0" in name:
             raise _WrongFieldError(f"has {name!r}, which cannot be the name of a variable")
         if not isinstance(text, str) or "\0" in text:
-            raise _WrongFieldError(f"has {text!r} for {name!r}, which has to be a string: {str(text)!r}")
+            hint = f", like {str(text)!r}" if isinstance(text, int | float) else ""
+            raise _WrongFieldError(f"has {text!r} for {name!r}, which has to be a string{hint}")
     return dict(value) or None
 
 

@@ -118,6 +118,13 @@ class Answered(msgspec.Struct, frozen=True):
     retriable: bool
 
 
+class Killed(msgspec.Struct, frozen=True):
+    """This process has asked the directory to end the actor."""
+
+    actor: ActorId
+    reason: str
+
+
 class CancelAsked(msgspec.Struct, frozen=True):
     """The user cancels a call."""
 
@@ -129,7 +136,8 @@ class Ticked(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Made | Answered | ArgumentReady | ArgumentFailed | Told | Connected | ConnectionLost | CancelAsked | Ticked
+    Made | Answered | ArgumentReady | ArgumentFailed | Told | Connected | ConnectionLost | Killed | CancelAsked
+    | Ticked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -235,6 +243,8 @@ class Calls:
                     self._advance(callee, now, effects)
             case ConnectionLost():
                 self.callees[event.actor].connected = False
+            case Killed():
+                self._killed(event, effects)
             case CancelAsked():
                 self._cancel(event, now, effects)
             case Ticked():
@@ -324,7 +334,10 @@ class Calls:
         if told.state == "alive":
             if callee.state == "alive" and callee.address == told.address and callee.restarts == told.restarts:
                 return
-            self._take_back(callee, told, effects)
+            if callee.state == "restarting" and told.restarts <= callee.restarts:
+                # News of the life that this process has asked to end.
+                return
+            self._take_back(callee, told.cause, effects)
             callee.state, callee.address, callee.restarts = "alive", told.address, told.restarts
             callee.connected = False
             effects.append(Connect(actor, told.address))
@@ -339,24 +352,31 @@ class Calls:
             callee.sent.clear()
             callee.queue.clear()
         else:
-            self._take_back(callee, told, effects)
+            self._take_back(callee, told.cause, effects)
             callee.state = "restarting" if told.state == "restarting" else "pending"
             callee.connected = False
 
-    def _take_back(self, callee: Callee, told: ActorState, effects: list[Effect]) -> None:
+    def _killed(self, event: Killed, effects: list[Effect]) -> None:
+        callee = self.callees[event.actor]
+        if callee.state == "alive":
+            callee.state = "restarting"
+            callee.connected = False
+            self._take_back(callee, event.reason, effects)
+
+    def _take_back(self, callee: Callee, cause: str, effects: list[Effect]) -> None:
         """The incarnation that had these calls is gone: retry those that may be, in order, before the others."""
         sent = list(callee.sent.values())
         callee.sent.clear()
         for call in reversed(sent):
             if call.timed_out:
-                self._fail(call, "timeout", told, effects)
+                self._fail(call, "timeout", cause, effects)
             elif call.cancelled:
-                self._fail(call, "cancelled", told, effects)
+                self._fail(call, "cancelled", cause, effects)
             elif call.retries:
                 self._again(call)
                 callee.queue.appendleft(call)
             else:
-                self._fail(call, "unavailable", told, effects)
+                self._fail(call, "unavailable", cause, effects)
 
     def _cancel(self, event: CancelAsked, now: float, effects: list[Effect]) -> None:
         call = self.calls.get(event.task_id)

@@ -160,8 +160,12 @@ class Daemon:
         """Serve until the session is over; return the exit code."""
         signal.signal(signal.SIGTERM, self._terminated)
         prestart = self._node.options.prestart
-        self._tell_pool(
-            worker_rules.PoolOpened(self._cpus if prestart is None else prestart, "")
+        opened = worker_rules.PoolOpened(
+            self._cpus if prestart is None else prestart, self._node.options.runtime_env
+        )
+        # One that cannot be built is told to the first task that wants it.
+        self._environments.prepare_early(
+            opened.env, lambda reason: None if reason else self._tell_pool(opened)
         )
         self._settle()
         self.call_later(LEFTOVERS_S, self._remove_leftovers)
@@ -534,6 +538,7 @@ class Daemon:
                 resources=dict(grant.shape.amounts),
                 owners=creation.owners,
                 large=creation.large,
+                owner=creation.owner,
             ),
         )
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
-from weft._env.spec import PLAIN
+from weft._env.spec import PLAIN, decode
 from weft._lazy import lazy
 from weft._node.output import Outputs, Pipe
 from weft._transport.sockets import Poller
@@ -91,6 +91,13 @@ class Environments:
             made = self._build_of[env] = _Build(self._outputs)
             self._start(env, made)
         made.waiting.append(prepared)
+
+    def prepare_early(self, env: str, prepared: Prepared) -> None:
+        """Prepare the session's own environment ahead of demand, unless it says not to."""
+        if self.is_ready(env):
+            prepared("")
+        elif decode(env).get("config", {}).get("eager_install", True):
+            self.prepare(env, prepared)
 
     def _start(self, env: str, made: _Build) -> None:
         out_fd, err_fd = made.out.open(), made.err.open()

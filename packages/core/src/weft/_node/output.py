@@ -27,8 +27,9 @@ LINE_BYTES = 64 * 1024
 PARTIAL_S = 0.2
 # A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200 KiB.
 BEHIND_BYTES = 96 * 1024
-TAIL_LINES = 20
-TAIL_LINE_BYTES = 2000
+# A crash report of faulthandler has a hundred lines a thread; its end tells most.
+TAIL_LINES = 250
+TAIL_LINE_BYTES = 500
 
 
 class Tail:

@@ -60,12 +60,14 @@ class Actor:
         self.actor_id = ActorId(message.meta.actor_id)
         self.meta = message.meta
         self.name = message.meta.class_name
+        self.owner = message.owner
         self.restarts = message.restarts
         self.resources = message.resources
         self.accelerators = message.accelerators
         self.exiting = ""
         """Why the actor ends itself."""
         options = message.options
+        self.is_detached = options.get("lifetime") == "detached"
         self._limit: int | None = options.get("max_concurrency")
         self._groups: dict[str, int] = options.get("concurrency_groups") or {}
         self.is_async = message.meta.is_async
@@ -193,6 +195,9 @@ class Actor:
                 values = await self._call(job, *find())
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is the call's answer
             cancelled = isinstance(error, asyncio.CancelledError) and (now is None or now.cancelled)
+            if isinstance(error, asyncio.CancelledError) and self._ended.is_set():
+                # The actor ends: its callers learn that from the directory.
+                return
             values = executor.failures(job, error, cancelled=cancelled)
         executor.end(job, now, values, began_at, monotonic() - began)
         self._tasks.pop(task_id, None)

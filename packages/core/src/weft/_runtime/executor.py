@@ -185,7 +185,7 @@ class Executor:
                 # A threaded or async actor has it: it looks before it starts.
                 job.message = msgspec.structs.replace(job.message, attempt=-1)
             else:
-                self._answer(job, [self._cancelled(task_id)], wall(), 0.0)
+                self._answer(job, [self._cancelled(job.message)] * max(1, job.message.num_returns), wall(), 0.0)
             return
         now.cancelled = True
         if message.recursive and now.children:
@@ -481,13 +481,13 @@ class Executor:
         if self.actor is not None and isinstance(error, ActorLeaves):
             failure = Failure(pack_error(ActorDiedError(f"{job.function} called exit_actor()", class_name=self.actor.name)))
         elif cancelled and not isinstance(error, Exception):
-            failure = self._cancelled(TaskId(message.task_id))
+            failure = self._cancelled(message)
         else:
             failure = Failure(pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1))
         return [failure] * max(1, message.num_returns)
 
-    def _cancelled(self, task_id: TaskId) -> Failure:
-        return Failure(pack_error(TaskCancelledError(task_id)))
+    def _cancelled(self, message: Run | Call) -> Failure:
+        return Failure(pack_error(TaskCancelledError(TaskId(message.task_id), task=message.name)))
 
     def refuse(self, job: Job, error: Exception) -> None:
         """Answer a job that cannot be started. Inside the guard."""

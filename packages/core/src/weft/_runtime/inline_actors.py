@@ -194,17 +194,17 @@ class InlineActor:
                 if first is not None:
                     self._queue.popleft()
                     self._active.add(call)
+                    if not is_plain and not call.is_cancelled:
+                        # Inside the lock, so that calls start in the order of the queue.
+                        self._start(call)
+                        continue
             if first is None:
                 self._construct(call)
             elif call.is_cancelled:
                 call.settle_cancelled()
                 self._done(call)
-            elif is_plain:
-                self._run_plain(call)
-            elif self._is_threaded:
-                self._lane(call.group).run(lambda call=call: self._run_on_lane(call))  # type: ignore[misc]
             else:
-                self._start_on_loop(call)
+                self._run_plain(call)
         self.end("its last handle is gone")
 
     def _pump_elsewhere(self) -> None:
@@ -305,12 +305,16 @@ class InlineActor:
         if call.leaves:
             self.end(f"{call.name} called exit_actor()")
 
-    def _lane(self, group: str) -> InlineLane:
-        lane = self._lanes.get(group)
+    def _start(self, call: InlineCall) -> None:
+        """Let a call run on one of the actor's threads, or on its loop. Inside the lock."""
+        if self._is_async:
+            self._start_on_loop(call)
+            return
+        lane = self._lanes.get(call.group)
         if lane is None:
-            name = f"weft-{self.meta.class_name}-{group or 'calls'}"
-            lane = self._lanes[group] = InlineLane(self._limits[group], name)
-        return lane
+            name = f"weft-{self.meta.class_name}-{call.group or 'calls'}"
+            lane = self._lanes[call.group] = InlineLane(self._limits[call.group], name)
+        lane.run(lambda: self._run_on_lane(call))
 
     def _run_on_lane(self, call: InlineCall) -> None:
         stream = self._streams.get(call)

@@ -100,6 +100,7 @@ from weft.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     GetTimeoutError,
+    ObjectLostError,
     PendingCallsLimitExceeded,
     SessionError,
     EnvSetupError,
@@ -236,7 +237,12 @@ class Runtime:
         """Those leased, or lost and not yet explained."""
         self._actors: dict[ActorId, Peer] = {}
         self._actor_of: dict[Peer, set[ActorId]] = {}
-        self._actor_holds: dict[ActorId, Any] = {}
+        self._actor_holds: dict[ActorId, Submission] = {}
+        """Constructor arguments: a restart needs them again."""
+        self._mortal: set[ActorId] = set()
+        """Actors made here that end with their last handle."""
+        self.ended: WeftError | None = None
+        """Why nothing can be started any more."""
         self._streams: dict[TaskId, Stream] = {}
         self._dropped: deque[TaskId] = deque()
         """Streams that nobody holds any more."""
@@ -340,6 +346,7 @@ class Runtime:
             note=note,
         )
         with self.guard:
+            self._refuse_if_ended()
             shape = self._shapes.get(spec.shape)
             if shape is None:
                 shape = self._shapes[spec.shape] = len(self._shape_of)
@@ -371,14 +378,13 @@ class Runtime:
             self._own_large_arguments(note)
         entries = objects.machine.entries
         refs: list[ObjectRef[Any]] = []
-        for index in range(1, max(1, note.num_returns) + 1):
+        # A stream has one object of its own: its end.
+        for index in range(1, abs(note.num_returns) + 1):
             object_id = task_id.object_id(index)
             objects.handle(Made(object_id))
             note.returns.append(object_id)
             refs.append(ObjectRef(object_id, self, self.address, entries[object_id]))
-        if note.num_returns == 0:
-            return []
-        if note.num_returns > 0:
+        if note.num_returns >= 0:
             return refs
         stream = note.stream = Stream(task_id, note.backpressure or STREAM_ITEMS)
         self._streams[task_id] = stream
@@ -511,7 +517,8 @@ class Runtime:
         if stream is not None:
             self._end_stream(stream, note, values)
         else:
-            for object_id, value in zip(note.returns, values, strict=True):
+            # A task that returns nothing has one failure all the same, for nobody.
+            for object_id, value in zip(note.returns, values, strict=False):
                 objects.handle(Sealed(object_id, value))
         self._forget(note)
 
@@ -621,6 +628,7 @@ class Runtime:
         waits = 0
         answer = Waiter()
         with self.guard:
+            self._refuse_if_ended()
             self.objects.drain()
             self.objects.handle(Made(token_id))
             self.objects.handle(Sealed(token_id, _EMPTY))
@@ -628,6 +636,8 @@ class Runtime:
             if arguments.large is not None:
                 self._own_large_arguments(note)
             self._actor_holds[meta.actor_id] = note
+            if options.lifetime != "detached":
+                self._mortal.add(meta.actor_id)
             request = self._expect(answer)
 
             def create() -> None:
@@ -686,6 +696,7 @@ class Runtime:
             task_id, actor, name=name, retries=spec.max_task_retries, timeout_s=spec.timeout_s or 0.0, note=note
         )
         with self.guard:
+            self._refuse_if_ended()
             returned = self._prepare(note)
             token = self.objects.machine.entries.get(ObjectId(actor))
             if token is not None:
@@ -766,7 +777,7 @@ class Runtime:
     def _call_error(self, effect: calls_machine.Failed) -> Failure:
         call = effect.call
         told: ActorState | None = effect.detail if isinstance(effect.detail, ActorState) else None
-        cause = told.cause if told is not None else ""
+        cause = told.cause if told is not None else effect.detail if isinstance(effect.detail, str) else ""
         error: WeftError
         match effect.kind:
             case "cancelled":
@@ -807,7 +818,8 @@ class Runtime:
     def _on_freed(self, entry: Entry) -> None:
         """An owned object has left the table: if it was an actor's token, the actor ends."""
         actor = ActorId(entry.id)
-        if actor in self._actor_holds:
+        if actor in self._mortal:
+            self._mortal.discard(actor)
             ended = EndActor(actor, graceful=True, no_restart=True, reason="its last handle is gone")
             self.peers.send(self.daemon, ended)
             self.peers.flush()
@@ -818,7 +830,11 @@ class Runtime:
         meta, owner = codec.unpack(body, tuple[ActorMeta, str])
         if not owner:
             return meta, None
-        return meta, self.objects.rebuild_ref(meta.actor_id, owner)
+        try:
+            return meta, self.objects.rebuild_ref(meta.actor_id, owner)
+        except ObjectLostError:
+            # Its last handle went here while the directory was asked.
+            raise ValueError(f"no actor is named {name!r} in namespace {namespace!r}: it has ended") from None
 
     def named_actors(self, namespace: str | None) -> list[tuple[str, str]]:
         """List names; see Engine."""
@@ -826,11 +842,14 @@ class Runtime:
 
     def kill(self, actor_id: ActorId, *, no_restart: bool) -> None:
         """End an actor; see Engine."""
+        reason = "weft.kill ended it"
         with self.guard:
-            self.peers.send(
-                self.daemon, EndActor(actor_id, graceful=False, no_restart=no_restart, reason="weft.kill ended it")
-            )
+            self._refuse_if_ended()
+            self.peers.send(self.daemon, EndActor(actor_id, graceful=False, no_restart=no_restart, reason=reason))
             self.peers.flush()
+            if actor_id in self.calls.callees:
+                # What is called after this is for the next life, not for the process that is being killed.
+                self._do_calls(self.calls.handle(calls_machine.Killed(actor_id, reason), monotonic()))
 
     # -------------------------------------------------------------- values
 
@@ -1207,6 +1226,7 @@ class Runtime:
         """Ask the daemon; return the answer's body. Blocks. ValueError with the daemon's words if it refuses."""
         waiter = Waiter()
         with self.guard:
+            self._refuse_if_ended()
             request = self._expect(waiter)
             self.peers.send(self.daemon, Ask(request, what, codec.pack(body)))
             self.peers.flush()
@@ -1304,19 +1324,31 @@ class Runtime:
             in_worker=self.role == "worker",
         )
 
+    def current_actor(self) -> tuple[ActorMeta, ObjectRef[Any] | None] | None:
+        """Return None: a driver is no actor; see Engine."""
+        return None
+
     def exit_actor(self) -> None:
         """Refuse: a driver is no actor."""
         raise TypeError("exit_actor works inside an actor's method only")
 
     def fail_everything(self, error: WeftError) -> None:
-        """End every task, call and question of this process with `error`. Inside the guard."""
+        """End every task, call and question of this process with `error`, and refuse new ones. Inside the guard."""
+        self.ended = error
         failure = Failure(pack_error(error))
-        for task in list(self.tasks.tasks.values()):
+        for task in self.tasks.tasks.values():
             self._fail(task.note, failure)
-        for call in list(self.calls.calls.values()):
+        for call in self.calls.calls.values():
             self._fail(call.note, failure)
+        self.tasks, self.calls = Tasks(), Calls()
         for waiter, _ in self._answers.values():
             waiter.ready()
+
+    def _refuse_if_ended(self) -> None:
+        if self.ended is not None:
+            raise self.ended.with_traceback(None)
+        if self.loop.closed:
+            raise SessionError("the session has ended: call weft.init() again")
 
     def shutdown(self) -> None:
         """Refuse: a worker does not end the session that it serves."""

@@ -7,6 +7,7 @@ import mmap
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -17,7 +18,10 @@ from weft._resources import UNITS
 from weft._runtime.executor import Executor
 from weft._runtime.invocation import ActorLeaves
 from weft._runtime.runtime import Runtime
-from weft._specs import Place
+from weft._specs import ActorMeta, Place
+
+if TYPE_CHECKING:
+    from weft._refs import ObjectRef
 
 
 class Worker(Runtime):
@@ -45,6 +49,16 @@ class Worker(Runtime):
                 place, resources=to_floats(assigned.resources), accelerators=assigned.accelerators
             )
         return place
+
+    @override
+    def current_actor(self) -> tuple[ActorMeta, ObjectRef[Any] | None] | None:
+        """Return (meta, token) of the actor that this process is; see Engine."""
+        actor = self.executor.actor
+        if actor is None:
+            return None
+        if actor.is_detached:
+            return actor.meta, None
+        return actor.meta, self.objects.rebuild_ref(actor.actor_id, actor.owner)
 
     @override
     def exit_actor(self) -> None:

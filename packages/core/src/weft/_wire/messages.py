@@ -431,6 +431,8 @@ class BecomeActor(Message, frozen=True, tag=77):
     resources: dict[str, int]
     owners: list[Held] = []
     large: Shared | None = None
+    owner: str = ""
+    """Address of the process that owns its token."""
 
 
 class Output(Message, frozen=True, tag=78):

@@ -3,13 +3,14 @@
     user's threads  --post-->  inbox  -->  crew thread: queue of sources, members  -->  actors
     actors' answers --post-->    |                        job.take(outcomes)
 
-A source yields the chunks of one job; the crew draws from it when a member is free, so that no member waits while there
-is work. Members that answer within a moment get a few chunks at a time: a long one holds up no more than those.
+A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that take a moment are given
+several at a time, in bundles, and a member gets its next bundle before it has answered the last. A bundle that
+takes longer than was expected ends early: what it had not begun goes to whoever is free.
 
 What is always true
 1. Only the crew's thread touches the state; everybody else posts. A signal in the main thread finds nothing half done.
-2. A chunk is given to a member that has started, and run once: if the member dies, the chunk that it ran fails, and the
-   ones behind it go to others.
+2. A chunk is given to a member that has started, and run at most once: if the member dies, the bundle that it was at
+   fails, and those behind it go to others.
 3. `size` members are there, or being started, until the pool closes. One that dies or has run its share is replaced;
    if the initializer fails, the pool fails, with that error.
 """
@@ -32,26 +33,39 @@ from weft._clock import monotonic
 from weft._engine import current
 from weft._refs import ObjectRef
 from weft._serialize.failures import pack_failure
-from weft._serialize.pickling import load_code
+from weft._serialize.pickling import dumps, load_code
 from weft.exceptions import (
     ActorDiedError,
+    PicklingError,
     SessionError,
     TaskCancelledError,
     TaskError,
     WeftError,
 )
-from weft.util.multiprocessing.results import PoolJob, error_of
+from weft.util.multiprocessing.globals import ModuleGlobals
+from weft.util.multiprocessing.results import Outcome, PoolJob, error_of
 
 # How a call's arguments are given.
 ONE, STARRED, BOTH = range(3)
 
-# Work for so long is kept waiting at a member: long against the way there and back (0.2 ms), short for who waits.
-AHEAD_S = 0.002
-MOST_AHEAD = 128
+# What a bundle takes at most: long against the way there and back (0.2 ms), short for who waits.
+BUNDLE_S = 0.002
+BUNDLE_CHUNKS = 64
+# A member has so many bundles, so that it finds the next one when it has done the last.
+BUNDLES_AHEAD = 2
+# So many chunks for each member are drawn from an iterable before there is room: they may be large.
+FED_AHEAD = 16
 # How long `terminate` waits until the workers are gone.
 END_S = 5.0
 # Functions that a worker keeps.
 KEPT_FUNCTIONS = 32
+
+
+PoolCode = bytes | ObjectRef[bytes]
+"""A function's pickle, or where that is stored."""
+
+Given = tuple[PoolCode, str, int, Sequence[Any], bool]
+"""A chunk as it travels: code, name, how, calls, stops."""
 
 
 class PoolWorker:
@@ -60,31 +74,49 @@ class PoolWorker:
     def __init__(
         self, initializer: Callable[..., object] | None, initargs: Sequence[Any]
     ) -> None:
-        self._functions: OrderedDict[bytes, Callable[..., Any]] = OrderedDict()
+        self._functions: OrderedDict[PoolCode, Callable[..., Any]] = OrderedDict()
+        self._globals = ModuleGlobals()
         if initializer is not None:
-            initializer(*initargs)
+            with self._globals.shared_with(initializer):
+                initializer(*initargs)
 
-    def run(
-        self, code: bytes, name: str, how: int, calls: Sequence[Any], *, stops: bool
-    ) -> tuple[float, list[tuple[bool, Any]]]:
-        """Make calls; return how long they took and the outcome of each. `stops`: at the first that raises."""
-        began = monotonic()
+    def run(self, chunks: Sequence[Given]) -> list[tuple[float, list[Outcome]]]:
+        """Run chunks; return of each how many seconds it took, and the outcomes. Those not begun in time are left out."""
+        answers: list[tuple[float, list[Outcome]]] = []
+        until = monotonic() + BUNDLE_S
+        for chunk in chunks:
+            began = monotonic()
+            if answers and began > until:
+                break
+            outcomes = self._run_chunk(*chunk)
+            answers.append((monotonic() - began, outcomes))
+        return answers
+
+    def _run_chunk(
+        self, code: PoolCode, name: str, how: int, calls: Sequence[Any], stops: bool  # noqa: FBT001 - one record
+    ) -> list[Outcome]:
         function = self._load(code)
-        outcomes: list[tuple[bool, Any]] = []
-        for call in calls:
-            try:
-                outcomes.append((True, _call(function, how, call)))
-            except Exception as error:  # noqa: BLE001 - whatever user code raises is the call's outcome
-                outcomes.append((False, pack_failure(error, task=name)))
-                if stops:
-                    break
-        return monotonic() - began, outcomes
+        outcomes: list[Outcome] = []
+        with self._globals.shared_with(function):
+            for call in calls:
+                try:
+                    outcomes.append((True, _call(function, how, call)))
+                except Exception as error:  # noqa: BLE001 - whatever user code raises is the call's outcome
+                    outcomes.append((False, pack_failure(error, task=name)))
+                    if stops:
+                        break
+        try:
+            dumps(outcomes)
+        except PicklingError as error:
+            # Else it would take the rest of its bundle along.
+            outcomes = [(False, pack_failure(error, task=name))]
+        return outcomes
 
-    def _load(self, code: bytes) -> Callable[..., Any]:
+    def _load(self, code: PoolCode) -> Callable[..., Any]:
         known = self._functions.get(code)
         if known is not None:
             return known
-        function: Callable[..., Any] = load_code(code)
+        function: Callable[..., Any] = load_code(get(code) if isinstance(code, ObjectRef) else code)
         # What has state of its own, such as a partial or a bound method, comes fresh with every chunk, as in a Pool.
         if isinstance(function, FunctionType | BuiltinFunctionType | type):
             self._functions[code] = function
@@ -103,11 +135,11 @@ def _call(function: Callable[..., Any], how: int, call: Any) -> Any:
 
 
 class PoolWork:
-    """A function that is called many times, as it travels."""
+    """A function that is called many times. `stops`: a chunk ends at the first call that raises."""
 
     __slots__ = ("code", "how", "name", "stops")
 
-    def __init__(self, code: bytes | ObjectRef[bytes], name: str, how: int, *, stops: bool) -> None:
+    def __init__(self, code: PoolCode, name: str, how: int, *, stops: bool) -> None:
         self.code = code
         self.name = name
         self.how = how
@@ -125,15 +157,20 @@ class PoolChunk:
         self.index = index
         self.calls = calls
 
+    def as_given(self) -> Given:
+        """Return what a worker gets of it."""
+        work = self.work
+        return work.code, work.name, work.how, self.calls, work.stops
+
 
 class _Member:
     """One worker."""
 
-    __slots__ = ("actor", "chunks", "given", "has_started", "leaving")
+    __slots__ = ("actor", "bundles", "given", "has_started", "leaving")
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.chunks: dict[ObjectRef[Any], PoolChunk] = {}
+        self.bundles: dict[ObjectRef[Any], list[PoolChunk]] = {}
         """Given and not answered, in the order in which it runs them."""
         self.given = 0
         self.has_started = False
@@ -165,7 +202,7 @@ class Crew:
         """Drawn, and with no member: it died before it came to them, or all are busy."""
         self._fed: dict[PoolJob, threading.Semaphore] = {}
         """The jobs whose chunks come from threads of their own, and the room that those have."""
-        self._pace: OrderedDict[bytes | ObjectRef[bytes], float] = OrderedDict()
+        self._pace: OrderedDict[PoolCode, float] = OrderedDict()
         """Seconds that a call of a function takes, in the mean of the last few chunks."""
         self._closing = False
         self._broken: BaseException | None = None
@@ -181,7 +218,7 @@ class Crew:
 
     def feed(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
         """Queue a job whose chunks a thread of its own draws: drawing one may take any time, or fail."""
-        room = threading.Semaphore(self._size * (1 + MOST_AHEAD))
+        room = threading.Semaphore(self._size * FED_AHEAD)
         self._inbox.put(partial(self._begin_feed, job, room))
         threading.Thread(
             target=self._feed, args=(job, work, chunks, room), name="weft-pool-feeder", daemon=True
@@ -298,32 +335,73 @@ class Crew:
         return bool(self._sources or self._returned or self._fed)
 
     def _hand_out(self) -> None:
-        """Give chunks to members that have room for one."""
-        while (chunk := self._next_chunk()) is not None:
-            member = self._freest(chunk)
-            if member is None:
-                self._returned.appendleft(chunk)
+        """Give work to members that have room."""
+        while (member := self._freest()) is not None:
+            bundle = self._next_bundle(is_urgent=not member.bundles)
+            if not bundle:
                 break
-            self._give(member, chunk)
+            self._give(member, bundle)
         self._leave_if_done()
 
-    def _freest(self, chunk: PoolChunk) -> _Member | None:
-        """Return the member that comes to the chunk first; None if it is better to wait."""
+    def _freest(self) -> _Member | None:
         best: _Member | None = None
         for member in self._members:
             if not member.has_started or (self._share and member.given >= self._share):
                 continue
-            if best is None or len(member.chunks) < len(best.chunks):
+            if not member.bundles:
+                return member
+            if len(member.bundles) < BUNDLES_AHEAD and best is None:
                 best = member
-                if not member.chunks:
-                    return member
-        if best is None or self._share or len(best.chunks) >= MOST_AHEAD:
-            return None
-        waits_s = sum(self._expected_s(each) for each in best.chunks.values())
-        return best if waits_s + self._expected_s(chunk) <= AHEAD_S else None
+        return best
 
-    def _expected_s(self, chunk: PoolChunk) -> float:
-        return self._pace.get(chunk.work.code, AHEAD_S) * len(chunk.calls)
+    def _next_bundle(self, *, is_urgent: bool) -> list[PoolChunk]:
+        """Draw chunks for a moment's work; for who is busy nothing that would take longer."""
+        bundle: list[PoolChunk] = []
+        takes_s = 0.0
+        while len(bundle) < BUNDLE_CHUNKS and (chunk := self._next_chunk()) is not None:
+            takes_s += self._pace.get(chunk.work.code, BUNDLE_S) * len(chunk.calls)
+            if takes_s > BUNDLE_S and (bundle or not is_urgent):
+                self._returned.appendleft(chunk)
+                break
+            bundle.append(chunk)
+            if self._share:
+                break
+        return bundle
+
+    def _give(self, member: _Member, bundle: list[PoolChunk]) -> None:
+        try:
+            ref = member.actor.run.remote([chunk.as_given() for chunk in bundle])
+        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, by code of its own
+            if len(bundle) > 1:
+                for chunk in bundle:
+                    self._give(member, [chunk])
+            else:
+                bundle[0].job.take(bundle[0].index, [(False, error)])
+            return
+        member.given += 1
+        member.bundles[ref] = bundle
+        self._watch(ref, partial(self._answered, member))
+
+    def _answered(self, member: _Member, ref: ObjectRef[Any]) -> None:
+        bundle = member.bundles.pop(ref, None)
+        if bundle is None:
+            return
+        try:
+            answers = get(ref)
+        except Exception as error:  # noqa: BLE001 - whatever ended the call is the outcome
+            for chunk in bundle:
+                chunk.job.take(chunk.index, [(False, error)])
+            if isinstance(error, ActorDiedError) and not isinstance(error, TaskError):
+                self._lost(member)
+        else:
+            for chunk, (duration_s, outcomes) in zip(bundle, answers, strict=False):
+                self._note_pace(chunk, duration_s)
+                chunk.job.take(chunk.index, outcomes)
+            self._returned.extendleft(reversed(bundle[len(answers) :]))
+        if self._share and member.given >= self._share and not member.bundles:
+            self._dismiss(member)
+            self._hire()
+        self._hand_out()
 
     def _note_pace(self, chunk: PoolChunk, duration_s: float) -> None:
         code, call_s = chunk.work.code, duration_s / len(chunk.calls)
@@ -332,41 +410,11 @@ class Crew:
         if len(self._pace) > KEPT_FUNCTIONS:
             self._pace.popitem(last=False)
 
-    def _give(self, member: _Member, chunk: PoolChunk) -> None:
-        work = chunk.work
-        try:
-            ref = member.actor.run.remote(
-                work.code, work.name, work.how, chunk.calls, stops=work.stops
-            )
-        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, by code of its own
-            chunk.job.take(chunk.index, [(False, error)])
-            return
-        member.given += 1
-        member.chunks[ref] = chunk
-        self._watch(ref, partial(self._answered, member))
-
-    def _answered(self, member: _Member, ref: ObjectRef[Any]) -> None:
-        chunk = member.chunks.pop(ref, None)
-        if chunk is None:
-            return
-        try:
-            duration_s, outcomes = get(ref)
-        except Exception as error:  # noqa: BLE001 - whatever ended the call is its outcome
-            if isinstance(error, ActorDiedError) and not isinstance(error, TaskError):
-                self._lost(member)
-            outcomes = [(False, error)]
-        else:
-            self._note_pace(chunk, duration_s)
-        chunk.job.take(chunk.index, outcomes)
-        if self._share is not None and member.given >= self._share and not member.chunks:
-            self._dismiss(member)
-            self._hire()
-        self._hand_out()
-
     def _lost(self, member: _Member) -> None:
-        """It died in the chunk that was its first: the others never began."""
-        self._returned.extend(member.chunks.values())
-        member.chunks.clear()
+        """It died in the first of its bundles: the others never began."""
+        for bundle in member.bundles.values():
+            self._returned.extend(bundle)
+        member.bundles.clear()
         if member in self._members:
             self._members.remove(member)
             self._hire()
@@ -397,7 +445,7 @@ class Crew:
         if not self._closing or self.ended or self._has_work():
             return
         for member in list(self._members):
-            if not member.chunks:
+            if not member.bundles:
                 self._dismiss(member)
         if not self._members and not self._leaving:
             self.ended = True
@@ -423,8 +471,9 @@ class Crew:
     def _fail_all(self, error: BaseException) -> None:
         """Fail what is not done."""
         for member in self._members:
-            self._returned.extend(member.chunks.values())
-            member.chunks.clear()
+            for bundle in member.bundles.values():
+                self._returned.extend(bundle)
+            member.bundles.clear()
         while (chunk := self._next_chunk()) is not None:
             chunk.job.take(chunk.index, [(False, error)])
         for job, room in self._fed.items():

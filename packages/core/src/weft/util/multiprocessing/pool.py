@@ -13,13 +13,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from multiprocessing import TimeoutError
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from weft._api.cluster import cluster_resources
 from weft._api.objects import put
 from weft._api.session import init, is_initialized, started
 from weft._serialize.pickling import dump_code
-from weft.util.multiprocessing.crew import BOTH, ONE, STARRED, Crew, PoolWork
+from weft.util.multiprocessing.crew import (
+    BOTH,
+    KEPT_FUNCTIONS,
+    ONE,
+    STARRED,
+    Crew,
+    PoolCode,
+    PoolWork,
+)
 from weft.util.multiprocessing.results import (
     AsyncResult,
     IMapIterator,
@@ -98,6 +107,8 @@ class Pool:
         started()
         self._size = processes or max(1, int(cluster_resources().get("CPU", 1)))
         self._state = "RUN"
+        self._codes: dict[int, tuple[FunctionType, PoolCode]] = {}
+        """By the id of a function, which is kept so that the id stays its own."""
         self._crew = Crew(
             self._size, dict(ray_remote_args or {}), initializer, tuple(initargs), maxtasksperchild
         )
@@ -323,9 +334,21 @@ class Pool:
     def _work(self, func: Callable[..., Any], how: int, *, stops: bool) -> PoolWork:
         if self._state != "RUN":
             raise ValueError("Pool not running")
-        _, code = dump_code(func)
         name = getattr(func, "__qualname__", type(func).__qualname__).rpartition("<locals>.")[2]
-        return PoolWork(code if len(code) <= LARGE_CODE_BYTES else put(code), name, how, stops=stops)
+        return PoolWork(self._code_of(func), name, how, stops=stops)
+
+    def _code_of(self, func: Callable[..., Any]) -> PoolCode:
+        known = self._codes.get(id(func))
+        if known is not None:
+            return known[1]
+        _, packed = dump_code(func)
+        code = packed if len(packed) <= LARGE_CODE_BYTES else put(packed)
+        if isinstance(func, FunctionType) and func.__closure__ is None:
+            # What has variables of its own is pickled at each call, since they may have changed.
+            if len(self._codes) >= KEPT_FUNCTIONS:
+                self._codes.clear()
+            self._codes[id(func)] = (func, code)
+        return code
 
     # -------------------------------------------------------------- the end
 
