@@ -14,7 +14,7 @@ from statistics import median
 from _memory import adopt_orphans, descendants
 
 FOLDER = Path(__file__).parent
-LIMIT_S = 180.0
+LIMIT_S = 120.0
 QUIET = {
     # No reports to Ray's makers from a benchmark, and no warning about how GPUs are hidden.
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -65,17 +65,16 @@ def measure(program: Program, seconds: float) -> float | str:
             process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
             try:
                 process.wait(LIMIT_S)
+                how = f"exit code {process.returncode}"
             except subprocess.TimeoutExpired:
-                return f"no number after {LIMIT_S:g} s"
+                how = f"no number after {LIMIT_S:g} s"
             finally:
                 process.kill()
                 process.wait()
                 end_below()
             said.seek(0)
-            words = last_line(said.read())
-        if file.exists():
-            return float(file.read_text())
-        return f"exit code {process.returncode}: {words}"
+            how = f"{how}: {last_line(said.read())}"
+        return float(file.read_text()) if file.exists() else how
 
 
 def last_line(text: str) -> str:

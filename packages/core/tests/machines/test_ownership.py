@@ -674,27 +674,29 @@ class Processes(RuleBasedStateMachine):
     # -------------------------------------------------------------- what users do
 
     @initialize()
-    def give_everybody_something(self) -> None:
-        """Everybody has a reference to each object, and each object lies in one that is another's."""
-        for name in self.NAMES:
-            self.put_value(name, [], large=False)
-        for hands_out_containers in (False, True):
-            for caller in self.NAMES:
-                if hands_out_containers:
-                    self.put_value(caller, self.held_by(caller)[:2], large=False)
-                for worker in self.NAMES:
-                    self.hand(caller, worker, self.held_by(caller), None)
-            self.settle()
+    def hand_round(self) -> None:
+        """Each has an object of its neighbour, which holds one of the neighbour's neighbour."""
+        ring = list(zip(self.NAMES, (*self.NAMES[1:], self.NAMES[0]), strict=True))
+        inner = {name: self.put_value(name, [], large=False) for name in self.NAMES}
+        for name, neighbour in ring:
+            self.hand(name, neighbour, [inner[name]], None)
+        self.settle()
+        outer = {after: self.put_value(after, [inner[name]], large=True) for name, after in ring}
+        for name, neighbour in ring:
+            self.hand(name, neighbour, [outer[name]], None)
+            self.let_go(neighbour, [inner[name]])
+        self.settle()
 
     @rule(data=st.data(), large=st.booleans())
     def put(self, data: st.DataObject, large: bool) -> None:
         name = self.one_process(data)
         self.put_value(name, self.some(data, name), large=large)
 
-    def put_value(self, name: str, held: list[ObjectId], *, large: bool) -> None:
+    def put_value(self, name: str, held: list[ObjectId], *, large: bool) -> ObjectId:
         object_id = self.new_object(name)
         self.inside[object_id] = held
         self.tell(name, Sealed(object_id, self.new_value(name, held, large=large)))
+        return object_id
 
     @rule(data=st.data())
     def drop(self, data: st.DataObject) -> None:

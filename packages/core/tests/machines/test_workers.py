@@ -221,6 +221,15 @@ def test_environment_whose_workers_never_come_up_is_given_up() -> None:
     assert len(started(pool.tell(WorkerWanted(3, "env")))) == 1, "the next demand tries again"
 
 
+def test_workers_that_are_pulled_down_are_not_blamed_on_their_environment() -> None:
+    pool = Pool()
+    effects = pool.tell(WorkerWanted(1, "env"))
+    for _ in range(MAX_FAILURES + 1):
+        (worker,) = started(effects)
+        effects = pool.tell(WorkerExited(worker, blameless=True))
+    assert len(started(effects)) == 1
+
+
 def test_one_that_comes_up_clears_the_failures() -> None:
     pool = Pool()
     (worker,) = started(pool.tell(WorkerWanted(1, "")))

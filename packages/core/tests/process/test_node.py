@@ -136,21 +136,25 @@ def test_daemon_whose_worker_code_cannot_be_imported_says_so(roots: tuple[Path, 
     assert started.process.poll() == 1
 
 
-def test_template_that_dies_ends_the_session_with_a_clear_line(session: Session, gone: Gone) -> None:
+def test_template_that_dies_takes_its_workers_along_and_is_replaced(session: Session, gone: Gone) -> None:
     granted = session.lease(CPU)
+    session.say(Demand(2, CPU, 2, 0))
+    actor_id, _ = session.create_actor(max_restarts=1)
+    alive = actor_state(session, actor_id, "alive")
     pids = [worker["pid"] for worker in session.workers()]
-    assert granted
-    children = Path(f"/proc/{session.started.process.pid}/task/{session.started.process.pid}/children")
+    daemon = session.started.process.pid
+    children = Path(f"/proc/{daemon}/task/{daemon}/children")
     (template,) = [int(pid) for pid in children.read_text().split()]
     os.kill(template, signal.SIGKILL)
-    until = time.monotonic() + 5
-    while not session.lost and time.monotonic() < until:
-        session.poller.poll(0.1)
-    assert b"the template process" in session.output(is_stderr=True)
-    assert session.started.process.wait(5) == 1
+    certificate = session.explain(granted.worker_id)
+    assert (certificate.exit_code, certificate.reason) == (None, "")
     assert gone(pids, 3) == []
-    for path in Path(session.started.session_dir).iterdir():
-        path.unlink()
+    assert "ended with the process that had started it" in actor_state(session, actor_id, "restarting").cause
+    assert actor_state(session, actor_id, "alive").address != alive.address
+    session.run(session.lease(CPU, key=3), "print:again")
+    session.wait(lambda: session.output() == b"again\n")
+    (other,) = [int(pid) for pid in children.read_text().split()]
+    assert other != template
 
 
 def test_termination_ends_the_session(session: Session, gone: Gone) -> None:

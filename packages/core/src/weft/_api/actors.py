@@ -70,6 +70,7 @@ R_co = TypeVar("R_co", covariant=True)
 F_co = TypeVar("F_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
 C_co = TypeVar("C_co", covariant=True)
+ClassT = TypeVar("ClassT", bound=type)
 
 ActorProxy = Annotated[T, "an actor's handle"]
 """The type of a handle in annotations: `counter: ActorProxy[Counter]`."""
@@ -261,6 +262,15 @@ def _effective(meta: ActorMeta, spec: MethodSpec, given: MethodOptions) -> _Effe
 
 
 if TYPE_CHECKING:
+
+    class RemoteType(type):
+        """What weft.mypy takes for the metaclass of a class under `@weft.remote`."""
+
+        def remote(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+
+        def options(cls: ClassT, **options: Unpack[ActorKeywords]) -> ActorClass[ClassT]: ...  # type: ignore[misc]
+
+        def bind(cls, *args: Any, **kwargs: Any) -> ClassNode: ...
 
     class DecoratedMethod(Protocol[P, R_co, F_co]):
         """What checkers see in place of a method that `@weft.method` decorates."""

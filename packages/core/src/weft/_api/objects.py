@@ -102,6 +102,9 @@ def _not_gettable(value: Any) -> str:
     return f"weft.get takes an ObjectRef or a list of them, not {type(value).__name__}"
 
 
+_WAITABLE = {ObjectRef, ObjectRefGenerator}
+
+
 def wait(
     ray_waitables: Sequence[WaitableT],
     *,
@@ -133,14 +136,11 @@ def wait(
         raise ArgumentError(
             f"weft.wait takes a list of references, not {type(ray_waitables).__name__}: write [ref]"
         )
-    has_streams = False
-    for item in ray_waitables:
-        if type(item) is not ObjectRef:
-            if not isinstance(item, ObjectRefGenerator):
-                raise ArgumentError(
-                    f"weft.wait takes references and streams, not {type(item).__name__}"
-                )
-            has_streams = True
+    # Whole passes in C: a program that waits for a thousand tasks one by one comes here a thousand times.
+    kinds = set(map(type, ray_waitables))
+    has_streams = ObjectRefGenerator in kinds
+    for kind in kinds - _WAITABLE:
+        raise ArgumentError(f"weft.wait takes references and streams, not {kind.__name__}")
     if timeout is not None:
         _check_timeout("wait", timeout)
     if not ray_waitables:
@@ -151,7 +151,7 @@ def wait(
             f"num_returns={num_returns!r} of wait has to be a whole number from 1 to the number of "
             f"references, {len(ray_waitables)}"
         )
-    if len(set(ray_waitables)) != len(ray_waitables):
+    if len(set(map(id, ray_waitables))) != len(ray_waitables):
         raise OptionError("weft.wait was given a reference twice: give each once")
     engine = running()
     waitables: Any = ray_waitables

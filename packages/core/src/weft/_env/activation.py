@@ -1,14 +1,15 @@
 """Enter a runtime environment: the first thing that a worker does.
 
-A worker is forked from the template, which has imported Weft and what the session preloads. Most environments are
-entered right there: variables are set, the directory is changed, what is built is put in front of the search path. That
-is done when nothing that the environment brings has been imported by the template. If something has (another
-msgspec, a numpy that the session preloads), or if a command for Python is given, the worker becomes a fresh
-interpreter instead: the same process, with the same number and pipes, executes it and goes on in `_node/template.py`.
+A worker is forked from the template, which has imported Weft and what the session preloads. Most
+environments are entered right there: variables are set, the directory is changed, what is built is
+put in front of the search path. That is done when nothing that the environment brings has been
+imported by the template. If something has (another msgspec, a numpy that the session preloads), or
+if a command for Python is given, the worker becomes a fresh interpreter instead: the same process,
+with the same number and pipes, executes it and goes on in `_node/template.py`.
 
-Why not always a fresh interpreter: it and the import of Weft cost some 150 ms for each worker, a fork costs 5. Why not
-drop the modules and import them again: other modules keep the old ones, and many extension modules cannot be loaded
-twice in a process.
+Why not always a fresh interpreter: it and the import of Weft cost some 150 ms for each worker, a
+fork costs 5. Why not drop the modules and import them again: other modules keep the old ones, and
+many extension modules cannot be loaded twice in a process.
 
 What is always true
 1. Modules of the standard library and Weft itself are never taken from an environment.
@@ -70,7 +71,7 @@ class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
 def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[str], str]:
     """Put this process into its environment: return ([], "").
 
-    If it needs another interpreter: nothing but its environment variables and directory is changed; return the
+    If it needs another interpreter, only variables and the directory are changed: return the
     command that starts it, and the path of the setup. `is_fresh`: this is that interpreter.
     """
     path = variables.get(BUILT, "")
@@ -78,13 +79,21 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
         setup = msgspec.json.decode(Path(path).read_bytes(), type=WorkerSetup)
     else:
         env = variables.get(PLAIN, "")
-        setup = WorkerSetup(env=env, cache_root=cache.default_root() if env else "", env_vars=decode(env).get("env_vars", {}))
+        setup = WorkerSetup(
+            env=env,
+            cache_root=cache.default_root() if env else "",
+            env_vars=decode(env).get("env_vars", {}),
+        )
     inherited.enter(setup.env, setup.cache_root)
     if not is_fresh:
         _set_variables(variables, setup)
     if setup.working_dir:
         os.chdir(setup.working_dir)
-    if path and not is_fresh and (setup.py_executable or not sys.modules.keys().isdisjoint(setup.brings)):
+    if (
+        path
+        and not is_fresh
+        and (setup.py_executable or not sys.modules.keys().isdisjoint(setup.brings))
+    ):
         return _interpreter(setup), path
     if path:
         _set_search_path(setup)
@@ -117,7 +126,12 @@ def _interpreter(setup: WorkerSetup) -> list[str]:
         return [f"{setup.venv}/bin/python" if setup.venv else sys.executable]
     words = shlex.split(setup.py_executable)
     # It may come with the working directory; the search of PATH is left to execvp.
-    if "/" not in words[0] and setup.working_dir and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
+    if (
+        "/" not in words[0]
+        and setup.working_dir
+        and os.access(words[0], os.X_OK)
+        and Path(words[0]).is_file()
+    ):
         words[0] = f"./{words[0]}"
     return words
 
@@ -136,7 +150,9 @@ def _set_search_path(setup: WorkerSetup) -> None:
 def _use_packages(setup: WorkerSetup) -> list[str]:
     """Take note of installed packages; return where they are, with what their .pth files name."""
     # Held until the process ends, so that nobody removes them meanwhile.
-    fcntl.flock(os.open(f"{setup.venv}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_SH)
+    fcntl.flock(
+        os.open(f"{setup.venv}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_SH
+    )
     if sys.prefix == setup.venv:
         return [setup.packages_dir]
     before = set(sys.path)
@@ -148,19 +164,20 @@ def _use_packages(setup: WorkerSetup) -> list[str]:
 
 def _function(hook: str) -> Callable[[], object]:
     if hook.startswith("/"):
-        function: Callable[[], object] = pickle.loads(Path(hook).read_bytes())  # noqa: S301 - the user's own
+        function: Callable[[], object] = pickle.loads(Path(hook).read_bytes())
         return function
     module, _, name = hook.rpartition(".")
-    function = getattr(importlib.import_module(module), name)
-    return function
+    found: Callable[[], object] = getattr(importlib.import_module(module), name)
+    return found
 
 
 def top_level_modules(directory: str) -> set[str]:
-    """Return the names that an entry of the search path brings, but for the standard library's and Weft."""
+    """Return the modules in a directory, without those named like the standard library's."""
     names = set()
     for entry in os.scandir(directory):
         name, dot, suffix = entry.name.partition(".")
-        if name.isidentifier() and (entry.is_dir() and not dot if not suffix else suffix.endswith(("py", "so"))):
+        if name.isidentifier() and (
+            entry.is_dir() and not dot if not suffix else suffix.endswith(("py", "so"))
+        ):
             names.add(name)
     return names - sys.stdlib_module_names - {"weft", "__pycache__"}
-

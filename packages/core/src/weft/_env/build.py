@@ -1,8 +1,9 @@
 """The builder: makes what an environment names ready on this machine, and says so.
 
-The daemon forks it (`_node/environments.py`) and goes on with its work. It writes one file for the environment's workers
-into the session's directory and prints the variables that they start with, as a JSON object, on stdout. If it fails,
-the last lines of its stderr are the reason, and its exit code is not 0.
+The daemon forks it (`_node/environments.py`) and goes on with its work. It writes one file for the
+environment's workers into the session's directory and prints the variables that they start with, as
+a JSON object, on stdout. If it fails, the last lines of its stderr are the reason, and its exit
+code is not 0.
 """
 
 from __future__ import annotations
@@ -75,4 +76,6 @@ def _directory(cache: EnvCache, name: str, session_dir: str) -> str:
 
 
 def _hook(cache: EnvCache, hook: str) -> str:
-    return cache.file(bytes.fromhex(hook.removeprefix(CONTENT))) if hook.startswith(CONTENT) else hook
+    return (
+        cache.file(bytes.fromhex(hook.removeprefix(CONTENT))) if hook.startswith(CONTENT) else hook
+    )

@@ -4,13 +4,13 @@
         files/ab/cdef...     contents, under their SHA-256
         trees/<digest>       the list of what a directory holds
         dirs/<digest>-<n>/   that directory, for one session at a time (trees.py)
-        indexes/<name>       what is known of a user's directory: files that did not change are not read again
+        indexes/<name>       what is known of a user's directory, so that it is not read again
         venvs/<key>/         installed packages (packages.py)
 
 What is always true
 1. A file or list appears under its name when it is complete.
-2. A content's time of change is `STORED_NS`. One with another time was written to through a hard link: it counts as
-   missing, and is stored again.
+2. A content's time of change is `STORED_NS`. One with another time was written to through a hard
+   link: it counts as missing, and is stored again.
 3. What is removed has not been used for `MIN_AGE_S`: a session that was promised a content gets it.
 
 The cache does not belong to a session: it stays, and `prune` removes what is old.
@@ -23,13 +23,16 @@ import fcntl
 import hashlib
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from weft import _settings
 from weft._clock import wall
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 # A fixed moment, 1 January 2000: no file is made at it by accident.
 STORED_NS = 946_684_800 * 10**9
@@ -73,7 +76,7 @@ class EnvCache:
         """Tell whether a content is here and whole; keeps it from being removed soon."""
         path = self.file(content)
         try:
-            status = os.stat(path)
+            status = os.stat(path)  # noqa: PTH116 - one of many files
         except FileNotFoundError:
             return False
         if status.st_size != size or status.st_mtime_ns != STORED_NS:
@@ -83,7 +86,7 @@ class EnvCache:
         return True
 
     def store(self, path: str) -> tuple[bytes, int]:
-        """Store a file's content; return its SHA-256 and size. OSError: it cannot be read, or there is no room."""
+        """Store a file's content; return its SHA-256 and size. OSError: it cannot be read."""
         digest = hashlib.sha256()
         size = 0
         unborn = self._unborn()
@@ -119,10 +122,10 @@ class EnvCache:
         os.utime(unborn, ns=(STORED_NS, STORED_NS))
         place = self.file(content)
         try:
-            os.rename(unborn, place)  # noqa: PTH104
+            os.rename(unborn, place)  # noqa: PTH104 - one of many files
         except FileNotFoundError:
             Path(place).parent.mkdir(mode=0o700, exist_ok=True)
-            os.rename(unborn, place)  # noqa: PTH104
+            os.rename(unborn, place)  # noqa: PTH104 - one of many files
 
     # -------------------------------------------------------------- lists
 
@@ -151,7 +154,7 @@ class EnvCache:
     # -------------------------------------------------------------- removal
 
     def prune(self) -> None:
-        """Remove what is old, at most once a day: contents, lists and directories of no living session, packages."""
+        """Remove what is old, at most once a day."""
         stamp = Path(self.root, "pruned")
         now = wall()
         try:
@@ -163,7 +166,10 @@ class EnvCache:
         self.remove_old(now)
 
     def remove_old(self, now: float) -> None:
-        """Remove what has not been used for `MAX_AGE_S`, and more, the oldest first, if that leaves over `MAX_BYTES`."""
+        """Remove what was not used for `MAX_AGE_S`; then the oldest, down to `MAX_BYTES`.
+
+        What a living session uses stays.
+        """
         for name in ("trees", "indexes"):
             for entry in os.scandir(f"{self.root}/{name}"):
                 if now - entry.stat().st_mtime > MAX_AGE_S:
@@ -216,8 +222,8 @@ class EnvCache:
 
 
 def default_root() -> str:
-    """Return where this user's cache is, made if need be. PermissionError: the place belongs to someone else."""
-    root = f"{os.path.abspath(_settings.temp_root())}/weft-env-{os.getuid()}"  # noqa: PTH100
+    """Return where this user's cache is, made if need be. PermissionError: it is someone else's."""
+    root = f"{os.path.abspath(_settings.temp_root())}/weft-env-{os.getuid()}"  # noqa: PTH100 - links stay
     Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.lstat(root)
     if status.st_uid != os.getuid() or Path(root).is_symlink():
@@ -228,12 +234,12 @@ def default_root() -> str:
 
 
 @contextlib.contextmanager
-def locked(path: str, *, wait: bool = True, shared: bool = False) -> Iterator[int]:
-    """Hold a lock between processes; its descriptor. BlockingIOError: somebody else has it, and `wait` is False."""
+def locked(path: str, *, wait: bool = True) -> Iterator[None]:
+    """Hold a lock between processes. BlockingIOError: somebody has it, and `wait` is False."""
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        yield fd
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield
     finally:
         os.close(fd)
 
@@ -262,17 +268,19 @@ def locked_file(path: str) -> Iterator[None]:
 
 def _modified_at(path: str) -> float:
     try:
-        return os.stat(path).st_mtime
+        return Path(path).stat().st_mtime
     except OSError:
         return 0.0
 
 
 def _tree_bytes(path: str) -> int:
     return sum(
-        os.lstat(f"{place}/{name}").st_blocks * 512 for place, _, files in os.walk(path) for name in files
+        os.lstat(f"{place}/{name}").st_blocks * 512
+        for place, _, files in os.walk(path)
+        for name in files
     )
 
 
 def _remove(path: str) -> None:
     with contextlib.suppress(OSError):
-        os.unlink(path)  # noqa: PTH108
+        os.unlink(path)  # noqa: PTH108 - one of many files

@@ -1,10 +1,7 @@
-"""RuntimeEnv and RuntimeEnvConfig: a runtime environment as an object. A dict does as well wherever one is taken."""
+"""RuntimeEnv and RuntimeEnvConfig: a runtime environment as an object; a dict does as well."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from os import PathLike
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from weft._env.spec import CONTENT, SETUP_TIMEOUT_S, checked, decode, encode
@@ -12,6 +9,10 @@ from weft._lazy import lazy
 from weft._override import override
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from os import PathLike
+    from types import ModuleType
+
     from weft._env import packages
 else:
     packages = lazy("weft._env.packages")
@@ -64,7 +65,7 @@ class RuntimeEnv(dict[str, Any]):
     each variable, of the rest each key replaces what was inherited.
     """
 
-    def __init__(  # noqa: PLR0913 - Ray's parameters
+    def __init__(
         self,
         *,
         py_modules: Sequence[str | PathLike[str] | ModuleType] | None = None,
@@ -88,15 +89,16 @@ class RuntimeEnv(dict[str, Any]):
         """Check and hold an environment.
 
         Args:
-            py_modules: Directories of packages, .py, .whl or .zip files, or modules, that can be imported.
+            py_modules: What can be imported: directories of packages, .py, .whl or .zip files,
+                or modules.
             py_executable: A command that starts Python, with its arguments, for the workers.
-            working_dir: A directory or .zip file. Workers run in a copy of it and can import from it.
-            pip: Requirements, the path of a requirements file, or a dict with packages, pip_check, pip_version
-                and pip_install_options.
+            working_dir: A directory or .zip file. Workers run in a copy of it and import from it.
+            pip: Requirements, the path of a requirements file, or a dict with packages, pip_check,
+                pip_version and pip_install_options.
             conda: Not in this version.
             container: Not in this version.
             env_vars: Environment variables; `${NAME}` stands for what was set before.
-            worker_process_setup_hook: A function that each worker calls first, or its name ("module.function").
+            worker_process_setup_hook: A function that each worker calls first, or its name.
             nsight: Not in this version.
             rocprof_sys: Not in this version.
             config: A RuntimeEnvConfig, or a dict with its settings.
@@ -147,12 +149,14 @@ class RuntimeEnv(dict[str, Any]):
         """Set a key; None removes it.
 
         Raises:
-            OptionError: The key is unknown, not supported, or the value is wrong. Nothing was changed.
+            OptionError: The key is unknown, not supported, or the value is wrong. Nothing changed.
         """
         self[name] = value
 
     @override
-    def get(self, name: str, default: Any = None, data_class: Callable[..., Any] | None = None) -> Any:  # type: ignore[override]  # Ray's signature
+    def get(
+        self, name: str, default: Any = None, data_class: Callable[..., Any] | None = None
+    ) -> Any:
         """Return a key's value.
 
         Args:
@@ -172,7 +176,7 @@ class RuntimeEnv(dict[str, Any]):
         return dict(self)
 
     def serialize(self) -> str:
-        """Return the environment as JSON, with functions pickled. The same environments give the same text."""
+        """Return the environment as JSON, with functions pickled."""
         return encode(checked(self, _SUBJECT)) or "{}"
 
     @classmethod
@@ -192,7 +196,7 @@ class RuntimeEnv(dict[str, Any]):
         return path
 
     def working_dir_uri(self) -> str | None:
-        """Return the name of the working directory's contents; None: it is local, or there is none."""
+        """Return the name of the working directory's contents; None for a local one, or none."""
         path = self.working_dir()
         return path if path is not None and path.startswith(CONTENT) else None
 
@@ -218,7 +222,7 @@ class RuntimeEnv(dict[str, Any]):
         return dict(self.get("pip", {}))
 
     def pip_uri(self) -> str | None:
-        """Return a name that is the same for the same requirements and interpreter; None without pip."""
+        """Return a name of the requirements and the interpreter; None without pip."""
         return f"pip://{packages.key_of('pip', self['pip'])}" if self.has_pip() else None
 
     def virtualenv_name(self) -> str | None:
@@ -234,7 +238,7 @@ class RuntimeEnv(dict[str, Any]):
         return dict(self.get("uv", {}))
 
     def uv_uri(self) -> str | None:
-        """Return a name that is the same for the same requirements and interpreter; None without uv."""
+        """Return a name of the requirements and the interpreter; None without uv."""
         return f"uv://{packages.key_of('uv', self['uv'])}" if self.has_uv() else None
 
     def has_working_dir(self) -> bool:

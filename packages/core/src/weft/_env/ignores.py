@@ -6,7 +6,10 @@ Source: the section "PATTERN FORMAT" of git's manual page gitignore(5).
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 class IgnoreRules:
@@ -45,7 +48,11 @@ def _rule(pattern: str) -> tuple[re.Pattern[str], bool, bool] | None:
         return None
     is_anchored = "/" in pattern
     regex = _translate(pattern.removeprefix("/"))
-    return re.compile(regex if is_anchored else f"(?:.*/)?{regex}", re.DOTALL), is_negated, dirs_only
+    return (
+        re.compile(regex if is_anchored else f"(?:.*/)?{regex}", re.DOTALL),
+        is_negated,
+        dirs_only,
+    )
 
 
 def _translate(pattern: str) -> str:

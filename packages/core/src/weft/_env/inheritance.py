@@ -1,9 +1,9 @@
-"""The environment that this process's tasks and actors start from: the job's in a driver, its own in a worker.
+"""What a process's tasks start from: the job's environment in a driver, its own in a worker.
 
     env of a task = what its process is in, laid under what its options say
 
-Local directories in options are read when the options are first used in a session; the same options keep what was
-read then. Other options, and the next session, look again.
+Local directories in options are read when the options are first used in a session; the same options
+keep what was read then. Other options, and the next session, look again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ class Inheritance:
         self._cache: cache.EnvCache | None = None
 
     def begin(self, env: str) -> str:
-        """A session begins in this driver: hand on its environment. Return it without local paths. OptionError."""
+        """A session begins in this driver: hand on its environment. OptionError.
+
+        Return it without local paths.
+        """
         self._cache_root, self._cache = "", None
         self.session = object()
         self.env = ""
@@ -51,7 +54,10 @@ class Inheritance:
         self.session = object()
 
     def environment_of(self, own: str) -> str:
-        """Return the environment of a task whose options say `own`. Reads local directories. OptionError."""
+        """Return the environment of a task whose options say `own`. OptionError.
+
+        Local directories are read.
+        """
         if not own:
             return self.env
         if self._cache is None:

@@ -1,11 +1,12 @@
 """Python packages from pip or uv, in virtual environments that are built once and kept.
 
-An environment's key is made of its requirements, in any order, the interpreter and the places of the driver's own
-packages. Those can be seen from it: what they satisfy is not installed again. One builder at a time builds a key, for
-all sessions of the user; `complete` is written last, so a build that was interrupted begins again.
+An environment's key is made of its requirements, in any order, the interpreter and the places of
+the driver's own packages. Those can be seen from it: what they satisfy is not installed again. One
+builder at a time builds a key, for all sessions of the user; `complete` is written last, so a build
+that was interrupted begins again.
 
-Facts about virtual environments: scripts in `bin` name their interpreter by its path, so a finished environment cannot
-be renamed; it is built where it stays.
+Facts about virtual environments: scripts in `bin` name their interpreter by its path, so a finished
+environment cannot be renamed; it is built where it stays.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBU
 
 
 class InstallError(Exception):
-    """Why packages could not be installed: a line, then the last lines of the installer's output."""
+    """Why packages could not be installed: a line, then the end of the installer's output."""
 
 
 class Installer:
@@ -58,7 +59,9 @@ class Installer:
         self._tail: deque[bytes] = deque(maxlen=TAIL_LINES)
         self._partial = b""
         inherited = {
-            name: text for name, text in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")
+            name: text
+            for name, text in os.environ.items()
+            if name not in ("PYTHONPATH", "PYTHONHOME")
         }
         self._env = {**inherited, **_QUIET, **env_vars}
 
@@ -66,11 +69,11 @@ class Installer:
         """Run a program to its end. InstallError, which says that `what` failed."""
         self._tail.clear()
         self._partial = b""
-        with subprocess.Popen(  # noqa: S603 - the user's requirements decide
+        with subprocess.Popen(
             command, cwd=cwd, env=self._env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
         ) as process:  # fmt: skip
-            assert process.stdout is not None
+            assert process.stdout is not None  # noqa: S101 - for type checkers
             output = process.stdout.fileno()
             os.set_blocking(output, False)
             ended = os.pidfd_open(process.pid)
@@ -98,11 +101,14 @@ class Installer:
     def _reason(self, words: str) -> str:
         text = b"\n".join([*self._tail, self._partial]).decode(errors="replace")
         lines = [line.rstrip() for line in text.splitlines() if line.strip()]
-        told = [line for line in lines if line.lower().startswith(("error", "× ", "fatal"))] or lines
+        told = [line for line in lines if line.lower().startswith(("error", "fatal"))] or lines
         return "\n".join([f"{words}: {told[-1]}" if told else words, *lines])
 
     def wait(self, fds: set[int], limit_s: float = 60.0) -> set[int]:
-        """Wait for descriptors; return the ready ones. Ends everything if time is up or the daemon is gone."""
+        """Wait for descriptors; return the ready ones.
+
+        Ends this process and all that it has started if time is up or the daemon is gone.
+        """
         poller = select.poll()
         for fd in (self._daemon, *fds):
             poller.register(fd, select.POLLIN)
@@ -214,7 +220,9 @@ def _install_with_uv(
     here = str(requirements.parent)
     options = [*field.get("uv_pip_install_options", []), "-r", str(requirements)]
     uv = ["uv", "pip"]
-    installer.run(f"uv pip install {_short(field)}", [*uv, "install", "--python", python, *options], here)
+    installer.run(
+        f"uv pip install {_short(field)}", [*uv, "install", "--python", python, *options], here
+    )
     if field["uv_check"]:
         installer.run("uv pip check", [*uv, "check", "--python", python], here)
 

@@ -1,7 +1,7 @@
 """Requirements for pip and uv: what users may write, as lines.
 
-A requirements file is read when it is given, with the files that it includes, so a change of it is another environment.
-Lines that name local files or directories get absolute paths.
+A requirements file is read when it is given, with the files that it includes, so a change of it is
+another environment. Lines that name local files or directories get absolute paths.
 """
 
 from __future__ import annotations
@@ -32,17 +32,19 @@ class RequirementsError(Exception):
 
 
 def pip_field(value: Any) -> dict[str, Any] | None:
-    """Return {packages, pip_check, pip_version, pip_install_options} of what users write for pip."""
+    """Return what pip is to install: packages, pip_check, pip_version, pip_install_options."""
     return _field(value, "pip_check", "pip_version", "pip_install_options")
 
 
 def uv_field(value: Any) -> dict[str, Any] | None:
-    """Return {packages, uv_check, uv_pip_install_options} of what users write for uv."""
+    """Return what uv is to install: packages, uv_check, uv_pip_install_options."""
     field = _field(value, "uv_check", "uv_version", "uv_pip_install_options")
     if field is None:
         return None
     if "uv_version" in field:
-        raise RequirementsError("has uv_version, and this version of Weft uses the uv that is on PATH: leave it out")
+        raise RequirementsError(
+            "has uv_version, and this version of Weft uses the uv that is on PATH: leave it out"
+        )
     if shutil.which("uv") is None:
         raise RequirementsError("needs the program uv on PATH: install it, or use pip")
     return field
@@ -58,16 +60,24 @@ def _field(value: Any, check: str, version: str, options: str) -> dict[str, Any]
     wanted = given.pop(version, None)
     if wanted is not None:
         if not isinstance(wanted, str):
-            raise RequirementsError(f"has {version}={wanted!r}, which has to be a string like '==24.0'")
+            raise RequirementsError(
+                f"has {version}={wanted!r}, which has to be a string like '==24.0'"
+            )
         field[version] = wanted
     extra = given.pop(options, None)
     if extra is not None:
-        if isinstance(extra, str) or not isinstance(extra, Sequence) or not all(isinstance(item, str) for item in extra):
+        if (
+            isinstance(extra, str)
+            or not isinstance(extra, Sequence)
+            or not all(isinstance(item, str) for item in extra)
+        ):
             raise RequirementsError(f"has {options}={extra!r}, which has to be a list of strings")
         field[options] = list(extra)
     given.pop("local", None)
     if given:
-        raise RequirementsError(f"has {', '.join(map(repr, given))}; it takes packages, {check}, {version} and {options}")
+        raise RequirementsError(
+            f"has {', '.join(map(repr, given))}; there are packages, {check}, {version}, {options}"
+        )
     return field if field["packages"] else None
 
 
@@ -75,7 +85,9 @@ def _packages(value: Any) -> list[str]:
     if isinstance(value, str | PathLike):
         return list(_read(Path(fspath(value)).expanduser().absolute(), ()))
     if not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
-        raise RequirementsError(f"has to be a list of requirements or the path of a requirements file, not {value!r}")
+        raise RequirementsError(
+            f"has to be a list of requirements or the path of a requirements file, not {value!r}"
+        )
     here = Path.cwd()
     return [found for line in value for found in _lines(line.strip(), here, ())]
 
@@ -86,7 +98,9 @@ def _read(path: Path, above: tuple[Path, ...]) -> Iterator[str]:
     try:
         text = path.read_text("utf-8")
     except OSError as error:
-        raise RequirementsError(f"names the file {str(path)!r}, which cannot be read: {error.strerror}") from None
+        raise RequirementsError(
+            f"names the file {str(path)!r}, which cannot be read: {error.strerror}"
+        ) from None
     for line in re.sub(r"\\\r?\n", "", text).splitlines():
         yield from _lines(re.sub(r"(^|\s+)#.*", "", line).strip(), path.parent, (*above, path))
 
@@ -102,7 +116,9 @@ def _lines(line: str, here: Path, above: tuple[Path, ...]) -> Iterator[str]:
     elif match := _EDITABLE.fullmatch(line):
         # The directory may change while workers run: they get what it held when it was given.
         yield _absolute(match[1].strip(), here)
-    elif line.startswith((".", "/", "~")) or (line.endswith(_SOURCES) and "/" in line and "://" not in line):
+    elif line.startswith((".", "/", "~")) or (
+        line.endswith(_SOURCES) and "/" in line and "://" not in line
+    ):
         yield _absolute(line, here)
     else:
         yield line
@@ -111,8 +127,8 @@ def _lines(line: str, here: Path, above: tuple[Path, ...]) -> Iterator[str]:
 def _absolute(path: str, here: Path) -> str:
     if "://" in path:
         return path
-    bare, extras = re.fullmatch(r"(.*?)(\[[^\]/]*\])?", path).groups()  # type: ignore[union-attr] # matches anything
-    return os.path.normpath(here / Path(bare).expanduser()) + (extras or "")
+    bare, bracket, extras = path.partition("[")
+    return os.path.normpath(here / Path(bare).expanduser()) + bracket + extras
 
 
 def local_paths(lines: Sequence[str]) -> list[str]:

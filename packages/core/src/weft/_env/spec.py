@@ -1,11 +1,14 @@
-"""What a runtime environment may say: the rules of its keys, its normal form, and how two are merged.
+"""What a runtime environment may say: its keys, its normal form, and how two are merged.
 
-The normal form is JSON: paths are absolute, requirements are lines, code is a pickle in text. It still names local
-directories; working_dir.py replaces them by names of their contents when the environment is used.
+The normal form is JSON: paths are absolute, requirements are lines, code is a pickle in text. It
+still names local directories; working_dir.py replaces them by names of their contents when the
+environment is used.
 
 What is always true
-1. What `checked` returns is plain and good, and `checked` returns it unchanged if it is given it again.
-2. A key that cannot be honoured raises, here, before anything is sent. None as a value means "not given".
+1. What `checked` returns is plain and good, and `checked` returns it unchanged if it is given it
+   again.
+2. A key that cannot be honoured raises, here, before anything is sent. None as a value means "not
+   given".
 """
 
 from __future__ import annotations
@@ -60,11 +63,11 @@ class _WrongFieldError(Exception):
 
 
 def checked(value: Any, subject: str) -> dict[str, Any]:
-    """Return the normal form of a runtime environment. OptionError, which names `subject`, if it is wrong."""
+    """Return the normal form of a runtime environment. OptionError, which names `subject`."""
     if not isinstance(value, Mapping):
         raise OptionError(
-            f"runtime_env of {subject} has to be a dict or a RuntimeEnv, like {{'env_vars': {{'A': '1'}}}}, "
-            f"not {value!r}"
+            f"runtime_env of {subject} has to be a dict or a RuntimeEnv, "
+            f"like {{'env_vars': {{'A': '1'}}}}, not {value!r}"
         )
     if value.get("pip") is not None and value.get("uv") is not None:
         raise OptionError(f"the runtime_env of {subject} has pip and uv: give one of them")
@@ -77,7 +80,8 @@ def checked(value: Any, subject: str) -> dict[str, Any]:
             continue
         if rule is None:
             raise OptionError(
-                f"{name} in the runtime_env of {subject} is not supported by this version of Weft: {_NOT_YET[name]}"
+                f"{name} in the runtime_env of {subject} is not supported by this version of Weft: "
+                f"{_NOT_YET[name]}"
             )
         try:
             field = rule(given)
@@ -95,7 +99,7 @@ def with_environment(given: Mapping[str, Any], subject: str) -> Mapping[str, Any
 
 
 def merged(parent: Mapping[str, Any], child: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay a child's environment over its parent's: variables one by one, every other key as a whole."""
+    """Lay a child's environment over its parent's: variables one by one, other keys as a whole."""
     both = {**parent, **child}
     if "env_vars" in parent and "env_vars" in child:
         both["env_vars"] = {**parent["env_vars"], **child["env_vars"]}
@@ -128,7 +132,7 @@ def _unknown(name: object, subject: str) -> str:
     return f"{name!r} in the runtime_env of {subject} is no key of a runtime environment: {hint}"
 
 
-# ------------------------------------------------------------------ rules: the field to keep, or an error
+# ------------------------------------------------------------------ rules: the field, or an error
 
 
 def _variables(value: Any) -> dict[str, str] | None:
@@ -153,9 +157,11 @@ def _path(value: Any) -> str:
         return path
     if is_remote(path):
         raise _WrongFieldError(
-            f"names {path!r}, and this version of Weft takes local directories and archives only: download it first"
+            f"names {path!r}, and this version of Weft takes local directories and archives only: "
+            "download it first"
         )
-    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - a link stays the name that the user gave
+    # A symbolic link stays: its name may be a package's.
+    return os.path.abspath(Path(path).expanduser())  # noqa: PTH100 - links stay
 
 
 def check_exists(path: str) -> str:
@@ -194,7 +200,9 @@ def _py_modules(value: Any) -> list[str] | None:
 def _source_of(module: ModuleType) -> str:
     places = list(getattr(module, "__path__", ()))
     if len(places) > 1:
-        raise _WrongFieldError(f"has {module.__name__!r}, which lies in several directories: give their paths")
+        raise _WrongFieldError(
+            f"has {module.__name__!r}, which lies in several directories: give their paths"
+        )
     if places:
         return str(places[0])
     if not module.__file__ or not module.__file__.endswith(".py"):
@@ -203,7 +211,11 @@ def _source_of(module: ModuleType) -> str:
 
 
 def _strings(value: Any, what: str) -> list[str] | None:
-    if isinstance(value, str) or not isinstance(value, Sequence) or not all(isinstance(item, str) for item in value):
+    if (
+        isinstance(value, str)
+        or not isinstance(value, Sequence)
+        or not all(isinstance(item, str) for item in value)
+    ):
         raise _WrongFieldError(f"has to be a list of {what}, not {value!r}")
     return list(value) or None
 
@@ -218,14 +230,20 @@ def _preload(value: Any) -> list[str] | None:
 
 def _hook(value: Any) -> str:
     if isinstance(value, str):
-        if not value.startswith((CODE, CONTENT)) and not re.fullmatch(r"[^\W\d]\w*(\.[^\W\d]\w*)+", value):
-            raise _WrongFieldError(f"is {value!r}, which has to be a function or its name, like 'module.function'")
+        if not value.startswith((CODE, CONTENT)) and not re.fullmatch(
+            r"[^\W\d]\w*(\.[^\W\d]\w*)+", value
+        ):
+            raise _WrongFieldError(
+                f"is {value!r}, which has to be a function or its name, like 'module.function'"
+            )
         return value
     if not callable(value):
-        raise _WrongFieldError(f"has to be a function or its name, like 'module.function', not {value!r}")
+        raise _WrongFieldError(
+            f"has to be a function or its name, like 'module.function', not {value!r}"
+        )
     try:
         return CODE + base64.b64encode(cloudpickle.dumps(value)).decode()
-    except Exception as error:  # noqa: BLE001 - whatever pickling the user's function raises
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is the answer
         raise _WrongFieldError(f"is {value!r}, which cannot be pickled: {error}") from None
 
 
@@ -244,8 +262,14 @@ def _config(value: Any) -> dict[str, Any] | None:
             continue
         match name:
             case "setup_timeout_seconds":
-                if isinstance(given, bool) or not isinstance(given, int) or (given < 1 and given != -1):
-                    raise _WrongFieldError(f"has {name}={given!r}, which has to be seconds from 1 up, or -1 for no limit")
+                if (
+                    isinstance(given, bool)
+                    or not isinstance(given, int)
+                    or (given < 1 and given != -1)
+                ):
+                    raise _WrongFieldError(
+                        f"has {name}={given!r}, which has to be seconds from 1 up, or -1: no limit"
+                    )
                 if given != SETUP_TIMEOUT_S:
                     kept[name] = given
             case "eager_install":
@@ -254,7 +278,9 @@ def _config(value: Any) -> dict[str, Any] | None:
                 if not given:
                     kept[name] = given
             case "log_files":
-                _strings(given, "paths")  # Taken from programs that come from Ray: there is no dashboard to show them.
+                _strings(
+                    given, "paths"
+                )  # Taken from programs that come from Ray: there is no dashboard to show them.
             case _:
                 raise _WrongFieldError(
                     f"has {name!r}; it takes setup_timeout_seconds, eager_install and log_files"

@@ -1,16 +1,18 @@
-"""Directories made from their lists: where workers run. The builder's half of working_dir and py_modules.
+"""Directories made from their lists, for workers to run in: the builder's half of working_dir.
 
-A directory belongs to one session at a time: its workers may write there, and see what the others wrote. The next
-session that wants the same contents takes it over: what was changed or added is put right first, which costs one
-look at each file. While its session lives, another session gets a directory of its own.
+A directory belongs to one session at a time: its workers may write there, and see what the others
+wrote. The next session that wants the same contents takes it over: what was changed or added is put
+right first, which costs one look at each file. While its session lives, another session gets a
+directory of its own.
 
 What is always true
-1. When `claim` returns, the directory holds what its list says, unless it was this session's already; compiled
-   modules (`__pycache__`) stay from session to session.
+1. When `claim` returns, the directory holds what its list says, unless it was this session's
+   already; compiled modules (`__pycache__`) stay from session to session.
 2. Its owner is written down before anything in it is touched.
 
-Files up to `COPY_BYTES` are copies; larger ones are hard links to the cache. A program that writes into a large file in
-place, instead of replacing it, changes it for other sessions that run now; the cache notices and stores it again.
+Files up to `COPY_BYTES` are copies; larger ones are hard links to the cache. A program that writes
+into a large file in place, instead of replacing it, changes it for other sessions that run now; the
+cache notices and stores it again.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ _State = dict[bytes, tuple[int, int, int, int]]
 
 
 def claim(cache: EnvCache, digest: str, session_dir: str) -> str:
-    """Return a directory with what the list `digest` says, for this session. FileNotFoundError: a content is gone."""
+    """Return a directory with what the list `digest` says, for this session.
+
+    FileNotFoundError: a content is gone.
+    """
     entries = cache.read_tree(digest)
     number = 0
     while True:
@@ -88,11 +93,11 @@ def _dirs_of(entries: list[TreeEntry]) -> set[bytes]:
 
 def _make_dir(path: bytes) -> None:
     try:
-        os.mkdir(path, 0o700)  # noqa: PTH102 - paths are bytes here
+        os.mkdir(path, 0o700)  # noqa: PTH102 - paths are bytes
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(path).st_mode):
-            os.unlink(path)  # noqa: PTH108
-            os.mkdir(path, 0o700)  # noqa: PTH102
+            os.unlink(path)  # noqa: PTH108 - paths are bytes
+            os.mkdir(path, 0o700)  # noqa: PTH102 - paths are bytes
 
 
 def _keep(root: bytes, files: dict[bytes, TreeEntry], dirs: set[bytes], known: _State) -> _State:
@@ -108,30 +113,30 @@ def _keep(root: bytes, files: dict[bytes, TreeEntry], dirs: set[bytes], known: _
             elif path in files and known.get(path) == _signature(status):
                 found[path] = known[path]
             else:
-                os.unlink(item.path)  # noqa: PTH108
+                os.unlink(item.path)  # noqa: PTH108 - paths are bytes
     return found
 
 
 def _make(cache: EnvCache, path: bytes, entry: TreeEntry) -> None:
     if entry.kind == "l":
-        os.symlink(entry.content, path)  # noqa: PTH211
+        os.symlink(entry.content, path)  # noqa: PTH211 - paths are bytes
         return
     source = os.fsencode(cache.file(entry.content))
     if entry.size > COPY_BYTES:
         try:
-            os.link(source, path)  # noqa: PTH200
+            os.link(source, path)
         except OSError:
             pass  # On another file system, or linked too often.
         else:
             if entry.kind == "x":
-                os.chmod(path, 0o755)  # noqa: PTH101
+                os.chmod(path, 0o700)  # noqa: PTH101 - paths are bytes
             return
     shutil.copyfile(source, path)
     if entry.kind == "x":
-        os.chmod(path, 0o755)  # noqa: PTH101
+        os.chmod(path, 0o700)  # noqa: PTH101 - paths are bytes
 
 
 def _signature(status: os.stat_result) -> tuple[int, int, int, int]:
-    # A later hard link to the same content changes the inode's time, so only its own copies are held to that.
+    # Another hard link to the same content changes the inode's time: only copies are held to that.
     changed_ns = status.st_ctime_ns if status.st_nlink == 1 else 0
     return status.st_size, status.st_mtime_ns, changed_ns, status.st_ino

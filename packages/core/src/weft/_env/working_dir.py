@@ -1,15 +1,17 @@
-"""What a user's directory holds, as the digest of a list: the driver's half of working_dir and py_modules.
+"""What a user's directory holds, as the digest of a list: the driver's half of working_dir.
 
-In a git repository the files are those that git knows or would take: tracked, or untracked and not ignored. Elsewhere
-they are all files but those that a `.gitignore` file names, virtual environments, `__pycache__` and the like. Patterns
-in `excludes` apply on top. An archive counts as the directory that it would unpack to.
+In a git repository the files are those that git knows or would take: tracked, or untracked and not
+ignored. Elsewhere they are all files but those that a `.gitignore` file names, virtual
+environments, `__pycache__` and the like. Patterns in `excludes` apply on top. An archive counts as
+the directory that it would unpack to.
 
-A file is read when it is new, or when its size, times or inode differ from what the index of its directory says; its
-content goes to the cache. So the second use of an unchanged directory costs one look at each file.
+A file is read when it is new, or when its size, times or inode differ from what the index of its
+directory says; its content goes to the cache. So the second use of an unchanged directory costs one
+look at each file.
 
-Facts about times: the kernel's clock for them ticks every few milliseconds, so a file can be changed twice within one
-time. One that was changed less than `RACY_NS` before it was read is read again at the next use (git calls such
-entries racily clean).
+Facts about times: the kernel's clock for them ticks every few milliseconds, so a file can be
+changed twice within one time. One that was changed less than `RACY_NS` before it was read is read
+again at the next use (git calls such entries racily clean).
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     import base64
     import subprocess
     import zipfile
+    from collections.abc import Iterator, Mapping, Sequence
 else:
     base64 = lazy("base64")
     subprocess = lazy("subprocess")
@@ -126,7 +128,9 @@ class _Listing:
         if is_empty and place:
             yield place, os.lstat(f"{self._root}/{place}")
 
-    def _leaves_out(self, path: str, rules: tuple[tuple[int, IgnoreRules], ...], *, is_dir: bool) -> bool:
+    def _leaves_out(
+        self, path: str, rules: tuple[tuple[int, IgnoreRules], ...], *, is_dir: bool
+    ) -> bool:
         for start, rule in reversed(rules):
             verdict = rule.verdict(path[start:], is_dir=is_dir)
             if verdict is not None:
@@ -136,7 +140,11 @@ class _Listing:
         return self._is_excluded(path, is_dir=is_dir)
 
     def _resolved(
-        self, path: str, status: os.stat_result, rules: tuple[tuple[int, IgnoreRules], ...], above: frozenset[str]
+        self,
+        path: str,
+        status: os.stat_result,
+        rules: tuple[tuple[int, IgnoreRules], ...],
+        above: frozenset[str],
     ) -> Iterator[tuple[str, os.stat_result]]:
         """Yield a file; a link that leads out of the directory as what it leads to."""
         if stat.S_ISREG(status.st_mode):
@@ -147,7 +155,7 @@ class _Listing:
                 return
             real = os.path.realpath(f"{self._root}/{path}")
             try:
-                status = os.stat(real)
+                status = Path(real).stat()
             except OSError:
                 return  # It leads nowhere.
             if stat.S_ISREG(status.st_mode):
@@ -156,10 +164,10 @@ class _Listing:
                 yield from self._walk(path, rules, above | {real})
 
     def _leads_inside(self, path: str) -> bool:
-        target = os.readlink(f"{self._root}/{path}")
+        target = str(Path(self._root, path).readlink())
         if target.startswith("/"):
             return False
-        inside = os.path.normpath(f"{os.path.dirname(path)}/{target}")  # noqa: PTH120
+        inside = os.path.normpath(f"{os.path.dirname(path)}/{target}")  # noqa: PTH120 - text is enough
         return not inside.startswith(("..", "/"))
 
 
@@ -168,11 +176,14 @@ def _git_files(root: str) -> list[str] | None:
     if not any((place / ".git").exists() for place in (Path(root), *Path(root).parents)):
         return None
     try:
-        done = subprocess.run(  # noqa: S603 - fixed words
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],  # noqa: S607 - the user's git
-            cwd=root, env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"}, stdin=subprocess.DEVNULL, capture_output=True,
+        done = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=root,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
             check=False,
-        )  # fmt: skip
+        )
     except OSError:
         return None
     if done.returncode:
@@ -197,15 +208,19 @@ class Snapshot:
         for path, status in _Listing(root, excludes, self._cache.root).paths():
             name = os.fsencode(prefix + path)
             if stat.S_ISLNK(status.st_mode):
-                entries.append(TreeEntry(name, "l", os.fsencode(os.readlink(f"{root}/{path}"))))
+                entries.append(TreeEntry(name, "l", os.fsencode(Path(root, path).readlink())))
             elif stat.S_ISDIR(status.st_mode):
                 entries.append(TreeEntry(name, "d"))
             else:
                 try:
-                    content, size = self._content(f"{root}/{path}", os.fsencode(path), status, known, kept)
+                    content, size = self._content(
+                        f"{root}/{path}", os.fsencode(path), status, known, kept
+                    )
                 except FileNotFoundError:
                     continue  # Removed meanwhile.
-                entries.append(TreeEntry(name, "x" if status.st_mode & 0o111 else "f", content, size))
+                entries.append(
+                    TreeEntry(name, "x" if status.st_mode & 0o111 else "f", content, size)
+                )
         if kept != known:
             self._cache.write(index, msgspec.msgpack.encode(kept))
         return self._write(entries)
@@ -218,7 +233,7 @@ class Snapshot:
     def archive(self, path: str) -> str:
         """Return the digest of what an archive holds."""
         index = self._index_of(path)
-        status = os.stat(path)
+        status = Path(path).stat()
         known = self._read_index(index).get(b"")
         if known is not None and _is_same(known, status):
             digest = known.content.hex()
@@ -229,7 +244,9 @@ class Snapshot:
             for item in packed.infolist():
                 parts = [part for part in item.filename.split("/") if part not in ("", ".")]
                 if ".." in parts or item.filename.startswith("/"):
-                    raise OptionError(f"{path} holds {item.filename!r}, which would be unpacked elsewhere")
+                    raise OptionError(
+                        f"{path} holds {item.filename!r}, which would be unpacked elsewhere"
+                    )
                 if item.is_dir() or not parts:
                     continue
                 data = packed.read(item)
@@ -252,16 +269,29 @@ class Snapshot:
         return all(self._cache.has(entry.content, entry.size) for entry in entries)
 
     def _content(
-        self, path: str, name: bytes, status: os.stat_result, known: dict[bytes, _Known], kept: dict[bytes, _Known]
+        self,
+        path: str,
+        name: bytes,
+        status: os.stat_result,
+        known: dict[bytes, _Known],
+        kept: dict[bytes, _Known],
     ) -> tuple[bytes, int]:
         before = known.get(name)
-        if before is not None and _is_same(before, status) and self._cache.has(before.content, before.size):
+        if (
+            before is not None
+            and _is_same(before, status)
+            and self._cache.has(before.content, before.size)
+        ):
             kept[name] = before
             return before.content, before.size
         content, size = self._cache.store(path)
         self._stored = True
-        after = os.stat(path)
-        if size == after.st_size and _is_same(_known(status, content), after) and not _is_racy(after):
+        after = Path(path).stat()
+        if (
+            size == after.st_size
+            and _is_same(_known(status, content), after)
+            and not _is_racy(after)
+        ):
             kept[name] = _known(after, content)
         return content, size
 
@@ -303,13 +333,15 @@ def _is_racy(status: os.stat_result) -> bool:
 
 
 def resolve(fields: Mapping[str, Any], cache: EnvCache) -> dict[str, Any]:
-    """Return an environment in which contents stand for local files. OptionError: one cannot be read."""
+    """Return an environment in which contents stand for local files. OptionError."""
     resolved = dict(fields)
     excludes = resolved.pop("excludes", ())
     snapshot = Snapshot(cache)
     try:
         if "working_dir" in resolved:
-            resolved["working_dir"] = _named(resolved["working_dir"], excludes, snapshot, is_module=False)
+            resolved["working_dir"] = _named(
+                resolved["working_dir"], excludes, snapshot, is_module=False
+            )
         if "py_modules" in resolved:
             resolved["py_modules"] = [
                 _named(path, excludes, snapshot, is_module=True) for path in resolved["py_modules"]
@@ -318,7 +350,9 @@ def resolve(fields: Mapping[str, Any], cache: EnvCache) -> dict[str, Any]:
             if tool in resolved:
                 resolved[tool] = _with_local(resolved[tool], snapshot)
     except OSError as error:
-        raise OptionError(f"the runtime_env names {error.filename!r}, which cannot be used: {error.strerror}") from error
+        raise OptionError(
+            f"the runtime_env names {error.filename!r}, which cannot be used: {error.strerror}"
+        ) from error
     hook = resolved.get("worker_process_setup_hook", "")
     if hook.startswith(CODE):
         code = base64.b64decode(hook.removeprefix(CODE))
@@ -338,7 +372,7 @@ def _named(path: str, excludes: Sequence[str], snapshot: Snapshot, *, is_module:
 
 
 def _with_local(field: dict[str, Any], snapshot: Snapshot) -> dict[str, Any]:
-    """Add the digests of what requirements name on this machine, so that a change of it is another environment."""
+    """Add the digests of what requirements name on this machine: a change of it counts."""
     digests = {}
     for path in local_paths(field["packages"]):
         if Path(path).is_dir():

@@ -80,10 +80,11 @@ class WorkerDoomed(msgspec.Struct, frozen=True):
 
 
 class WorkerExited(msgspec.Struct, frozen=True):
-    """The process is gone. `why`: its last words."""
+    """The process is gone. `why`: its last words. `blameless`: it was pulled down by another process."""
 
     worker: bytes
     why: str = ""
+    blameless: bool = False
 
 
 class Ticked(msgspec.Struct, frozen=True):
@@ -204,8 +205,8 @@ class Workers:
                 self._released(self._worker_of[worker_id], now, effects, retire=retire)
             case WorkerDoomed(worker_id, reason):
                 self._doomed(self._worker_of[worker_id], reason, now, effects)
-            case WorkerExited(worker_id, why):
-                self._exited(self._worker_of[worker_id], why, effects)
+            case WorkerExited(worker_id, why, blameless):
+                self._exited(self._worker_of[worker_id], why, effects, blameless=blameless)
             case Ticked():
                 self._ticked(now, effects)
             case _:
@@ -259,12 +260,13 @@ class Workers:
         self._kill_at.pop(worker.id, None)
         effects.append(KillWorker(worker.id, reason))
 
-    def _exited(self, worker: _Worker, why: str, effects: list[Effect]) -> None:
+    def _exited(self, worker: _Worker, why: str, effects: list[Effect], *, blameless: bool) -> None:
         del self._worker_of[worker.id]
         self._kill_at.pop(worker.id, None)
         if worker.state == "starting":
             self._count_started(worker)
-            self._never_came_up(worker.env, why, effects)
+            if not blameless:
+                self._never_came_up(worker.env, why, effects)
         elif worker.state == "idle":
             self._idle.remove(worker)
         if worker.lease is not None:

@@ -1,28 +1,21 @@
 """From one new interpreter to two processes: the template and the daemon.
 
-The template is forked as soon as the modules are there that both need. Each then imports its own: the two do it at the
-same time, and the pages from before are shared.
+The template is forked as soon as the modules are there that both need. Each then imports its own: the
+two do it at the same time, and the pages from before are shared.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-import signal
-import socket
 import sys
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
-# Both processes need the wire format and the sockets: imported before the fork, their pages are shared.
-from weft import _transport, _wire
 from weft._launch import NODE_FILE, NodeFile
-from weft._transport import sockets
-from weft._wire import codec
-
-SHARED = (_transport, _wire, sockets, codec)
+from weft._node.processes import fork_template
 
 
 def run(session_dir: str) -> NoReturn:
@@ -30,21 +23,10 @@ def run(session_dir: str) -> NoReturn:
     node = msgspec.json.decode(Path(session_dir, NODE_FILE).read_bytes(), type=NodeFile)
     if os.getppid() != node.parent_pid:
         sys.exit("weft: the process that started this daemon is gone")
-    keep = {node.listen_fd, *node.lock_fds}
-    _close_all_but(keep)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    daemon_pid = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        ours.close()
-        for fd in keep:
-            os.close(fd)
-        template = importlib.import_module("weft._node.template")
-        template.serve(theirs, daemon_pid, node)
-    theirs.close()
-    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    _close_all_but({node.listen_fd, *node.lock_fds})
+    sock, pid = fork_template(node)
     daemon = importlib.import_module("weft._node.daemon")
-    sys.exit(daemon.serve(node, ours, pid))
+    sys.exit(daemon.serve(node, sock, pid))
 
 
 def _close_all_but(keep: set[int]) -> None:

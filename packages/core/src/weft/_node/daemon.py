@@ -17,6 +17,7 @@ What is always true
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -40,7 +41,7 @@ from weft._node.clients import Client, Clients
 from weft._node.deaths import Deaths
 from weft._node.environments import Environments
 from weft._node.output import BEHIND_BYTES, Outputs
-from weft._node.processes import Process, Template, describe
+from weft._node.processes import Process, Template, describe, fork_template
 from weft._node.timers import Timers
 from weft._resources import Resources
 from weft._specs import Shape
@@ -131,9 +132,7 @@ class Daemon:
         self.clients = Clients(
             self._poller, node.listen_fd, met=self._met, said=self._said, lost=self._lost
         )
-        self._template = Template(
-            self._poller, template_sock, template_pid, self._template_says, self._template_lost
-        )
+        self._template = self._attend(template_sock, template_pid)
         self._outputs = Outputs(self._poller, self.call_later, self._is_driver_behind)
         self._environments = Environments(self._poller, self._outputs, node.session_dir)
         self._timelines = questions.Timelines(self)
@@ -557,38 +556,54 @@ class Daemon:
         if self.pool.state_of(worker) != "gone":
             self._tell_pool(worker_rules.WorkerDoomed(worker, reason))
 
-    def _template_says(self, messages: Sequence[Message]) -> None:
-        for message in messages:
-            match message:
-                case Forked(worker_id, pid):
-                    process = self._process_of[worker_id]
-                    self._process_by_pid[pid] = process
-                    process.forked(pid)
-                case Reaped(pid):
-                    ended = self._process_by_pid.pop(pid, None)
-                    if ended is not None:  # A preloaded module may have children of its own.
-                        self._reaped(ended, message)
-                case _:
-                    raise ProtocolError(f"the template sent {message!r}")
+    def _attend(self, sock: socket.socket, pid: int) -> Template:
+        return Template(
+            self._poller, sock, pid, said=self._template_said, lost=self._template_lost
+        )
 
-    def _reaped(self, process: Process, reaped: Reaped) -> None:
-        process.reaped = reaped
+    def _template_said(self, message: Message) -> None:
+        match message:
+            case Forked(worker_id, pid):
+                process = self._process_of[worker_id]
+                self._process_by_pid[pid] = process
+                process.forked(pid)
+            case Reaped(pid):
+                ended = self._process_by_pid.pop(pid, None)
+                if ended is not None:  # A preloaded module may have children of its own.
+                    ended.reaped = message
+                    self._ended(ended)
+            case _:
+                raise ProtocolError(f"the template sent {message!r}")
+
+    def _template_lost(self) -> None:
+        """The template has died, and with it all workers. Another one takes its place."""
+        if self._over:
+            return
+        how = f"the template process {self._template.pid} ended with {self._template.wait()}"
+        if not self._template.has_forked:
+            log = Path(self._node.session_dir, LOG_FILE).read_text(errors="replace")
+            raise RuntimeError(f"{how}, so no worker can start: its last lines\n{log[-2000:]}")
+        print(f"weft: {how}, and its workers with it; another is started", file=sys.stderr)  # noqa: T201
+        self._process_by_pid.clear()
+        for process in self.processes():
+            process.orphaned()
+            self._ended(process)
+        self._template = self._attend(*fork_template(self._node))
+
+    def _ended(self, process: Process) -> None:
+        """A process has ended; what it sent last may not be read yet."""
         if self.clients.get(process.worker_id) is None:
             self._gone(process)
         else:
-            # What it sent last is read before its end is told.
             self.call_later(LAST_MESSAGES_S, lambda: self._gone(process))
 
     def _left(self, process: Process) -> None:
         """A worker's connection is closed."""
-        process.has_left = True
-        if process.reaped is not None:
+        if process.reaped is not None or process.is_orphan:
             self._gone(process)
         else:
-            self.call_later(
-                LEFT_S,
-                lambda: self._doom(process.worker_id, "it closed its connection and did not end"),
-            )
+            why = "it closed its connection and did not end"
+            self.call_later(LEFT_S, lambda: self._doom(process.worker_id, why))
 
     def _gone(self, process: Process) -> None:
         """A worker process has ended, and all that it had to say is read."""
@@ -603,7 +618,8 @@ class Daemon:
         words = describe(certificate)
         if grant is not None and grant.key == lease_rules.ACTOR_KEY:
             self._tell_actors(actor_rules.ActorLost(grant.client, worker, words))
-        self._tell_pool(worker_rules.WorkerExited(worker, f"{words}\n{certificate.stderr}".strip()))
+        why = f"{words}\n{certificate.stderr}".strip()
+        self._tell_pool(worker_rules.WorkerExited(worker, why, blameless=process.is_orphan))
         self._client_gone(worker)
         self._deaths.add(certificate)
 
@@ -657,15 +673,6 @@ class Daemon:
     def _finish(self, why: str) -> None:
         self._over = self._over or why
 
-    def _template_lost(self) -> None:
-        if not self._over:
-            _, status = os.waitpid(self._template.pid, 0)
-            how = os.waitstatus_to_exitcode(status)
-            raise RuntimeError(
-                f"the template process {self._template.pid} ended with {how}, so no worker can start: its last lines\n"
-                + Path(self._node.session_dir, LOG_FILE).read_text(errors="replace")[-2000:]
-            )
-
     def _end(self, *, keep_log: bool = False) -> None:
         """End everything of the session. Nothing else is served meanwhile. A log that is kept goes at the next start."""
         if self._is_clean:
@@ -680,8 +687,9 @@ class Daemon:
         self.clients.flush()
         if self._driver is not None:
             self._driver.connection.drain()
-        self._template.close()
-        self._end_template()
+        with contextlib.suppress(OSError):
+            self._template.close()
+            self._template.wait()
         if not self._has_swept:
             self._remove_leftovers()
         sessions.remove_tree(self._node.store_dir)
@@ -700,13 +708,6 @@ class Daemon:
             self._timers.ring()
             self._effects.clear()
             self.clients.flush()
-
-    def _end_template(self) -> None:
-        try:
-            os.kill(self._template.pid, signal.SIGKILL)
-            os.waitpid(self._template.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass
 
     def _remove_leftovers(self) -> None:
         self._has_swept = True

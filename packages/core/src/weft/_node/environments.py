@@ -1,8 +1,9 @@
 """Runtime environments: made ready before a demand takes anything from the node.
 
-An environment that only sets variables is ready at once. Any other is built by a process of its own, forked from the
-daemon, so that the daemon never waits: it prints what to set in the worker, as a JSON object of strings, on stdout. If
-it fails, the last lines of its stderr are the reason (`_env/build.py`).
+An environment that only sets variables is ready at once. Any other is built by a process of its
+own, forked from the daemon, so that the daemon never waits: it prints what to set in the worker, as
+a JSON object of strings, on stdout. If it fails, the last lines of its stderr are the reason
+(`_env/build.py`).
 
 What is always true
 1. An environment is built by at most one process at a time; all who want it wait for that one.
@@ -22,10 +23,10 @@ import msgspec
 from weft._env.spec import PLAIN, decode
 from weft._lazy import lazy
 from weft._node.output import Outputs, Pipe
-from weft._transport.sockets import Poller
 
 if TYPE_CHECKING:
     from weft._env import build
+    from weft._transport.sockets import Poller
 else:
     build = lazy("weft._env.build")
 

@@ -27,13 +27,16 @@ LINE_BYTES = 64 * 1024
 PARTIAL_S = 0.2
 # A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200 KiB.
 BEHIND_BYTES = 96 * 1024
-# A crash report of faulthandler has a hundred lines a thread; its end tells most.
-TAIL_LINES = 250
+TAIL_LINES = 20
 TAIL_LINE_BYTES = 500
+# faulthandler writes up to a hundred frames a thread, the crashed thread last: all that says how a
+# process crashed.
+REPORT_LINES = 400
+_REPORT = b"Fatal Python error:"
 
 
 class Tail:
-    """The last lines of a stream."""
+    """The last lines of a stream, and all of the interpreter's report of a crash."""
 
     __slots__ = ("_lines", "_open")
 
@@ -44,13 +47,16 @@ class Tail:
     def add(self, data: bytes) -> None:
         """Take bytes as they come."""
         *whole, self._open = (self._open + data).split(b"\n")
-        self._lines.extend(line[-TAIL_LINE_BYTES:] for line in whole)
+        for line in whole:
+            if line.startswith(_REPORT) and self._lines.maxlen == TAIL_LINES:
+                self._lines = deque(self._lines, maxlen=TAIL_LINES + REPORT_LINES)
+            self._lines.append(line[-TAIL_LINE_BYTES:])
         self._open = self._open[-TAIL_LINE_BYTES:]
 
     def text(self) -> str:
         """Return the lines, without the end of the last."""
-        lines = [*self._lines, self._open] if self._open else list(self._lines)
-        return b"\n".join(lines[-TAIL_LINES:]).decode(errors="replace")
+        lines = [*self._lines, self._open] if self._open else self._lines
+        return b"\n".join(lines).decode(errors="replace")
 
 
 class Pipe:

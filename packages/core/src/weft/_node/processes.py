@@ -7,12 +7,14 @@ process, so what a killed worker ran is known.
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from weft._launch import NodeFile
 from weft._node import host
 from weft._node.output import Outputs, Pipe
 from weft._transport.sockets import Poller
@@ -26,16 +28,41 @@ _READ_NAME_BYTES = 512
 _PACKET_BYTES = 256 * 1024
 
 
+def fork_template(node: NodeFile) -> tuple[socket.socket, int]:
+    """Fork the template; return the socket to it and its process id.
+
+    The daemon does this before it has any state. When a template has died it does it again: the new one carries the
+    daemon's memory along, unused.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    daemon_pid = os.getpid()
+    pid = os.fork()
+    if pid == 0:
+        os.closerange(3, theirs.fileno())
+        os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        importlib.import_module("weft._node.template").serve(theirs, daemon_pid, node)
+    theirs.close()
+    return ours, pid
+
+
 class Template:
     """The daemon's end of the template."""
 
     def __init__(
-        self, poller: Poller, sock: socket.socket, pid: int, receive: Callable[[Sequence[Message]], None], lost: Callable[[], None]
+        self,
+        poller: Poller,
+        sock: socket.socket,
+        pid: int,
+        *,
+        said: Callable[[Message], None],
+        lost: Callable[[], None],
     ) -> None:
         self.pid = pid
+        self.has_forked = False
         self._poller = poller
         self._sock = sock
-        self._receive = receive
+        self._said = said
         self._lost = lost
         poller.add(sock.fileno(), self._handle)
 
@@ -53,28 +80,24 @@ class Template:
             return
         except ConnectionResetError:
             packet = b""
-        if packet:
-            self._receive(decode(packet[HEADER_BYTES:]))
-        else:
-            self._poller.remove(self._sock.fileno())
+        if not packet:
+            self.close()
             self._lost()
-
-    def poll(self, timeout_s: float) -> None:
-        """Wait for what it says, and for nothing else."""
-        self._sock.settimeout(max(timeout_s, 0.001))
-        try:
-            packet = self._sock.recv(_PACKET_BYTES)
-        except TimeoutError:
             return
-        except ConnectionResetError:
-            packet = b""
-        if packet:
-            self._receive(decode(packet[HEADER_BYTES:]))
+        for message in decode(packet[HEADER_BYTES:]):
+            self.has_forked = True
+            self._said(message)
 
     def close(self) -> None:
         """Let it end; its workers end with it."""
         self._poller.remove(self._sock.fileno())
         self._sock.close()
+
+    def wait(self) -> int:
+        """Kill it if it lives; return its exit code."""
+        os.kill(self.pid, signal.SIGKILL)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
 
 
 class Process:
@@ -89,8 +112,8 @@ class Process:
         self.killed_for = ""
         """Why it is being killed; empty if it is not."""
         self.reaped: Reaped | None = None
-        self.has_left = False
-        """Its connection is closed."""
+        self.is_orphan = False
+        """The template has died, and so has this; nobody saw how."""
         self._page_path = Path(session_dir, f"{worker_id.hex()}.page")
         self._page_fd = os.open(self._page_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._page_fd, PAGE_BYTES)
@@ -113,13 +136,21 @@ class Process:
     def kill(self, reason: str) -> None:
         """Kill the process and its children, now or as soon as it is there."""
         self.killed_for = self.killed_for or reason
-        if self.pid and self.reaped is None:
-            for send in (os.killpg, os.kill):
-                try:
-                    send(self.pid, signal.SIGKILL)
-                    break
-                except ProcessLookupError:
-                    continue  # It has not made its group yet, or it is gone.
+        if self.reaped is None:
+            self._kill()
+
+    def orphaned(self) -> None:
+        """Take note that the template is gone, with which the kernel ends the process; end its children too."""
+        self.is_orphan = True
+        self._kill()
+
+    def _kill(self) -> None:
+        for send in (os.killpg, os.kill) if self.pid else ():
+            try:
+                send(self.pid, signal.SIGKILL)
+                break
+            except ProcessLookupError:
+                continue  # It has not made its group yet, or it is gone.
 
     def running(self) -> tuple[bytes, str]:
         """Return (task id, function name) of what it runs or last ran; (b"", "") if it is idle."""
@@ -134,11 +165,12 @@ class Process:
         self.stdout.drain()
         self.stderr.drain()
         reaped = self.reaped or Reaped(self.pid, signal.SIGKILL, 0)
+        exit_code = None if self.is_orphan else os.waitstatus_to_exitcode(reaped.status)
         task_id, function = self.running()
         return Certificate(
             worker_id=self.worker_id,
             pid=self.pid,
-            exit_code=os.waitstatus_to_exitcode(reaped.status),
+            exit_code=exit_code,
             peak_bytes=reaped.peak_bytes,
             limit_bytes=host.limit_bytes(reaped.address_space_bytes),
             function=function,
@@ -159,6 +191,8 @@ def describe(certificate: Certificate) -> str:
     code = certificate.exit_code
     if certificate.reason:
         how = f"was ended: {certificate.reason}"
+    elif code is None:
+        how = "ended with the process that had started it"
     elif code < 0:
         how = f"was killed by {_signal_name(-code)}"
     else:

@@ -114,7 +114,9 @@ def preload(names: Sequence[str]) -> None:
 def resolve(entry: str) -> Callable[[bytes, str, str, dict[str, str]], Any]:
     """Return the function that `module:name` names."""
     module, _, name = entry.partition(":")
-    found: Callable[[bytes, str, str, dict[str, str]], Any] = getattr(importlib.import_module(module), name)
+    found: Callable[[bytes, str, str, dict[str, str]], Any] = getattr(
+        importlib.import_module(module), name
+    )
     return found
 
 
@@ -228,7 +230,9 @@ def resume(worker_id: str, daemon_address: str, address: str, entry: str, setup:
     _work(fork, daemon_address, address, entry, is_fresh=True)
 
 
-def _execute(interpreter: list[str], fork: Fork, daemon_address: str, address: str, entry: str, setup: str) -> NoReturn:
+def _execute(
+    interpreter: list[str], fork: Fork, daemon_address: str, address: str, entry: str, setup: str
+) -> NoReturn:
     """Become another interpreter: the process, its number and its pipes stay."""
     path_file = f"{os.path.dirname(address)}/{SYS_PATH_FILE}"  # noqa: PTH120
     words = (path_file, fork.worker_id.hex(), daemon_address, address, entry, setup)

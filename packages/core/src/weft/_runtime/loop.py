@@ -120,19 +120,26 @@ class Waiter:
 class Loop:
     """The poller of a process, and the threads that take turns at it."""
 
-    def __init__(self, before_wait: Callable[[float], float | None], on_quiet: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        before_wait: Callable[[float], float | None],
+        on_quiet: Callable[[], None],
+        on_broken: Callable[[Exception], None],
+    ) -> None:
         """Make a loop.
 
         Args:
             before_wait: Called inside the guard before every wait, with the time: flushes, handles deadlines; returns
                 when it has to be called again (None: when something happens).
             on_quiet: Called inside the guard when the I/O thread takes over because user code runs for long.
+            on_broken: Called inside the guard when handling a message raised: a bug, after which nothing can be trusted.
         """
         self.poller = Poller()
         self.guard = Guard()
         self.closed = False
         self._before_wait = before_wait
         self._on_quiet = on_quiet
+        self._on_broken = on_broken
         self._reader: object = None
         self._rounds = 0
         """Grows with each change of the reader: how the I/O thread sees whether user threads are at it."""
@@ -216,14 +223,20 @@ class Loop:
     def _read(self, over: Callable[[], bool], deadline: float | None) -> None:
         guard, poller = self.guard, self.poller
         events: list[tuple[int, int]] = []
+        # Even without any time to wait, what has arrived is read once.
+        has_looked = False
         while True:
             with guard:
-                if events:
-                    poller.dispatch(events)
                 if over():
                     return
                 now = monotonic()
-                wake_at = self._before_wait(now)
+                try:
+                    if events:
+                        poller.dispatch(events)
+                    wake_at = self._before_wait(now)
+                except Exception as error:  # noqa: BLE001 - the outermost place: whoever reads must not die of it
+                    wake_at = None
+                    self._on_broken(error)
                 if over():
                     return
             if self._later:
@@ -237,9 +250,11 @@ class Loop:
             timeout = None if wake_at is None else max(0.0, wake_at - now)
             if deadline is not None:
                 left = deadline - now
-                if left <= 0:
+                if left <= 0 and has_looked:
                     return
+                left = max(0.0, left)
                 timeout = left if timeout is None else min(timeout, left)
+            has_looked = True
             guard.unshield()
             try:
                 events = poller.wait(timeout)

@@ -20,6 +20,7 @@ import msgspec
 from weft._clock import monotonic
 from weft._engine import current
 from weft._ids import ActorId, IdSource, JobId, NodeId, ObjectId, TaskId, WorkerId
+from weft._lazy import lazy
 from weft._machines import calls as calls_machine
 from weft._machines import tasks as tasks_machine
 from weft._machines.calls import ActorCall, Calls
@@ -100,6 +101,7 @@ from weft.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
     GetTimeoutError,
+    InternalError,
     ObjectLostError,
     PendingCallsLimitExceeded,
     SessionError,
@@ -112,8 +114,12 @@ from weft.exceptions import (
 )
 
 if TYPE_CHECKING:
+    import traceback
+
     from weft._specs import ActorSpec, CallSpec, Code, Shape, TaskSpec
     from weft._wire.messages import Value
+else:
+    traceback = lazy("traceback")
 
 # A worker with so many tasks on their way is busy for a while: more are sent in batches, when somebody next reads.
 EAGER_TASKS = 8
@@ -186,7 +192,7 @@ class Runtime:
         self.address = address
         self.role = role
         self.ids = IdSource()
-        self.loop = Loop(self._before_wait, self._on_quiet)
+        self.loop = Loop(self._before_wait, self._on_quiet, self._broken)
         self.guard = self.loop.guard
         self.store = SharedMemoryStore(worker_id.hex())
         self.objects = Objects(self.loop, self.store, address, self)
@@ -207,6 +213,7 @@ class Runtime:
         self.on_idle: Callable[[], None] = lambda: None
         self.explain_task: reasons.Explain = reasons.unknown_task
         self.on_output: Callable[[Output], None] = lambda _output: None
+        self.on_broken: Callable[[InternalError], None] = self.fail_everything
         self.on_daemon_lost: Callable[[str], None] = lambda _reason: None
         self.handlers: dict[type, Callable[[Peer, Any], None]] = {
             Done: self._on_done,
@@ -295,6 +302,11 @@ class Runtime:
 
     def _on_quiet(self) -> None:
         self.on_quiet()
+
+    def _broken(self, error: Exception) -> None:
+        """A message could not be handled: a bug. Everything that waits is told, and nothing is begun any more."""
+        story = "".join(traceback.format_exception(error))
+        self.on_broken(InternalError(error, story))
 
     def _received(self, peer: Peer, messages: Sequence[Message]) -> None:
         handlers = self.handlers
@@ -404,17 +416,20 @@ class Runtime:
         waits = 0
         for ref in deps:
             entry = ref._entry
-            if entry.value is None:
+            if entry.value is None and self._when_sealed(entry, lambda _entry: ready()):
                 waits += 1
-                self._when_sealed(entry, lambda _entry: ready())
         return waits
 
-    def _when_sealed(self, entry: Entry, callback: Callable[[Entry], object]) -> None:
+    def _when_sealed(self, entry: Entry, callback: Callable[[Entry], object]) -> bool:
+        """Call back when the value comes; False: it is there, perhaps because its owner turned out to be gone."""
         if entry.owner:
             self.objects.handle(Wanted(entry.id))
+            if entry.value is not None:
+                return False
         if entry.waiters is None:
             entry.waiters = []
         entry.waiters.append(callback)
+        return True
 
     def _dependencies(self, note: Submission) -> tuple[list[Value], list[Held]] | Failure:
         """Return the values of a submission's arguments and whose they are, or the error of one of them."""
@@ -535,7 +550,7 @@ class Runtime:
     def _end_stream(self, stream: Stream, note: Submission, values: Sequence[Value]) -> None:
         value = values[0] if values else _EMPTY
         self.objects.handle(Sealed(note.returns[0], value))
-        if type(value) is Failure:
+        if type(value) is Failure and stream.task_id in self._streams:
             self._add_item(stream, value)
         stream.ended = True
         stream.changed()
@@ -923,9 +938,7 @@ class Runtime:
         with self.guard:
             self.objects.drain()
             for entry in entries:
-                if entry.value is None:
-                    self._when_sealed(entry, waiter.ready)
-                else:
+                if entry.value is not None or not self._when_sealed(entry, waiter.ready):
                     waiter.ready()
         try:
             if running.get() is None:
@@ -994,9 +1007,9 @@ class Runtime:
                 if now is not None:
                     now.waits.append(entry)
                 # Outside the guard: the callback may be the user's.
-                self._when_sealed(entry, lambda _entry: self.loop.later(callback))
-                self.peers.flush()
-                return
+                if self._when_sealed(entry, lambda _entry: self.loop.later(callback)):
+                    self.peers.flush()
+                    return
         callback()
 
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:

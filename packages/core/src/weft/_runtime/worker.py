@@ -19,6 +19,7 @@ from weft._runtime.executor import Executor
 from weft._runtime.invocation import ActorLeaves
 from weft._runtime.runtime import Runtime
 from weft._specs import ActorMeta, Place
+from weft.exceptions import InternalError
 
 if TYPE_CHECKING:
     from weft._refs import ObjectRef
@@ -97,11 +98,18 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     executor = worker.executor = Executor(worker, page)
     # Nothing can be told to a daemon that is gone, and nobody is left to run for.
     worker.on_daemon_lost = lambda _reason: os._exit(1)
+    worker.on_broken = end_broken
     current.engine = worker
     worker.start(daemon_address)
     worker.loop.wait(worker.welcomed)
     executor.serve()
     end(executor)
+
+
+def end_broken(error: InternalError) -> None:
+    """End a process that cannot be trusted any more; the story is the last that it writes."""
+    print(error, error.traceback_str, sep="\n", file=sys.stderr, flush=True)
+    os._exit(70)
 
 
 def end(executor: Executor) -> None:

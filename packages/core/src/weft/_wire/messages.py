@@ -386,8 +386,8 @@ class Certificate(Message, frozen=True, tag=75):
 
     worker_id: bytes
     pid: int
-    exit_code: int
-    """Of wait: negative is the signal's number."""
+    exit_code: int | None
+    """Of wait: negative is the signal's number. None: nobody saw its end, for its parent was gone."""
     peak_bytes: int
     """Most resident memory."""
     limit_bytes: int

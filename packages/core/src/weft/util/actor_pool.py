@@ -37,16 +37,17 @@ class ActorPool(Generic[V]):
         for result in pool.map(lambda actor, batch: actor.predict.remote(batch), batches):
             ...
 
-    A free actor gets the next value whenever the pool is used: at `submit`, and while a `get_next` waits. An actor
-    that is found dead gets no more. What a submitted function raises comes out of the method that called it, and its
-    value is dropped. For use by one thread at a time.
+    A free actor gets the next value whenever the pool is used: at `submit`, and while a `get_next`
+    waits. An actor that is found dead gets no more. What a submitted function raises comes out of
+    the method that called it, and its value is dropped. For use by one thread at a time.
     """
 
     def __init__(self, actors: Iterable[Any]) -> None:
         """Make a pool.
 
         Args:
-            actors: Handles of the actors. They do not end with the pool but with their last handles.
+            actors: Handles of the actors. They do not end with the pool but with their last
+                handles.
         """
         self._idle = deque(actors)
         self._busy: list[_Item[V]] = []
@@ -61,23 +62,28 @@ class ActorPool(Generic[V]):
     # -------------------------------------------------------------- all at once
 
     def map(self, fn: Submit[V], values: Iterable[V]) -> Iterator[Any]:
-        """Submit all values at once, and yield the results in their order. Results not taken before are forgotten.
+        """Submit all values at once, and yield the results in their order.
+
+        Results not taken before are forgotten.
 
         Args:
-            fn: Called with an actor and a value; returns the reference that the actor's method gave.
+            fn: Called with an actor and a value; returns the actor's reference.
             values: What the actors are to work on.
 
         Raises:
-            TaskError: A call failed; raised at the turn of its result. `get_next` gives the ones after it.
+            TaskError: A call failed; raised at the turn of its result. `get_next` gives the ones
+                after it.
         """
         self._start_over(fn, values)
         return self._results(self.get_next)
 
     def map_unordered(self, fn: Submit[V], values: Iterable[V]) -> Iterator[Any]:
-        """Submit all values at once, and yield the results as they come. Results not taken before are forgotten.
+        """Submit all values at once, and yield the results as they come.
+
+        Results not taken before are forgotten.
 
         Args:
-            fn: Called with an actor and a value; returns the reference that the actor's method gave.
+            fn: Called with an actor and a value; returns the actor's reference.
             values: What the actors are to work on.
 
         Raises:
@@ -105,7 +111,7 @@ class ActorPool(Generic[V]):
         """Give a value to a free actor, or keep it until one is free. Does not block.
 
         Args:
-            fn: Called with an actor and the value; returns the reference that the actor's method gave.
+            fn: Called with an actor and the value; returns the actor's reference.
             value: What the actor is to work on.
         """
         item = _Item(self._submitted, fn, value)
@@ -117,13 +123,14 @@ class ActorPool(Generic[V]):
     def get_next(
         self,
         timeout: float | None = None,
-        ignore_if_timedout: bool = False,  # noqa: FBT001, FBT002 - Ray's parameter
+        ignore_if_timedout: bool = False,
     ) -> Any:
         """Return the next result in the order of submission. Blocks until it is there.
 
         Args:
             timeout: Seconds to wait at most; None: for ever.
-            ignore_if_timedout: When time is up, forget the result. Its actor is free once the call has ended.
+            ignore_if_timedout: When time is up, forget the result. Its actor is free once the call
+                has ended.
 
         Raises:
             StopIteration: There is nothing to wait for.
@@ -136,13 +143,14 @@ class ActorPool(Generic[V]):
     def get_next_unordered(
         self,
         timeout: float | None = None,
-        ignore_if_timedout: bool = False,  # noqa: FBT001, FBT002 - Ray's parameter
+        ignore_if_timedout: bool = False,
     ) -> Any:
         """Return the next result that is there, whichever it is. Blocks until one is.
 
         Args:
             timeout: Seconds to wait at most; None: for ever.
-            ignore_if_timedout: When time is up, forget the result of the value that was submitted first.
+            ignore_if_timedout: When time is up, forget the result of the value that was submitted
+                first.
 
         Raises:
             StopIteration: There is nothing to wait for.
@@ -186,7 +194,6 @@ class ActorPool(Generic[V]):
         """Take back the actors whose calls have ended, and give the free ones work."""
         busy: list[_Item[V]] = []
         for item in self._busy:
-            assert item.ref is not None  # noqa: S101 - it was set when the call began
             if not item.ref.done():
                 busy.append(item)
                 continue
@@ -213,7 +220,7 @@ class ActorPool(Generic[V]):
         deadline = None if timeout_s is None else monotonic() + timeout_s
         self._hand_out()
         while oldest.number not in self._done if in_order else not self._done:
-            refs = [item.ref for item in self._busy if item.ref is not None]
+            refs = [item.ref for item in self._busy]
             if not refs:
                 raise self._nobody_left(oldest)
             left_s = None if deadline is None else max(0.0, deadline - monotonic())
@@ -223,7 +230,6 @@ class ActorPool(Generic[V]):
             self._hand_out()
         item = oldest if in_order else next(iter(self._done.values()))
         del self._untaken[item.number], self._done[item.number]
-        assert item.ref is not None  # noqa: S101 - it is done
         try:
             return get(item.ref)
         except ActorDiedError as error:

@@ -1,4 +1,6 @@
-"""Marks that say how stable a name is. They note it on what they decorate and in its docstring, and change nothing else.
+"""Marks that say how stable a name is.
+
+They note it on what they decorate and in its docstring, and change nothing else.
 
 @PublicAPI(stability="beta")
 class Mixer: ...
@@ -31,8 +33,8 @@ def PublicAPI(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
 
     Args:
         *args: What is marked, if the decorator is written without parentheses.
-        **kwargs: stability, one of "stable", "beta" (it may change a little) and "alpha" (it may change or go);
-            api_group, the heading that documentation lists it under.
+        **kwargs: stability, one of "stable", "beta" (it may change a little) and "alpha" (it may
+            change or go); api_group, the heading that documentation lists it under.
 
     Returns:
         What is marked; with options alone, a decorator.
@@ -74,16 +76,14 @@ def DeveloperAPI(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
 @overload
 def Deprecated(target: TargetT, /) -> TargetT: ...
 @overload
-def Deprecated(
-    *, message: str = "", warning: bool = False
-) -> Callable[[TargetT], TargetT]: ...
+def Deprecated(*, message: str = "", warning: bool = False) -> Callable[[TargetT], TargetT]: ...
 def Deprecated(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
     """Mark a name that goes away in a later version.
 
     Args:
         *args: What is marked, if the decorator is written without parentheses.
-        **kwargs: message, what to use instead; warning, whether each call of it (for a class: each instance made)
-            warns with WeftDeprecationWarning.
+        **kwargs: message, what to use instead; warning, whether each call of it (for a class: each
+            instance made) warns with WeftDeprecationWarning.
 
     Returns:
         What is marked; with options alone, a decorator.

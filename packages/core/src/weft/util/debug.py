@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
 
 PERIOD_S = 60.0
 """How long a key counts as said after `enable_periodic_logging`."""
@@ -25,7 +28,9 @@ _said = _Said()
 
 
 def log_once(key: Hashable) -> bool:
-    """Tell whether something is to be said: True the first time for this key in this process. Safe from threads.
+    """Tell whether something is to be said: True the first time for this key in this process.
+
+    Safe from threads.
 
         if log_once("slow disk"):
             logger.warning("the disk is slow")

@@ -43,14 +43,15 @@ def as_completed(
         for value in as_completed([f.remote(number) for number in range(100)]):
             print(value)
 
-    An error of a task is raised where its value would be, and ends the iteration. To go on after errors, ask for
-    references and `weft.get` each.
+    An error of a task is raised where its value would be, and ends the iteration. To go on after
+    errors, ask for references and `weft.get` each.
 
     Args:
         refs: References, each once.
         chunk_size: Ray's. Here every value is yielded as soon as it is there.
         yield_obj_refs: Yield the references instead of their values.
-        **kwargs: `timeout`, seconds to wait for the next one at most; `fetch_local`, as of `weft.wait`.
+        **kwargs: `timeout`, seconds to wait for the next one at most; `fetch_local`, as of
+            `weft.wait`.
 
     Raises:
         GetTimeoutError: No further one came within `timeout`. The tasks go on.
@@ -92,10 +93,11 @@ def map_unordered(
     yield_obj_refs: bool = False,
     **kwargs: Any,
 ) -> Iterator[Any]:
-    """Call a remote function with each item and yield the results as they come. Blocks while none is there.
+    """Call a remote function with each item and yield the results as they come.
 
-    Items are taken as results are: at most `backpressure_size` calls are unfinished or not yet taken, so `items` may
-    be endless. Calls that were started when the iteration is given up run to their end.
+    Blocks while none is there. Items are taken as results are: at most `backpressure_size` calls are
+    unfinished or not yet taken, so `items` may be endless. When the iteration is given up, calls
+    that were started run to their end.
 
     Args:
         fn: A remote function, an actor's method, or a plain function, which is made remote.
@@ -103,7 +105,8 @@ def map_unordered(
         backpressure_size: How many calls there are at a time at most; None: all at once.
         chunk_size: Ray's. Here every result is yielded as soon as it is there.
         yield_obj_refs: Yield references instead of values.
-        **kwargs: `timeout`, seconds to wait for the next one at most; `fetch_local`, as of `weft.wait`.
+        **kwargs: `timeout`, seconds to wait for the next one at most; `fetch_local`, as of
+            `weft.wait`.
 
     Raises:
         GetTimeoutError: No further one came within `timeout`. The tasks go on.
@@ -147,9 +150,7 @@ def _mapped(
         yield ready.popleft()
 
 
-def _completed(
-    pending: list[ObjectRef[Any]], waiting: dict[str, Any]
-) -> Iterator[ObjectRef[Any]]:
+def _completed(pending: list[ObjectRef[Any]], waiting: dict[str, Any]) -> Iterator[ObjectRef[Any]]:
     while pending:
         ready, pending = take_ready(pending, **waiting)
         while ready:
@@ -161,8 +162,8 @@ def take_ready(
 ) -> tuple[deque[ObjectRef[Any]], list[ObjectRef[Any]]]:
     """Wait until one of several references is ready; return all that are, and the rest.
 
-    GetTimeoutError if none is in time. One look at all of them serves many: a wait for each would look at all the
-    others every time.
+    GetTimeoutError if none is in time. One look at all of them serves many: a wait for each would
+    look at all the others every time.
     """
     first, others = started().wait(pending, 1, timeout, fetch_local=fetch_local)
     if not first:

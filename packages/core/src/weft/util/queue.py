@@ -1,13 +1,14 @@
 """A first-in, first-out queue that tasks, actors and the driver share.
 
-It is an async actor with the items in it. Who waits, waits there, so nobody polls. Items travel by value: what was put
-stays when its producer ends.
+It is an async actor with the items in it. Who waits, waits there, so nobody polls. Items travel by
+value: what was put stays when its producer ends.
 
 What is always true
-1. Items leave in the order in which they came; those of one producer in the order in which it put them.
+1. Items leave in the order in which they came; those of one producer in the order in which it put
+   them.
 2. Consumers that wait are served in the order in which they asked, and so are producers.
-3. A consumer that gives up (a timeout, Ctrl-C, a cancelled `get_async`) takes no item: one that was on its way to it
-   goes back to the head.
+3. A consumer that gives up (a timeout, Ctrl-C, a cancelled `get_async`) takes no item: one that was
+   on its way to it goes back to the head.
 
 What is not: an item on its way to a process that dies is lost with it.
 """
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 import queue as standard_queue
 from collections import deque
-from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -28,6 +28,7 @@ from weft.exceptions import OptionError, SessionError, WeftError
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Iterable, Mapping
     from concurrent.futures import Future
 
     from weft._refs import ObjectRef
@@ -37,7 +38,10 @@ else:
 T = TypeVar("T")
 
 WAITERS = 1_000_000
-"""How many may wait at a time: a wait costs the actor a coroutine, and must never keep out who would end it."""
+"""How many may wait at a time.
+
+A wait costs the actor a coroutine, and must never keep out who would end it.
+"""
 
 
 class Empty(standard_queue.Empty):
@@ -152,8 +156,9 @@ class QueueActor:
 class Queue(Generic[T]):
     """A first-in, first-out queue between tasks, actors and the driver; used like `queue.Queue`.
 
-    Pass it to tasks and actors: all copies are one queue. It ends when the last copy is gone, or by `shutdown`; its
-    methods raise ActorDiedError then. Safe from threads. The methods whose names end in `_async` are for coroutines.
+    Pass it to tasks and actors: all copies are one queue. It ends when the last copy is gone, or by
+    `shutdown`; its methods raise ActorDiedError then. Safe from threads. The methods whose names
+    end in `_async` are for coroutines.
 
     Attributes:
         maxsize: How many items it holds at most; 0 or less: no limit.
@@ -200,7 +205,7 @@ class Queue(Generic[T]):
 
     # -------------------------------------------------------------- putting
 
-    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:  # noqa: FBT001, FBT002 - as of queue.Queue
+    def put(self, item: T, block: bool = True, timeout: float | None = None) -> None:
         """Put an item. Blocks while there is no room.
 
         Args:
@@ -225,8 +230,8 @@ class Queue(Generic[T]):
     async def put_async(
         self,
         item: T,
-        block: bool = True,  # noqa: FBT001, FBT002 - as of put
-        timeout: float | None = None,
+        block: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - Ray's parameter
     ) -> None:
         """Put an item, from a coroutine. Waits while there is no room.
 
@@ -272,7 +277,7 @@ class Queue(Generic[T]):
 
     # -------------------------------------------------------------- getting
 
-    def get(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002 - as of queue.Queue
+    def get(self, block: bool = True, timeout: float | None = None) -> T:
         """Take an item. Blocks while there is none.
 
         Args:
@@ -292,7 +297,11 @@ class Queue(Generic[T]):
             raise
         return self._item(answer)
 
-    async def get_async(self, block: bool = True, timeout: float | None = None) -> T:  # noqa: FBT001, FBT002 - as of get
+    async def get_async(
+        self,
+        block: bool = True,
+        timeout: float | None = None,  # noqa: ASYNC109 - Ray's parameter
+    ) -> T:
         """Take an item, from a coroutine. Waits while there is none.
 
         Args:
@@ -340,8 +349,10 @@ class Queue(Generic[T]):
 
     # -------------------------------------------------------------- the end
 
-    def shutdown(self, force: bool = False, grace_period_s: float = 5) -> None:  # noqa: FBT001, FBT002 - Ray's parameter
-        """End the queue and drop its items. Blocks until it is gone. Who waits for it gets ActorDiedError. Idempotent.
+    def shutdown(self, force: bool = False, grace_period_s: float = 5) -> None:
+        """End the queue and drop its items.
+
+        Blocks until it is gone. Who waits for it gets ActorDiedError. Idempotent.
 
         Args:
             force: Do not wait for calls that were made before.
@@ -385,7 +396,10 @@ class Queue(Generic[T]):
         return item
 
     def _give_back(self, ref: ObjectRef[tuple[bool, T]]) -> None:
-        """Nobody waits for this answer any more: withdraw the question, or the item if it was answered."""
+        """Nobody waits for this answer any more.
+
+        Withdraw the question, or the item if it was answered.
+        """
         cancel(ref)
         ref.future().add_done_callback(partial(_return_item, self.actor))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 from weft.exceptions import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 DEFAULT_SCHEDULING_STRATEGY: Final = "DEFAULT"
 SPREAD_SCHEDULING_STRATEGY: Final = "SPREAD"
@@ -22,9 +24,9 @@ class NodeAffinitySchedulingStrategy:
     def __init__(
         self,
         node_id: str,
-        soft: bool,  # noqa: FBT001 - Ray's parameter
-        _spill_on_unavailable: bool = False,  # noqa: FBT001, FBT002 - as above
-        _fail_on_unavailable: bool = False,  # noqa: FBT001, FBT002 - as above
+        soft: bool,
+        _spill_on_unavailable: bool = False,
+        _fail_on_unavailable: bool = False,
     ) -> None:
         if not isinstance(node_id, str):
             raise OptionError(f"node_id={node_id!r} of a node affinity has to be a hexadecimal id")
@@ -126,7 +128,9 @@ class NodeLabelSchedulingStrategy:
 def _checked(values: tuple[Any, ...]) -> list[str]:
     for value in values:
         if not isinstance(value, str) or not value or not set(value).isdisjoint("(),!"):
-            raise OptionError(f"{value!r} cannot be the value of a label: it has to be a plain word")
+            raise OptionError(
+                f"{value!r} cannot be the value of a label: it has to be a plain word"
+            )
     if not values:
         raise OptionError("In and NotIn need at least one value")
     return list(values)
@@ -137,6 +141,7 @@ def _conditions(given: Any, name: str) -> dict[str, LabelCondition]:
     for label, condition in conditions.items():
         if not isinstance(label, str) or not isinstance(condition, LabelCondition):
             raise OptionError(
-                f"{name}={{{label!r}: {condition!r}}} has to hold In, NotIn, Exists or DoesNotExist by label"
+                f"{name} has {condition!r} for {label!r}: "
+                "it has to hold In, NotIn, Exists or DoesNotExist by label"
             )
     return conditions

@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import weft
-from weft._override import override
 from weft.actor import ActorClassInheritanceException, ActorHandle, exit_actor
 from weft.exceptions import ActorDiedError, ActorError, OptionError, UnschedulableError
 from weft.testing.semantics.engines import LIMIT_S, EngineSemantics, Signal, needs
@@ -203,7 +202,6 @@ class ActorSemantics(EngineSemantics):
     def test_inherited_methods_work(self) -> None:
         class Child(PlainCounter):
             @weft.method
-            @override
             def up(self, by: int = 1) -> int:
                 return super().up(by) + 1000
 

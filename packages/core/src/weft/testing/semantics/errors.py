@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 import weft
-from weft._override import override
 from weft.exceptions import TaskError, WeftError
 from weft.testing.semantics.engines import LIMIT_S, EngineSemantics
 
@@ -107,7 +106,6 @@ class ErrorSemantics(EngineSemantics):
         @weft.remote
         def fail() -> None:
             class Stubborn(Exception):  # noqa: N818 - its name is looked for
-                @override
                 def __reduce__(self) -> Any:
                     raise RuntimeError("never")
 

@@ -1,7 +1,7 @@
 """`multiprocessing.Pool` on Weft: change the import, keep the program.
 
-    from weft.util.multiprocessing import Pool
-"""  # noqa: A005 - Ray's name, and what it stands for
+from weft.util.multiprocessing import Pool
+"""
 
 from multiprocessing import TimeoutError
 

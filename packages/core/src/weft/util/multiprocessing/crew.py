@@ -3,16 +3,18 @@
     user's threads  --post-->  inbox  -->  crew thread: queue of sources, members  -->  actors
     actors' answers --post-->    |                        job.take(outcomes)
 
-A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that take a moment are given
-several at a time, in bundles, and a member gets its next bundle before it has answered the last. A bundle that
-takes longer than was expected ends early: what it had not begun goes to whoever is free.
+A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that
+take a moment are given several at a time, in bundles, and a member gets its next bundle before it
+has answered the last. A bundle that takes longer than was expected ends early: what it had not
+begun goes to whoever is free.
 
 What is always true
-1. Only the crew's thread touches the state; everybody else posts. A signal in the main thread finds nothing half done.
-2. A chunk is given to a member that has started, and run at most once: if the member dies, the bundle that it was at
-   fails, and those behind it go to others.
-3. `size` members are there, or being started, until the pool closes. One that dies or has run its share is replaced;
-   if the initializer fails, the pool fails, with that error.
+1. Only the crew's thread touches the state; everybody else posts. A signal in the main thread finds
+   nothing half done.
+2. A chunk is given to a member that has started, and run at most once: if the member dies, the
+   bundle that it was at fails, and those behind it go to others.
+3. `size` members are there, or being started, until the pool closes. One that dies or has run its
+   share is replaced; if the initializer fails, the pool fails, with that error.
 """
 
 from __future__ import annotations
@@ -71,9 +73,7 @@ Given = tuple[PoolCode, str, int, Sequence[Any], bool]
 class PoolWorker:
     """The actor that is one of a pool's workers."""
 
-    def __init__(
-        self, initializer: Callable[..., object] | None, initargs: Sequence[Any]
-    ) -> None:
+    def __init__(self, initializer: Callable[..., object] | None, initargs: Sequence[Any]) -> None:
         self._functions: OrderedDict[PoolCode, Callable[..., Any]] = OrderedDict()
         self._globals = ModuleGlobals()
         if initializer is not None:
@@ -81,7 +81,10 @@ class PoolWorker:
                 initializer(*initargs)
 
     def run(self, chunks: Sequence[Given]) -> list[tuple[float, list[Outcome]]]:
-        """Run chunks; return of each how many seconds it took, and the outcomes. Those not begun in time are left out."""
+        """Run chunks; return of each how many seconds it took, and the outcomes.
+
+        Those not begun in time are left out.
+        """
         answers: list[tuple[float, list[Outcome]]] = []
         until = monotonic() + BUNDLE_S
         for chunk in chunks:
@@ -93,7 +96,7 @@ class PoolWorker:
         return answers
 
     def _run_chunk(
-        self, code: PoolCode, name: str, how: int, calls: Sequence[Any], stops: bool  # noqa: FBT001 - one record
+        self, code: PoolCode, name: str, how: int, calls: Sequence[Any], stops: bool
     ) -> list[Outcome]:
         function = self._load(code)
         outcomes: list[Outcome] = []
@@ -101,7 +104,7 @@ class PoolWorker:
             for call in calls:
                 try:
                     outcomes.append((True, _call(function, how, call)))
-                except Exception as error:  # noqa: BLE001 - whatever user code raises is the call's outcome
+                except Exception as error:  # noqa: BLE001 - user code: it is the outcome
                     outcomes.append((False, pack_failure(error, task=name)))
                     if stops:
                         break
@@ -117,7 +120,8 @@ class PoolWorker:
         if known is not None:
             return known
         function: Callable[..., Any] = load_code(get(code) if isinstance(code, ObjectRef) else code)
-        # What has state of its own, such as a partial or a bound method, comes fresh with every chunk, as in a Pool.
+        # What has state of its own, such as a partial or a bound method, comes fresh with every
+        # chunk, as in a Pool.
         if isinstance(function, FunctionType | BuiltinFunctionType | type):
             self._functions[code] = function
             if len(self._functions) > KEPT_FUNCTIONS:
@@ -217,7 +221,10 @@ class Crew:
         self._inbox.put(partial(self._add, job, _numbered(job, work, chunks)))
 
     def feed(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
-        """Queue a job whose chunks a thread of its own draws: drawing one may take any time, or fail."""
+        """Queue a job whose chunks a thread of its own draws.
+
+        Drawing one may take any time, or fail.
+        """
         room = threading.Semaphore(self._size * FED_AHEAD)
         self._inbox.put(partial(self._begin_feed, job, room))
         threading.Thread(
@@ -244,7 +251,7 @@ class Crew:
             self._inbox.get()()
 
     def _hire(self) -> None:
-        if self._broken is not None or self._closing and not self._has_work():
+        if self._broken is not None or (self._closing and not self._has_work()):
             return
         if current.engine is not self._engine:
             self._break(SessionError("the session of this pool has ended"))
@@ -297,7 +304,7 @@ class Crew:
                 chunk = PoolChunk(job, work, index, calls)
                 self._inbox.put(partial(self._add_fed, chunk, room))
                 index += 1
-        except Exception as error:  # noqa: BLE001 - the user's iterable may raise anything
+        except Exception as error:  # noqa: BLE001 - the user's iterable
             self._inbox.put(partial(job.take, index, [(False, error)]))
             index += 1
         self._inbox.put(partial(self._end_feed, job, index))
@@ -371,7 +378,7 @@ class Crew:
     def _give(self, member: _Member, bundle: list[PoolChunk]) -> None:
         try:
             ref = member.actor.run.remote([chunk.as_given() for chunk in bundle])
-        except Exception as error:  # noqa: BLE001 - an argument that cannot be pickled, by code of its own
+        except Exception as error:  # noqa: BLE001 - pickling runs the user's code
             if len(bundle) > 1:
                 for chunk in bundle:
                     self._give(member, [chunk])
@@ -388,7 +395,7 @@ class Crew:
             return
         try:
             answers = get(ref)
-        except Exception as error:  # noqa: BLE001 - whatever ended the call is the outcome
+        except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
             for chunk in bundle:
                 chunk.job.take(chunk.index, [(False, error)])
             if isinstance(error, ActorDiedError) and not isinstance(error, TaskError):
@@ -453,7 +460,9 @@ class Crew:
     def _terminate(self) -> None:
         self.ended = True
         members = [*self._members, *self._leaving]
-        self._break(TaskCancelledError(error_message="the pool was terminated before this was done"))
+        self._break(
+            TaskCancelledError(error_message="the pool was terminated before this was done")
+        )
         if current.engine is self._engine:
             for member in members:
                 kill(member.actor)
@@ -482,9 +491,7 @@ class Crew:
             room.release()
 
 
-def _numbered(
-    job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]
-) -> Iterator[PoolChunk]:
+def _numbered(job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> Iterator[PoolChunk]:
     """Yield a job's chunks; tell it in the end how many those were."""
     index = 0
     for calls in chunks:

@@ -1,24 +1,27 @@
 """Global variables of functions that travel by value.
 
-A function of `__main__` arrives with globals of its own: those that it uses, as they were when it was pickled. Programs
-for `multiprocessing` expect one set for each worker:
+A function of `__main__` arrives with globals of its own: those that it uses, as they were when it
+was pickled. Programs for `multiprocessing` expect one set for each worker:
 
     def initialize(path):                def work(item):
         global model                         return model.predict(item)
         model = load(path)
 
-So a worker keeps what functions have left in the globals of their module, and gives it to the next one. Functions,
-classes and modules come as they were sent; everything else is the worker's own, once it has it.
+So a worker keeps what functions have left in the globals of their module, and gives it to the next
+one. Functions, classes and modules come as they were sent; everything else is the worker's own,
+once it has it.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 _CODE = (FunctionType, type, ModuleType)
 
@@ -31,7 +34,7 @@ class ModuleGlobals:
 
     @contextmanager
     def shared_with(self, target: Callable[..., Any]) -> Iterator[None]:
-        """Let a function that is about to run see what was left by others, and keep what it leaves."""
+        """Let a function that is about to run see what others left, and keep what it leaves."""
         found = _function_in(target)
         if found is None or _is_of_module(found):
             yield
@@ -44,17 +47,15 @@ class ModuleGlobals:
         try:
             yield
         finally:
-            shared.update(
-                (name, value) for name, value in own.items() if not name.startswith("__")
-            )
+            shared.update((name, value) for name, value in own.items() if not name.startswith("__"))
 
 
 def _function_in(target: Any) -> FunctionType | None:
-    """Return the function in a partial, a bound method or an instance that is callable, or the function itself."""
+    """Return the function itself, or the one in a partial, a bound method or a callable instance."""
     while isinstance(target, partial):
         target = target.func
     if not isinstance(target, FunctionType | type):
-        target = getattr(target, "__func__", None) or getattr(type(target), "__call__", None)
+        target = getattr(target, "__func__", None) or vars(type(target)).get("__call__")
     return target if isinstance(target, FunctionType) else None
 
 

@@ -1,11 +1,12 @@
 """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
-What is better than there: functions and items may be whatever Weft can pickle (lambdas, closures, classes of
-`__main__`); workers may be anywhere in the cluster; a worker that dies fails its calls instead of hanging the pool; an
-initializer that fails does so at the first result; `imap` goes on after an item that raised.
+What is better than there: functions and items may be whatever Weft can pickle (lambdas, closures,
+classes of `__main__`); workers may be anywhere in the cluster; a worker that dies fails its calls
+instead of hanging the pool; an initializer that fails does so at the first result; `imap` goes on
+after an item that raised.
 
-What differs: `context` has no meaning, and a function has no access to globals that the program changed before the
-pool was made: give them to the initializer.
+What differs: `context` has no meaning, and a function has no access to globals that the program
+changed before the pool was made: give them to the initializer.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ __all__ = [
 
 # A function whose pickle is larger is stored once instead of travelling with every chunk.
 LARGE_CODE_BYTES = 16 * 1024
-# So many chunks for each worker, so that one with harder items can be helped: the number of multiprocessing.
+# So many chunks for each worker, so that one with harder items can be helped: the number of
+# multiprocessing.
 CHUNKS_PER_WORKER = 4
 
 Callback = Callable[[Any], object]
@@ -65,8 +67,8 @@ class Pool:
         with Pool(4) as pool:
             print(pool.map(square, range(100)))
 
-    Safe from threads. Ctrl-C while a method blocks leaves a usable pool; what `map`, `starmap` or `apply` had not begun is
-    dropped then.
+    Safe from threads. Ctrl-C while a method blocks leaves a usable pool; what `map`, `starmap` or
+    `apply` had not begun is dropped then.
     """
 
     def __init__(
@@ -85,10 +87,12 @@ class Pool:
             processes: How many workers; None: one for each CPU of the cluster.
             initializer: Called in each worker when it starts.
             initargs: What it is called with.
-            maxtasksperchild: How many chunks of calls a worker makes before a fresh one takes its place; None: any.
+            maxtasksperchild: How many chunks of calls a worker makes before a fresh one takes its
+                place; None: any number.
             context: Not used: how workers start is Weft's business.
             ray_address: Where to connect if there is no session; as of `weft.init`.
-            ray_remote_args: Options of the workers, which are actors: num_cpus, resources, runtime_env ...
+            ray_remote_args: Options of the workers, which are actors: num_cpus, resources,
+                runtime_env ...
 
         Raises:
             ValueError: A number is out of range.
@@ -186,8 +190,8 @@ class Pool:
             chunksize: How many items go to a worker at a time; None: a quarter of its share.
 
         Raises:
-            Exception: What the function raised for the first item that failed, once all calls have ended.
-            ValueError: The pool is closed.
+            Exception: What the function raised for the first item that failed, once all calls have
+            ended. ValueError: The pool is closed.
         """
         return _finish(self.map_async(func, iterable, chunksize))
 
@@ -220,7 +224,9 @@ class Pool:
         iterable: Iterable[Iterable[Any]],
         chunksize: int | None = None,
     ) -> list[Any]:
-        """Call a function with the arguments that each item holds, and return the results in order. Blocks.
+        """Call a function with the arguments that each item holds, and return the results in order.
+
+        Blocks.
 
         Args:
             func: What to call.
@@ -228,8 +234,8 @@ class Pool:
             chunksize: How many items go to a worker at a time; None: a quarter of its share.
 
         Raises:
-            Exception: What the function raised for the first item that failed, once all calls have ended.
-            ValueError: The pool is closed.
+            Exception: What the function raised for the first item that failed, once all calls have
+            ended. ValueError: The pool is closed.
         """
         return _finish(self.starmap_async(func, iterable, chunksize))
 
@@ -279,10 +285,12 @@ class Pool:
     def imap(
         self, func: Callable[[Any], Any], iterable: Iterable[Any], chunksize: int = 1
     ) -> OrderedIMapIterator:
-        """Call a function with each item; iterate the results in order, as they come. Does not block.
+        """Call a function with each item; iterate the results in order, as they come.
 
-        Items are taken a little ahead of the workers, whether or not results are taken. An item whose call raised
-        raises that error in its turn, and the iteration can go on.
+        Does not block.
+
+        Items are taken a little ahead of the workers, whether or not results are taken. An item
+        whose call raised raises that error in its turn, and the iteration can go on.
 
         Args:
             func: What to call.
@@ -353,13 +361,19 @@ class Pool:
     # -------------------------------------------------------------- the end
 
     def close(self) -> None:
-        """Take no more work. The workers end when what there is is done. Does not block. Idempotent."""
+        """Take no more work.
+
+        The workers end when what there is is done. Does not block. Idempotent.
+        """
         if self._state == "RUN":
             self._state = "CLOSE"
             self._crew.close()
 
     def terminate(self) -> None:
-        """End the workers now. Blocks until they are gone. What was not done raises TaskCancelledError. Idempotent."""
+        """End the workers now.
+
+        Blocks until they are gone. What was not done raises TaskCancelledError. Idempotent.
+        """
         self._state = "TERMINATE"
         self._crew.terminate()
         self._crew.thread.join()

@@ -1,23 +1,25 @@
 """What a pool's methods return before there are results: AsyncResult, and the iterators of `imap`.
 
-A job is a number of chunks of calls. The crew tells it the outcomes of each chunk, and at some time how many chunks
-there are; its user waits here. Callbacks run in the crew's thread, as in `multiprocessing`: one that blocks holds up
-the pool's results.
+A job is a number of chunks of calls. The crew tells it the outcomes of each chunk, and at some time
+how many chunks there are; its user waits here. Callbacks run in the crew's thread, as in
+`multiprocessing`: one that blocks holds up the pool's results.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from multiprocessing import TimeoutError
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._log import logger
 from weft._override import override
 from weft._serialize.failures import unpack_failure
 from weft.exceptions import StandInError, TaskError, story
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 Outcome = tuple[bool, Any]
 """(True, value), (False, bytes of a packed failure) or (False, error)."""
@@ -71,8 +73,8 @@ class AsyncResult(PoolJob):
             timeout: Seconds to wait at most; None: for ever.
 
         Raises:
-            multiprocessing.TimeoutError: Time was up. The calls go on.
-            Exception: What the function raised: the error itself, with a note that says where. With several calls, the
+            multiprocessing.TimeoutError: Time was up. The calls go on. Exception: What the function
+            raised: the error itself, with a note that says where. With several calls, the
                 first of them in the order of the items.
             ActorDiedError: The worker died that ran a call.
         """
@@ -166,9 +168,9 @@ class IMapIterator(PoolJob):
             timeout: Seconds to wait at most; None: for ever.
 
         Raises:
-            StopIteration: There are no more.
-            multiprocessing.TimeoutError: Time was up. The calls go on.
-            Exception: What the function raised for this item: the error itself, with a note that says where.
+            StopIteration: There are no more. multiprocessing.TimeoutError: Time was up. The calls
+            go on. Exception: What the function raised for this item: the error itself, with a note
+            that says where.
         """
         deadline = None if timeout is None else monotonic() + timeout
         with self._changed:
@@ -235,7 +237,10 @@ class UnorderedIMapIterator(IMapIterator):
 
 
 def error_of(failure: Any) -> BaseException:
-    """Return what to raise for a failed call: the user's error itself where it travelled, with where it happened."""
+    """Return what to raise for a failed call.
+
+    The user's error itself where it travelled, with where it happened.
+    """
     error: BaseException = unpack_failure(failure) if isinstance(failure, bytes) else failure
     if not isinstance(error, TaskError):
         return error
