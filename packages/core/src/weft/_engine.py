@@ -1,8 +1,8 @@
 """The seam between what users call and what runs it.
 
-`_api` turns user calls into specs and hands them to the current Engine. Engines: `inline` (this process)
-and `local` (worker processes of this machine). The Engine protocol is narrow on purpose: everything that
-a user sees is built on these methods, and one semantic suite runs on every engine.
+`_api` turns user calls into specs and hands them to the current Engine. Engines: `inline` (this
+process) and `local` (worker processes of this machine). The Engine protocol is narrow on purpose:
+everything that a user sees is built on these methods, and one semantic suite runs on every engine.
 
 What is always true
 1. At most one engine is current in a process.
@@ -11,15 +11,15 @@ What is always true
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from weft._ids import ActorId, ObjectId
+    from collections.abc import Callable, Sequence
+    from concurrent.futures import Future
+
+    from weft._ids import ActorId, ObjectId, TaskId
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._specs import ActorMeta, ActorSpec, CallSpec, Place, TaskSpec
-
 
 
 class Engine(Protocol):
@@ -30,20 +30,27 @@ class Engine(Protocol):
     def submit(self, spec: TaskSpec) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Start a task. Does not block. One ref per return, or a generator of refs.
 
-        Raises PicklingError (with the path to the offending object) if arguments cannot travel; nothing was sent then.
+        Raises PicklingError (with the path to the offending object) if arguments cannot travel;
+        nothing was sent then.
         """
         ...
 
     def create_actor(self, spec: ActorSpec) -> ObjectRef[Any] | None:
-        """Start an actor. Does not block, except for a name (`spec.options.name`): then until the name is taken.
+        """Start an actor.
 
-        Returns the owning handle's token: the actor ends when the last token, here or borrowed elsewhere, is gone
-        (None for a detached actor). ValueError if the name is taken; nothing was started then.
+        Does not block, except for a name (`spec.options.name`): then until the name is taken.
+
+        Returns the owning handle's token: the actor ends when the last token, here or borrowed
+        elsewhere, is gone (None for a detached actor). ValueError if the name is taken; nothing was
+        started then.
         """
         ...
 
     def find_actor(self, name: str, namespace: str) -> tuple[ActorMeta, ObjectRef[Any] | None]:
-        """Look a named actor up. Blocks for one message. ValueError if there is none. (meta, token)."""
+        """Look a named actor up.
+
+        Blocks for one message. ValueError if there is none. (meta, token).
+        """
         ...
 
     def named_actors(self, namespace: str | None) -> list[tuple[str, str]]:
@@ -59,13 +66,24 @@ class Engine(Protocol):
         ...
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
-        """Wait for values, in order. Blocks. Raises the first failure in order, or GetTimeoutError."""
+        """Wait for values, in order.
+
+        Blocks. Raises the first failure in order, or GetTimeoutError.
+        """
         ...
 
     def wait(
-        self, refs: Sequence[ObjectRef[Any]], ready: int, timeout_s: float | None, *, fetch_local: bool
+        self,
+        refs: Sequence[ObjectRef[Any]],
+        ready: int,
+        timeout_s: float | None,
+        *,
+        fetch_local: bool,
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
-        """Wait until `ready` of `refs` are done or time is up. Blocks. Both lists keep the order of `refs`."""
+        """Wait until `ready` of `refs` are done or time is up.
+
+        Blocks. Both lists keep the order of `refs`.
+        """
         ...
 
     def is_ready(self, ref: ObjectRef[Any]) -> bool:
@@ -73,30 +91,43 @@ class Engine(Protocol):
         ...
 
     def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
-        """Call back once, from any thread, when the value (or failure) is there; at once if it is already."""
+        """Call back once, from any thread, when the value (or failure) is there.
+
+        At once if it is already.
+        """
         ...
 
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:
         """A concurrent.futures.Future that gets the value or the error."""
         ...
 
-    def release(self, object_id: ObjectId) -> None:
-        """A local reference is gone. Called by `__del__`: only appends to a queue, never takes a lock."""
+    def release(self, object_id: ObjectId | TaskId) -> None:
+        """A local reference is gone, or (a task's id) a stream.
+
+        Called by `__del__`: only appends to a queue, never takes a lock.
+        """
         ...
 
     def adopt(self, object_id: ObjectId, owner: str) -> None:
         """A reference made elsewhere (`owner`: its owner's address) now exists in this process."""
         ...
 
-    def next_item(self, generator: ObjectRefGenerator[Any], timeout_s: float | None) -> ObjectRef[Any] | None:
-        """Next ref of a streaming generator, or None at its end. Blocks. GetTimeoutError when time is up."""
+    def next_item(
+        self, generator: ObjectRefGenerator[Any], timeout_s: float | None
+    ) -> ObjectRef[Any] | None:
+        """Next ref of a streaming generator, or None at its end.
+
+        Blocks. GetTimeoutError when time is up.
+        """
         ...
 
     def when_next(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
         """Call back once, from any thread, when `next_item` would not block."""
         ...
 
-    def cancel(self, ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool, recursive: bool) -> None:
+    def cancel(
+        self, ref: ObjectRef[Any] | ObjectRefGenerator[Any], *, force: bool, recursive: bool
+    ) -> None:
         """Ask the task that makes `ref` to end. Does not block."""
         ...
 
@@ -113,7 +144,7 @@ class Engine(Protocol):
         ...
 
     def exit_actor(self) -> None:
-        """Note that the current actor is to end after this call (the API raises to leave the method)."""
+        """Leave the method that runs and end its actor; does not return."""
         ...
 
     def nodes(self) -> list[dict[str, Any]]:

@@ -1,7 +1,8 @@
 """The identifiers of Weft: 16 bytes each, typed, printable, ordered.
 
-A task's id ends in four zero bytes; the objects that it makes share its first twelve bytes and end in
-their index, counted from one. So an object's task, and a task's objects, are known without a table.
+A task's id ends in four zero bytes; the objects that it makes share its first twelve bytes and end
+in their index, counted from one. So an object's task, and a task's objects, are known without a
+table.
 
 What is always true
 1. An id is a `bytes` of length 16: it hashes, compares and travels as such.

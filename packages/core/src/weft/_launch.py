@@ -1,19 +1,24 @@
 """Start a node's daemon: its directories, its listening socket, its process.
 
-The caller makes the session directory, binds and listens the daemon's socket, and hands the descriptor to the new
-process. So a connection can be made at once, while the daemon's interpreter still starts; nothing is polled.
+The caller makes the session directory, binds and listens the daemon's socket, and hands the
+descriptor to the new process. So a connection can be made at once, while the daemon's interpreter
+still starts; nothing is polled.
 
-    <temp root>/weft-<uid>/<session>/    0700   lock  node.json  sys.path  daemon.log  d (socket)  <worker>.s  <worker>.page
-    <store root>/weft-<uid>/<session>/   0700   lock  segments
+    <temp root>/weft-<uid>/<session>/   0700  lock node.json sys.path daemon.log, d (the socket),
+                                              <worker>.s (its socket) <worker>.page
+    <store root>/weft-<uid>/<session>/  0700  lock, segments
 
 What is always true
-1. A session's directories appear under their final names with their locks held; the daemon, and nobody else, holds them
-   until it ends. A directory whose lock is free is a leftover, and every new daemon removes those.
-2. The daemon leads its own session of processes: a Ctrl-C on the caller's terminal does not reach it.
-3. Only the listed descriptors pass to the daemon, and only in the child: other threads may fork meanwhile.
+1. A session's directories appear under their final names with their locks held; the daemon, and
+   nobody else, holds them until it ends. A directory whose lock is free is a leftover, and every
+   new daemon removes those.
+2. The daemon leads its own session of processes: a Ctrl-C on the caller's terminal does not reach
+   it.
+3. Only the listed descriptors pass to the daemon, and only in the child: other threads may fork
+   meanwhile.
 
-Facts about flock: the lock belongs to the open file, which parent and child share; it is free when the last of them
-closes it or is gone, for whatever reason.
+Facts about flock: the lock belongs to the open file, which parent and child share; it is free when
+the last of them closes it or is gone, for whatever reason.
 """
 
 from __future__ import annotations
@@ -136,7 +141,7 @@ class Started(NamedTuple):
     process: DaemonProcess
 
     def last_words(self) -> str:
-        """Return the end of the daemon's log, for an error message. Empty if the directory is gone."""
+        """Return the end of the daemon's log, for an error message; empty if that is gone."""
         try:
             return Path(self.session_dir, LOG_FILE).read_text(errors="replace")[-4000:].strip()
         except OSError:
@@ -144,13 +149,19 @@ class Started(NamedTuple):
 
 
 def start_daemon(*, node: NodeOptions) -> Started:
-    """Start a node's daemon. Does not wait for it. OSError: a directory cannot be made; then nothing was started."""
+    """Start a node's daemon; do not wait for it.
+
+    Raises:
+        OSError: A directory cannot be made; then nothing was started.
+    """
     session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
     session_dir, session_lock = _make_dir(_session_root(node), session)
     store_dir, store_lock = _make_dir(user_root(_settings.STORE_ROOT.value()), session)
     address = f"{session_dir}/{DAEMON_SOCKET}"
-    listener = _listen(address)
-    log_fd = os.open(f"{session_dir}/{LOG_FILE}", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+    log_fd = _above_stdio(os.open(f"{session_dir}/{LOG_FILE}", log_flags, 0o600))
+    listen_fd = _above_stdio(_listen(address))
+    fds = (listen_fd, session_lock, store_lock)
     try:
         sys_path = node.sys_path or caller_path()
         Path(session_dir, SYS_PATH_FILE).write_text("\0".join(sys_path), "utf-8", "surrogateescape")
@@ -161,21 +172,20 @@ def start_daemon(*, node: NodeOptions) -> Started:
             store_dir=store_dir,
             address=address,
             parent_pid=os.getpid(),
-            listen_fd=listener.fileno(),
+            listen_fd=listen_fd,
             lock_fds=(session_lock, store_lock),
             with_site=not sys.flags.no_site,
         )
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
-        pid = _spawn(session_dir, [listener.fileno(), session_lock, store_lock], log_fd)
+        pid = _spawn(session_dir, fds, log_fd)
     finally:
-        listener.close()
-        for fd in (log_fd, session_lock, store_lock):
+        for fd in (log_fd, *fds):
             os.close(fd)
     return Started(session, session_dir, store_dir, address, DaemonProcess(pid))
 
 
 def user_root(parent: str) -> str:
-    """Return this user's directory under `parent`, made if need be. PermissionError: it belongs to someone else."""
+    """Return this user's directory under `parent`. PermissionError: it is someone else's."""
     root = f"{parent}/weft-{os.getuid()}"
     Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.lstat(root)
@@ -199,7 +209,7 @@ def _session_root(node: NodeOptions) -> str:
     if longest > SOCKET_PATH_BYTES:
         if node.temp_dir:
             raise OSError(f"{root} is too long for unix sockets: choose a shorter directory")
-        return user_root("/tmp")  # noqa: S108
+        return user_root("/tmp")  # noqa: S108 - short, and there on every Linux
     return root
 
 
@@ -207,22 +217,34 @@ def _make_dir(root: str, session: str) -> tuple[str, int]:
     """Make a session's directory and lock it; it appears locked."""
     unborn = f"{root}/.{session}"
     Path(unborn).mkdir(mode=0o700)
-    lock_fd = os.open(f"{unborn}/{LOCK}", os.O_RDWR | os.O_CREAT, 0o600)
+    lock_fd = _above_stdio(os.open(f"{unborn}/{LOCK}", os.O_RDWR | os.O_CREAT, 0o600))
     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     path = f"{root}/{session}"
     Path(unborn).rename(path)
     return path, lock_fd
 
 
-def _listen(address: str) -> socket.socket:
+def _listen(address: str) -> int:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     listener.bind(address)
     Path(address).chmod(0o600)
     listener.listen(1024)
-    return listener
+    return listener.detach()
 
 
-def _spawn(session_dir: str, fds: list[int], log_fd: int) -> int:
+def _above_stdio(fd: int) -> int:
+    """Move a descriptor out of the way of the child's stdin, stdout and stderr.
+
+    A program that has closed its own gets their numbers for the next files that it opens.
+    """
+    if fd > 2:
+        return fd
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
+    os.close(fd)
+    return moved
+
+
+def _spawn(session_dir: str, fds: tuple[int, ...], log_fd: int) -> int:
     main = str(Path(__file__).with_name("_node") / "__main__.py")
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
@@ -255,5 +277,3 @@ def _interpreter_flags() -> list[str]:
     for option in sys.warnoptions:
         flags += ["-W", option]
     return flags
-
-

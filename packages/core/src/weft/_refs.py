@@ -1,11 +1,11 @@
 """References: what stands for a value that is being made, and for a stream of them.
 
-An ObjectRef counts: while one exists anywhere, its owner keeps the value. `__del__` only tells the engine's
-queue, since it may run in the middle of anything. References cross processes inside values that Weft's own
-serializer carries; plain pickle refuses them, because nobody would count them then.
+An ObjectRef counts: while one exists anywhere, its owner keeps the value. `__del__` only tells the
+engine's queue, since it may run in the middle of anything. References cross processes inside values
+that Weft's own serializer carries; plain pickle refuses them, because nobody would count them then.
 
-Towards asyncio an ObjectRef behaves as a future: `await`, `asyncio.wait`, `gather` and `as_completed` take it.
-Its callbacks run on the loop that was running when they were added.
+Towards asyncio an ObjectRef behaves as a future: `await`, `asyncio.wait`, `gather` and
+`as_completed` take it. Its callbacks run on the loop that was running when they were added.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ T_co = TypeVar("T_co", covariant=True)
 class ObjectRef(Generic[T_co]):
     """Stands for a value that a task makes or that `put` stored.
 
-    Pass it to tasks, keep it in data structures, `weft.get` it, or `await` it. While one exists, its value is kept.
-    Safe to use from any thread.
+    Pass it to tasks, keep it in data structures, `weft.get` it, or `await` it. While one exists,
+    its value is kept. Safe to use from any thread.
     """
 
     __slots__ = ("__weakref__", "_callbacks", "_engine", "_entry", "_id", "_owner")
@@ -98,11 +98,11 @@ class ObjectRef(Generic[T_co]):
         return self._owner
 
     def future(self) -> concurrent.futures.Future[T_co]:
-        """Return a `concurrent.futures.Future` that gets the value, or the error that `get` would raise."""
+        """Return a `concurrent.futures.Future` that gets the value, or the error of `get`."""
         return self._engine.future(self)
 
     def as_future(self) -> asyncio.Future[T_co]:
-        """Return an asyncio future of the running loop that gets the value, or the error that `get` would raise."""
+        """Return an asyncio future of the running loop that gets the value, or the error."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T_co] = loop.create_future()
 
@@ -144,7 +144,7 @@ class ObjectRef(Generic[T_co]):
     def add_done_callback(
         self, callback: Callable[[ObjectRef[T_co]], object], *, context: Context | None = None
     ) -> None:
-        """Call `callback(self)` on the running asyncio loop once the value or the error is there."""
+        """Call `callback(self)` on the running asyncio loop once the value or error is there."""
         loop = asyncio.get_running_loop()
         pending: set[Callable[[ObjectRef[T_co]], object]] = getattr(self, "_callbacks", set())
         self._callbacks = pending
@@ -166,15 +166,20 @@ class ObjectRef(Generic[T_co]):
 
 
 class ObjectRefGenerator(Generic[T_co]):
-    """The stream of a task with `num_returns="streaming"`: yields an ObjectRef for each value, as it comes.
+    """The stream of a task with `num_returns="streaming"`.
 
-    Iterate it with `for` or `async for`. A task that fails raises its error where the failed value would be.
-    The task waits when it is too far ahead of who iterates (back-pressure). Closing or dropping the stream ends the task.
+    Yields an ObjectRef for each value, as it comes.
+
+    Iterate it with `for` or `async for`. A task that fails raises its error where the failed value
+    would be. The task waits when it is too far ahead of who iterates (back-pressure). Closing or
+    dropping the stream ends the task.
     """
 
     __slots__ = ("__weakref__", "_completed", "_engine", "_finished", "_stream", "_task_id")
 
-    def __init__(self, task_id: TaskId, engine: Engine, completed: ObjectRef[None], stream: Any = None) -> None:
+    def __init__(
+        self, task_id: TaskId, engine: Engine, completed: ObjectRef[None], stream: Any = None
+    ) -> None:
         self._task_id = task_id
         self._engine = engine
         self._completed = completed
@@ -272,18 +277,20 @@ class ObjectRefGenerator(Generic[T_co]):
         self.throw(value)
 
     def __del__(self) -> None:
-        self._engine.release(self._task_id)  # type: ignore[arg-type]  # streams are released under their task's id
+        self._engine.release(self._task_id)
 
 
 def _refuse_value(value: object) -> None:
     if value is not None:
-        raise TypeError(f"a task cannot receive values from its stream: send(None), not send({value!r})")
+        raise TypeError(
+            f"a task cannot receive values from its stream: send(None), not send({value!r})"
+        )
 
 
 def _on(
     loop: asyncio.AbstractEventLoop, function: Callable[[], None], context: Context | None = None
 ) -> Callable[[], None]:
-    """Return a callable for any thread that runs `function` on `loop`, or does nothing once the loop is closed."""
+    """Return what runs `function` on `loop`, from any thread; nothing once the loop is closed."""
 
     def post() -> None:
         try:

@@ -1,6 +1,7 @@
 """Amounts of resources: whole numbers of 1/10,000, so that they add up exactly.
 
-`Resources({"CPU": 0.1})` times ten is exactly one CPU. Zero amounts are not kept. Immutable and hashable.
+`Resources({"CPU": 0.1})` times ten is exactly one CPU. Zero amounts are not kept. Immutable and
+hashable.
 """
 
 from __future__ import annotations
@@ -17,7 +18,10 @@ class Resources(Mapping[str, int]):
     __slots__ = ("_amounts", "_hash")
 
     def __init__(self, amounts: Mapping[str, float] | None = None) -> None:
-        """Take amounts as users write them (1 is one CPU). ValueError: negative, not finite, or finer than 1/10,000."""
+        """Take amounts as users write them (1 is one CPU).
+
+        ValueError: negative, not finite, or finer than 1/10,000.
+        """
         units: dict[str, int] = {}
         for name, amount in (amounts or {}).items():
             scaled = amount * UNITS
@@ -77,7 +81,10 @@ class Resources(Mapping[str, int]):
     def shortfall(self, free: Resources) -> Resources:
         """Return what `free` lacks of this."""
         return Resources.of_units(
-            {name: max(0, amount - max(0, free.get(name, 0))) for name, amount in self._amounts.items()}
+            {
+                name: max(0, amount - max(0, free.get(name, 0)))
+                for name, amount in self._amounts.items()
+            }
         )
 
     def to_floats(self) -> dict[str, float]:
@@ -85,4 +92,8 @@ class Resources(Mapping[str, int]):
         return {name: amount / UNITS for name, amount in self._amounts.items()}
 
     def __repr__(self) -> str:
-        return "{" + ", ".join(f"{name}: {amount / UNITS:g}" for name, amount in sorted(self.items())) + "}"
+        return (
+            "{"
+            + ", ".join(f"{name}: {amount / UNITS:g}" for name, amount in sorted(self.items()))
+            + "}"
+        )

@@ -1,14 +1,16 @@
 """Every environment variable of Weft: the only reader of `os.environ` for settings.
 
-Each is read when it is asked for, so a test or a program may set it before `init`. A value that cannot be understood
-raises ValueError with the variable's name.
+Each is read when it is asked for, so a test or a program may set it before `init`. A value that
+cannot be understood raises ValueError with the variable's name.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
@@ -41,13 +43,22 @@ def _parse_bool(raw: str) -> bool:
 
 
 TEMP_DIR = Setting(
-    "WEFT_TEMP_DIR", str, "", "Directory that holds the session directories; default TMPDIR or /tmp."
+    "WEFT_TEMP_DIR",
+    str,
+    "",
+    "Directory that holds the session directories; default TMPDIR or /tmp.",
 )
 STORE_ROOT = Setting(
-    "WEFT_STORE_ROOT", str, "/dev/shm", "Directory that holds the segments of large objects."  # noqa: S108
+    "WEFT_STORE_ROOT",
+    str,
+    "/dev/shm",  # noqa: S108
+    "Directory that holds the segments of large objects.",
 )
 CHECK = Setting(
-    "WEFT_CHECK", _parse_bool, False, "Check the invariants of every machine after every event (slow)."
+    "WEFT_CHECK",
+    _parse_bool,
+    False,
+    "Check the invariants of every machine after every event (slow).",
 )
 IDLE_WORKERS = Setting(
     "WEFT_IDLE_WORKERS", int, -1, "Idle workers that a node keeps ready; -1: one a CPU."
@@ -71,4 +82,8 @@ def visible_gpus() -> list[str] | None:
     raw = os.environ.get("CUDA_VISIBLE_DEVICES")
     if raw is None:
         return None
-    return [device.strip() for device in raw.split(",") if device.strip() not in ("", "-1", "NoDevFiles")]
+    return [
+        device.strip()
+        for device in raw.split(",")
+        if device.strip() not in ("", "-1", "NoDevFiles")
+    ]

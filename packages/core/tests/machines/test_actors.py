@@ -115,7 +115,9 @@ def test_name_is_taken_while_its_actor_lives() -> None:
     assert isinstance(reply, Reply)
     assert "the name 'counter' is taken" in reply.error
     assert forget == Forget(OTHER)
-    assert directory.create(OTHER, name="counter", namespace="there", request=1)[0] == Reply(OWNER, 1)
+    assert directory.create(OTHER, name="counter", namespace="there", request=1)[0] == Reply(
+        OWNER, 1
+    )
 
 
 def test_get_if_exists_answers_with_the_living_actor() -> None:
@@ -132,7 +134,9 @@ def test_name_is_free_when_its_actor_is_dead() -> None:
     assert directory.actors.names() == [("here", "counter")]
     directory.end()
     assert directory.actors.find("counter", "here") is None
-    assert directory.create(OTHER, name="counter", namespace="here", request=2)[0] == Reply(OWNER, 2)
+    assert directory.create(OTHER, name="counter", namespace="here", request=2)[0] == Reply(
+        OWNER, 2
+    )
 
 
 # ------------------------------------------------------------------ ends
@@ -167,6 +171,7 @@ def test_refused_actor_is_dead() -> None:
     assert effects[0] == DropWant(ACTOR)
     assert states(effects) == ["dead"]
     assert cause(directory) == "needs CPU 9"
+    assert directory.tell(ActorRefused(ACTOR, "again")) == []
 
 
 def test_kill_is_told_at_once_and_the_late_end_of_the_worker_changes_nothing() -> None:
@@ -347,8 +352,12 @@ def test_dead_actors_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -
     directory = Directory()
     for number in range(5):
         directory.create(bytes([number]))
-        directory.tell(EndAsked(bytes([number]), graceful=False, no_restart=True, reason="it was killed"))
-        directory.tell(EndAsked(bytes([9, number]), graceful=False, no_restart=True, reason="early"))
+        directory.tell(
+            EndAsked(bytes([number]), graceful=False, no_restart=True, reason="it was killed")
+        )
+        directory.tell(
+            EndAsked(bytes([9, number]), graceful=False, no_restart=True, reason="early")
+        )
     assert directory.state(bytes([1])) == "unknown"
     assert directory.state(bytes([4])) == "dead"
     directory.create(bytes([9, 0]))
@@ -368,7 +377,9 @@ def test_explanations() -> None:
     directory.now += 5
     directory.tell(ActorLost(ACTOR, W1, "killed"))
     directory.tell(ActorPlaced(ACTOR, W2, "address"))
-    assert directory.actors.explain(ACTOR, directory.now).startswith("restarting (killed); its constr")
+    assert directory.actors.explain(ACTOR, directory.now).startswith(
+        "restarting (killed); its constr"
+    )
     directory.end()
     assert directory.actors.explain(ACTOR, 0) == "dead: it was killed; restarted 1 times of 2"
     directory.create(OTHER, max_restarts=-1)
@@ -380,9 +391,9 @@ class ActorStories(RuleBasedStateMachine):
     """Any order of events: one living actor a name, states as drawn, dead stays dead."""
 
     ALLOWED = (
-        ("new", "pending"), ("new", "dead"), ("pending", "alive"), ("pending", "dead"), ("pending", "restarting"),
-        ("alive", "restarting"), ("alive", "dead"), ("restarting", "alive"), ("restarting", "dead"),
-        ("restarting", "restarting"),
+        ("new", "pending"), ("new", "dead"), ("pending", "alive"), ("pending", "dead"),
+        ("pending", "restarting"), ("alive", "restarting"), ("alive", "dead"),
+        ("restarting", "alive"), ("restarting", "dead"), ("restarting", "restarting"),
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -416,7 +427,9 @@ class ActorStories(RuleBasedStateMachine):
         actor = self.numbers.to_bytes(4, "big")
         self.state_of[actor] = "new"
         self.tell(Watched(actor, OWNER))
-        self.tell(ActorCreated(actor, FRIEND, 1, name=name, is_detached=detached, max_restarts=restarts))
+        self.tell(
+            ActorCreated(actor, FRIEND, 1, name=name, is_detached=detached, max_restarts=restarts)
+        )
 
     @precondition(lambda self: self.wanting)
     @rule(data=st.data())

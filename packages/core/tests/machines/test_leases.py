@@ -59,7 +59,9 @@ class Node:
         self.leases.check()
         return effects
 
-    def demand(self, client: bytes, workers: int = 1, wanted: Shape = CPU, **facts: Any) -> list[Effect]:
+    def demand(
+        self, client: bytes, workers: int = 1, wanted: Shape = CPU, **facts: Any
+    ) -> list[Effect]:
         return self.tell(Demanded(client, facts.pop("key", 1), wanted, workers, **facts))
 
     def bind(self, effects: list[Effect]) -> list[int]:
@@ -85,6 +87,7 @@ def test_demand_that_fits_is_granted_at_once_and_lowered() -> None:
     node = Node(CPU=2)
     effects = node.demand(A, 1)
     assert effects == [Grant(1, A, 1, CPU, {}, contended=False)]
+    assert node.leases.is_unbound(1)
     assert node.free() == {"CPU": 1.0}
     assert node.leases.waiting() == []
 
@@ -235,7 +238,9 @@ def test_lease_that_ends_while_blocked_gives_back_what_it_had() -> None:
 
 
 def test_recursion_needs_about_depth_times_cores_processes() -> None:
-    """fib(14) as tasks: each waits for two below it, so blocked workers pile up along the paths in progress only."""
+    """fib(14) as tasks: each waits for two below it, so blocked workers pile up along the paths in
+    progress only.
+    """
     node = Node(CPU=2)
     most = running = 0
     lease_of: dict[bytes, int] = {}
@@ -479,6 +484,8 @@ def test_amounts_of_a_lease() -> None:
     node = Node(CPU=1)
     (held,) = node.bind(node.demand(A))
     assert node.leases.amounts_of(held) == {"CPU": UNITS}
+    assert not node.leases.is_unbound(held)
+    assert not node.leases.is_unbound(held + 1)
 
 
 # ------------------------------------------------------------------ any order of events
@@ -530,7 +537,15 @@ class LeaseStories(RuleBasedStateMachine):
         client=st.sampled_from([A, B, C]),
         key=st.integers(1, 2),
         wanted=st.sampled_from(
-            [CPU, shape(CPU=2), shape(CPU=0.5), shape(GPU=0.5), shape(GPU=1), shape(CPU=1, GPU=2), shape()]
+            [
+                CPU,
+                shape(CPU=2),
+                shape(CPU=0.5),
+                shape(GPU=0.5),
+                shape(GPU=1),
+                shape(CPU=1, GPU=2),
+                shape(),
+            ]
         ),
         workers=st.integers(0, 20),
         depth=st.integers(0, 3),
@@ -604,4 +619,6 @@ class LeaseStories(RuleBasedStateMachine):
 
 
 TestLeaseStories = LeaseStories.TestCase
-TestLeaseStories.settings = settings(max_examples=60, stateful_step_count=40, deadline=None, database=None)
+TestLeaseStories.settings = settings(
+    max_examples=60, stateful_step_count=40, deadline=None, database=None
+)

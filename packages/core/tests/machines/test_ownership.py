@@ -895,8 +895,9 @@ class CrashingProcesses(Processes):
             if task.worker == name and task.caller in self.processes and not task.has_ended:
                 self.tell(task.caller, Sealed(task.result, GONE))
                 self.end(task)
-            elif task.caller == name and task.value is not None and not task.is_settled:
-                self.settle_task(task)
+            elif task.worker in self.processes and task.value is not None and not task.is_settled:
+                if task.caller == name:
+                    self.settle_task(task)
 
 
 TestProcesses = Processes.TestCase

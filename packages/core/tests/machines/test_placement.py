@@ -22,7 +22,9 @@ def node(
     )
 
 
-def shape(strategy: str = "DEFAULT", labels: dict[str, str] | None = None, **amounts: float) -> Shape:
+def shape(
+    strategy: str = "DEFAULT", labels: dict[str, str] | None = None, **amounts: float
+) -> Shape:
     units = tuple(sorted(Resources(amounts).items()))
     return Shape(amounts=units, strategy=strategy, labels=tuple((labels or {}).items()))
 
@@ -115,7 +117,9 @@ def test_label_that_is_missing_matches_only_negations() -> None:
 
 
 def test_label_that_no_node_has_is_named() -> None:
-    found = place(shape(labels={"region": "eu"}, CPU=1), [node(A, {"CPU": 1}, labels={"region": "us"})])
+    found = place(
+        shape(labels={"region": "eu"}, CPU=1), [node(A, {"CPU": 1}, labels={"region": "us"})]
+    )
     assert isinstance(found, Never)
     assert found.text() == "needs label region=eu, this node has us"
     found = place(shape(labels={"region": "eu"}, CPU=1), [node(A, {"CPU": 1})])

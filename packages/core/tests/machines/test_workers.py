@@ -151,7 +151,9 @@ def test_want_that_is_first_passes_those_that_wait() -> None:
 def test_retired_worker_ends_and_its_lease_with_it() -> None:
     pool = Pool()
     worker = pool.start(1)
-    assert pool.tell(WorkerReleased(worker, retire=True)) == [EndWorker(worker, "it has run its last task")]
+    assert pool.tell(WorkerReleased(worker, retire=True)) == [
+        EndWorker(worker, "it has run its last task")
+    ]
     assert pool.workers.state_of(worker) == "ending"
     assert pool.tell(WorkerReleased(worker)) == []
     assert pool.tell(WorkerExited(worker)) == [LoseLease(1, worker)]
@@ -250,7 +252,10 @@ def test_surplus_idle_workers_end_the_oldest_first() -> None:
         pool.tell(WorkerReleased(worker))
     assert pool.workers.wake_at() == pool.now - 2 + IDLE_S
     pool.now += IDLE_S - 1
-    assert pool.tell(Ticked()) == [EndWorker(first, "it was idle"), EndWorker(second, "it was idle")]
+    assert pool.tell(Ticked()) == [
+        EndWorker(first, "it was idle"),
+        EndWorker(second, "it was idle"),
+    ]
     pool.tell(WorkerExited(first))
     pool.tell(WorkerExited(second))
     assert pool.workers.wake_at() is None

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import itertools
 import os
-
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 import pytest
@@ -37,9 +35,13 @@ from weft._wire.messages import (
 )
 from weft._wire.version import WIRE
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
 M = TypeVar("M", bound=Message)
 HERE = str(Path(__file__).parent)
 WAIT_S = 20.0
+ANY_WORKER = Shape()
 
 
 class Session:
@@ -77,7 +79,9 @@ class Session:
     def wait(self, condition: Callable[[], Any], wait_s: float = WAIT_S) -> None:
         until = time.monotonic() + wait_s
         while not condition():
-            assert time.monotonic() < until, f"waited in vain; {self.inbox} {self.started.last_words()}"
+            assert time.monotonic() < until, (
+                f"waited in vain; {self.inbox} {self.started.last_words()}"
+            )
             assert not self.lost, f"{self.lost} {self.started.last_words()}"
             self.poller.poll(0.05)
 
@@ -96,7 +100,7 @@ class Session:
         self.wait(look)
         return found[0]
 
-    def lease(self, shape: Shape = Shape(), key: int = 1, **facts: Any) -> Granted:  # noqa: B008
+    def lease(self, shape: Shape = ANY_WORKER, key: int = 1, **facts: Any) -> Granted:
         self.say(Demand(key, shape, 1, facts.pop("depth", 0), **facts))
         return self.expect(Granted, lambda message: message.key == key)
 
@@ -120,7 +124,9 @@ class Session:
         self.say(Ask(request, what, msgspec.msgpack.encode(body)))
         return self.expect(Answer, lambda message: message.request == request)
 
-    def create_actor(self, name: str = "", shape: Shape = Shape(), **options: Any) -> tuple[ActorId, Answer]:  # noqa: B008
+    def create_actor(
+        self, name: str = "", shape: Shape = ANY_WORKER, **options: Any
+    ) -> tuple[ActorId, Answer]:
         actor_id = ActorId.from_random()
         request = next(self.numbers)
         self.say(WatchActor(actor_id))
@@ -145,7 +151,9 @@ class Session:
 
     def output(self, is_stderr: bool = False) -> bytes:
         """What has come so far."""
-        return b"".join(m.data for m in self.inbox if isinstance(m, Output) and m.is_stderr is is_stderr)
+        return b"".join(
+            m.data for m in self.inbox if isinstance(m, Output) and m.is_stderr is is_stderr
+        )
 
     def bye(self) -> int | None:
         """Leave cleanly; return the daemon's exit code."""
@@ -182,7 +190,7 @@ def roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Pat
 def start(roots: tuple[Path, Path]) -> Iterator[Callable[..., Session]]:
     """Start sessions; each must end with nothing left."""
     sessions: list[Session] = []
-    fds = len(os.listdir("/proc/self/fd"))
+    fds = len(list(Path("/proc/self/fd").iterdir()))
 
     def begin(**options: Any) -> Session:
         options = {"num_cpus": 2, "worker_entry": "stand_in:main", **options}
@@ -196,7 +204,7 @@ def start(roots: tuple[Path, Path]) -> Iterator[Callable[..., Session]]:
         if session.started.process.poll() is None:
             session.started.process.kill()
             raise AssertionError(f"the daemon did not end: {session.started.last_words()}")
-    assert len(os.listdir("/proc/self/fd")) == fds
+    assert len(list(Path("/proc/self/fd").iterdir())) == fds
 
 
 @pytest.fixture
@@ -224,5 +232,3 @@ def is_alive(pid: int) -> bool:
 def gone() -> Callable[[list[int], float], list[int]]:
     """The function that waits for processes to end."""
     return wait_until_gone
-
-

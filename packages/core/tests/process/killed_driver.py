@@ -8,6 +8,7 @@ import sys
 import time
 
 from weft._launch import NodeOptions, caller_path, start_daemon
+from weft._specs import Shape
 from weft._transport.sockets import Poller, SocketConnection, connect
 from weft._wire.messages import Demand, Granted, Hello, Message, Run
 from weft._wire.version import WIRE
@@ -15,19 +16,22 @@ from weft._wire.version import WIRE
 
 def main() -> None:
     started = start_daemon(
-        node=NodeOptions(num_cpus=2, worker_entry="stand_in:main", sys_path=(sys.argv[1], *caller_path()))
+        node=NodeOptions(
+            num_cpus=2, worker_entry="stand_in:main", sys_path=(sys.argv[1], *caller_path())
+        )
     )
     poller = Poller()
     inbox: list[Message] = []
     daemon = SocketConnection(
-        poller, connect(started.address), lambda _, messages: inbox.extend(messages), lambda *_: None
+        poller,
+        connect(started.address),
+        lambda _, messages: inbox.extend(messages),
+        lambda *_: None,
     )
 
     def say(connection: SocketConnection, message: Message) -> None:
         connection.queue(message)
         connection.flush()
-
-    from weft._specs import Shape  # noqa: PLC0415
 
     say(daemon, Hello(WIRE, b"d" * 16, "", os.getpid(), "driver"))
     say(daemon, Demand(1, Shape(), 2, 0))
@@ -44,7 +48,10 @@ def main() -> None:
         time.sleep(60)
         os._exit(0)
     found = subprocess.run(
-        ["ps", "-o", "pid=", "-s", str(started.process.pid)], capture_output=True, text=True, check=True
+        ["ps", "-o", "pid=", "-s", str(started.process.pid)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     print(child, started.process.pid, *found.stdout.split(), flush=True)
     time.sleep(60)

@@ -1,14 +1,16 @@
-"""A worker for the daemon's tests: it does what the name of a Run says, and is an actor that is always ready."""
+"""A worker for the daemon's tests: it does what the name of a Run says, and is an actor that is
+always ready.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import weft
 from weft._transport.sockets import Poller, SocketConnection, SocketListener, connect
@@ -27,11 +29,14 @@ from weft._wire.messages import (
 )
 from weft._wire.version import WIRE
 
+if TYPE_CHECKING:
+    import socket
+
 
 class StandIn:
     def __init__(self, worker_id: bytes, daemon_address: str, address: str) -> None:
         self.worker_id = worker_id
-        self.page = Path(address[:-2] + ".page").open("r+b", buffering=0)
+        self.page = Path(address[:-2] + ".page").open("r+b", buffering=0)  # noqa: SIM115
         self.poller = Poller()
         self.listener = SocketListener(self.poller, Path(address), self.accepted)
         self.actor = b""
@@ -94,6 +99,9 @@ class StandIn:
             case "child":
                 child = subprocess.Popen(["sleep", "1000"])
                 Path(argument).write_text(str(child.pid))
+            case "stray":
+                subprocess.Popen(["sh", "-c", "sleep 0.4; echo late"], start_new_session=True)
+                os._exit(0)
             case "blocked":
                 self.say(self.daemon, Blocked())
             case "unblocked":

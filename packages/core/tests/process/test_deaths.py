@@ -1,4 +1,7 @@
-"""Workers that die, in eight ways and more: what the caller is told, and that the session goes on."""
+"""Workers that die, in eight ways and more.
+
+What the caller is told, and that the session goes on.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 import weft
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +58,8 @@ def overflow_the_stack() -> None:
 
 
 def use_all_memory() -> None:
-    # The C library aborts where Python would raise MemoryError: as an extension does that does not check.
+    # The C library aborts where Python would raise MemoryError: as an extension does that does not
+    # check.
     resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
     kept = []
     try:
@@ -155,14 +162,16 @@ def test_tasks_that_wait_in_a_dying_worker_are_not_lost() -> None:
             outcomes.append(None)
     lost = [number for number, outcome in enumerate(outcomes) if outcome is None]
     assert {50, 150} <= set(lost)
-    # Quick tasks whose answers were still on the way count as started: at most a millisecond's worth.
+    # Quick tasks whose answers were still on the way count as started: at most a millisecond's
+    # worth.
     assert all(outcome in {None, number} for number, outcome in enumerate(outcomes))
 
 
 def test_a_time_limit_ends_blocked_c_code_within_a_second() -> None:
     @weft.remote(timeout=0.3, max_retries=0)
     def block() -> None:
-        # PyDLL keeps the interpreter's lock: nothing in that process can run until the call returns.
+        # PyDLL keeps the interpreter's lock: nothing in that process can run until the call
+        # returns.
         ctypes.PyDLL(None).sleep(30)
 
     began = time.monotonic()
@@ -237,7 +246,7 @@ def test_calls_that_may_be_retried_survive_a_restart() -> None:
                 os._exit(1)
             return 42
 
-    mark = f"/tmp/weft-test-{os.getpid()}-{time.monotonic_ns()}"  # noqa: S108
+    mark = f"/tmp/weft-test-{os.getpid()}-{time.monotonic_ns()}"
     try:
         assert weft.get(Moody.remote().answer.remote(mark), timeout=20) == 42
     finally:

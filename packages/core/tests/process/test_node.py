@@ -17,6 +17,7 @@ from weft._launch import LOCK, NodeOptions, caller_path, start_daemon
 from weft._resources import Resources
 from weft._specs import Shape
 from weft._transport.sockets import connect
+from weft._wire.codec import encode
 from weft._wire.messages import (
     ActorState,
     Bye,
@@ -58,7 +59,9 @@ def state_of(session: Session, granted: Granted) -> str:
 # ------------------------------------------------------------------ start and end
 
 
-def test_session_starts_answers_and_leaves_nothing(session: Session, roots: tuple[Path, Path], gone: Gone) -> None:
+def test_session_starts_answers_and_leaves_nothing(
+    session: Session, roots: tuple[Path, Path], gone: Gone
+) -> None:
     welcome = session.welcome
     assert welcome.resources["CPU"] == 2
     assert welcome.resources["memory"] > 0
@@ -96,7 +99,7 @@ def test_daemon_of_a_driver_that_is_killed_ends_with_everything(
     driver.stdout.close()
     try:
         assert gone(pids, 3) == []
-        temp, store = roots
+        _temp, _store = roots
         assert [str(p) for root in roots for p in root.rglob("*") if "weft-" not in p.name] == []
     finally:
         os.kill(holder, signal.SIGKILL)
@@ -120,6 +123,28 @@ def test_leftovers_of_dead_sessions_are_removed_and_living_ones_kept(
         session.lease(CPU)
 
 
+def test_driver_without_standard_streams_starts_a_session(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """As a program that has made itself a daemon."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            os.closerange(0, 3)
+            started = start_daemon(
+                node=NodeOptions(worker_entry="stand_in:main", sys_path=(str(HERE), *caller_path()))
+            )
+            link = connect(started.address)
+            link.sendall(encode([Hello(1, b"d" * 16, "", os.getpid(), "driver")]))
+            code = 0 if link.recv(10) else 2
+            link.close()
+            started.process.wait(10)
+        finally:
+            os._exit(code)
+    assert os.waitpid(pid, 0)[1] == 0
+
+
 def test_two_daemons_do_not_meet(start: Callable[..., Session]) -> None:
     assert start().welcome.session != start().welcome.session
 
@@ -136,7 +161,9 @@ def test_daemon_whose_worker_code_cannot_be_imported_says_so(roots: tuple[Path, 
     assert started.process.poll() == 1
 
 
-def test_template_that_dies_takes_its_workers_along_and_is_replaced(session: Session, gone: Gone) -> None:
+def test_template_that_dies_takes_its_workers_along_and_is_replaced(
+    session: Session, gone: Gone
+) -> None:
     granted = session.lease(CPU)
     session.say(Demand(2, CPU, 2, 0))
     actor_id, _ = session.create_actor(max_restarts=1)
@@ -149,7 +176,10 @@ def test_template_that_dies_takes_its_workers_along_and_is_replaced(session: Ses
     certificate = session.explain(granted.worker_id)
     assert (certificate.exit_code, certificate.reason) == (None, "")
     assert gone(pids, 3) == []
-    assert "ended with the process that had started it" in actor_state(session, actor_id, "restarting").cause
+    assert (
+        "ended with the process that had started it"
+        in actor_state(session, actor_id, "restarting").cause
+    )
     assert actor_state(session, actor_id, "alive").address != alive.address
     session.run(session.lease(CPU, key=3), "print:again")
     session.wait(lambda: session.output() == b"again\n")
@@ -171,7 +201,9 @@ def test_session_directory_that_is_too_long_moves_to_a_short_one(
 ) -> None:
     deep = tmp_path / ("d" * 100)
     monkeypatch.setenv("WEFT_TEMP_DIR", str(deep))
-    started = start_daemon(node=NodeOptions(worker_entry="stand_in:main", sys_path=(str(HERE), *caller_path())))
+    started = start_daemon(
+        node=NodeOptions(worker_entry="stand_in:main", sys_path=(str(HERE), *caller_path()))
+    )
     assert len(started.address) < 60
     started.process.kill()
     started.process.wait(5)
@@ -224,7 +256,10 @@ def test_idle_daemon_and_template_sleep(session: Session) -> None:
 
     def switches() -> list[str]:
         return [
-            line for p in pids for line in Path(f"/proc/{p}/status").read_text().splitlines() if "ctxt" in line
+            line
+            for p in pids
+            for line in Path(f"/proc/{p}/status").read_text().splitlines()
+            if "ctxt" in line
         ]
 
     before = switches()
@@ -287,7 +322,9 @@ def test_retired_worker_ends_and_another_comes(session: Session) -> None:
     assert (certificate.exit_code, certificate.reason) == (0, "")
 
 
-def test_devices_are_assigned_and_their_worker_is_not_used_again(start: Callable[..., Session]) -> None:
+def test_devices_are_assigned_and_their_worker_is_not_used_again(
+    start: Callable[..., Session],
+) -> None:
     session = start(num_gpus=2)
     first = session.lease(shape(GPU=1))
     second = session.lease(shape(GPU=0.5), key=2)
@@ -311,14 +348,18 @@ def test_environment_of_variables_reaches_the_worker(session: Session) -> None:
     session.wait(lambda: session.output() == b"green\n")
 
 
-def test_environment_that_cannot_be_built_is_refused_with_the_builders_words(session: Session) -> None:
-    session.say(Demand(1, shape('{"strange": 1}'), 1, 0))
+def test_environment_that_cannot_be_built_is_refused_with_the_builders_words(
+    session: Session,
+) -> None:
+    session.say(Demand(1, shape('{"working_dir": "/no/such/place"}'), 1, 0))
     refused = session.expect(Refused)
     assert refused.kind == "environment"
     assert refused.reason
 
 
-def test_workers_that_die_as_they_start_are_given_up_with_their_last_words(start: Callable[..., Session]) -> None:
+def test_workers_that_die_as_they_start_are_given_up_with_their_last_words(
+    start: Callable[..., Session],
+) -> None:
     session = start(worker_entry="stand_in:dies_at_start")
     session.say(Demand(1, CPU, 1, 0))
     refused = session.expect(Refused)
@@ -397,7 +438,9 @@ def test_output_arrives_unaltered_with_its_source(session: Session) -> None:
     granted = session.lease(CPU)
     session.run(granted, "print:hello")
     session.run(granted, "error:trouble")
-    session.wait(lambda: session.output() == b"hello\n" and session.output(is_stderr=True) == b"trouble\n")
+    session.wait(
+        lambda: session.output() == b"hello\n" and session.output(is_stderr=True) == b"trouble\n"
+    )
     message = next(m for m in session.inbox if isinstance(m, Output))
     assert message.worker_id == granted.worker_id
     assert message.pid > 0
@@ -421,7 +464,16 @@ def test_driver_that_does_not_read_stops_its_workers_and_loses_nothing(session: 
     assert session.output().count(b"\n") == 200000
 
 
-def test_output_is_not_sent_to_a_driver_that_does_not_want_it(start: Callable[..., Session]) -> None:
+def test_output_of_a_child_that_outlives_its_worker_still_arrives(session: Session) -> None:
+    granted = session.lease(CPU)
+    session.run(granted, "stray", wait=False)
+    assert session.explain(granted.worker_id).exit_code == 0
+    session.wait(lambda: session.output() == b"late\n")
+
+
+def test_output_is_not_sent_to_a_driver_that_does_not_want_it(
+    start: Callable[..., Session],
+) -> None:
     session = start(log_to_driver=False)
     granted = session.lease(CPU)
     session.run(granted, "print:hello")
@@ -525,7 +577,9 @@ def test_worker_runs_what_it_says(session: Session) -> None:
     session.run(granted, "hang", wait=False)
 
     def running() -> Any:
-        return [w["function"] for w in session.workers() if w["worker_id"] == granted.worker_id.hex()]
+        return [
+            w["function"] for w in session.workers() if w["worker_id"] == granted.worker_id.hex()
+        ]
 
     session.wait(lambda: running() == ["hang"])
     assert state_of(session, granted) == "leased"

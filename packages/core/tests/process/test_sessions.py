@@ -136,6 +136,9 @@ def test_nothing_survives_a_killed_driver() -> None:
         weft.init(num_cpus=2)
         @weft.remote
         def sleep(): time.sleep(60)
+        @weft.remote
+        def quick(): return 1
+        weft.get(quick.remote())
         ref, kept = sleep.remote(), weft.put(bytes(1 << 20))
         print(weft.get_runtime_context().get_session_name(), flush=True)
         weft.get(ref)
@@ -149,7 +152,7 @@ def test_nothing_survives_a_killed_driver() -> None:
     process.communicate()
     _, alive = psutil.wait_procs(family, timeout=3)
     assert not alive
-    for root in ("/dev/shm", os.environ.get("TMPDIR", "/tmp")):  # noqa: S108
+    for root in ("/dev/shm", os.environ.get("TMPDIR", "/tmp")):
         assert not Path(root, f"weft-{os.getuid()}", session).exists()
 
 
@@ -168,8 +171,10 @@ def test_a_clean_exit_leaves_no_files_and_no_processes() -> None:
     session = process.stdout.readline().strip()
     family = psutil.Process(process.pid).children(recursive=True)
     process.communicate("\n", timeout=60)
-    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family)
-    for root in ("/dev/shm", "/tmp"):  # noqa: S108
+    assert not any(
+        child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in family
+    )
+    for root in ("/dev/shm", "/tmp"):
         assert not Path(root, f"weft-{os.getuid()}", session).exists()
 
 

@@ -1,9 +1,7 @@
-"""`@weft.remote` above a class.
+"""`@weft.remote` above a class. pyright understands it as it is, mypy with the plug-in weft.mypy.
 
-Read by pyright only: mypy takes no notice of a class's decorators.
+Never run.
 """
-
-# mypy: ignore-errors
 
 from typing import assert_type
 
@@ -13,8 +11,9 @@ from weft import ObjectRef
 
 @weft.remote
 class Counter:
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, *, name: str = "") -> None:
         self.value = start
+        self.name = name
 
     @weft.method
     def add(self, by: int = 1) -> int:
@@ -25,11 +24,14 @@ class Counter:
 @weft.remote(num_cpus=1, max_restarts=2)
 class Worker:
     @weft.method
-    def work(self, size: int) -> str:
+    async def work(self, size: int) -> str:
         return "x" * size
 
 
-counter = Counter.remote(1)
+counter = Counter.remote(1, name="a")
 assert_type(counter.add.remote(2), ObjectRef[int])
 worker = Worker.options(name="w").remote()
 assert_type(worker.work.remote(3), ObjectRef[str])
+
+Counter.remote("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+counter.sub.remote(1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]

@@ -266,9 +266,18 @@ if TYPE_CHECKING:
     class RemoteType(type):
         """What weft.mypy takes for the metaclass of a class under `@weft.remote`."""
 
-        def remote(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...  # type: ignore[misc]
+        def remote(cls: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T: ...
 
-        def options(cls: ClassT, **options: Unpack[ActorKeywords]) -> ActorClass[ClassT]: ...  # type: ignore[misc]
+        def options(cls: ClassT, **options: Unpack[ActorKeywords]) -> ActorClass[ClassT]: ...
+
+        def bind(cls, *args: Any, **kwargs: Any) -> ClassNode: ...
+
+    class GenericRemoteType(type):
+        """The same for a class with type parameters."""
+
+        def remote(cls, *args: Any, **kwargs: Any) -> Any: ...
+
+        def options(cls, **options: Unpack[ActorKeywords]) -> ActorClass[Any]: ...
 
         def bind(cls, *args: Any, **kwargs: Any) -> ClassNode: ...
 

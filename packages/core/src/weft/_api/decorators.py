@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     class _Keywords(TaskKeywords, ActorKeywords, total=False):
         """Options of a task or of an actor."""
 
-    class _Decorator(Protocol):
+    class _Remote(Protocol):
         @overload
         def __call__(self, target: ClassT, /) -> ActorClass[ClassT]: ...  # type: ignore[overload-overlap]
         @overload
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
         @overload
         def __call__(self, target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 
-    class _SeveralDecorator(Protocol):
+    class _SeveralRemote(Protocol):
         def __call__(
             self, target: Callable[P, Any], /
         ) -> RemoteFunction[P, list[ObjectRef[Any]]]: ...
 
-    class _StreamingDecorator(Protocol):
+    class _StreamingRemote(Protocol):
         @overload
         def __call__(
             self, target: Callable[P, Iterator[T]], /
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
             self, target: Callable[P, Any], /
         ) -> RemoteFunction[P, ObjectRefGenerator[Any]]: ...
 
-    class _DynamicDecorator(Protocol):
+    class _DynamicRemote(Protocol):
         def __call__(
             self, target: Callable[P, Any], /
         ) -> RemoteFunction[P, ObjectRef[DynamicObjectRefGenerator[Any]]]: ...
@@ -64,15 +64,15 @@ def remote(target: Callable[P, R], /) -> RemoteFunction[P, ObjectRef[R]]: ...
 @overload
 def remote(
     *, num_returns: Literal["streaming"], **options: Unpack[TaskKeywords]
-) -> _StreamingDecorator: ...
+) -> _StreamingRemote: ...
 @overload
 def remote(
     *, num_returns: Literal["dynamic"], **options: Unpack[TaskKeywords]
-) -> _DynamicDecorator: ...
+) -> _DynamicRemote: ...
 @overload
-def remote(*, num_returns: int, **options: Unpack[TaskKeywords]) -> _SeveralDecorator: ...
+def remote(*, num_returns: int, **options: Unpack[TaskKeywords]) -> _SeveralRemote: ...
 @overload
-def remote(**options: Unpack[_Keywords]) -> _Decorator: ...
+def remote(**options: Unpack[_Keywords]) -> _Remote: ...
 def remote(*args: Any, **kwargs: Any) -> Any:
     """Make a function a remote function, or a class a remote class.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 _OF_INPUT: Final = "the input"
 
 
-class Callee(Protocol):
+class GraphCallee(Protocol):
     """What a node calls: a remote function, a remote class or a handle's method."""
 
     def remote(self, *args: Any, **kwargs: Any) -> Any:
@@ -261,7 +261,7 @@ class FunctionNode(DAGNode):
 
     def __init__(
         self,
-        callee: Callee,
+        callee: GraphCallee,
         name: str,
         args: Sequence[Any],
         kwargs: Mapping[str, Any],
@@ -287,7 +287,7 @@ class ClassNode(DAGNode):
 
     def __init__(
         self,
-        callee: Callee,
+        callee: GraphCallee,
         name: str,
         methods: Mapping[str, Any],
         args: Sequence[Any],

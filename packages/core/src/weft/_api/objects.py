@@ -136,7 +136,8 @@ def wait(
         raise ArgumentError(
             f"weft.wait takes a list of references, not {type(ray_waitables).__name__}: write [ref]"
         )
-    # Whole passes in C: a program that waits for a thousand tasks one by one comes here a thousand times.
+    # Whole passes in C: a program that waits for a thousand tasks one by one comes here a thousand
+    # times.
     kinds = set(map(type, ray_waitables))
     has_streams = ObjectRefGenerator in kinds
     for kind in kinds - _WAITABLE:

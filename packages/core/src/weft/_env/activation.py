@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from weft._env.inheritance import inherited
-from weft._env.spec import BUILT, PLAIN, decode
+from weft._env.spec import BUILT, DRIVER_FILE, PLAIN, decode
 from weft._lazy import lazy
 
 if TYPE_CHECKING:
@@ -155,11 +155,14 @@ def _use_packages(setup: WorkerSetup) -> list[str]:
     )
     if sys.prefix == setup.venv:
         return [setup.packages_dir]
-    before = set(sys.path)
-    site.addsitedir(setup.packages_dir)
+    before, known = len(sys.path), set(sys.path)
+    for name in sorted(os.listdir(setup.packages_dir)):  # noqa: PTH208 - names are enough
+        # What the driver's own packages do at the start, the template has done.
+        if name.endswith(".pth") and name != DRIVER_FILE:
+            site.addpackage(setup.packages_dir, name, known)
     sys.executable = f"{setup.venv}/bin/python"
     sys.prefix = sys.exec_prefix = setup.venv
-    return [place for place in sys.path if place not in before]
+    return [setup.packages_dir, *sys.path[before:]]
 
 
 def _function(hook: str) -> Callable[[], object]:

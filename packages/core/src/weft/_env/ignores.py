@@ -74,7 +74,8 @@ def _translate(pattern: str) -> str:
             found.append("[^/]")
             at += 1
         elif char == "[" and (match := re.compile(r"\[([!^]?)(\]?[^\]]*)\]").match(pattern, at)):
-            inside = match[2].replace("\\", r"\\").replace("[", r"\[").replace("]", r"\]")
+            # Two of these together, and brackets, mean more to Python than to git.
+            inside = re.sub(r"([\\\[\]&~|]|(?<=-)-)", r"\\\1", match[2])
             found.append(f"(?!/)[{'^' if match[1] else ''}{inside}]")
             at = match.end()
         elif char == "\\" and at + 1 < len(pattern):

@@ -25,6 +25,7 @@ import msgspec
 
 from weft._clock import monotonic
 from weft._env.cache import EnvCache, locked
+from weft._env.spec import DRIVER_FILE
 from weft._lazy import lazy
 
 if TYPE_CHECKING:
@@ -194,7 +195,7 @@ def _build(place: str, tool: str, field: dict[str, Any], installer: Installer) -
 
 def _show_driver_packages(place: str) -> None:
     lines = [f"import site; site.addsitedir({directory!r})\n" for directory in site_dirs()]
-    Path(packages_dir(place), "_weft_driver.pth").write_text("".join(lines), "utf-8")
+    Path(packages_dir(place), DRIVER_FILE).write_text("".join(lines), "utf-8")
 
 
 def _install_with_pip(

@@ -42,6 +42,8 @@ CONTENT: Final = "weft://"
 CODE: Final = "pickle:"
 """Begins code in text: base64 of its pickle."""
 SETUP_TIMEOUT_S: Final = 600
+DRIVER_FILE: Final = "_weft_driver.pth"
+"""In a virtual environment: names the places of the driver's packages."""
 PLAIN: Final = "WEFT_RUNTIME_ENV"
 """Variable of a starting worker: an environment that only sets variables, as JSON."""
 BUILT: Final = "WEFT_RUNTIME_ENV_FILE"
@@ -205,9 +207,10 @@ def _source_of(module: ModuleType) -> str:
         )
     if places:
         return str(places[0])
-    if not module.__file__ or not module.__file__.endswith(".py"):
+    path = getattr(module, "__file__", None) or ""
+    if not path.endswith(".py"):
         raise _WrongFieldError(f"has {module.__name__!r}, which is no Python source")
-    return module.__file__
+    return str(path)
 
 
 def _strings(value: Any, what: str) -> list[str] | None:

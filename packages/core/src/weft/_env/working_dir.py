@@ -165,10 +165,9 @@ class _Listing:
 
     def _leads_inside(self, path: str) -> bool:
         target = str(Path(self._root, path).readlink())
-        if target.startswith("/"):
-            return False
-        inside = os.path.normpath(f"{os.path.dirname(path)}/{target}")  # noqa: PTH120 - text is enough
-        return not inside.startswith(("..", "/"))
+        above = path.rpartition("/")[0]
+        inside = os.path.normpath(os.path.join(above, target))  # noqa: PTH118 - only the words
+        return inside != ".." and not inside.startswith(("../", "/"))
 
 
 def _git_files(root: str) -> list[str] | None:

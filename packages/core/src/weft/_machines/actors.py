@@ -2,17 +2,18 @@
 
     ActorCreated -> pending -> alive -> dead
                        ^ |       |        ^
-                       | +-------+--------+   ended, constructor failed, owner gone, no restarts left
+                       | +-------+--------+  ended, constructor failed, owner gone, no restart left
                        +---- restarting <-+   its worker died and restarts are left
 
-The shell finds a worker for an actor (WantWorker -> ActorPlaced), makes it the actor (Become -> ActorStarted or
-ConstructorFailed) and says when that worker is gone (ActorLost).
+The shell finds a worker for an actor (WantWorker -> ActorPlaced), makes it the actor (Become ->
+ActorStarted or ConstructorFailed) and says when that worker is gone (ActorLost).
 
 What is always true
 1. A name in a namespace belongs to at most one actor that is not dead.
 2. An actor has a worker only while it is pending or restarting (being constructed) or alive.
 3. Restarts never exceed the limit that the actor was created with (-1: none).
-4. A dead actor stays dead. The newest `DEAD_KEPT` dead ones are remembered, so that late watchers learn the cause.
+4. A dead actor stays dead. The newest `DEAD_KEPT` dead ones are remembered, so that late watchers
+   learn the cause.
 5. Every change of state is told to all who watch, in order, each once.
 
 An answer to the creator comes before any other effect of the creation.
@@ -27,7 +28,8 @@ import msgspec
 
 # What `why` and late callers can still learn; each takes about 1 KiB.
 DEAD_KEPT = 10_000
-# An actor that dies within this time of its start is not restarted at once: each such death in a row doubles the wait.
+# An actor that dies within this time of its start is not restarted at once: each such death in a
+# row doubles the wait.
 SHORT_LIFE_S = 1.0
 FIRST_DELAY_S = 0.1
 LONGEST_DELAY_S = 10.0
@@ -212,8 +214,8 @@ Effect = Reply | WantWorker | DropWant | Become | Tell | QuitActor | KillActor |
 
 class _Actor:
     __slots__ = (
-        "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "restart_at", "restarts",
-        "short_lives", "started_at", "state", "watchers", "worker",
+        "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "restart_at",
+        "restarts", "short_lives", "started_at", "state", "watchers", "worker",
     )  # fmt: skip
 
     def __init__(self, event: ActorCreated) -> None:
@@ -244,7 +246,9 @@ class Actors:
         self._actor_by_name: dict[tuple[str, str], _Actor] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
         self._waiting_by_actor: dict[bytes, dict[bytes, None]] = {}
-        """Who watches actors that are not created yet: a handle may travel faster than the creation."""
+        """Who watches actors that are not created yet: a handle may travel faster than the
+        creation.
+        """
         self._ended_early: OrderedDict[bytes, str] = OrderedDict()
         """Actors that were ended before their creation arrived, and why."""
         self._restarting: dict[bytes, _Actor] = {}
@@ -267,7 +271,7 @@ class Actors:
             case ActorLeft(actor, worker, reason):
                 self._left(self._having(actor, worker), reason)
             case ActorRefused(actor, reason):
-                self._die(self._actor_of[actor], reason, effects)
+                self._refused(self._actor_of[actor], reason, effects)
             case EndAsked(actor, graceful, no_restart, reason):
                 self._end_asked(actor, reason, effects, graceful=graceful, no_restart=no_restart)
             case Watched(actor, client):
@@ -331,10 +335,16 @@ class Actors:
             actor.state = "alive"
             self._tell(actor, effects)
 
-    def _constructor_failed(self, actor: _Actor | None, error: bytes, effects: list[Effect]) -> None:
+    def _constructor_failed(
+        self, actor: _Actor | None, error: bytes, effects: list[Effect]
+    ) -> None:
         if actor is not None:
             actor.error = error
             self._stop(actor, "its constructor failed", effects)
+
+    def _refused(self, actor: _Actor, reason: str, effects: list[Effect]) -> None:
+        if actor.state != "dead":
+            self._die(actor, reason, effects)
 
     def _left(self, actor: _Actor | None, reason: str) -> None:
         if actor is not None and not actor.ending:
@@ -375,7 +385,13 @@ class Actors:
         self._restarting.pop(actor.id, None)
 
     def _end_asked(
-        self, actor_id: bytes, reason: str, effects: list[Effect], *, graceful: bool, no_restart: bool
+        self,
+        actor_id: bytes,
+        reason: str,
+        effects: list[Effect],
+        *,
+        graceful: bool,
+        no_restart: bool,
     ) -> None:
         actor = self._actor_of.get(actor_id)
         if actor is None:
@@ -479,7 +495,7 @@ class Actors:
         return (actor.state, actor.cause, actor.worker) if actor else None
 
     def explain(self, actor_id: bytes, now: float) -> str:
-        """Say where an actor is in its life and why, in a line or two. Empty while it waits for a worker."""
+        """Say where an actor is in its life, and why. Empty while it waits for a worker."""
         actor = self._actor_of.get(actor_id)
         if actor is None:
             return "no such actor is known here"

@@ -1,13 +1,17 @@
-"""The calls that a process makes to actors: in order per caller, resolved once, retried only as allowed.
+"""The calls that a process makes to actors.
+
+In order per caller, resolved once, retried only as allowed.
 
     call:    waiting (arguments) -> ready -> sent -> done
     actor:   pending -> alive <-> restarting -> dead
 
 What is always true
-1. Calls to one actor are sent in the order in which they were made: one that waits for its arguments holds back those
-   behind it (an actor created to run out of order is the exception).
-2. A call is sent to one incarnation of the actor at a time; without retries left it is sent at most once.
-3. Nothing is sent unless the directory said that the actor is alive at an address and the connection stands.
+1. Calls to one actor are sent in the order in which they were made: one that waits for its
+   arguments holds back those behind it (an actor created to run out of order is the exception).
+2. A call is sent to one incarnation of the actor at a time; without retries left it is sent at most
+   once.
+3. Nothing is sent unless the directory said that the actor is alive at an address and the
+   connection stands.
 4. Every call ends in exactly one Completed or Failed.
 """
 
@@ -29,12 +33,29 @@ class ActorCall:
     """One call. `note` is the shell's."""
 
     __slots__ = (
-        "actor", "attempt", "cancelled", "deadline", "id", "name", "note", "retries", "state", "timed_out", "timeout_s",
+        "actor",
+        "attempt",
+        "cancelled",
+        "deadline",
+        "id",
+        "name",
+        "note",
+        "retries",
+        "state",
+        "timed_out",
+        "timeout_s",
         "waits",
-    )  # fmt: skip
+    )
 
     def __init__(
-        self, task_id: TaskId, actor: ActorId, *, name: str, retries: int, timeout_s: float, note: Any
+        self,
+        task_id: TaskId,
+        actor: ActorId,
+        *,
+        name: str,
+        retries: int,
+        timeout_s: float,
+        note: Any,
     ) -> None:
         self.id = task_id
         self.actor = actor
@@ -54,7 +75,16 @@ class ActorCall:
 class Callee:
     """An actor as this caller knows it."""
 
-    __slots__ = ("address", "connected", "in_any_order", "queue", "restarts", "sent", "state", "told")
+    __slots__ = (
+        "address",
+        "connected",
+        "in_any_order",
+        "queue",
+        "restarts",
+        "sent",
+        "state",
+        "told",
+    )
 
     def __init__(self, *, in_any_order: bool) -> None:
         self.state: Literal["pending", "alive", "restarting", "dead"] = "pending"
@@ -136,8 +166,8 @@ class Ticked(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Made | Answered | ArgumentReady | ArgumentFailed | Told | Connected | ConnectionLost | Killed | CancelAsked
-    | Ticked
+    Made | Answered | ArgumentReady | ArgumentFailed | Told | Connected | ConnectionLost | Killed
+    | CancelAsked | Ticked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -332,7 +362,11 @@ class Calls:
         callee = self.callees[actor]
         callee.told = told
         if told.state == "alive":
-            if callee.state == "alive" and callee.address == told.address and callee.restarts == told.restarts:
+            if (
+                callee.state == "alive"
+                and callee.address == told.address
+                and callee.restarts == told.restarts
+            ):
                 return
             if callee.state == "restarting" and told.restarts <= callee.restarts:
                 # News of the life that this process has asked to end.
@@ -364,7 +398,10 @@ class Calls:
             self._take_back(callee, event.reason, effects)
 
     def _take_back(self, callee: Callee, cause: str, effects: list[Effect]) -> None:
-        """The incarnation that had these calls is gone: retry those that may be, in order, before the others."""
+        """The incarnation that had these calls is gone.
+
+        Retry those that may be, in order, before the others.
+        """
         sent = list(callee.sent.values())
         callee.sent.clear()
         for call in reversed(sent):
@@ -395,7 +432,11 @@ class Calls:
         for call in [call for call in self._timed.values() if call.deadline <= now]:
             if call.timed_out:
                 del self._timed[call.id]
-                effects.append(KillActor(call.actor, f"{call.name} ran over its time limit of {call.timeout_s:g} s"))
+                effects.append(
+                    KillActor(
+                        call.actor, f"{call.name} ran over its time limit of {call.timeout_s:g} s"
+                    )
+                )
             else:
                 call.timed_out = True
                 call.deadline = now + GRACE_S
@@ -406,7 +447,10 @@ class Calls:
         for callee in self.callees.values():
             assert callee.connected <= (callee.state == "alive"), 3
             for call in callee.queue:
-                assert call.state in ("waiting", "ready") and self.calls[call.id] is call, (4, call.id)
+                assert call.state in ("waiting", "ready") and self.calls[call.id] is call, (
+                    4,
+                    call.id,
+                )
             for call in callee.sent.values():
                 assert call.state == "sent" and self.calls[call.id] is call, (4, call.id)
             if callee.connected and callee.queue and not callee.in_any_order:

@@ -3,33 +3,37 @@
     Demanded -> waiting -> granted (no worker yet) -> bound (LeaseBound) -> ended (LeaseReturned)
         |          |             |                        |
         v          v             v                        v
-      Refuse   replaced,     CancelGrant              KillLease (its client is gone), then LeaseReturned
-               ClientGone
+      Refuse   replaced,     CancelGrant              KillLease (its client is gone),
+               ClientGone                             then LeaseReturned
 
-A lease says what a client may use; which process does the work is the worker pool's matter (workers.py), so the shell
-maps leases to workers. Actors wait in the same queue, before all tasks: their client is the actor itself.
+A lease says what a client may use; which process does the work is the worker pool's matter
+(workers.py), so the shell maps leases to workers. Actors wait in the same queue, before all tasks:
+their client is the actor itself.
 
 What is always true
-1. Free amounts are the total, less the amounts of all leases, plus the CPU of those that are blocked.
-2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may, for CPU alone.
-3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no worker yet.
+1. Free amounts are the total, less the amounts of all leases, plus the CPU of those that are
+   blocked.
+2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may,
+   for CPU alone.
+3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no
+   worker yet.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
-5. Of the demands that fit, the deepest is granted first, among those the first come; a granted demand goes behind the
-   others of its depth, so that no client keeps the node to itself.
+5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
+   demand goes behind the others of its depth, so that no client keeps the node to itself.
 6. Every lease ends in one LeaseReturned or one CancelGrant.
 
 It does not hold resources back for a large demand: small ones may pass it for as long as they come.
 
-Why the deepest first: a task that waits for tasks that it started holds memory and a process; to finish those first
-bounds both by depth times cores (the order of a depth-first search, as in Cilk's "busy-leaves" property: Blumofe and
-Leiserson, Scheduling Multithreaded Computations by Work Stealing, section 3).
+Why the deepest first: a task that waits for tasks that it started holds memory and a process; to
+finish those first bounds both by depth times cores (the order of a depth-first search, as in Cilk's
+"busy-leaves" property: Blumofe and Leiserson, Scheduling Multithreaded Computations by Work
+Stealing, section 3).
 """
 
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterable
-from typing import assert_never
+from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
@@ -37,9 +41,13 @@ from weft._machines.placement import Never, NodeView, lacking, place
 from weft._resources import UNITS, Resources
 from weft._specs import Shape
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # A demand of many workers that need no resources would start as many processes at once.
 UNBOUND_PER_DEMAND = 16
-# A demand that comes so long after the last round of AskReclaim begins a new round: clients forget a request.
+# A demand that comes so long after the last round of AskReclaim begins a new round: clients forget
+# a request.
 RECLAIM_AGAIN_S = 0.1
 ACTOR_DEPTH = 1 << 40
 ACTOR_KEY = -1
@@ -49,7 +57,7 @@ ACTOR_KEY = -1
 
 
 class Demanded(msgspec.Struct, frozen=True):
-    """A client wants so many more workers of a shape in all; replaces its last demand under the key."""
+    """A client wants so many more workers in all; replaces its last demand under the key."""
 
     client: bytes
     key: int
@@ -191,7 +199,17 @@ class _Demand:
 
 
 class _Lease:
-    __slots__ = ("blocked", "bound", "client", "devices", "key", "need", "number", "shape", "task_name")
+    __slots__ = (
+        "blocked",
+        "bound",
+        "client",
+        "devices",
+        "key",
+        "need",
+        "number",
+        "shape",
+        "task_name",
+    )
 
     def __init__(self, number: int, demand: _Demand, devices: list[tuple[str, str, int]]) -> None:
         self.number = number
@@ -218,9 +236,7 @@ class _Lease:
 class Leases:
     """The queue of one node."""
 
-    def __init__(
-        self, node: NodeView, accelerators: dict[str, list[str]] | None = None
-    ) -> None:
+    def __init__(self, node: NodeView, accelerators: dict[str, list[str]] | None = None) -> None:
         """`accelerators`: ids of the devices behind an amount, as {"GPU": ["0", "1"]}."""
         self._node = node
         self.total = node.total
@@ -451,7 +467,7 @@ class Leases:
     # -------------------------------------------------------------- who is asked to give way
 
     def _short(self) -> dict[str, set[tuple[bytes, int]]]:
-        """Return the resources that fall short, and which demands (two at most are kept) wait for each."""
+        """Return which resources fall short, and for each, two at most of the demands that wait."""
         short: dict[str, set[tuple[bytes, int]]] = {}
         for _, demand in self._queue:
             if self._is_capped(demand):
@@ -466,7 +482,7 @@ class Leases:
         return short
 
     def _is_wanted(self, lease: _Lease, short: dict[str, set[tuple[bytes, int]]]) -> bool:
-        """Tell whether another demand than the lease's own waits for something that the lease takes."""
+        """Tell whether another demand than the lease's own waits for what the lease takes."""
         own = {(lease.client, lease.key)}
         return any(name in lease.need and waiting - own for name, waiting in short.items())
 
@@ -492,6 +508,11 @@ class Leases:
         """Return (client, key, shape, workers wanted) of each demand that waits, in order."""
         return [(d.client, d.key, d.shape, d.wanted) for _, d in self._queue]
 
+    def is_unbound(self, number: int) -> bool:
+        """Tell whether a lease is there and has no worker yet."""
+        lease = self._lease_of.get(number)
+        return lease is not None and not lease.bound
+
     def amounts_of(self, number: int) -> dict[str, int]:
         """Return what a lease takes, in 1/10,000, as if it were not blocked."""
         return dict(self._lease_of[number].need)
@@ -513,8 +534,8 @@ class Leases:
             ahead = self._queue.index((waiting[0].rank, waiting[0]))
             longest_s = max(now - demand.since for demand in waiting)
             lines.append(
-                f"{sum(d.wanted for d in waiting)} wait for this, the longest for {longest_s:.1f} s; "
-                f"{ahead} demands are before it"
+                f"{sum(d.wanted for d in waiting)} wait for this, the longest for "
+                f"{longest_s:.1f} s; {ahead} demands are before it"
             )
         lines += self._users(set(need.shortfall(self.free)))
         return "\n".join(lines)
@@ -527,7 +548,9 @@ class Leases:
                 kind = "actor" if lease.key == ACTOR_KEY else "tasks of"
                 user = (name, f"{kind} {lease.task_name or 'no name'}")
                 held[user] = held.get(user, 0) + lease.need[name]
-        return [f"{name} {units / UNITS:g} in use by {user}" for (name, user), units in held.items()]
+        return [
+            f"{name} {units / UNITS:g} in use by {user}" for (name, user), units in held.items()
+        ]
 
     def check(self) -> None:
         """Assert what is always true."""

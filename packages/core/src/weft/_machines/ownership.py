@@ -1,24 +1,27 @@
 """One process's table of objects: what it owns, what it borrows, and what may be freed.
 
-The process that makes a reference owns its object: it keeps the value or its place, and counts who needs it. Every
-other process that holds a reference borrows it, and tells the owner once when it begins to and once when it ends.
+The process that makes a reference owns its object: it keeps the value or its place, and counts who
+needs it. Every other process that holds a reference borrows it, and tells the owner once when it
+begins to and once when it ends.
 
     owned      made -> sealed (value known) -> freed (nobody needs it)
     borrowed   adopted -> registered (the owner counts us) -> returned (nobody here needs it)
 
-A borrower's registration takes a message's time. Until the owner has answered, something that is counted already must
-keep the object: the task that brought the reference, or the object that contains it (`Adopted.keeper`).
+A borrower's registration takes a message's time. Until the owner has answered, something that is
+counted already must keep the object: the task that brought the reference, or the object that
+contains it (`Adopted.keeper`).
 
 What is always true
-1. An object is in the table while it is needed: `local + pins > 0`, or it has borrowers, or its registration is
-   under way, or a request for its value is not answered.
+1. An object is in the table while it is needed: `local + pins > 0`, or it has borrowers, or its
+   registration is under way, or a request for its value is not answered.
 2. An owned, sealed object pins every reference inside its value; freeing it unpins them.
 3. A borrowed object that is registered is returned exactly once, when it leaves the table.
 4. A keeper is pinned until every reference that it keeps is registered or has left.
 5. The value of an object never changes once sealed.
 
-Source: Wang et al., "Ownership: A Distributed Futures System for Fine-Grained Tasks", NSDI 2021, section 4. The
-acknowledged registration replaces the paper's long-poll on each borrower: here a connection's end tells that.
+Source: Wang et al., "Ownership: A Distributed Futures System for Fine-Grained Tasks", NSDI 2021,
+section 4. The acknowledged registration replaces the paper's long-poll on each borrower: here a
+connection's end tells that.
 """
 
 from __future__ import annotations
@@ -36,12 +39,25 @@ Peer = Any
 
 
 class Entry:
-    """One object in the table. The shell may read it, and keeps its own notes in `note` and `waiters`."""
+    """One object in the table.
+
+    The shell may read it, and keeps its own notes in `note` and `waiters`.
+    """
 
     __slots__ = (
-        "asked", "borrowers", "id", "keeps", "local", "note", "owner", "pins", "registered", "requests", "value",
+        "asked",
+        "borrowers",
+        "id",
+        "keeps",
+        "local",
+        "note",
+        "owner",
+        "pins",
+        "registered",
+        "requests",
+        "value",
         "waiters",
-    )  # fmt: skip
+    )
 
     def __init__(self, object_id: ObjectId, owner: str) -> None:
         self.id = object_id
@@ -67,7 +83,11 @@ class Entry:
     def needed(self) -> bool:
         """Whether it has to stay in the table."""
         return bool(
-            self.local > 0 or self.pins or self.borrowers or self.requests or self.registered == "asked"
+            self.local > 0
+            or self.pins
+            or self.borrowers
+            or self.requests
+            or self.registered == "asked"
         )
 
 
@@ -75,7 +95,7 @@ class Entry:
 
 
 class Made(msgspec.Struct, frozen=True, gc=False):
-    """A task was submitted, or a value is being put: its object is owned here, and one reference to it exists."""
+    """A task was submitted, or a value is put: its object is owned here, with one reference."""
 
     object_id: ObjectId
 
@@ -88,7 +108,10 @@ class Sealed(msgspec.Struct, frozen=True):
 
 
 class Adopted(msgspec.Struct, frozen=True):
-    """A reference from elsewhere appeared here. `defer`: a running task keeps it until `TaskEnding`."""
+    """A reference from elsewhere appeared here.
+
+    `defer`: a running task keeps it until `TaskEnding`.
+    """
 
     object_id: ObjectId
     owner: str
@@ -162,7 +185,10 @@ class Registered(msgspec.Struct, frozen=True):
 
 
 class OwnerLost(msgspec.Struct, frozen=True):
-    """The owner of borrowed objects is gone; `failure` is what they become where no value is known."""
+    """The owner of borrowed objects is gone.
+
+    `failure` is what they become where no value is known.
+    """
 
     owner: str
     failure: Failure
@@ -173,8 +199,8 @@ class TaskEnding(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Made | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested | Lent | Returned
-    | PeerLost | Registered | OwnerLost | TaskEnding
+    Made | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested | Lent
+    | Returned | PeerLost | Registered | OwnerLost | TaskEnding
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -252,7 +278,10 @@ class Ownership:
         self._lent_to: dict[Peer, set[ObjectId]] = {}
 
     def handle(self, event: Event) -> list[Effect]:
-        """Take an event; return what to do, in order. KeyError for an unknown object changes nothing."""
+        """Take an event; return what to do, in order.
+
+        KeyError for an unknown object changes nothing.
+        """
         match event:
             case Made():
                 if event.object_id in self.entries:
@@ -303,7 +332,8 @@ class Ownership:
         entry = self.entries.get(object_id)
         effects: list[Effect] = []
         if entry is None or (entry.value is not None and not entry.owner):
-            # Nobody waits for it: a task's result whose references are gone, or that came after the task was ended.
+            # Nobody waits for it: a task's result whose references are gone, or that came after the
+            # task was ended.
             if isinstance(value, Shared) and (entry is None or entry.value != value):
                 effects.append(Recycled(value))
             return effects
@@ -366,7 +396,10 @@ class Ownership:
             self._drop(entry, effects)
 
     def _drop(self, entry: Entry, effects: list[Effect]) -> None:
-        """Take an object out, and those that only it kept. Without recursion: such chains can be long."""
+        """Take an object out, and those that only it kept.
+
+        Without recursion: such chains can be long.
+        """
         dropped = [entry]
         while dropped:
             entry = dropped.pop()
@@ -398,7 +431,10 @@ class Ownership:
             if event.defer:
                 self.unregistered[event.object_id] = entry
             else:
-                if event.keeper is not None and (keeper := self.entries.get(event.keeper)) is not None:
+                if (
+                    event.keeper is not None
+                    and (keeper := self.entries.get(event.keeper)) is not None
+                ):
                     keeper.pins += 1
                     entry.keeps = keeper
                 self._register([entry], effects)

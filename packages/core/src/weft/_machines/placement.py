@@ -3,20 +3,26 @@
 A function without state: the same demand and the same views give the same answer.
 
 What is always true
-1. A demand is `Placed` on a node that has all of it free, or, blocked or not, never on one that cannot hold it.
+1. A demand is `Placed` on a node that has all of it free, or, blocked or not, never on one that
+   cannot hold it.
 2. `Never` is answered only when no node given could hold the demand with everything on it free.
 
-The order of choice (pack below half load, then spread) is the hybrid policy that Ray's documentation describes: few
-nodes stay warm and have the data, and no node is pressed while another idles.
+The order of choice (pack below half load, then spread) is the hybrid policy that Ray's
+documentation describes: few nodes stay warm and have the data, and no node is pressed while another
+idles.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from weft._ids import NodeId
 from weft._resources import UNITS, Resources
-from weft._specs import Shape
+
+if TYPE_CHECKING:
+    from weft._specs import Shape
 
 # A node below this share of use is filled further before another one is begun.
 PACK_BELOW = 0.5
@@ -134,12 +140,18 @@ def _choose(strategy: str, wanted: NodeId | None, fit: list[NodeView]) -> NodeVi
     if strategy == "SPREAD":
         return min(fit, key=lambda node: (_load(node), not node.is_local, node.node_id))
     return min(
-        fit, key=lambda node: (max(_load(node), PACK_BELOW), not node.is_local, -_load(node), node.node_id)
+        fit,
+        key=lambda node: (
+            max(_load(node), PACK_BELOW),
+            not node.is_local,
+            -_load(node),
+            node.node_id,
+        ),
     )
 
 
 def _load(node: NodeView) -> float:
-    """Return the share in use of the node's scarcest resource, [0, 1] or above when its CPUs are lent twice."""
+    """Return the share in use of the scarcest resource: [0, 1], above 1 if CPUs are lent twice."""
     return max(
         (1 - node.free.get(name, 0) / amount for name, amount in node.total.items()), default=0.0
     )

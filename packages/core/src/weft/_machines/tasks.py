@@ -5,15 +5,17 @@
        |         | +-------+  given back, worker lost and retried, exception retried
        +---------+-> done     cancelled, refused
 
-Tasks of one shape share a pool of leased workers. A short task is sent to a worker that has others yet to run, as
-many deep as are expected to finish within `PIPELINE_S`; a function that was never timed is sent to idle workers only.
-A worker that turns out to be busy gives its unstarted tasks back.
+Tasks of one shape share a pool of leased workers. A short task is sent to a worker that has others
+yet to run, as many deep as are expected to finish within `PIPELINE_S`; a function that was never
+timed is sent to idle workers only. A worker that turns out to be busy gives its unstarted tasks
+back.
 
 What is always true
 1. A task is in exactly one place: waiting, in its pool's queue, or with one lease.
 2. A lease holds at most one task that carries a time limit, and then no other.
 3. Tasks that were never started cost no retry when their worker is lost.
-4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait, or after `LINGER_S`.
+4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
+   or after `LINGER_S`.
 5. Every task ends in exactly one Complete or Fail.
 
 Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
@@ -30,10 +32,12 @@ import msgspec
 from weft._ids import TaskId, WorkerId
 from weft._wire.messages import Certificate
 
-# Long enough to hide a round trip (0.1 ms) and a scheduler's slice, short enough that a wrong guess is not felt.
+# Long enough to hide a round trip (0.1 ms) and a scheduler's slice, short enough that a wrong guess
+# is not felt.
 PIPELINE_S = 0.004
 PIPELINE_TASKS = 256
-# An idle lease saves the next task a round trip to the daemon; another client that wants it gets it at once.
+# An idle lease saves the next task a round trip to the daemon; another client that wants it gets it
+# at once.
 LINGER_S = 0.5
 # After the limit a task is asked to stop; so long after that its process is ended.
 GRACE_S = 0.5
@@ -46,12 +50,31 @@ class Task:
     """One task of this process. `note` is the shell's."""
 
     __slots__ = (
-        "attempt", "cancelled", "deadline", "function", "id", "name", "note", "retries", "shape", "state",
-        "timed_out", "timeout_s", "waits", "worker",
-    )  # fmt: skip
+        "attempt",
+        "cancelled",
+        "deadline",
+        "function",
+        "id",
+        "name",
+        "note",
+        "retries",
+        "shape",
+        "state",
+        "timed_out",
+        "timeout_s",
+        "waits",
+        "worker",
+    )
 
     def __init__(
-        self, task_id: TaskId, name: str, function: bytes, *, retries: int, timeout_s: float, note: Any
+        self,
+        task_id: TaskId,
+        name: str,
+        function: bytes,
+        *,
+        retries: int,
+        timeout_s: float,
+        note: Any,
     ) -> None:
         self.id = task_id
         self.name = name
@@ -93,14 +116,16 @@ class Lease:
 class Pool:
     """The tasks and leases of one shape."""
 
-    __slots__ = ("full", "key", "leases", "queue", "refused", "timed", "wanted")
+    __slots__ = ("full", "key", "leases", "queue", "refused", "told", "wanted")
 
     def __init__(self, key: int) -> None:
         self.key = key
         self.queue: deque[Task] = deque()
         self.leases: dict[WorkerId, Lease] = {}
         self.wanted = 0
-        """As the daemon knows it."""
+        """Told to the daemon, less what it has granted since."""
+        self.told = False
+        """The daemon's last word from here is not that nothing is wanted."""
         self.full = False
         """No lease had room at the last look."""
         self.refused: LeaseRefused | None = None
@@ -134,6 +159,12 @@ class LeaseGranted(msgspec.Struct, frozen=True):
     key: int
     worker: WorkerId
     contended: bool
+
+
+class LeaseMissed(msgspec.Struct, frozen=True):
+    """The worker that the daemon gave was gone already: the demand stands."""
+
+    key: int
 
 
 class LeaseRefused(msgspec.Struct, frozen=True):
@@ -193,8 +224,8 @@ class Ticked(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Submitted | Finished | ArgumentReady | ArgumentFailed | LeaseGranted | LeaseRefused | GivenBack | LeaseLost
-    | WorkerEnded | CancelAsked | Reclaimed | Ticked
+    Submitted | Finished | ArgumentReady | ArgumentFailed | LeaseGranted | LeaseMissed
+    | LeaseRefused | GivenBack | LeaseLost | WorkerEnded | CancelAsked | Reclaimed | Ticked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -271,7 +302,10 @@ class Tasks:
         return min(times, default=None)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
-        """Take an event at time `now` (seconds, monotonic); return what to do. An impossible event raises KeyError."""
+        """Take an event at time `now` (seconds, monotonic); return what to do.
+
+        An impossible event raises KeyError.
+        """
         effects: list[Effect] = []
         match event:
             case Submitted():
@@ -291,6 +325,10 @@ class Tasks:
                     effects.append(Fail(task, "argument", event.error))
             case LeaseGranted():
                 self._grant(event, now, effects)
+            case LeaseMissed():
+                pool = self.pools[event.key]
+                pool.wanted = 0
+                self._want(pool, effects)
             case LeaseRefused():
                 self._refuse(event, effects)
             case GivenBack():
@@ -357,26 +395,33 @@ class Tasks:
         mean_s = self.mean_s.get(task.function)
         room = 1
         if mean_s is not None and not task.timeout_s:
-            room = PIPELINE_TASKS if mean_s * PIPELINE_TASKS <= PIPELINE_S else max(1, int(PIPELINE_S / mean_s))
+            room = (
+                PIPELINE_TASKS
+                if mean_s * PIPELINE_TASKS <= PIPELINE_S
+                else max(1, int(PIPELINE_S / mean_s))
+            )
         best: Lease | None = None
         for lease in pool.leases.values():
             sent = len(lease.tasks)
             if sent < room and not lease.busy and not lease.lost:
                 if not sent:
                     return lease
-                if not task.timeout_s and not self._is_timed(lease):
+                first = next(iter(lease.tasks.values()))
+                if not task.timeout_s and not first.timeout_s:
                     best, room = lease, sent
         return best
 
-    def _is_timed(self, lease: Lease) -> bool:
-        return bool(self._timed) and any(task_id in self._timed for task_id in lease.tasks)
-
     def _want(self, pool: Pool, effects: list[Effect]) -> None:
-        """Tell the daemon, in powers of two, so that ten thousand tasks cost ten messages."""
+        """Tell the daemon, in powers of two, so that ten thousand tasks cost ten messages.
+
+        A grant and a word to the daemon may cross, so its number can be larger than `wanted`: the
+        last word is zero.
+        """
         queued = len(pool.queue)
         wanted = min(1 << (queued - 1).bit_length(), MOST_WANTED) if queued else 0
-        if wanted > pool.wanted or (not queued and pool.wanted):
+        if wanted > pool.wanted or (not queued and pool.told):
             pool.wanted = wanted
+            pool.told = queued > 0
             effects.append(Want(pool.key, wanted))
 
     def _grant(self, event: LeaseGranted, now: float, effects: list[Effect]) -> None:
@@ -392,6 +437,7 @@ class Tasks:
     def _refuse(self, event: LeaseRefused, effects: list[Effect]) -> None:
         pool = self.pools[event.key]
         pool.wanted = 0
+        pool.told = False
         # An environment may be mended and tried again; what fits no node never will.
         pool.refused = event if event.kind == "unschedulable" else None
         while pool.queue:
@@ -420,7 +466,7 @@ class Tasks:
                 effects.append(Fail(task, "timeout"))
             else:
                 effects.append(Complete(task))
-        if pool.queue or pool.wanted:
+        if pool.queue:
             self._dispatch(pool, now, effects)
         if not lease.tasks and not lease.lost:
             self._rest(lease, now, effects)
@@ -458,14 +504,11 @@ class Tasks:
         lease = self.leases.get(event.worker)
         if lease is None:
             return
-        lease.busy = lease.busy or (event.busy and len(lease.tasks) > len(event.task_ids))
+        given = [task for task_id in event.task_ids if (task := lease.tasks.pop(task_id, None))]
+        # Without a task that is still there, nothing would ever end its being busy.
+        lease.busy = (lease.busy or event.busy) and bool(lease.tasks)
         pool = lease.pool
-        for task_id in reversed(event.task_ids):
-            task = lease.tasks.pop(task_id, None)
-            if task is None:
-                continue
-            self._unsend(task)
-            pool.queue.appendleft(task)
+        self._put_back(given, pool, None, effects)
         pool.full = False
         self._dispatch(pool, now, effects)
         if not lease.tasks and not lease.lost:
@@ -483,21 +526,36 @@ class Tasks:
         for index, task in enumerate(sent):
             if task.id == event.last:
                 started = index + 1
-        for task in reversed(sent[started:]):
-            self._unsend(task)
-            pool.queue.appendleft(task)
+        self._put_back(sent[started:], pool, event.certificate, effects)
         for task in reversed(sent[:started]):
             if task.timed_out or task.cancelled or not task.retries:
-                kind: Literal["timeout", "cancelled", "died"] = (
-                    "timeout" if task.timed_out else "cancelled" if task.cancelled else "died"
-                )
-                self._end(task)
-                effects.append(Fail(task, kind, event.certificate))
+                self._fail_sent(task, event.certificate, effects)
             else:
                 self._again(task)
                 pool.queue.appendleft(task)
         pool.full = False
         self._dispatch(pool, now, effects)
+
+    def _put_back(
+        self, tasks: Sequence[Task], pool: Pool, detail: Any, effects: list[Effect]
+    ) -> None:
+        """Queue tasks that were sent and not started, before the others.
+
+        Those that were to stop end instead.
+        """
+        for task in reversed(tasks):
+            if task.timed_out or task.cancelled:
+                self._fail_sent(task, detail, effects)
+            else:
+                self._unsend(task)
+                pool.queue.appendleft(task)
+
+    def _fail_sent(self, task: Task, detail: Any, effects: list[Effect]) -> None:
+        self._end(task)
+        kind: Literal["timeout", "cancelled", "died"] = (
+            "timeout" if task.timed_out else "cancelled" if task.cancelled else "died"
+        )
+        effects.append(Fail(task, kind, detail))
 
     # -------------------------------------------------------------- users and time
 
@@ -528,7 +586,11 @@ class Tasks:
             assert task.worker is not None
             if task.timed_out:
                 del self._timed[task.id]
-                effects.append(Kill(task.worker, f"{task.name} ran over its time limit of {task.timeout_s:g} s"))
+                effects.append(
+                    Kill(
+                        task.worker, f"{task.name} ran over its time limit of {task.timeout_s:g} s"
+                    )
+                )
             else:
                 task.timed_out = True
                 task.deadline = now + GRACE_S
@@ -541,7 +603,7 @@ class Tasks:
             for task in pool.queue:
                 assert task.state == "queued", (1, task.id)
                 placed[task.id] = placed.get(task.id, 0) + 1
-            assert pool.queue or not pool.wanted, (4, pool.key)
+            assert pool.queue or not (pool.told or pool.wanted), (4, pool.key)
         for worker, lease in self.leases.items():
             assert lease.pool.leases[worker] is lease, (4, worker)
             for task in lease.tasks.values():

@@ -2,18 +2,20 @@
 
     StartWorker -> starting -> idle <-> leased -> ending -> gone
                       |          |         |         ^
-                      |          +---------+---------+   retired, surplus, pool closed (EndWorker), killed (KillWorker)
+                      |          +---------+---------+   retired, surplus (EndWorker), KillWorker
                       +-> gone (never came up)           crashes lead to gone from every state
 
-A worker belongs to one environment for its whole life. One that had devices is not used again (the shell retires it):
-a library that has opened a device keeps it and its memory.
+A worker belongs to one environment for its whole life. One that had devices is not used again (the
+shell retires it): a library that has opened a device keeps it and its memory.
 
 What is always true
-1. A worker is in exactly one state; a leased one serves exactly one lease, and no lease has two workers.
+1. A worker is in exactly one state; a leased one serves exactly one lease, and no lease has two
+   workers.
 2. No lease waits while a worker that suits it idles.
-3. For each environment with waiting leases some worker is starting, unless `max_starting` others are.
-4. A worker that idles over `IDLE_S` and is not among the newest `keep` ends; a worker that is asked to end and does
-   not within `END_S` is killed.
+3. For each environment with waiting leases some worker is starting, unless `max_starting` others
+   are.
+4. A worker that idles over `IDLE_S` and is not among the newest `keep` ends; a worker that is asked
+   to end and does not within `END_S` is killed.
 5. After `MAX_FAILURES` workers in a row that never came up, their environment is given up.
 
 `wake_at` says when `Ticked` is due.
@@ -26,9 +28,11 @@ from typing import Literal, assert_never
 
 import msgspec
 
-# Long enough that a program's next phase finds its workers, short enough that memory comes back while one watches.
+# Long enough that a program's next phase finds its workers, short enough that memory comes back
+# while one watches.
 IDLE_S = 10.0
-# An exit hook that writes a file has the time; a worker that hangs does not hold its memory for long.
+# An exit hook that writes a file has the time; a worker that hangs does not hold its memory for
+# long.
 END_S = 5.0
 # One may die of a stray signal; three in a row have a reason.
 MAX_FAILURES = 3
@@ -54,7 +58,7 @@ class WorkerWanted(msgspec.Struct, frozen=True):
 
 
 class WantCancelled(msgspec.Struct, frozen=True):
-    """The lease needs no worker any more. If it was given one, that was not used and idles again."""
+    """The lease needs no worker any more. One that it was given was not used and idles again."""
 
     lease: int
 
@@ -80,7 +84,7 @@ class WorkerDoomed(msgspec.Struct, frozen=True):
 
 
 class WorkerExited(msgspec.Struct, frozen=True):
-    """The process is gone. `why`: its last words. `blameless`: it was pulled down by another process."""
+    """The process is gone. `why`: its last words. `blameless`: another process took it along."""
 
     worker: bytes
     why: str = ""
@@ -164,14 +168,15 @@ class _Worker:
         self.since = since
         """When it came into its state, seconds."""
         self.lease: int | None = None
-        """Stays while the worker is ending, until it is gone, if the lease is to be told of that."""
+        """Stays while the worker is ending, until it is gone, if the lease is to be told of that.
+        """
 
 
 class Workers:
     """The worker processes of one node."""
 
     def __init__(self, *, keep: int, max_starting: int, id_head: bytes) -> None:
-        """`keep`: idle workers that stay; `id_head`: 8 random bytes that the ids of this pool begin with."""
+        """`keep`: idle workers that stay; `id_head`: 8 random bytes that its ids begin with."""
         self._keep = keep
         self._max_starting = max_starting
         self._id_head = id_head
@@ -237,11 +242,14 @@ class Workers:
                 if worker.state == "leased":
                     self._rest(worker, now)
 
-    def _released(self, worker: _Worker, now: float, effects: list[Effect], *, retire: bool) -> None:
+    def _released(
+        self, worker: _Worker, now: float, effects: list[Effect], *, retire: bool
+    ) -> None:
         if worker.state != "leased":
             return
         if retire:
-            # What the lease took is free when the process is gone: its memory and its devices are in use until then.
+            # What the lease took is free when the process is gone: its memory and its devices are
+            # in use until then.
             self._ask_to_end(worker, "it has run its last task", now, effects)
         else:
             worker.lease = None
@@ -363,7 +371,9 @@ class Workers:
     def check(self) -> None:
         """Assert what is always true."""
         workers = list(self._worker_of.values())
-        assert sorted(w.id for w in self._idle) == sorted(w.id for w in workers if w.state == "idle"), 1
+        assert sorted(w.id for w in self._idle) == sorted(
+            w.id for w in workers if w.state == "idle"
+        ), 1
         assert all(w.lease is not None for w in workers if w.state == "leased"), 1
         assert all(w.lease is None for w in workers if w.state in ("starting", "idle")), 1
         leases = [w.lease for w in workers if w.lease is not None]

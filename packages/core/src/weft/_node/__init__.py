@@ -1,1 +1,1 @@
-"""The node daemon: leases, the worker pool, the actor directory, and the reports of who died how."""
+"""The node daemon: leases, the worker pool, the actor directory, and who died how."""

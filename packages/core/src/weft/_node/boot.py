@@ -1,7 +1,7 @@
 """From one new interpreter to two processes: the template and the daemon.
 
-The template is forked as soon as the modules are there that both need. Each then imports its own: the
-two do it at the same time, and the pages from before are shared.
+The template is forked as soon as the modules are there that both need. Each then imports its own:
+the two do it at the same time, and the pages from before are shared.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Who is connected to the daemon: drivers, workers and tools.
 
 What is always true
-1. A connection becomes a client with its Hello, which the daemon may refuse; until then it is told nothing.
+1. A connection becomes a client with its Hello, which the daemon may refuse; until then it is told
+   nothing.
 2. A client's messages are handed on one at a time, in order; its loss after the last of them, once.
 3. A peer that breaks the protocol loses its connection, and nobody else anything.
 4. What is queued is sent by `flush`, one batch a client.
@@ -12,13 +13,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from weft._node.output import unread_bytes
 from weft._transport.sockets import Poller, SocketConnection, peer_uid
-from weft._wire.messages import Hello, Message
 from weft._wire.version import check_hello
 from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from weft._wire.messages import Hello, Message
 
 
 class Client:
@@ -114,7 +119,7 @@ class Clients:
                 else:
                     self._greet(connection, check_hello(message))
         except ProtocolError as error:
-            print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201 - the daemon's log
+            print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201
             connection.close()
             self._lost(connection, str(error))
 
@@ -122,7 +127,9 @@ class Clients:
         sock = connection.peer
         assert isinstance(sock, socket.socket)
         if hello.worker_id in self._client_of:
-            raise ProtocolError(f"process {hello.pid} says that it is one that is connected already")
+            raise ProtocolError(
+                f"process {hello.pid} says that it is one that is connected already"
+            )
         client = Client(connection, sock, hello)
         self._met(client)
         connection.peer = client

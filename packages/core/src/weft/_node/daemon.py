@@ -1,18 +1,21 @@
 """The node daemon: the shell round the machines of leases, workers and actors.
 
-One thread, one wait. A message or the end of a process becomes an event of a machine; the effects that the machine
-returns are done in order, and may tell other machines. When nothing is left to do, what was queued is sent.
+One thread, one wait. A message or the end of a process becomes an event of a machine; the effects
+that the machine returns are done in order, and may tell other machines. When nothing is left to do,
+what was queued is sent.
 
 What is always true
-1. Only this thread touches the machines. An event is handled at once; effects wait their turn, so an effect can be stale
-   (its lease was cancelled meanwhile): then it does nothing.
-2. Every worker that was started ends in one certificate, made after its process was reaped, its connection was read
-   to the end, and its output too.
+1. Only this thread touches the machines. An event is handled at once; effects wait their turn, so
+   an effect can be stale (its lease was cancelled meanwhile): then it does nothing.
+2. Every worker that was started ends in one certificate, made after its process was reaped, its
+   connection was read to the end, and its output too.
 3. The session ends when the driver that began it is gone: no process and no file of it is left.
 4. With nothing to do it sleeps: no timer runs while no wait has an end.
 
-    leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound; Assigned to the worker, Granted to the client
-    process ends -> pool.WorkerExited -> LoseLease -> leases.LeaseReturned;  leases.ClientGone, actors.ClientEnded
+    leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound
+                                      Assigned to the worker, Granted to the client
+    process ends -> pool.WorkerExited -> LoseLease -> leases.LeaseReturned
+                    leases.ClientGone, actors.ClientEnded
 """
 
 from __future__ import annotations
@@ -20,13 +23,11 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import sys
 import traceback
 from collections import deque
-from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from weft import _settings
 from weft._clock import monotonic
@@ -44,7 +45,6 @@ from weft._node.output import BEHIND_BYTES, Outputs
 from weft._node.processes import Process, Template, describe, fork_template
 from weft._node.timers import Timers
 from weft._resources import Resources
-from weft._specs import Shape
 from weft._transport.sockets import Poller
 from weft._wire.codec import pack
 from weft._wire.messages import (
@@ -57,7 +57,6 @@ from weft._wire.messages import (
     BecomeActor,
     Blocked,
     Bye,
-    Certificate,
     CreateActor,
     Demand,
     Discard,
@@ -82,15 +81,23 @@ from weft._wire.messages import (
 from weft._wire.version import WIRE
 from weft.exceptions import ProtocolError
 
+if TYPE_CHECKING:
+    import socket
+
+    from weft._specs import Shape
+
 # Forking is serial in the template; more in flight would only fill its socket.
 MAX_STARTING = 16
-# The end of a dead process's connection is read in the same round; a child that holds it open must not delay the news.
+# The end of a dead process's connection is read in the same round; a child that holds it open must
+# not delay the news.
 LAST_MESSAGES_S = 0.2
-# A worker whose connection broke is dead or dying. After so long it is killed, so that those who asked get an answer.
+# A worker whose connection broke is dead or dying. After so long it is killed, so that those who
+# asked get an answer.
 BROKEN_S = 2.0
 # Exit hooks of the user's run after the connection is closed.
 LEFT_S = 5.0
-# What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers together.
+# What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers
+# together.
 BYE_S = 0.2
 REAP_S = 2.0
 # Leftovers of dead sessions are removed when the first tasks have had their workers.
@@ -143,7 +150,9 @@ class Daemon:
         self._grant_of: dict[int, lease_rules.Grant] = {}
         self._worker_of_lease: dict[int, bytes] = {}
         self._creation_of: dict[bytes, CreateActor] = {}
-        self._demand_by_building: dict[tuple[bytes, int], lease_rules.Demanded | lease_rules.ActorWanted] = {}
+        self._demand_by_building: dict[
+            tuple[bytes, int], lease_rules.Demanded | lease_rules.ActorWanted
+        ] = {}
         """Demands whose environment is being built."""
         self._driver: Client | None = None
         """The driver that began the session."""
@@ -220,7 +229,7 @@ class Daemon:
     # -------------------------------------------------------------- connections
 
     def _watch_driver(self) -> int:
-        """Learn of the driver's end from the kernel: a child of its may hold its connection open."""
+        """Learn of the driver's end from the kernel: its children may hold its connection open."""
         try:
             fd = os.pidfd_open(self._node.parent_pid)
         except ProcessLookupError:
@@ -232,18 +241,22 @@ class Daemon:
     def _met(self, client: Client) -> None:
         process = self._process_of.get(client.worker_id)
         if client.role == "worker" and process is None:
-            raise ProtocolError(f"process {client.pid} says that it is a worker, but was not started here")
+            raise ProtocolError(
+                f"process {client.pid} says that it is a worker, but was not started here"
+            )
         hello = Hello(WIRE, self.node_id, self._node.address, os.getpid(), "daemon")
         self.clients.send(client, hello)
         self.clients.send(client, self._welcome())
         if process is not None:
             process.address = client.address or process.address
+            process.forked(client.pid)  # The template's own word may come later.
             self._tell_pool(worker_rules.WorkerReady(client.worker_id))
         elif client.pid == self._node.parent_pid:
             self._driver = client
 
     def _said(self, client: Client, message: Message) -> None:
-        # Effects of one message are done before the next is read, so a client's messages act in order.
+        # Effects of one message are done before the next is read, so a client's messages act in
+        # order.
         self._settle()
         if not self._over:
             self._message(client, message)
@@ -300,7 +313,9 @@ class Daemon:
                 self._tell_actors(actor_rules.Watched(actor_id, client.worker_id))
             case EndActor(actor_id, graceful, no_restart, reason):
                 self._tell_actors(
-                    actor_rules.EndAsked(actor_id, graceful=graceful, no_restart=no_restart, reason=reason)
+                    actor_rules.EndAsked(
+                        actor_id, graceful=graceful, no_restart=no_restart, reason=reason
+                    )
                 )
             case ActorReady(actor_id, error):
                 self._tell_actors(
@@ -407,10 +422,8 @@ class Daemon:
     def _discard(self, name: str) -> None:
         if "/" in name or name.startswith(".") or name == "lock":
             raise ProtocolError(f"{name!r} is not the name of a segment")
-        try:
-            os.unlink(f"{self._node.store_dir}/{name}")  # noqa: PTH108
-        except FileNotFoundError:
-            pass
+        with contextlib.suppress(FileNotFoundError):
+            Path(self._node.store_dir, name).unlink()
 
     # -------------------------------------------------------------- effects
 
@@ -424,7 +437,7 @@ class Daemon:
                 self._forget_lease(lease)
                 self._tell_pool(worker_rules.WantCancelled(lease))
             case lease_rules.KillLease(lease, reason):
-                self._doom(self._worker_of_lease[lease], reason)
+                self._doom(self._worker_of_lease.get(lease, b""), reason)
             case lease_rules.Refuse(client, lease_rules.ACTOR_KEY, _, reason):
                 self._tell_actors(actor_rules.ActorRefused(client, reason))
             case lease_rules.Refuse(client, key, kind, reason):
@@ -439,7 +452,8 @@ class Daemon:
                 if not self.clients.send_to(worker, Quit(graceful=True)):
                     self._doom(worker, reason)
             case worker_rules.KillWorker(worker, reason):
-                self._process_of[worker].kill(reason)
+                if worker in self._process_of:
+                    self._process_of[worker].kill(reason)
             case worker_rules.LoseLease(lease, _):
                 self._lose_lease(lease)
             case worker_rules.GiveUp(env, reason):
@@ -495,6 +509,8 @@ class Daemon:
         process = self._process_of.get(worker)
         if grant is None or process is None or self.pool.lease_of(worker) != lease:
             return
+        if not self.leases.is_unbound(lease):
+            return  # It was cancelled meanwhile; CancelGrant follows and frees the worker.
         self._worker_of_lease[lease] = worker
         self._tell_leases(lease_rules.LeaseBound(lease))
         if grant.key == lease_rules.ACTOR_KEY:
@@ -557,9 +573,7 @@ class Daemon:
             self._tell_pool(worker_rules.WorkerDoomed(worker, reason))
 
     def _attend(self, sock: socket.socket, pid: int) -> Template:
-        return Template(
-            self._poller, sock, pid, said=self._template_said, lost=self._template_lost
-        )
+        return Template(self._poller, sock, pid, said=self._template_said, lost=self._template_lost)
 
     def _template_said(self, message: Message) -> None:
         match message:
@@ -629,7 +643,7 @@ class Daemon:
         self._tell_leases(lease_rules.ClientGone(client))
         self._tell_actors(actor_rules.ClientEnded(client))
 
-    def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:  # noqa: FBT001
+    def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:
         if self._driver is None or not self._node.options.log_to_driver:
             return
         grant = self._grant_of.get(self.pool.lease_of(process.worker_id) or 0)
@@ -674,7 +688,10 @@ class Daemon:
         self._over = self._over or why
 
     def _end(self, *, keep_log: bool = False) -> None:
-        """End everything of the session. Nothing else is served meanwhile. A log that is kept goes at the next start."""
+        """End everything of the session; serve nobody meanwhile.
+
+        A log that is kept is removed when the next session starts.
+        """
         if self._is_clean:
             self.send_to_workers(Quit(graceful=False))
             self._wait_for_ends(BYE_S)
@@ -699,12 +716,14 @@ class Daemon:
             self._driver.connection.close()
 
     def _wait_for_ends(self, limit_s: float) -> None:
-        """Wait for the workers to end; pass on what they write. The machines are not asked any more."""
+        """Wait for the workers to end; pass on what they write. The machines are not asked."""
         self.clients.flush()
         until = monotonic() + limit_s
         while self._process_of and (left_s := until - monotonic()) > 0:
             ring_at = self._timers.next_at()
-            self._poller.poll(left_s if ring_at is None else min(left_s, max(0.0, ring_at - monotonic())))
+            self._poller.poll(
+                left_s if ring_at is None else min(left_s, max(0.0, ring_at - monotonic()))
+            )
             self._timers.ring()
             self._effects.clear()
             self.clients.flush()
@@ -712,7 +731,7 @@ class Daemon:
     def _remove_leftovers(self) -> None:
         self._has_swept = True
         for root in (
-            os.path.dirname(self._node.session_dir),  # noqa: PTH120
+            str(Path(self._node.session_dir).parent),
             user_root(_settings.STORE_ROOT.value()),
         ):
             sessions.remove_leftovers(root)

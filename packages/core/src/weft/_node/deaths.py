@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from weft._node.clients import Client
 from weft._wire.messages import Certificate, Message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.clients import Client
 
 CERTIFICATES_KEPT = 1000
 
@@ -20,7 +24,7 @@ class Deaths:
         self._asked_by_worker: dict[bytes, list[Client]] = {}
 
     def ask(self, client: Client, worker: bytes, *, is_here: bool) -> bool:
-        """Answer with the worker's certificate; True: it is not dead yet, and the answer follows."""
+        """Answer with the worker's certificate; True: it lives, and the answer follows."""
         certificate = self._certificates.get(worker)
         if certificate is None and is_here:
             self._asked_by_worker.setdefault(worker, []).append(client)

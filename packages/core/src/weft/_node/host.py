@@ -1,26 +1,30 @@
-"""Facts about this machine: its CPUs, devices and memory limits, as far as this process may use them.
+"""What this process may use of the machine: CPUs, devices, memory.
 
-Facts about cgroups: version 2 has one hierarchy, `/proc/self/cgroup` names the place in it in the line `0::<path>`, and
-`memory.max` and `cpu.max` there and in every directory above apply, the least of each. Version 1 has one hierarchy a
-controller, in lines `<n>:memory:<path>`; no limit is a number near 2**63. In a container the hierarchy's own root can
-be the container's, so files at the mount point count too.
+Facts about cgroups: version 2 has one hierarchy, `/proc/self/cgroup` names the place in it in the
+line `0::<path>`, and `memory.max` and `cpu.max` there and in every directory above apply, the least
+of each. Version 1 has one hierarchy a controller, in lines `<n>:memory:<path>`; no limit is a
+number near 2**63. In a container the hierarchy's own root can be the container's, so files at the
+mount point count too.
 """
 
 from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft import _settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def cpus() -> int:
-    """Return how many CPUs this process may use: its affinity, and its cgroup's quota rounded up."""
+    """Return how many CPUs this process may use: its affinity, its cgroup's quota rounded up."""
     found = len(os.sched_getaffinity(0))
     for place in _cgroup_dirs("cpu"):
         quota, period = _read(place / "cpu.max").split()[:2] or ("", "")
@@ -32,12 +36,12 @@ def cpus() -> int:
 
 
 def gpus() -> list[str]:
-    """Return the ids of the NVIDIA devices: those that CUDA_VISIBLE_DEVICES allows, else those of the driver."""
+    """Return the ids of NVIDIA devices: those in CUDA_VISIBLE_DEVICES, else the driver's."""
     visible = _settings.visible_gpus()
     if visible is not None:
         return visible
     try:
-        return [str(index) for index in range(len(os.listdir(_NVIDIA)))]  # noqa: PTH208
+        return [str(index) for index in range(len(list(_NVIDIA.iterdir())))]
     except OSError:
         return []
 
@@ -48,9 +52,11 @@ def memory_bytes() -> int:
 
 
 def limit_bytes(address_space_bytes: int = resource.RLIM_INFINITY) -> int:
-    """Return the least memory limit of a process: its RLIMIT_AS (given), the cgroup's, the machine's."""
+    """Return the least memory limit of a process: its RLIMIT_AS, its cgroup's, the machine's."""
     limit = memory_bytes()
-    return limit if address_space_bytes == resource.RLIM_INFINITY else min(limit, address_space_bytes)
+    return (
+        limit if address_space_bytes == resource.RLIM_INFINITY else min(limit, address_space_bytes)
+    )
 
 
 def _host_bytes() -> int:
@@ -78,7 +84,10 @@ def _cgroup_dirs(controller: str) -> Iterator[Path]:
         else:
             continue
         place = root / path.lstrip("/")
-        yield from (place, *(above for above in place.parents if above == root or root in above.parents))
+        yield from (
+            place,
+            *(above for above in place.parents if above == root or root in above.parents),
+        )
 
 
 def _read(path: Path) -> str:

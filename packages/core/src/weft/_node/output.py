@@ -1,31 +1,37 @@
-"""What workers write: from their pipes to the drivers, in whole lines where possible; the last lines are kept.
+"""What workers write: from their pipes to the drivers, in whole lines where possible.
 
 What is always true
 1. Every byte that a worker wrote is delivered once and in order, within one of its two streams.
-2. A chunk ends at the end of a line, unless the line is longer than `LINE_BYTES`, or has not ended for `PARTIAL_S` (a
-   prompt, a progress bar), or the stream has ended.
-3. While a driver is behind, pipes are not read: its workers wait in `write`, and this process does not grow.
+2. A chunk ends at the end of a line, unless the line is longer than `LINE_BYTES`, or has not ended
+   for `PARTIAL_S` (a prompt, a progress bar), or the stream has ended.
+3. While a driver is behind, pipes are not read: its workers wait in `write`, and this process does
+   not grow.
 
-Facts about pipes: a reader sees the end only when every copy of the write end is closed; a child that the worker left
-behind may keep one. So what a dead worker left is read until there is nothing now, without waiting for the end.
+Facts about pipes: a reader sees the end only when every copy of the write end is closed; a child
+that the worker left behind may keep one. So what a dead worker left is read until there is nothing
+now, without waiting for the end.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import struct
 import termios
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-from weft._transport.sockets import Poller
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from weft._transport.sockets import Poller
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 64 * 1024
 PARTIAL_S = 0.2
-# A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200 KiB.
+# A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200
+# KiB.
 BEHIND_BYTES = 96 * 1024
 TAIL_LINES = 20
 TAIL_LINE_BYTES = 500
@@ -126,9 +132,12 @@ class Outputs:
     """All pipes of a node."""
 
     def __init__(
-        self, poller: Poller, call_later: Callable[[float, Callable[[], None]], None], is_behind: Callable[[], bool]
+        self,
+        poller: Poller,
+        call_later: Callable[[float, Callable[[], None]], None],
+        is_behind: Callable[[], bool],
     ) -> None:
-        """`call_later(delay_s, function)` is the loop's timer; `is_behind` says whether a driver is."""
+        """`call_later` is the loop's timer; `is_behind` says whether a driver is."""
         self._poller = poller
         self._call_later = call_later
         self._is_behind = is_behind

@@ -1,26 +1,31 @@
-"""The worker processes as the daemon sees them: their start through the template, their pages, their ends.
+"""The worker processes as the daemon sees them: their starts, their pages, their ends.
 
-A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of task id, the length of
-the function's name as two little-endian bytes, the name in UTF-8; the length is zero when it is idle. The page outlives the
-process, so what a killed worker ran is known.
+A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
+task id, the length of the function's name as two little-endian bytes, the name in UTF-8; the length
+is zero when it is idle. The page outlives the process, so what a killed worker ran is known.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
 import socket
-from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from weft._launch import NodeFile
 from weft._node import host
 from weft._node.output import Outputs, Pipe
-from weft._transport.sockets import Poller
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Certificate, Fork, Message, Reaped
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._launch import NodeFile
+    from weft._transport.sockets import Poller
 
 PAGE_BYTES = 4096
 _NAME_AT = 18
@@ -31,8 +36,8 @@ _PACKET_BYTES = 256 * 1024
 def fork_template(node: NodeFile) -> tuple[socket.socket, int]:
     """Fork the template; return the socket to it and its process id.
 
-    The daemon does this before it has any state. When a template has died it does it again: the new one carries the
-    daemon's memory along, unused.
+    The daemon does this before it has any state. When a template has died it does it again: the new
+    one carries the daemon's memory along, unused.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     daemon_pid = os.getpid()
@@ -68,10 +73,9 @@ class Template:
 
     def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
         """Send one message, with descriptors."""
-        try:
+        # Its end is told by the read that meets it.
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self._sock, [encode([message])], fds)
-        except (BrokenPipeError, ConnectionResetError):
-            pass  # Its end is told by the read that meets it.
 
     def _handle(self, events: int) -> None:
         try:
@@ -103,7 +107,13 @@ class Template:
 class Process:
     """One worker process, from the request to fork it to its certificate."""
 
-    def __init__(self, worker_id: bytes, session_dir: str, outputs: Outputs, deliver: Callable[[Process, bool, bytes], None]) -> None:
+    def __init__(
+        self,
+        worker_id: bytes,
+        session_dir: str,
+        outputs: Outputs,
+        deliver: Callable[[Process, bool, bytes], None],
+    ) -> None:
         self.worker_id = worker_id
         self.env = ""
         self.pid = 0
@@ -140,7 +150,7 @@ class Process:
             self._kill()
 
     def orphaned(self) -> None:
-        """Take note that the template is gone, with which the kernel ends the process; end its children too."""
+        """Take note that the template is gone, and with it the process; end its children too."""
         self.is_orphan = True
         self._kill()
 
@@ -154,6 +164,8 @@ class Process:
 
     def running(self) -> tuple[bytes, str]:
         """Return (task id, function name) of what it runs or last ran; (b"", "") if it is idle."""
+        if self._page_fd < 0:
+            return b"", ""
         page = os.pread(self._page_fd, _READ_NAME_BYTES, 0)
         length = int.from_bytes(page[16:_NAME_AT], "little")
         if not length:
@@ -180,8 +192,9 @@ class Process:
         )
 
     def close(self) -> None:
-        """Remove what belonged to it. A child that it left behind may write on: that is read to its end."""
+        """Remove what belonged to it. A child that it left behind may write on, and is read."""
         os.close(self._page_fd)
+        self._page_fd = -1
         for path in (self._page_path, Path(self.address)):
             path.unlink(missing_ok=True)
 

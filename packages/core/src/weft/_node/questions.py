@@ -1,32 +1,33 @@
 """What a driver, a worker or a tool may ask the daemon: one table.
 
-A question's body is msgpack, and so is its answer unless the question's entry says otherwise. A question that cannot be answered raises
-ValueError, whose text is the answer's `error`.
+A question's body is msgpack, and so is its answer unless the question's entry says otherwise. A
+question that cannot be answered raises ValueError, whose text is the answer's `error`.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._clock import monotonic
-from weft._node.processes import Process
 from weft._specs import Shape
-from weft._wire.codec import pack, unpack
 from weft._wire import codec
+from weft._wire.codec import pack, unpack
 from weft._wire.messages import Answer, Collect, Events
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._node.clients import Client
     from weft._node.daemon import Daemon
+    from weft._node.processes import Process
 
-# A worker that runs C code for long does not answer; the others' events are worth having without it.
+# A worker that runs C code for long does not answer; the others' events are worth having without
+# it.
 COLLECT_S = 1.0
-
 
 
 NIL = pack(None)
@@ -65,7 +66,7 @@ def resources(daemon: Daemon, body: bytes) -> Any:
 
 
 def find_actor(daemon: Daemon, body: bytes) -> Any:
-    """Body: [name, namespace]. Answer: [ActorMeta, address of its owner; empty if it is detached]."""
+    """Body: [name, namespace]. Answer: [ActorMeta, its owner's address; empty if detached]."""
     query = unpack(body, ActorQuery)
     found = daemon.actors.find(query.name, query.namespace)
     if found is None:
@@ -83,7 +84,7 @@ def named_actors(daemon: Daemon, body: bytes) -> Any:
 
 
 def why_shape(daemon: Daemon, body: bytes) -> bytes:
-    """Body: a Shape. Answer: what a demand of this shape waits for, as plain text of a few lines."""
+    """Body: a Shape. Answer: what a demand of this shape waits for, as plain text."""
     return daemon.explain_shape(unpack(body, Shape), monotonic()).encode()
 
 
@@ -96,7 +97,10 @@ def why_actor(daemon: Daemon, body: bytes) -> bytes:
 def workers(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
     states = {worker: (state, env) for worker, state, env in daemon.pool.workers()}
-    return [_worker(process, *states.get(process.worker_id, ("gone", ""))) for process in daemon.processes()]
+    return [
+        _worker(process, *states.get(process.worker_id, ("gone", "")))
+        for process in daemon.processes()
+    ]
 
 
 def _worker(process: Process, state: str, env: str) -> dict[str, Any]:
@@ -123,13 +127,15 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
 
 
 class Timelines:
-    """The question `timeline`, which every worker must be asked. No body. Answer: a list of Chrome trace events."""
+    """The question `timeline`. No body. Answer: Chrome trace events, of every worker."""
 
     def __init__(self, daemon: Daemon) -> None:
         self._daemon = daemon
         self._requests = 0
         self._gathered: dict[int, tuple[Client, int, set[bytes], list[msgspec.Raw]]] = {}
-        """By our number of the request: who asked, under which number, who has not answered, the events."""
+        """By our number of the request: who asked, under which number, who has not answered, the
+        events.
+        """
 
     def ask(self, client: Client, request: int) -> None:
         """Collect from all workers, then answer."""

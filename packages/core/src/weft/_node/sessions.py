@@ -1,17 +1,23 @@
 """The directories of sessions: those of dead ones are removed.
 
-A directory belongs to a living session exactly while its lock is held (_launch.py). One that is about to appear has a
-name that begins with a dot; it is a leftover if it is still called so after `UNBORN_S`.
+A directory belongs to a living session exactly while its lock is held (_launch.py). One that is
+about to appear has a name that begins with a dot; it is a leftover if it is still called so after
+`UNBORN_S`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft._clock import wall
 from weft._launch import LOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 UNBORN_S = 60.0
 
@@ -60,8 +66,6 @@ def _is_unlocked(directory: str) -> bool:
         os.close(fd)
 
 
-def _try(remove: object, path: str) -> None:
-    try:
-        remove(path)  # type: ignore[operator]
-    except OSError:
-        pass
+def _try(remove: Callable[[str], None], path: str) -> None:
+    with contextlib.suppress(OSError):
+        remove(path)

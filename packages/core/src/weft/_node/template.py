@@ -1,25 +1,27 @@
-"""The template: a process with one thread that has imported what workers need, and forks them on request.
+"""The template: a process of one thread that has imported what workers need and forks them.
 
-It is forked from the daemon before that has any state, so the two share the pages of the interpreter and of the wire
-format. It reads Fork (one packet each, with the descriptors of the worker's stdout and stderr) and answers Forked; when
-a worker ends it answers Reaped.
+It is forked from the daemon before that has any state, so the two share the pages of the
+interpreter and of the wire format. It reads Fork (one packet each, with the descriptors of the
+worker's stdout and stderr) and answers Forked; when a worker ends it answers Reaped.
 
 What is always true
 1. It has one thread of its own, and never imports grpc or opens a device.
 2. Every worker leads a process group and dies with the template; the template dies with the daemon.
-3. What is left of a worker's process group is killed before the worker is reaped, while its number cannot be taken.
+3. What is left of a worker's process group is killed before the worker is reaped, while its number
+   cannot be taken.
 
-Facts about fork: the child has the parent's signal handlers, wakeup descriptor, open files and buffered output. `random`
-gives itself a new seed in the child; numpy's global generator does not. `gc.freeze` moves all objects to a generation
-that no collection visits, so their pages stay shared.
+Facts about fork: the child has the parent's signal handlers, wakeup descriptor, open files and
+buffered output. `random` gives itself a new seed in the child; numpy's global generator does not.
+`gc.freeze` moves all objects to a generation that no collection visits, so their pages stay shared.
 
-Facts about PR_SET_PDEATHSIG: the signal comes when the parent's thread ends that forked; the setting is not inherited by
-children, and the parent may have died before it was made.
+Facts about PR_SET_PDEATHSIG: the signal comes when the parent's thread ends that forked; the
+setting is not inherited by children, and the parent may have died before it was made.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import faulthandler
 import gc
@@ -34,8 +36,8 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from weft._env import activation
 from weft._env.spec import BUILT
@@ -44,10 +46,15 @@ from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
 _PR_SET_PDEATHSIG = 1
-# A Fork carries a worker's environment variables; a packet cannot be larger than the socket's buffer.
+# A Fork carries a worker's environment variables; a packet cannot be larger than the socket's
+# buffer.
 PACKET_BYTES = 256 * 1024
-# What an interpreter that a worker executes runs: modules are found where the driver finds them, after its own.
+# What an interpreter that a worker executes runs: modules are found where the driver finds them,
+# after its own.
 _RESUME = """
 import sys
 with open(sys.argv[1], encoding="utf-8", errors="surrogateescape") as file:
@@ -79,7 +86,7 @@ def die_with_parent(parent_pid: int) -> None:
 
 
 def run_site() -> None:
-    """Do what the interpreter does when it starts: the names that `site` adds, import hooks of `.pth` files."""
+    """Do what an interpreter does as it starts: `site`'s names, import hooks of `.pth` files."""
     known = list(sys.path)
     site.main()
     sys.path[:] = known
@@ -102,12 +109,12 @@ def run_package() -> None:
 
 
 def preload(names: Sequence[str]) -> None:
-    """Import what workers need. A module that fails is reported by the first task that imports it."""
+    """Import what workers need. A module that fails is told by the task that imports it."""
     for name in names:
         try:
             importlib.import_module(name)
         except Exception:  # noqa: BLE001 - user code
-            print(f"weft: preload={name!r} failed", file=sys.stderr)  # noqa: T201 - the daemon's log
+            print(f"weft: preload={name!r} failed", file=sys.stderr)  # noqa: T201
             traceback.print_exc()
 
 
@@ -192,10 +199,9 @@ class _Template:
             if ended is None:
                 return
             pid = ended.si_pid
-            try:
+            # It may have led no group, or the group may be gone.
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                pass  # It never led a group, or nobody else is in it.
             limit_bytes, _ = resource.prlimit(pid, resource.RLIMIT_AS)
             _, status, usage = os.wait4(pid, 0)
             self._tell(Reaped(pid, status, usage.ru_maxrss * 1024, limit_bytes))
@@ -234,9 +240,9 @@ def _execute(
     interpreter: list[str], fork: Fork, daemon_address: str, address: str, entry: str, setup: str
 ) -> NoReturn:
     """Become another interpreter: the process, its number and its pipes stay."""
-    path_file = f"{os.path.dirname(address)}/{SYS_PATH_FILE}"  # noqa: PTH120
+    path_file = str(Path(address).with_name(SYS_PATH_FILE))
     words = (path_file, fork.worker_id.hex(), daemon_address, address, entry, setup)
-    os.execvp(interpreter[0], [*interpreter, "-c", _RESUME, *words])  # noqa: S606 - the user's command
+    os.execvp(interpreter[0], [*interpreter, "-c", _RESUME, *words])  # noqa: S606
 
 
 def _work(fork: Fork, daemon_address: str, address: str, entry: str, *, is_fresh: bool) -> NoReturn:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
 from itertools import count
+from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 class Timers:

@@ -32,8 +32,12 @@ else:
 # An async actor takes so many calls at once where its class does not say.
 ASYNC_CALLS = 1000
 
+
 def show_accelerators(accelerators: dict[str, list[str]]) -> None:
-    """Let this process see its own devices only. A library that has looked already keeps what it saw."""
+    """Let this process see its own devices only.
+
+    A library that has looked already keeps what it saw.
+    """
     if "GPU" in accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])
 
@@ -82,12 +86,16 @@ class Actor:
         self._flushing = False
         self.instance: Any = None
         self._group_of: dict[str, str] = {
-            name: method.concurrency_group for name, method in message.meta.methods.items() if method.concurrency_group
+            name: method.concurrency_group
+            for name, method in message.meta.methods.items()
+            if method.concurrency_group
         }
         self._message = message
         if threaded and not self.is_async:
             for group, limit in {"": self._limit or 1, **self._groups}.items():
-                self._pools[group] = thread.ThreadPoolExecutor(limit, thread_name_prefix=f"weft-{group or 'actor'}")
+                self._pools[group] = thread.ThreadPoolExecutor(
+                    limit, thread_name_prefix=f"weft-{group or 'actor'}"
+                )
         if not self.is_async:
             self._construct()
 
@@ -95,9 +103,13 @@ class Actor:
         message = self._message
         executor = self.executor
         now = Running(
-            TaskId(self.actor_id), name=f"{self.name}.__init__", function=f"{self.name}.__init__", depth=0,
-            thread=threading.get_ident(), began=monotonic(),
-        )  # fmt: skip
+            TaskId(self.actor_id),
+            name=f"{self.name}.__init__",
+            function=f"{self.name}.__init__",
+            depth=0,
+            thread=threading.get_ident(),
+            began=monotonic(),
+        )
         executor.actor = self
         show_accelerators(self.accelerators)
         token = running.set(now)
@@ -107,7 +119,9 @@ class Actor:
             )
             self.instance = load_code(message.code)(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - the constructor's error is the creation's answer
-            executor.tell_daemon(ActorReady(self.actor_id, pack_failure(error, task=f"{self.name}.__init__")))
+            executor.tell_daemon(
+                ActorReady(self.actor_id, pack_failure(error, task=f"{self.name}.__init__"))
+            )
             self.exiting = "its constructor failed"
             return
         finally:
@@ -205,7 +219,9 @@ class Actor:
         if self.exiting:
             self._ended.set()
 
-    async def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Value]:
+    async def _call(
+        self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any
+    ) -> list[Value]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
         result = target(*args, **kwargs)
         if inspect.isawaitable(result):
@@ -239,7 +255,10 @@ class Actor:
             await changed.wait()
 
     def _flush_soon(self) -> None:
-        """Send what is queued when the loop has run what is ready: answers of one turn go together."""
+        """Send what is queued when the loop has run what is ready.
+
+        Answers of one turn go together.
+        """
         if not self._flushing:
             assert self._loop is not None
             self._flushing = True
@@ -251,7 +270,10 @@ class Actor:
             self.executor.runtime.peers.flush()
 
     def cancel(self, task_id: TaskId) -> None:
-        """Cancel a running call: of a coroutine at its next `await`; of a thread not at all. Inside the guard."""
+        """Cancel a running call: of a coroutine at its next `await`; of a thread not at all.
+
+        Inside the guard.
+        """
         task = self._tasks.get(task_id)
         if task is not None and self._loop is not None:
             self._loop.call_soon_threadsafe(task.cancel)

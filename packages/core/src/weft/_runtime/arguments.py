@@ -1,16 +1,22 @@
-"""A call's arguments on their way: references at the top level become their values, those further in stay references."""
+"""A call's arguments on their way.
+
+References at the top level become their values, those further in stay references.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._refs import ObjectRef
-from weft._runtime.objects import Objects
 from weft._serialize.pickling import dumps_call
 from weft._wire.messages import Held, Inline, Shared, Value
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weft._runtime.objects import Objects
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -64,7 +70,11 @@ def pack_arguments(objects: Objects, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 def unpack_arguments(
-    objects: Objects, data: bytes, deps: Sequence[Value], owners: Sequence[Held], large: Shared | None
+    objects: Objects,
+    data: bytes,
+    deps: Sequence[Value],
+    owners: Sequence[Held],
+    large: Shared | None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return (args, kwargs). An error of a dependency is raised."""
     if large is not None:
@@ -74,7 +84,15 @@ def unpack_arguments(
     else:
         return (), {}
     if deps:
-        values = [objects.load_argument(value, source) for value, source in zip(deps, owners, strict=False)]
-        args = tuple([values[value.index] if type(value) is Dependency else value for value in args])
-        kwargs = {name: values[value.index] if type(value) is Dependency else value for name, value in kwargs.items()}
+        values = [
+            objects.load_argument(value, source)
+            for value, source in zip(deps, owners, strict=False)
+        ]
+        args = tuple(
+            [values[value.index] if type(value) is Dependency else value for value in args]
+        )
+        kwargs = {
+            name: values[value.index] if type(value) is Dependency else value
+            for name, value in kwargs.items()
+        }
     return args, kwargs

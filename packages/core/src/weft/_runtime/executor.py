@@ -1,10 +1,13 @@
-"""The part of a worker that runs what others send: tasks, and the calls of the one actor that it may become.
+"""The part of a worker that runs what others send.
 
-Tasks and plain actors' calls run on the main thread, one at a time, in the order of arrival; threaded actors' on pools,
-one a concurrency group; async actors' on an asyncio loop in the main thread, which then also reads the sockets.
+Tasks, and the calls of the one actor that it may become.
 
-A worker that is busy for long, or blocked, gives the tasks that wait here back to their owners. An answer with
-references inside waits until their owners count who holds them.
+Tasks and plain actors' calls run on the main thread, one at a time, in the order of arrival;
+threaded actors' on pools, one a concurrency group; async actors' on an asyncio loop in the main
+thread, which then also reads the sockets.
+
+A worker that is busy for long, or blocked, gives the tasks that wait here back to their owners. An
+answer with references inside waits until their owners count who holds them.
 """
 
 from __future__ import annotations
@@ -13,13 +16,12 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._clock import monotonic, wall
-from weft._ids import ObjectId, TaskId
+from weft._ids import TaskId
 from weft._lazy import lazy
 from weft._machines.ownership import TaskEnding
 from weft._runtime.actors import Actor, show_accelerators
@@ -54,6 +56,7 @@ from weft.exceptions import ActorDiedError, TaskCancelledError
 if TYPE_CHECKING:
     import inspect
     import mmap
+    from collections.abc import Callable
 
     from weft._refs import ObjectRef
     from weft._runtime.actors import LoopWaiter
@@ -115,9 +118,9 @@ class Executor:
         self._main_began = 0.0
         self._answered_at = 0.0
         self._trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
-        runtime.on_block = self._give_back
+        runtime.values.on_block = self._give_back
         runtime.on_quiet = self._give_back
-        runtime.explain_task = self._explain
+        runtime.questions.explain_task = self._explain
         runtime.on_idle = self._on_idle
         runtime.handlers.update(
             {
@@ -185,7 +188,12 @@ class Executor:
                 # A threaded or async actor has it: it looks before it starts.
                 job.message = msgspec.structs.replace(job.message, attempt=-1)
             else:
-                self._answer(job, [self._cancelled(job.message)] * max(1, job.message.num_returns), wall(), 0.0)
+                self._answer(
+                    job,
+                    [self._cancelled(job.message)] * max(1, job.message.num_returns),
+                    wall(),
+                    0.0,
+                )
             return
         now.cancelled = True
         if message.recursive and now.children:
@@ -223,7 +231,15 @@ class Executor:
     def _on_collect(self, peer: Peer, message: Collect) -> None:
         pid = os.getpid()
         events = [
-            {"cat": "task", "name": name, "ph": "X", "ts": at * 1e6, "dur": length * 1e6, "pid": "weft", "tid": pid}
+            {
+                "cat": "task",
+                "name": name,
+                "ph": "X",
+                "ts": at * 1e6,
+                "dur": length * 1e6,
+                "pid": "weft",
+                "tid": pid,
+            }
             for name, at, length in self._trace
         ]
         self.runtime.peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))
@@ -231,10 +247,10 @@ class Executor:
     def _explain(self, task_id: TaskId) -> Reason:
         now = self._running.get(task_id)
         if now is not None:
-            return explain_waits(now.name, now.began, now.waits, self.runtime)
+            return explain_waits(now.name, now.began, now.waits, self.runtime.links.address)
         if task_id in self._jobs:
             if self._main is not None:
-                first = Step("task", self.runtime.address, self._main.task_id)
+                first = Step("task", self.runtime.links.address, self._main.task_id)
                 return Reason(f"it waits behind {self._main.name}", [first])
             return Reason("it waits for a free thread of its actor")
         return unknown_task(task_id)
@@ -300,7 +316,9 @@ class Executor:
         """Others hold objects of this process: a graceful end waits for them."""
         assert self._quit is not None
         return self._quit.graceful and any(
-            entry.borrowers for entry in self.runtime.objects.machine.entries.values() if not entry.owner
+            entry.borrowers
+            for entry in self.runtime.objects.machine.entries.values()
+            if not entry.owner
         )
 
     def _run_on_main(self, job: Job) -> None:
@@ -308,7 +326,9 @@ class Executor:
         self._main_began = monotonic()
         self.run(job, is_main=True)
         if type(message) is Run and message.max_calls:
-            count = self._calls_of[message.function_id] = self._calls_of.get(message.function_id, 0) + 1
+            count = self._calls_of[message.function_id] = (
+                self._calls_of.get(message.function_id, 0) + 1
+            )
             if count >= message.max_calls:
                 with self.guard:
                     self._give_back()
@@ -340,14 +360,17 @@ class Executor:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
         return self._values(job, target(*args, **kwargs))
 
-    def begin(self, job: Job, task_id: TaskId) -> tuple[Running, Callable[[], tuple[Callable[..., Any], Any, Any]]]:
+    def begin(
+        self, job: Job, task_id: TaskId
+    ) -> tuple[Running, Callable[[], tuple[Callable[..., Any], Any, Any]]]:
         """Note that a job runs; return its record and what finds its code and arguments."""
         message = job.message
         if type(message) is Run:
             job.function = name = self._code[message.function_id][0]
             target = None
         else:
-            assert type(message) is Call and self.actor is not None
+            assert type(message) is Call
+            assert self.actor is not None
             job.function = name = f"{self.actor.name}.{message.method}"
             target = message.method
         now = Running(
@@ -384,7 +407,9 @@ class Executor:
             function = self._functions[function_id] = load_code(self._code[function_id][1])
         return function
 
-    def end(self, job: Job, now: Running | None, values: list[Value], began_at: float, duration_s: float) -> None:
+    def end(
+        self, job: Job, now: Running | None, values: list[Value], began_at: float, duration_s: float
+    ) -> None:
         """Answer a job. `now` is None if it was cancelled before it began."""
         message = job.message
         with self.guard:
@@ -398,15 +423,15 @@ class Executor:
                 object_ids = list(unregistered)
                 objects.handle(TaskEnding())
                 job.is_eager = True
-                self.runtime.when_registered(object_ids, lambda: self._answer(job, values, began_at, duration_s))
+                self.runtime.objects.when_registered(
+                    object_ids, lambda: self._answer(job, values, began_at, duration_s)
+                )
             else:
                 self._answer(job, values, began_at, duration_s)
         if message.name:
             self._trace.append((message.name, began_at, duration_s))
 
-    def _answer(
-        self, job: Job, values: list[Value], began_at: float, duration_s: float
-    ) -> None:
+    def _answer(self, job: Job, values: list[Value], began_at: float, duration_s: float) -> None:
         task_id = job.message.task_id
         del self._jobs[TaskId(task_id)]
         if job.refs:
@@ -463,7 +488,10 @@ class Executor:
             self.runtime.loop.wait(waiter)
 
     def wait_for_consumer(self, job: Job, waiter: Waiter | LoopWaiter) -> bool:
-        """Return whether a generator is too far ahead; then `waiter` is told when its consumer takes something."""
+        """Return whether a generator is too far ahead.
+
+        Then `waiter` is told when its consumer takes something.
+        """
         limit = job.message.backpressure
         if not limit or job.items - job.taken < limit:
             return False
@@ -479,11 +507,19 @@ class Executor:
         message = job.message
         failure: Failure
         if self.actor is not None and isinstance(error, ActorLeaves):
-            failure = Failure(pack_error(ActorDiedError(f"{job.function} called exit_actor()", class_name=self.actor.name)))
+            failure = Failure(
+                pack_error(
+                    ActorDiedError(
+                        f"{job.function} called exit_actor()", class_name=self.actor.name
+                    )
+                )
+            )
         elif cancelled and not isinstance(error, Exception):
             failure = self._cancelled(message)
         else:
-            failure = Failure(pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1))
+            failure = Failure(
+                pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1)
+            )
         return [failure] * max(1, message.num_returns)
 
     def _cancelled(self, message: Run | Call) -> Failure:
@@ -503,5 +539,5 @@ class Executor:
     def tell_daemon(self, message: ActorReady | ActorExit) -> None:
         """Send the daemon a message at once."""
         with self.guard:
-            self.runtime.peers.send(self.runtime.daemon, message)
+            self.runtime.peers.send(self.runtime.links.daemon, message)
             self.runtime.peers.flush()

@@ -1,4 +1,7 @@
-"""Start a session on this machine: one helper process, the node's daemon, and this process as its driver."""
+"""Start a session on this machine.
+
+One helper process, the node's daemon, and this process as its driver.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class Driver(Runtime):
         self.on_daemon_lost = self._daemon_lost
 
     def take_interrupts(self) -> None:
-        """Keep Ctrl-C out of the middle of the runtime, where the program has no handler of its own."""
+        """Keep Ctrl-C out of the runtime's middle, if the program has no handler of its own."""
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             self._old_handler = signal.signal(signal.SIGINT, self._interrupted)
@@ -53,7 +56,9 @@ class Driver(Runtime):
 
     def _daemon_lost(self, reason: str) -> None:
         """Fail what waits: nothing can be started or fetched any more. Inside the guard."""
-        self._lost_because = f"the node daemon is gone ({reason}); {self._started.last_words()}".rstrip("; ")
+        self._lost_because = (
+            f"the node daemon is gone ({reason}); {self._started.last_words()}".rstrip("; ")
+        )
         self.fail_everything(DaemonDiedError(f"{self._lost_because}: call weft.init() again"))
 
     def shutdown(self) -> None:
@@ -62,8 +67,8 @@ class Driver(Runtime):
             return
         self.closing = True
         with self.guard:
-            if not self.daemon.connection.closed:
-                self.peers.send(self.daemon, Bye())
+            if not self.links.daemon.connection.closed:
+                self.peers.send(self.links.daemon, Bye())
                 self.peers.flush()
         deadline = monotonic() + END_S
         if not self._lost_because:
@@ -78,7 +83,10 @@ class Driver(Runtime):
 
 
 def show_output(output: Output) -> None:
-    """Write what a worker wrote where the program's own output goes; on a terminal with a prefix."""
+    """Write what a worker wrote where the program's own output goes.
+
+    On a terminal with a prefix.
+    """
     stream = sys.stderr if output.is_stderr else sys.stdout
     text = output.data.decode(errors="replace")
     if stream.isatty():
@@ -89,7 +97,10 @@ def show_output(output: Output) -> None:
 
 
 def start_local(options: InitOptions) -> Engine:
-    """Start a daemon and connect to it. DaemonDiedError, with its last words, if it does not come up."""
+    """Start a daemon and connect to it.
+
+    DaemonDiedError, with its last words, if it does not come up.
+    """
     node = NodeOptions(
         num_cpus=options.num_cpus,
         num_gpus=options.num_gpus,

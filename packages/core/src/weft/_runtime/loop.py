@@ -1,9 +1,9 @@
 """Who reads the sockets: one thread at a time, and best the one that waits for what they bring.
 
-Every hand-over between threads costs 20 to 50 us, as much as a whole call. So a thread that blocks in `get` takes the
-right to read, the baton, and processes messages itself until its own wait is over. When no user thread waits, an I/O
-thread of the runtime reads: it takes the baton a few milliseconds after the last user thread laid it down, so that a
-loop of short waits never meets it.
+Every hand-over between threads costs 20 to 50 us, as much as a whole call. So a thread that blocks
+in `get` takes the right to read, the baton, and processes messages itself until its own wait is
+over. When no user thread waits, an I/O thread of the runtime reads: it takes the baton a few
+milliseconds after the last user thread laid it down, so that a loop of short waits never meets it.
 
     nobody  -> a waiting user thread, at once
     nobody  -> the I/O thread, after QUIET_S
@@ -13,26 +13,31 @@ loop of short waits never meets it.
 What is always true
 1. Whoever reads `reader` or touches a machine or a connection holds the guard.
 2. The reader, and only the reader, waits on the poller.
-3. A user thread waits either as the reader or on its own lock, which whoever ends its wait, or makes it the reader, opens.
-4. The I/O thread sleeps without a time limit while a user thread reads for long, or while it reads itself.
+3. A user thread waits either as the reader or on its own lock, which whoever ends its wait, or
+   makes it the reader, opens.
+4. The I/O thread sleeps without a time limit while a user thread reads for long, or while it reads
+   itself.
 
-Facts about signals: Python runs signal handlers in the main thread, between any two instructions. A KeyboardInterrupt
-inside a machine would leave it half changed, and one between two steps of `wait` would lose the baton. So the main
-thread is shielded there: our SIGINT handler only notes the interrupt, and the end of the shield raises it. The places
-that block are not shielded, so Ctrl-C ends a blocking `get` at once.
+Facts about signals: Python runs signal handlers in the main thread, between any two instructions. A
+KeyboardInterrupt inside a machine would leave it half changed, and one between two steps of `wait`
+would lose the baton. So the main thread is shielded there: our SIGINT handler only notes the
+interrupt, and the end of the shield raises it. The places that block are not shielded, so Ctrl-C
+ends a blocking `get` at once.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._log import logger
 from weft._transport.sockets import Poller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
 
 # Long against a round trip (0.1 ms), short against what a person or a timeout notices.
 QUIET_S = 0.004
@@ -42,7 +47,7 @@ _main_ident = threading.main_thread().ident
 
 
 class Guard:
-    """The lock round everything that a loop's reader touches, and the main thread's shield against interrupts."""
+    """The lock round what a loop's reader touches, and the main thread's shield."""
 
     __slots__ = ("_holder", "_lock", "_shields", "interrupted")
 
@@ -57,7 +62,8 @@ class Guard:
         ident = _get_ident()
         if self._holder == ident:
             raise RuntimeError(
-                "Weft was called from a destructor or a signal handler that ran inside Weft: call it from a thread"
+                "Weft was called from a destructor or a signal handler that ran inside Weft: "
+                "call it from a thread"
             )
         if ident == _main_ident:
             self._shields += 1
@@ -65,7 +71,10 @@ class Guard:
         self._holder = ident
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._holder = 0
         self._lock.release()
@@ -92,7 +101,10 @@ class Guard:
                 self._raise()
 
     def interrupt(self, error: BaseException) -> None:
-        """Raise `error` in the main thread, which calls this from a signal handler: now, or when the shields are down."""
+        """Raise `error` in the main thread, which calls this from a signal handler.
+
+        Now, or when the shields are down.
+        """
         if self._shields:
             self.interrupted = error
         else:
@@ -100,7 +112,10 @@ class Guard:
 
 
 class Waiter:
-    """One thread's wait for `missing` things. `ready` is called, inside the guard, as each comes."""
+    """One thread's wait for `missing` things.
+
+    `ready` is called, inside the guard, as each comes.
+    """
 
     __slots__ = ("is_reader", "lock", "missing")
 
@@ -129,10 +144,12 @@ class Loop:
         """Make a loop.
 
         Args:
-            before_wait: Called inside the guard before every wait, with the time: flushes, handles deadlines; returns
-                when it has to be called again (None: when something happens).
-            on_quiet: Called inside the guard when the I/O thread takes over because user code runs for long.
-            on_broken: Called inside the guard when handling a message raised: a bug, after which nothing can be trusted.
+            before_wait: Called inside the guard before every wait, with the time: flushes, handles
+                deadlines; returns when it has to be called again (None: when something happens).
+            on_quiet: Called inside the guard when the I/O thread takes over because user code runs
+                for long.
+            on_broken: Called inside the guard when handling a message raised: a bug, after which
+                nothing can be trusted.
         """
         self.poller = Poller()
         self.guard = Guard()
@@ -142,7 +159,10 @@ class Loop:
         self._on_broken = on_broken
         self._reader: object = None
         self._rounds = 0
-        """Grows with each change of the reader: how the I/O thread sees whether user threads are at it."""
+        """Grows with each change of the reader.
+
+        How the I/O thread sees whether user threads are at it.
+        """
         self._waiting: deque[Waiter] = deque()
         self._io_sleeps = False
         self._io_bell = threading.Lock()
@@ -155,7 +175,10 @@ class Loop:
         self._io_thread.start()
 
     def later(self, function: Callable[[], object]) -> None:
-        """Call `function` soon, outside the guard, in the thread that reads: for whatever may block or be the user's."""
+        """Call `function` soon, outside the guard, in the thread that reads.
+
+        For whatever may block or be the user's.
+        """
         self._later.append(function)
 
     def nudge(self) -> None:
@@ -165,7 +188,10 @@ class Loop:
     # -------------------------------------------------------------- user threads
 
     def wait(self, waiter: Waiter, deadline: float | None = None) -> bool:
-        """Block until nothing is missing or the deadline (monotonic) has come; return whether nothing is missing."""
+        """Block until nothing is missing or the deadline (monotonic) has come.
+
+        Return whether nothing is missing.
+        """
         guard = self.guard
         guard.shield()
         try:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,34 +18,70 @@ from weft._machines.ownership import (
     Entry,
     Event,
     Freed,
+    Lent,
     Ownership,
     Ready,
     Recycled,
+    Registered,
     Released,
+    Requested,
+    Returned,
+    Sealed,
     SendBorrow,
     SendBorrowed,
     SendFetch,
     SendReturn,
     SendValue,
+    Wanted,
 )
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import Serialized, dumps, unpack
-from weft._store.shared_memory import SharedMemoryStore
-from weft._wire.messages import Borrow, Borrowed, Discard, Failure, Fetch, Fetched, Held, Inline, Recycle, Return, Shared
+from weft._wire.messages import (
+    Borrow,
+    Borrowed,
+    Discard,
+    Failure,
+    Fetch,
+    Fetched,
+    Held,
+    Inline,
+    Recycle,
+    Return,
+    Shared,
+)
 from weft.exceptions import ObjectLostError, OwnerDiedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from weft._engine import Engine
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
+    from weft._store.shared_memory import SharedMemoryStore
     from weft._wire.messages import Value
 
 # Up to here a copy through two sockets is cheaper than a segment, its mapping and its recycling.
 INLINE_BYTES = 100 * 1024
 # So many dropped references are worth waking the loop for, if it sleeps.
 MANY_RELEASED = 1000
+
+
+class Countdown:
+    """Calls back when it was told so many times."""
+
+    __slots__ = ("_callback", "_missing")
+
+    def __init__(self, missing: int, callback: Callable[[], object]) -> None:
+        self._missing = missing
+        self._callback = callback
+
+    def tell(self) -> None:
+        """One of them has come."""
+        self._missing -= 1
+        if not self._missing:
+            self._callback()
 
 
 class _Loading(threading.local):
@@ -68,12 +103,13 @@ class Objects:
         self.peers: Peers
         self.daemon: Peer
         self.on_freed: Callable[[Entry], None] = lambda _entry: None
-        self._engine = engine
+        self.engine = engine
         self._loop = loop
         self._guard = loop.guard
         self._released: deque[ObjectId] = deque()
         self._nudged = False
         self._loading = _Loading()
+        self._registering: dict[ObjectId, list[Countdown]] = {}
 
     # -------------------------------------------------------------- effects
 
@@ -96,7 +132,7 @@ class Objects:
                 case Freed():
                     self.on_freed(effect.entry)
                 case Recycled():
-                    self._recycle(effect.value)
+                    self.recycle(effect.value)
                 case SendValue():
                     peers.send(effect.peer, Fetched(effect.object_id, effect.value))
                 case SendBorrowed():
@@ -120,7 +156,8 @@ class Objects:
         error = OwnerDiedError(owner_address=owner)
         self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
 
-    def _recycle(self, value: Shared) -> None:
+    def recycle(self, value: Shared) -> None:
+        """Nobody reads this segment any more: its creator may use it again."""
         if value.creator == self.address:
             self.store.recycle(value.segment)
             return
@@ -130,19 +167,85 @@ class Objects:
         else:
             self.peers.send(self.daemon, Discard([value.segment]))
 
+    # -------------------------------------------------------------- those who wait, those who
+    # borrow
+
+    def when_sealed(self, entry: Entry, callback: Callable[[Entry], object]) -> bool:
+        """Call back when the value comes.
+
+        False: it is there, perhaps because its owner turned out to be gone.
+        """
+        if entry.owner:
+            self.handle(Wanted(entry.id))
+            if entry.value is not None:
+                return False
+        if entry.waiters is None:
+            entry.waiters = []
+        entry.waiters.append(callback)
+        return True
+
+    def when_registered(
+        self, object_ids: Sequence[ObjectId], callback: Callable[[], object]
+    ) -> None:
+        """Call `callback` when the owners have counted this process for all of these."""
+        entries = self.machine.entries
+        waiting = [
+            key for key in set(object_ids) if key in entries and entries[key].registered == "asked"
+        ]
+        if not waiting:
+            callback()
+            return
+        waiter = Countdown(len(waiting), callback)
+        for object_id in waiting:
+            self._registering.setdefault(object_id, []).append(waiter)
+
+    def on_fetch(self, peer: Peer, message: Fetch) -> None:
+        object_id = ObjectId(message.object_id)
+        if object_id in self.machine.entries:
+            self.handle(Requested(object_id, peer))
+        else:
+            self.peers.send(peer, Fetched(message.object_id, lost_failure(object_id, self.address)))
+
+    def on_fetched(self, peer: Peer, message: Fetched) -> None:
+        object_id = ObjectId(message.object_id)
+        if object_id in self.machine.entries:
+            self.handle(Sealed(object_id, message.value))
+
+    def on_borrow(self, peer: Peer, message: Borrow) -> None:
+        self.handle(Lent(peer, [ObjectId(object_id) for object_id in message.object_ids]))
+
+    def on_borrowed(self, peer: Peer, message: Borrowed) -> None:
+        lost = [ObjectId(object_id) for object_id in message.lost]
+        known = [ObjectId(object_id) for object_id in message.object_ids]
+        failure = lost_failure(lost[0], peer.address) if lost else Failure(b"")
+        self.handle(Registered(known, lost, failure))
+        for object_id in (*known, *lost):
+            for waiter in self._registering.pop(object_id, ()):
+                waiter.tell()
+
+    def on_return(self, peer: Peer, message: Return) -> None:
+        self.handle(Returned(peer, [ObjectId(object_id) for object_id in message.object_ids]))
+
+    def on_recycle(self, peer: Peer, message: Recycle) -> None:
+        for segment in message.segments:
+            self.store.recycle(segment)
+
     # -------------------------------------------------------------- references
 
     def ref(self, entry: Entry) -> ObjectRef[Any]:
         """Return a reference to an object in the table, that counts already."""
-        return ObjectRef(entry.id, self._engine, entry.owner or self.address, entry)
+        return ObjectRef(entry.id, self.engine, entry.owner or self.address, entry)
 
     def new_ref(self, entry: Entry) -> ObjectRef[Any]:
         """Return one more reference to an object in the table."""
         entry.local += 1
-        return ObjectRef(entry.id, self._engine, entry.owner or self.address, entry)
+        return ObjectRef(entry.id, self.engine, entry.owner or self.address, entry)
 
     def release(self, object_id: ObjectId) -> None:
-        """A reference is gone. Without the guard: `__del__` calls this in the middle of anything."""
+        """A reference is gone.
+
+        Without the guard: `__del__` calls this in the middle of anything.
+        """
         released = self._released
         released.append(object_id)
         if not self._nudged:
@@ -156,10 +259,8 @@ class Objects:
         released = self._released
         self._nudged = False
         if released:
-            gone = []
-            for _ in range(len(released)):
-                gone.append(released.popleft())
-            self.handle(Released(gone))
+            # Others go on appending: those are for the next time.
+            self.handle(Released([released.popleft() for _ in range(len(released))]))
 
     def rebuild_ref(self, object_id: bytes, owner: str) -> ObjectRef[Any]:
         """Make the reference that was found inside a value. Without the guard."""
@@ -174,7 +275,7 @@ class Objects:
             else:
                 self.handle(Adopted(key, owner, loading.keeper, loading.defer))
                 entry = self.machine.entries[key]
-        return ObjectRef(key, self._engine, owner, entry)
+        return ObjectRef(key, self.engine, owner, entry)
 
     def held(self, refs: Sequence[ObjectRef[Any]]) -> list[Held]:
         """Return how references inside a value travel. Without the guard."""
@@ -183,7 +284,10 @@ class Objects:
     # -------------------------------------------------------------- values
 
     def store_value(self, serialized: Serialized) -> Value:
-        """Turn a pickled value into one that can be kept or sent. Without the guard. StoreFullError: no room."""
+        """Turn a pickled value into one that can be kept or sent.
+
+        Without the guard. StoreFullError: no room.
+        """
         held = self.held(serialized.refs) if serialized.refs else []
         size_bytes = serialized.size_bytes
         if size_bytes <= INLINE_BYTES:
@@ -204,7 +308,10 @@ class Objects:
         return self.store_value(dumps(value))
 
     def load(self, value: Value, entry: Entry) -> Any:
-        """Return the Python value of an object in the table, or raise its error. Without the guard."""
+        """Return the Python value of an object in the table, or raise its error.
+
+        Without the guard.
+        """
         if type(value) is Inline:
             if not value.held:
                 return unpack(value.data)
@@ -241,17 +348,26 @@ class Objects:
         raise unpack_failure(value.error)
 
     def unpack_arguments(self, data: bytes) -> Any:
-        """Return what `data` holds; the running task keeps the references inside. Without the guard."""
+        """Return what `data` holds; the running task keeps the references inside.
+
+        Without the guard.
+        """
         return self._unpack_with_refs(data, None, defer=True)
 
     def _view(self, value: Shared, object_id: ObjectId) -> memoryview:
         try:
-            return self.store.view(value.segment, value.size_bytes, partial(self.release, object_id))
+            return self.store.view(
+                value.segment, value.size_bytes, partial(self.release, object_id)
+            )
         except FileNotFoundError:
             self.release(object_id)
-            raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address=value.creator) from None
+            raise ObjectLostError(
+                object_ref_hex=object_id.hex(), owner_address=value.creator
+            ) from None
 
-    def _unpack_with_refs(self, data: bytes | memoryview, keeper: ObjectId | None, *, defer: bool) -> Any:
+    def _unpack_with_refs(
+        self, data: bytes | memoryview, keeper: ObjectId | None, *, defer: bool
+    ) -> Any:
         loading = self._loading
         before = loading.keeper, loading.defer
         loading.keeper, loading.defer = keeper, defer

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import os
-import socket
-from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
 from weft._ids import WorkerId
 from weft._override import override
-from weft._runtime.loop import Loop
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.messages import Hello, Message
 from weft._wire.version import WIRE, check_hello
 from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Sequence
+
+    from weft._runtime.loop import Loop
 
 
 class Peer:
@@ -34,7 +39,10 @@ class Peer:
 
 
 class Peers:
-    """Opens, accepts and keeps connections; joins what is sent between two flushes. The loop's guard is held throughout."""
+    """Opens, accepts and keeps connections; joins what is sent between two flushes.
+
+    The loop's guard is held throughout.
+    """
 
     def __init__(
         self,
@@ -52,7 +60,10 @@ class Peers:
         self._unflushed: list[Peer] = []
 
     def connect(self, address: str) -> Peer | None:
-        """Return the peer at `address`, connecting if need be; None if nobody listens there any more."""
+        """Return the peer at `address`, connecting if need be.
+
+        None if nobody listens there any more.
+        """
         peer = self.by_address.get(address)
         if peer is None:
             try:
@@ -69,7 +80,9 @@ class Peers:
 
     def _add(self, sock: socket.socket, address: str) -> Peer:
         peer = Peer(address)
-        peer.connection = SocketConnection(self._loop.poller, sock, self._on_messages, self._on_lost)
+        peer.connection = SocketConnection(
+            self._loop.poller, sock, self._on_messages, self._on_lost
+        )
         peer.connection.peer = peer
         self._all.add(peer)
         peer.connection.queue(self._me)

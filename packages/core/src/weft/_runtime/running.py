@@ -1,21 +1,37 @@
-"""What the calling code is part of: the task or method call that runs in this thread or coroutine."""
+"""What the calling code is part of.
+
+The task or method call that runs in this thread or coroutine.
+"""
 
 from __future__ import annotations
 
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
-from weft._ids import TaskId
-from weft._machines.ownership import Entry
+if TYPE_CHECKING:
+    from weft._ids import TaskId
+    from weft._machines.ownership import Entry
 
 
 class Running:
     """One task or call while it runs here."""
 
     __slots__ = (
-        "began", "cancelled", "children", "depth", "finished", "function", "name", "task_id", "thread", "waits",
-    )  # fmt: skip
+        "began",
+        "cancelled",
+        "children",
+        "depth",
+        "finished",
+        "function",
+        "name",
+        "task_id",
+        "thread",
+        "waits",
+    )
 
-    def __init__(self, task_id: TaskId, *, name: str, function: str, depth: int, thread: int, began: float) -> None:
+    def __init__(
+        self, task_id: TaskId, *, name: str, function: str, depth: int, thread: int, began: float
+    ) -> None:
         self.task_id = task_id
         self.name = name
         self.function = function

@@ -1,12 +1,28 @@
-"""The consumer's end of streams: what a generator task has yielded and nobody has taken yet."""
+"""Streams at their consumer's end: what generator tasks have yielded and nobody has taken yet."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
+from weft._clock import monotonic
 from weft._ids import TaskId
-from weft._machines.ownership import Entry
+from weft._machines.ownership import Made, Released, Sealed
+from weft._runtime.loop import Waiter
+from weft._wire.messages import Failure, Inline, Shared, Taken, Yielded
+from weft.exceptions import GetTimeoutError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from weft._ids import ObjectId
+    from weft._machines.ownership import Entry
+    from weft._refs import ObjectRef, ObjectRefGenerator
+    from weft._runtime.links import Links
+    from weft._runtime.peers import Peer
+    from weft._wire.messages import Value
+
+_NONE = Inline(b"")
 
 
 class Stream:
@@ -35,3 +51,116 @@ class Stream:
     def would_block(self) -> bool:
         """Whether the next item is still to come."""
         return not self.ready and not self.ended
+
+
+class Streams:
+    """The streams of this process. Inside the guard, where a docstring does not say otherwise."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._loop = links.loop
+        self._guard = links.guard
+        self._objects = links.objects
+        self._peers = links.peers
+        self._open: dict[TaskId, Stream] = {}
+        self._dropped: deque[TaskId] = deque()
+        """Streams that nobody holds any more."""
+        self.peer_of: Callable[[TaskId], Peer | None]
+        """The worker that runs a task of this process, if one does."""
+        self.cancel: Callable[[TaskId], None]
+        self.wait: Callable[[Waiter, float | None], bool]
+        """Blocks, outside the guard, until a waiter is told."""
+
+    def open(self, task_id: TaskId, limit: int) -> Stream:
+        """Begin a stream whose task waits when `limit` items are not taken; 0: never."""
+        stream = self._open[task_id] = Stream(task_id, limit)
+        return stream
+
+    def end(self, stream: Stream, completed: ObjectId, values: Sequence[Value]) -> None:
+        """The task has ended: with None, or a failure, which comes after the last item."""
+        value = values[0] if values else _NONE
+        self._objects.handle(Sealed(completed, value))
+        if type(value) is Failure and stream.task_id in self._open:
+            self._add_item(stream, value)
+        stream.ended = True
+        stream.changed()
+
+    def release(self, task_id: TaskId) -> None:
+        """Nobody holds the stream any more.
+
+        Without the guard: `__del__` calls this in the middle of anything.
+        """
+        self._dropped.append(task_id)
+        self._loop.nudge()
+
+    def _add_item(self, stream: Stream, value: Value) -> None:
+        object_id = stream.task_id.object_id(stream.received + 2)
+        stream.received += 1
+        self._objects.handle(Made(object_id))
+        self._objects.handle(Sealed(object_id, value))
+        # Its one count is the stream's, until a reference is made for it.
+        stream.ready.append(self._objects.machine.entries[object_id])
+        stream.changed()
+
+    def on_yielded(self, peer: Peer, message: Yielded) -> None:
+        stream = self._open.get(TaskId(message.task_id))
+        if stream is None or message.index < stream.received:
+            # Taken before a retry began anew, or nobody listens any more.
+            if type(message.value) is Shared:
+                self._objects.recycle(message.value)
+            return
+        self._add_item(stream, message.value)
+
+    def next_item(
+        self, generator: ObjectRefGenerator[Any], timeout_s: float | None
+    ) -> ObjectRef[Any] | None:
+        """Return the next reference of a stream; see Engine."""
+        stream: Stream = generator._stream
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        while True:
+            waiter = Waiter()
+            with self._guard:
+                if stream.ready:
+                    return self._take_item(stream)
+                if stream.ended:
+                    self._open.pop(stream.task_id, None)
+                    return None
+                stream.waiters.append(waiter.ready)
+            if not self.wait(waiter, deadline):
+                with self._guard:
+                    if waiter.ready in stream.waiters:
+                        stream.waiters.remove(waiter.ready)
+                    if stream.would_block:
+                        if self._loop.closed:
+                            raise SessionError("the session ended while this thread waited in it")
+                        raise GetTimeoutError(f"the stream had no next item after {timeout_s:g} s")
+
+    def _take_item(self, stream: Stream) -> ObjectRef[Any]:
+        entry = stream.ready.popleft()
+        stream.taken += 1
+        if not stream.ended:
+            peer = self.peer_of(stream.task_id)
+            if peer is not None:
+                self._peers.send(peer, Taken(stream.task_id, stream.taken))
+                if len(stream.ready) < stream.limit // 2 or stream.limit < 4:
+                    peer.connection.flush()
+        return self._objects.ref(entry)
+
+    def drop_released(self) -> None:
+        """Nobody listens to these any more: their tasks and what they yielded can go."""
+        while self._dropped:
+            stream = self._open.pop(self._dropped.popleft(), None)
+            if stream is None:
+                continue
+            self._objects.handle(Released([entry.id for entry in stream.ready]))
+            if not stream.ended:
+                self.cancel(stream.task_id)
+
+    def when_next(self, generator: ObjectRefGenerator[Any], callback: Callable[[], None]) -> None:
+        """Call back when `next_item` would not block; see Engine."""
+        stream: Stream = generator._stream
+        with self._guard:
+            if stream.would_block:
+                stream.waiters.append(lambda: self._loop.later(callback))
+                return
+        callback()

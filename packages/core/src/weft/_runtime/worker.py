@@ -18,11 +18,11 @@ from weft._resources import UNITS
 from weft._runtime.executor import Executor
 from weft._runtime.invocation import ActorLeaves
 from weft._runtime.runtime import Runtime
-from weft._specs import ActorMeta, Place
-from weft.exceptions import InternalError
 
 if TYPE_CHECKING:
     from weft._refs import ObjectRef
+    from weft._specs import ActorMeta, Place
+    from weft.exceptions import InternalError
 
 
 class Worker(Runtime):
@@ -108,7 +108,8 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
 
 def end_broken(error: InternalError) -> None:
     """End a process that cannot be trusted any more; the story is the last that it writes."""
-    print(error, error.traceback_str, sep="\n", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{error}\n{error.traceback_str}\n")
+    sys.stderr.flush()
     os._exit(70)
 
 
@@ -119,13 +120,18 @@ def end(executor: Executor) -> None:
         actor = executor.actor
         if actor is not None:
             actor.terminate()
-        # The interpreter's own end would also run what the template had registered for itself: it did nothing.
+        # The interpreter's own end would also run what the template had registered for itself: it
+        # did nothing.
         atexit._run_exitfuncs()
     except BaseException:  # noqa: BLE001 - a hook's error is shown, and the process ends all the same
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
-        if executor.actor is not None and executor.actor.instance is not None and executor.actor.exiting:
+        if (
+            executor.actor is not None
+            and executor.actor.instance is not None
+            and executor.actor.exiting
+        ):
             executor.tell_daemon(executor.actor.end_message())
         executor.runtime.drain()
         sys.stdout.flush()

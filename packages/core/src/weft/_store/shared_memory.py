@@ -1,18 +1,22 @@
 """Large objects in shared memory: one segment each, recycled warm, read without a copy.
 
-A segment is a file in the session's store directory (on /dev/shm). The process that creates an object writes it once
-and never again; readers in any process map the file. When the owner says that nobody reads a segment any more, its
-creator keeps it warm for the next object: writing to mapped pages that exist runs at memcpy's speed, fresh pages at a
-tenth of it (measured: 15.3 against 1.3 GB/s).
+A segment is a file in the session's store directory (on /dev/shm). The process that creates an
+object writes it once and never again; readers in any process map the file. When the owner says that
+nobody reads a segment any more, its creator keeps it warm for the next object: writing to mapped
+pages that exist runs at memcpy's speed, fresh pages at a tenth of it (measured: 15.3 against 1.3
+GB/s).
 
 What is always true
 1. A segment's name is used once; its file has the size of a size class.
-2. A segment is written by who reserved it, before anyone else knows its name, and not again until it is recycled.
-3. A view keeps its bytes readable for as long as it lives, whatever else happens to the segment's file.
+2. A segment is written by who reserved it, before anyone else knows its name, and not again until
+   it is recycled.
+3. A view keeps its bytes readable for as long as it lives, whatever else happens to the segment's
+   file.
 
-Facts about views: numpy arrays, Arrow buffers and memoryviews keep alive the object whose buffer they show. That object
-is a ctypes array over the mapping, of a class made here, because those can be referred to weakly: when it is collected,
-the last view is gone. ctypes wants writable memory, so readers get a read-only memoryview of it.
+Facts about views: numpy arrays, Arrow buffers and memoryviews keep alive the object whose buffer
+they show. That object is a ctypes array over the mapping, of a class made here, because those can
+be referred to weakly: when it is collected, the last view is gone. ctypes wants writable memory, so
+readers get a read-only memoryview of it.
 """
 
 from __future__ import annotations
@@ -22,13 +26,17 @@ import mmap
 import os
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from weft.exceptions import StoreFullError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
 SMALLEST_BYTES = 128 * 1024
-# Spare segments are warm memory that nobody uses: enough for a few large results in turn, a small part of a machine.
+# Spare segments are warm memory that nobody uses: enough for a few large results in turn, a small
+# part of a machine.
 SPARE_BYTES = 512 * 1024 * 1024
 # Mappings of other processes' segments that are kept for their next object.
 KEPT_MAPPINGS = 64
@@ -36,7 +44,7 @@ KEPT_BYTES = 512 * 1024 * 1024
 
 
 def size_class(size_bytes: int) -> int:
-    """Return the segment size for an object: 4, 5, 6 or 7 times a power of two, at most 25 % over."""
+    """Return the segment size for an object: 4 to 7 times a power of two, at most 25 % over."""
     if size_bytes <= SMALLEST_BYTES:
         return SMALLEST_BYTES
     step = 1 << max(0, (size_bytes - 1).bit_length() - 3)
@@ -49,7 +57,9 @@ _window_class_of: dict[int, type[ctypes.Array[ctypes.c_char]]] = {}
 def _window(mapping: mmap.mmap, size_bytes: int) -> ctypes.Array[ctypes.c_char]:
     window_class = _window_class_of.get(size_bytes)
     if window_class is None:
-        window_class = type("Window", (ctypes.Array,), {"_type_": ctypes.c_char, "_length_": size_bytes})
+        window_class = type(
+            "Window", (ctypes.Array,), {"_type_": ctypes.c_char, "_length_": size_bytes}
+        )
         _window_class_of[size_bytes] = window_class
     return window_class.from_buffer(mapping)
 
@@ -71,7 +81,10 @@ class Segment:
 
 
 class SharedMemoryStore:
-    """This process's segments and its mappings of others'. Not safe from threads: the runtime's lock guards it."""
+    """This process's segments and its mappings of others'.
+
+    Not safe from threads: the runtime's lock guards it.
+    """
 
     directory: Path
     """The session's; known once the daemon has answered."""
@@ -86,7 +99,9 @@ class SharedMemoryStore:
         self._mapped_bytes = 0
 
     def reserve(self, size_bytes: int) -> Segment:
-        """Return a segment of at least `size_bytes` for the caller to write: spare if there is one, else fresh.
+        """Return a segment of at least `size_bytes` for the caller to write.
+
+        Spare if there is one, else fresh.
 
         StoreFullError: there is no room for it; nothing is left behind then.
         """
@@ -105,15 +120,19 @@ class SharedMemoryStore:
         try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise StoreFullError(f"no segment of {size_bytes} bytes can be made in {self.directory}: {error}") from None
+            raise StoreFullError(
+                f"no segment of {size_bytes} bytes can be made in {self.directory}: {error}"
+            ) from None
         try:
-            # Reserved, not only promised: a write to a page that does not fit would end the process (SIGBUS).
+            # Reserved, not only promised: a write to a page that does not fit would end the process
+            # (SIGBUS).
             os.posix_fallocate(fd, 0, size_bytes)
             mapping = mmap.mmap(fd, size_bytes)
         except OSError as error:
             path.unlink()
             raise StoreFullError(
-                f"an object of {size_bytes} bytes does not fit: {error.strerror} in {self.directory}, "
+                f"an object of {size_bytes} bytes does not fit: {error.strerror} "
+                f"in {self.directory}, "
                 f"where {self._free_bytes()} bytes are free; drop references, or store less"
             ) from None
         finally:
@@ -138,7 +157,9 @@ class SharedMemoryStore:
         self._spare.setdefault(segment.size_bytes, []).append(segment)
 
     def view(self, name: str, size_bytes: int, gone: Callable[[], object]) -> memoryview:
-        """Return the object's bytes, read-only. `gone` is called, from any thread, when the last view of them is.
+        """Return the object's bytes, read-only.
+
+        `gone` is called, from any thread, when the last view of them is.
 
         FileNotFoundError: the segment is no more.
         """
@@ -163,7 +184,9 @@ class SharedMemoryStore:
         self._mapped[name] = mapping
         self._mapped_bytes += len(mapping)
         # A dropped mapping goes when its last view does.
-        while self._mapped and (len(self._mapped) > KEPT_MAPPINGS or self._mapped_bytes > KEPT_BYTES):
+        while self._mapped and (
+            len(self._mapped) > KEPT_MAPPINGS or self._mapped_bytes > KEPT_BYTES
+        ):
             self._mapped_bytes -= len(self._mapped.popitem(last=False)[1])
         return mapping
 

@@ -1,8 +1,9 @@
 """What a connection between two processes promises.
 
-Order: messages arrive in the order of `queue`. Loss: none while the connection lives; when it breaks, everything
-from some message on is lost, and `lost` is called once, after the last message that arrived. Duplication: never.
-Threads: an object here is used by one thread at a time; the owner of the loop sees to it.
+Order: messages arrive in the order of `queue`. Loss: none while the connection lives; when it
+breaks, everything from some message on is lost, and `lost` is called once, after the last message
+that arrived. Duplication: never. Threads: an object here is used by one thread at a time; the owner
+of the loop sees to it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class Connection(Protocol):
         ...
 
     def flush(self) -> None:
-        """Send the batch as far as the peer takes it; the rest follows when it can. Never blocks."""
+        """Send the batch as far as the peer takes it; the rest follows when it can.
+
+        Never blocks.
+        """
         ...
 
     def close(self) -> None:

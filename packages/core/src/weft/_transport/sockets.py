@@ -1,11 +1,13 @@
 """Connections over stream sockets, and the one wait for all of them.
 
-A `Poller` waits for many sockets; who calls `poll` does the reading, in that thread. A `SocketConnection` joins the
-messages queued between two flushes into one frame and one `send`, and decodes all frames of one `recv` at once.
+A `Poller` waits for many sockets; who calls `poll` does the reading, in that thread. A
+`SocketConnection` joins the messages queued between two flushes into one frame and one `send`, and
+decodes all frames of one `recv` at once.
 
-Facts about epoll: a descriptor may be registered, changed and removed by one thread while another waits; the change
-holds for the wait in progress. A descriptor that was closed is gone from the set by itself. An event that was fetched
-before its handler was removed can still be dispatched: `poll` looks the handler up for each event and skips those.
+Facts about epoll: a descriptor may be registered, changed and removed by one thread while another
+waits; the change holds for the wait in progress. A descriptor that was closed is gone from the set
+by itself. An event that was fetched before its handler was removed can still be dispatched: `poll`
+looks the handler up for each event and skips those.
 """
 
 from __future__ import annotations
@@ -17,13 +19,17 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-from weft._transport.base import Lost, Receive
 from weft._wire.codec import decode, encode
 from weft._wire.frame import FrameReader
-from weft._wire.messages import Message
 from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weft._transport.base import Lost, Receive
+    from weft._wire.messages import Message
 
 # One read takes what a full unix socket buffer holds (208 KiB by default on Linux) and more.
 READ_BYTES = 256 * 1024
@@ -67,7 +73,10 @@ class Poller:
             self._epoll.unregister(fd)
 
     def wake(self) -> None:
-        """Let the wait in progress, or the next one, return. Safe from any thread, and from `__del__`."""
+        """Let the wait in progress, or the next one, return.
+
+        Safe from any thread, and from `__del__`.
+        """
         if not self._wakes and not self.closed:
             self._wakes = True
             os.eventfd_write(self._wake_fd, 1)
@@ -93,7 +102,7 @@ class Poller:
         self.dispatch(self.wait(timeout_s))
 
     def abandon(self) -> None:
-        """Let go in a forked child, which shares the kernel's set with its parent and must not change it."""
+        """Let go in a forked child, which must not change the set that it shares."""
         self.closed = True
         self._handlers.clear()
         self._epoll.close()
@@ -161,7 +170,8 @@ class SocketConnection:
         except BlockingIOError:
             sent = 0
         except OSError:
-            # The peer is gone. What it had sent is still to be read, so the loss is told by the read that meets the end.
+            # The peer is gone. What it had sent is still to be read, so the loss is told by the
+            # read that meets the end.
             return
         if sent < len(frame):
             self._unsent.append(memoryview(frame)[sent:])
@@ -190,7 +200,8 @@ class SocketConnection:
 
     def _read(self) -> None:
         try:
-            # A frame larger than one read is fetched with reads of its own size, so that it is joined once.
+            # A frame larger than one read is fetched with reads of its own size, so that it is
+            # joined once.
             data = self._socket.recv(max(READ_BYTES, self._reader.missing()))
         except BlockingIOError:
             return
@@ -223,7 +234,10 @@ class SocketConnection:
             self._unsent.clear()
 
     def abandon(self) -> None:
-        """Let go of the socket in a forked child: the parent's stays open, and so does its place in the epoll set."""
+        """Let go of the socket in a forked child.
+
+        The parent's stays open, and so does its place in the epoll set.
+        """
         self.closed = True
         self._socket.close()
 
@@ -239,7 +253,9 @@ class SocketConnection:
 class SocketListener:
     """Accepts connections of this user's processes on a unix socket."""
 
-    def __init__(self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]
+    ) -> None:
         self._poller = poller
         self._path = path
         self._accepted = accepted

@@ -1,13 +1,12 @@
 """Messages to frames and back.
 
-Decoding is msgspec's: it checks every field's type and runs no code of the sender. What it refuses is a
-ProtocolError.
+Decoding is msgspec's: it checks every field's type and runs no code of the sender. What it refuses
+is a ProtocolError.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -15,6 +14,9 @@ from weft._ids import UniqueId
 from weft._wire.frame import HEADER, HEADER_BYTES, MAX_BODY_BYTES, MESSAGES
 from weft._wire.messages import ANY, Message
 from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 def _plain(value: object) -> bytes:
@@ -44,7 +46,6 @@ def unpack(body: bytes, kind: type[Body]) -> Body:
         return msgspec.msgpack.decode(body, type=kind, dec_hook=_typed)
     except msgspec.MsgspecError as error:
         raise ProtocolError(f"not a {kind}: {error}") from None
-
 
 
 def encode(messages: list[Message]) -> bytearray:

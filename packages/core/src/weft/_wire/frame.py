@@ -4,7 +4,8 @@ A frame is a header of five bytes, `<u32 body length> <u8 kind>` (little-endian)
 
 What is always true
 1. A body is handed out whole, once, in the order of the bytes.
-2. A frame over `MAX_BODY_BYTES`, or of an unknown kind, raises ProtocolError, and so does every later call.
+2. A frame over `MAX_BODY_BYTES`, or of an unknown kind, raises ProtocolError, and so does every
+   later call.
 3. At most one incomplete frame is kept.
 """
 
@@ -18,8 +19,9 @@ HEADER = struct.Struct("<IB")
 HEADER_BYTES = HEADER.size
 MESSAGES = 1
 """The one kind of frame: a msgpack list of messages."""
-# Values over 100 KiB travel in shared memory, so a frame is large only when a batch is; HTTP/2 servers and gRPC
-# bound messages at 4 to 64 MiB. A task's arguments that are many small objects need the upper end.
+# Values over 100 KiB travel in shared memory, so a frame is large only when a batch is; HTTP/2
+# servers and gRPC bound messages at 4 to 64 MiB. A task's arguments that are many small objects
+# need the upper end.
 MAX_BODY_BYTES = 512 * 1024 * 1024
 
 
@@ -33,7 +35,10 @@ class FrameReader:
         self._failed = ""
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[bytes]:
-        """Take bytes; return the bodies that they complete. ProtocolError: the peer does not speak this protocol."""
+        """Take bytes; return the bodies that they complete.
+
+        ProtocolError: the peer does not speak this protocol.
+        """
         if self._failed:
             raise ProtocolError(self._failed)
         if self._buffer:

@@ -1,9 +1,11 @@
 """Every message, grouped by who speaks to whom.
 
-A frame carries a list of messages (see frame.py), so a batch costs one call of the codec on each side. Messages
-on one connection arrive in order; what is lost with a connection is lost from some message on, never in between.
+A frame carries a list of messages (see frame.py), so a batch costs one call of the codec on each
+side. Messages on one connection arrive in order; what is lost with a connection is lost from some
+message on, never in between.
 
-Payloads (`bytes` fields named data, args, code, error) are pickles that only the process that needs the value opens.
+Payloads (`bytes` fields named data, args, code, error) are pickles that only the process that needs
+the value opens.
 
 What is always true
 1. Every message is frozen and has a tag that is never used again for another meaning.
@@ -59,7 +61,8 @@ class Failure(Message, frozen=True, tag=3):
 
 Value = Inline | Shared | Failure
 
-# ------------------------------------------------------------------ both ways, first on every connection
+# ------------------------------------------------------------------ both ways, first on every
+# connection
 
 
 class Hello(Message, frozen=True, tag=10):
@@ -91,7 +94,10 @@ class Run(Message, frozen=True, tag=21):
     task_id: bytes
     function_id: bytes
     args: bytes
-    """Pickled (args, kwargs); top-level references are replaced by `Dependency(index)`. Empty for no arguments."""
+    """Pickled (args, kwargs); top-level references are replaced by `Dependency(index)`.
+
+    Empty for no arguments.
+    """
     deps: list[Value] = []
     num_returns: int = 1
     """-1: a stream."""
@@ -172,14 +178,18 @@ class Yielded(Message, frozen=True, tag=31):
 
 
 class GiveBack(Message, frozen=True, tag=32):
-    """Tasks that wait here although this worker is busy: run them elsewhere. They were not started."""
+    """Tasks that wait here although this worker is busy: run them elsewhere.
+
+    They were not started.
+    """
 
     task_ids: Sequence[bytes]
     busy: bool
     """Send no more until a Done."""
 
 
-# ------------------------------------------------------------------ any process -> the owner of an object, and back
+# ------------------------------------------------------------------ any process -> the owner of an
+# object, and back
 
 
 class Fetch(Message, frozen=True, tag=40):
@@ -221,7 +231,10 @@ class Recycle(Message, frozen=True, tag=45):
 
 
 class Settled(Message, frozen=True, tag=46):
-    """Caller to worker: the references inside the returned values are counted; the worker's own pins may go."""
+    """Caller to worker: the references inside the returned values are counted.
+
+    The worker's own pins may go.
+    """
 
     task_id: bytes
 
@@ -247,7 +260,10 @@ class Ask(Message, frozen=True, tag=50):
 
 
 class Demand(Message, frozen=True, tag=51):
-    """How many more workers of a shape the sender wants, in all. Replaces the sender's last Demand for the shape."""
+    """How many more workers of a shape the sender wants, in all.
+
+    Replaces the sender's last Demand for the shape.
+    """
 
     key: int
     """The sender's own number for the shape."""
@@ -267,7 +283,7 @@ class ReturnLease(Message, frozen=True, tag=52):
 
 
 class Blocked(Message, frozen=True, tag=53):
-    """The task on this worker waits in `get` for tasks that need a place: its CPU is free meanwhile."""
+    """The task on this worker waits in `get`: its CPU is free meanwhile."""
 
 
 class Unblocked(Message, frozen=True, tag=54):
@@ -315,7 +331,10 @@ class KillWorker(Message, frozen=True, tag=58):
 
 
 class Explain(Message, frozen=True, tag=59):
-    """The connection to this worker broke: how did it end? Answered by Certificate once it is reaped."""
+    """The connection to this worker broke: how did it end?
+
+    Answered by Certificate once it is reaped.
+    """
 
     worker_id: bytes
 
@@ -354,7 +373,7 @@ class Granted(Message, frozen=True, tag=71):
 
 
 class Refused(Message, frozen=True, tag=72):
-    """No worker of this shape can ever be had: it fits no node, or its environment cannot be built."""
+    """No worker of this shape can be had: it fits no node, or its environment fails."""
 
     key: int
     kind: str
@@ -387,7 +406,10 @@ class Certificate(Message, frozen=True, tag=75):
     worker_id: bytes
     pid: int
     exit_code: int | None
-    """Of wait: negative is the signal's number. None: nobody saw its end, for its parent was gone."""
+    """Of wait: negative is the signal's number.
+
+    None: nobody saw its end, for its parent was gone.
+    """
     peak_bytes: int
     """Most resident memory."""
     limit_bytes: int
@@ -514,7 +536,10 @@ class Events(Message, frozen=True, tag=98):
 
 
 class Fork(Message, frozen=True, tag=100):
-    """Daemon to template: fork a worker. Two file descriptors come with it: its stdout and stderr."""
+    """Daemon to template: fork a worker.
+
+    Two file descriptors come with it: its stdout and stderr.
+    """
 
     worker_id: bytes
     env: dict[str, str]
@@ -545,10 +570,10 @@ class Preload(Message, frozen=True, tag=103):
 
 
 ANY = (
-    Hello | Export | Run | Call | Cancel | Taken | Done | Yielded | GiveBack
-    | Fetch | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject
-    | Ask | Demand | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker
-    | Explain | Discard | Bye
-    | Answer | Granted | Refused | Reclaim | Welcome | Certificate | ActorState | BecomeActor | Output | Quit
-    | Assigned | ActorReady | ActorExit | Why | Because | Collect | Events | Fork | Forked | Reaped | Preload
+    Hello | Export | Run | Call | Cancel | Taken | Done | Yielded | GiveBack | Fetch | Fetched
+    | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand | ReturnLease
+    | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain | Discard
+    | Bye | Answer | Granted | Refused | Reclaim | Welcome | Certificate | ActorState
+    | BecomeActor | Output | Quit | Assigned | ActorReady | ActorExit | Why | Because | Collect
+    | Events | Fork | Forked | Reaped | Preload
 )  # fmt: skip

@@ -15,7 +15,7 @@ def check_hello(hello: object) -> Hello:
         raise ProtocolError(f"the peer began with {type(hello).__name__} instead of Hello")
     if hello.wire != WIRE:
         raise ProtocolError(
-            f"the peer (process {hello.pid}) speaks wire version {hello.wire}, this process {WIRE}: "
+            f"the peer (process {hello.pid}) speaks wire version {hello.wire}, this one {WIRE}: "
             "install the same release of weft-core on both sides"
         )
     return hello

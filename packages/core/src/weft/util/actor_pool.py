@@ -26,7 +26,8 @@ class _Item(Generic[V]):
         self.value = value
         self.actor: Any = None
         """Whose call it is; None before it begins."""
-        self.ref: ObjectRef[Any] | None = None
+        self.ref: ObjectRef[Any]
+        """Of the call; not set before it begins."""
         self.ignored = False
 
 
@@ -233,8 +234,8 @@ class ActorPool(Generic[V]):
         try:
             return get(item.ref)
         except ActorDiedError as error:
-            if not isinstance(error, TaskError):
-                # Not an error that its method met: the actor itself is gone.
+            # A TaskError tells of another actor's death, which the method met.
+            if TaskError not in type(error).__mro__:
                 self._death[item.actor] = error
                 if item.actor in self._idle:
                     self._idle.remove(item.actor)

@@ -13,7 +13,7 @@ from weft._clock import monotonic
 from weft._lazy import lazy
 from weft._refs import ObjectRef
 from weft.exceptions import ArgumentError, GetTimeoutError, OptionError
-from weft.util.iteration import take_ready
+from weft.util._iteration import take_ready
 
 if TYPE_CHECKING:
     import shutil
@@ -52,7 +52,7 @@ class Progress(Generic[T]):
     def __iter__(self) -> Iterator[ObjectRef[T]]:
         """Yield the references as they are ready. Once: what was yielded is not kept."""
         pending, self._refs = self._refs, []
-        bar = ProgressBar(self._desc, self._total, self._file)
+        bar = _Bar(self._desc, self._total, self._file)
         try:
             while pending:
                 try:
@@ -98,7 +98,7 @@ def progress(
     return Progress(refs, desc, file)
 
 
-class ProgressBar:
+class _Bar:
     """One line on a terminal: what, how much of it, how long it took and will take."""
 
     def __init__(self, desc: str, total: int, file: IO[str] | None = None) -> None:
@@ -149,9 +149,9 @@ class ProgressBar:
     def line(self, elapsed_s: float, columns: int) -> str:
         """Return the bar as text of `columns` columns at most."""
         label = f"{self._desc} " if self._desc else ""
-        times = span(elapsed_s)
+        times = _span(elapsed_s)
         if 0 < self.done < self._total:
-            times += f", {span(elapsed_s / self.done * (self._total - self.done))} left"
+            times += f", {_span(elapsed_s / self.done * (self._total - self.done))} left"
         counts = f" {self.done}/{self._total} {times}"
         room = columns - len(label) - len(counts) - 2
         if room < 5:
@@ -160,7 +160,7 @@ class ProgressBar:
         return f"{label}[{'=' * filled}{' ' * (room - filled)}]{counts}"
 
 
-def span(seconds: float) -> str:
+def _span(seconds: float) -> str:
     """Return a time as a person writes it: 0:07, 2:05:00."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
+from weft._override import override
 from weft.exceptions import OptionError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class NodeAffinitySchedulingStrategy:
         self._spill_on_unavailable = _spill_on_unavailable
         self._fail_on_unavailable = _fail_on_unavailable
 
+    @override
     def __repr__(self) -> str:
         return f"NodeAffinitySchedulingStrategy({self.node_id!r}, soft={self.soft})"
 
@@ -121,6 +123,7 @@ class NodeLabelSchedulingStrategy:
         soft = {label: condition.condition() for label, condition in self.soft.items()}
         return [{**soft, **hard}, hard] if soft else [hard]
 
+    @override
     def __repr__(self) -> str:
         return f"NodeLabelSchedulingStrategy({' then '.join(map(str, self.label_selectors()))})"
 

@@ -17,11 +17,11 @@ from weft._lazy import lazy
 if TYPE_CHECKING:
     import joblib
 
-    from weft.util.joblib import weft_backend
+    from weft.util.joblib import _backend
 else:
     # joblib is no dependency of Weft's.
     joblib = lazy("joblib")
-    weft_backend = lazy("weft.util.joblib.weft_backend")
+    _backend = lazy("weft.util.joblib._backend")
 
 __all__ = ["register_ray", "register_weft"]
 
@@ -32,7 +32,7 @@ def register_weft() -> None:
     Raises:
         ModuleNotFoundError: joblib is not installed.
     """
-    joblib.register_parallel_backend("weft", weft_backend.WeftBackend)
+    joblib.register_parallel_backend("weft", _backend.WeftBackend)
 
 
 def register_ray() -> None:
@@ -44,4 +44,4 @@ def register_ray() -> None:
         ModuleNotFoundError: joblib is not installed.
     """
     register_weft()
-    joblib.register_parallel_backend("ray", weft_backend.WeftBackend)
+    joblib.register_parallel_backend("ray", _backend.WeftBackend)

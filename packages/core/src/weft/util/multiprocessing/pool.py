@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from weft._api.cluster import cluster_resources
 from weft._api.objects import put
 from weft._api.session import init, is_initialized, started
+from weft._override import override
 from weft._serialize.pickling import dump_code
-from weft.util.multiprocessing.crew import (
+from weft.util.multiprocessing._crew import (
     BOTH,
     KEPT_FUNCTIONS,
     ONE,
@@ -30,7 +31,7 @@ from weft.util.multiprocessing.crew import (
     PoolCode,
     PoolWork,
 )
-from weft.util.multiprocessing.results import (
+from weft.util.multiprocessing._results import (
     AsyncResult,
     IMapIterator,
     OrderedIMapIterator,
@@ -102,9 +103,7 @@ class Pool:
             raise ValueError("a pool needs at least 1 process")
         if initializer is not None and not callable(initializer):
             raise TypeError("initializer has to be callable")
-        if maxtasksperchild is not None and (
-            not isinstance(maxtasksperchild, int) or maxtasksperchild < 1
-        ):
+        if maxtasksperchild is not None and maxtasksperchild < 1:
             raise ValueError("maxtasksperchild has to be a whole number from 1 up, or None")
         if ray_address is not None and not is_initialized():
             init(address=ray_address)
@@ -122,9 +121,11 @@ class Pool:
         if crew is not None:
             crew.close()
 
+    @override
     def __repr__(self) -> str:
         return f"<Pool state={self._state} pool_size={self._size}>"
 
+    @override
     def __reduce__(self) -> NoReturn:
         raise NotImplementedError("a pool cannot be passed between processes or pickled")
 
@@ -193,7 +194,8 @@ class Pool:
             Exception: What the function raised for the first item that failed, once all calls have
             ended. ValueError: The pool is closed.
         """
-        return _finish(self.map_async(func, iterable, chunksize))
+        results: list[Any] = _finish(self.map_async(func, iterable, chunksize))
+        return results
 
     def map_async(
         self,
@@ -237,7 +239,8 @@ class Pool:
             Exception: What the function raised for the first item that failed, once all calls have
             ended. ValueError: The pool is closed.
         """
-        return _finish(self.starmap_async(func, iterable, chunksize))
+        results: list[Any] = _finish(self.starmap_async(func, iterable, chunksize))
+        return results
 
     def starmap_async(
         self,
@@ -407,7 +410,7 @@ def _finish(result: AsyncResult) -> Any:
         return result.get()
     except BaseException:
         # After Ctrl-C nobody has the result: what has not begun need not begin.
-        result.abandoned = True
+        result._abandoned = True
         raise
 
 

@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 @overload
 def as_completed(
-    refs: Sequence[ObjectRef[T]], *, chunk_size: int = ..., **kwargs: Any
+    refs: Sequence[ObjectRef[T]],
+    *,
+    chunk_size: int = ...,
+    yield_obj_refs: Literal[False] = ...,
+    **kwargs: Any,
 ) -> Iterator[T]: ...
 @overload
 def as_completed(
@@ -114,9 +118,7 @@ def map_unordered(
         OptionError: A number is out of range.
     """
     _check_chunk_size(chunk_size)
-    if backpressure_size is not None and (
-        not isinstance(backpressure_size, int) or backpressure_size < 1
-    ):
+    if backpressure_size is not None and backpressure_size < 1:
         raise OptionError(
             f"backpressure_size={backpressure_size!r} has to be a whole number from 1 up, or None"
         )

@@ -1,7 +1,7 @@
 """The workers of a pool, and the one thread that gives them work.
 
     user's threads  --post-->  inbox  -->  crew thread: queue of sources, members  -->  actors
-    actors' answers --post-->    |                        job.take(outcomes)
+    actors' answers --post-->    |                        job._take(outcomes)
 
 A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that
 take a moment are given several at a time, in bundles, and a member gets its next bundle before it
@@ -44,8 +44,8 @@ from weft.exceptions import (
     TaskError,
     WeftError,
 )
-from weft.util.multiprocessing.globals import ModuleGlobals
-from weft.util.multiprocessing.results import Outcome, PoolJob, error_of
+from weft.util.multiprocessing._globals import ModuleGlobals
+from weft.util.multiprocessing._results import Outcome, PoolJob, error_of
 
 # How a call's arguments are given.
 ONE, STARRED, BOTH = range(3)
@@ -299,13 +299,13 @@ class Crew:
         try:
             for calls in chunks:
                 room.acquire()
-                if job.abandoned:
+                if job._abandoned:
                     break
                 chunk = PoolChunk(job, work, index, calls)
                 self._inbox.put(partial(self._add_fed, chunk, room))
                 index += 1
         except Exception as error:  # noqa: BLE001 - the user's iterable
-            self._inbox.put(partial(job.take, index, [(False, error)]))
+            self._inbox.put(partial(job._take, index, [(False, error)]))
             index += 1
         self._inbox.put(partial(self._end_feed, job, index))
 
@@ -314,7 +314,7 @@ class Crew:
 
     def _end_feed(self, job: PoolJob, chunks: int) -> None:
         del self._fed[job]
-        job.end(chunks)
+        job._end(chunks)
         self._leave_if_done()
 
     def _add(self, job: PoolJob, chunks: Iterator[PoolChunk]) -> None:
@@ -328,13 +328,13 @@ class Crew:
     def _next_chunk(self) -> PoolChunk | None:
         while self._returned:
             chunk = self._returned.popleft()
-            if not chunk.job.abandoned:
+            if not chunk.job._abandoned:
                 return chunk
         while self._sources:
             job, chunks = self._sources[0]
-            chunk = None if job.abandoned else next(chunks, None)
-            if chunk is not None:
-                return chunk
+            drawn = None if job._abandoned else next(chunks, None)
+            if drawn is not None:
+                return drawn
             self._sources.popleft()
         return None
 
@@ -383,7 +383,7 @@ class Crew:
                 for chunk in bundle:
                     self._give(member, [chunk])
             else:
-                bundle[0].job.take(bundle[0].index, [(False, error)])
+                bundle[0].job._take(bundle[0].index, [(False, error)])
             return
         member.given += 1
         member.bundles[ref] = bundle
@@ -397,13 +397,14 @@ class Crew:
             answers = get(ref)
         except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
             for chunk in bundle:
-                chunk.job.take(chunk.index, [(False, error)])
-            if isinstance(error, ActorDiedError) and not isinstance(error, TaskError):
+                chunk.job._take(chunk.index, [(False, error)])
+            # A TaskError tells of another actor's death, which a call met.
+            if isinstance(error, ActorDiedError) and TaskError not in type(error).__mro__:
                 self._lost(member)
         else:
             for chunk, (duration_s, outcomes) in zip(bundle, answers, strict=False):
                 self._note_pace(chunk, duration_s)
-                chunk.job.take(chunk.index, outcomes)
+                chunk.job._take(chunk.index, outcomes)
             self._returned.extendleft(reversed(bundle[len(answers) :]))
         if self._share and member.given >= self._share and not member.bundles:
             self._dismiss(member)
@@ -484,9 +485,9 @@ class Crew:
                 self._returned.extend(bundle)
             member.bundles.clear()
         while (chunk := self._next_chunk()) is not None:
-            chunk.job.take(chunk.index, [(False, error)])
+            chunk.job._take(chunk.index, [(False, error)])
         for job, room in self._fed.items():
-            job.fail(error)
+            job._fail(error)
             # Its feeder sees that and ends, unless it is inside the user's iterable.
             room.release()
 
@@ -497,7 +498,7 @@ def _numbered(job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> 
     for calls in chunks:
         yield PoolChunk(job, work, index, calls)
         index += 1
-    job.end(index)
+    job._end(index)
 
 
 def _one(chunk: PoolChunk, room: threading.Semaphore) -> Iterator[PoolChunk]:

@@ -29,18 +29,18 @@ class PoolJob:
     """What a user waits for, as the crew sees it."""
 
     def __init__(self) -> None:
-        self.abandoned = False
+        self._abandoned = False
         """Nobody wants the rest: chunks that have not begun are dropped."""
 
-    def take(self, index: int, outcomes: Sequence[Outcome]) -> None:
+    def _take(self, index: int, outcomes: Sequence[Outcome]) -> None:
         """Take the outcomes of a chunk. By the crew's thread."""
         raise NotImplementedError
 
-    def end(self, chunks: int) -> None:
+    def _end(self, chunks: int) -> None:
         """Take note that there are so many chunks. By the crew's thread."""
         raise NotImplementedError
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """Take note that no further chunk will come. By the crew's thread."""
         raise NotImplementedError
 
@@ -73,9 +73,9 @@ class AsyncResult(PoolJob):
             timeout: Seconds to wait at most; None: for ever.
 
         Raises:
-            multiprocessing.TimeoutError: Time was up. The calls go on. Exception: What the function
-            raised: the error itself, with a note that says where. With several calls, the
-                first of them in the order of the items.
+            multiprocessing.TimeoutError: Time was up. The calls go on.
+            Exception: What the function raised: the error itself, with a note that says where. With
+                several calls, the first of them in the order of the items.
             ActorDiedError: The worker died that ran a call.
         """
         if not self._is_set.wait(timeout):
@@ -107,19 +107,19 @@ class AsyncResult(PoolJob):
         return self._error is None
 
     @override
-    def take(self, index: int, outcomes: Sequence[Outcome]) -> None:
+    def _take(self, index: int, outcomes: Sequence[Outcome]) -> None:
         self._outcomes[index] = outcomes
         self._settle_if_complete()
 
     @override
-    def end(self, chunks: int) -> None:
+    def _end(self, chunks: int) -> None:
         self._chunks = chunks
         self._settle_if_complete()
 
     @override
-    def fail(self, error: BaseException) -> None:
-        self.take(len(self._outcomes), [(False, error)])
-        self.end(len(self._outcomes))
+    def _fail(self, error: BaseException) -> None:
+        self._take(len(self._outcomes), [(False, error)])
+        self._end(len(self._outcomes))
 
     def _settle_if_complete(self) -> None:
         if len(self._outcomes) != self._chunks:
@@ -187,7 +187,7 @@ class IMapIterator(PoolJob):
         return value
 
     @override
-    def take(self, index: int, outcomes: Sequence[Outcome]) -> None:
+    def _take(self, index: int, outcomes: Sequence[Outcome]) -> None:
         with self._changed:
             self._arrived(index, outcomes)
             self._changed.notify_all()
@@ -196,16 +196,16 @@ class IMapIterator(PoolJob):
         raise NotImplementedError
 
     @override
-    def end(self, chunks: int) -> None:
+    def _end(self, chunks: int) -> None:
         with self._changed:
-            if not self.abandoned:
+            if not self._abandoned:
                 self._chunks = chunks
                 self._changed.notify_all()
 
     @override
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         with self._changed:
-            self.abandoned = True
+            self._abandoned = True
             self._ready.append((False, error))
             self._chunks = self._taken
             self._changed.notify_all()

@@ -51,7 +51,7 @@ class ModuleGlobals:
 
 
 def _function_in(target: Any) -> FunctionType | None:
-    """Return the function itself, or the one in a partial, a bound method or a callable instance."""
+    """Return the function: itself, or in a partial, a bound method or a callable instance."""
     while isinstance(target, partial):
         target = target.func
     if not isinstance(target, FunctionType | type):

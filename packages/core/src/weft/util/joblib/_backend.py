@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from weft._engine import Engine
     from weft._refs import ObjectRef
-    from weft.util.multiprocessing.results import AsyncResult
+    from weft.util.multiprocessing._results import AsyncResult
 
 threadpoolctl = lazy("threadpoolctl")
 
@@ -138,7 +138,8 @@ class WeftBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
     @override
     def submit(self, func: Any, callback: Callable[[Any], object] | None = None) -> AsyncResult:
         """Run a batch in a worker; `callback` gets its results, or the error."""
-        assert self._pool is not None
+        if self._pool is None:
+            raise RuntimeError("this backend is not configured: joblib.Parallel does that")
         items = [
             (
                 function,
@@ -158,8 +159,9 @@ class WeftBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         known = self._stored.get(id(value))
         if known is not None and known[0]() is value:
             return StoredArgument(known[1])
+        key = id(value)
         try:
-            holder = weakref.ref(value, lambda _, key=id(value): self._stored.pop(key, None))  # type: ignore[misc]
+            holder = weakref.ref(value, lambda _: self._stored.pop(key, None))
         except TypeError:
             return value
         ref = put(value)
@@ -217,10 +219,10 @@ def _opened(value: Any) -> Any:
 
 def _size_bytes(value: Any) -> int:
     """Return what an array or a table takes; 0 for anything else."""
-    size = getattr(value, "nbytes", None)
-    if size is None and hasattr(value, "memory_usage") and hasattr(value, "columns"):
+    size: Any = getattr(value, "nbytes", 0)
+    if hasattr(value, "memory_usage") and hasattr(value, "columns"):
         size = value.memory_usage(index=False).sum()
-    return int(size) if isinstance(size, int) or hasattr(size, "__index__") else 0
+    return int(size) if hasattr(size, "__index__") else 0
 
 
 def limit_threads(variables: Mapping[str, str]) -> None:

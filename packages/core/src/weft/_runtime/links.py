@@ -1,0 +1,49 @@
+"""What the parts of a runtime share.
+
+The loop and its guard, the peers, the objects, and whether the session goes on.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._ids import IdSource
+from weft.exceptions import SessionError
+
+if TYPE_CHECKING:
+    from weft._runtime.loop import Loop
+    from weft._runtime.objects import Objects
+    from weft._runtime.peers import Peer, Peers
+    from weft._wire.messages import Message
+    from weft.exceptions import WeftError
+
+
+class Links:
+    """The shared parts. Whatever touches a machine or a connection holds the guard."""
+
+    daemon: Peer
+
+    def __init__(
+        self, loop: Loop, objects: Objects, peers: Peers, *, address: str, role: str
+    ) -> None:
+        self.loop = loop
+        self.guard = loop.guard
+        self.objects = objects
+        self.peers = peers
+        self.address = address
+        self.role = role
+        self.ids = IdSource()
+        self.ended: WeftError | None = None
+        """Why nothing can be started any more."""
+
+    def refuse_if_ended(self) -> None:
+        """Raise why the session is over, if it is."""
+        if self.ended is not None:
+            raise self.ended.with_traceback(None)
+        if self.loop.closed:
+            raise SessionError("the session has ended: call weft.init() again")
+
+    def tell_daemon(self, message: Message) -> None:
+        """Send the daemon a message at once. Inside the guard."""
+        self.peers.send(self.daemon, message)
+        self.daemon.connection.flush()

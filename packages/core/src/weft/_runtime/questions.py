@@ -1,0 +1,164 @@
+"""Questions to the daemon and to other processes, and their answers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from weft._clock import monotonic
+from weft._ids import ActorId, ObjectId, TaskId
+from weft._runtime import reasons
+from weft._runtime.loop import Waiter
+from weft._runtime.reasons import Reason, Step
+from weft._specs import ActorMeta
+from weft._wire import codec
+from weft._wire.messages import Answer, Ask, Because, Message, Why
+from weft.exceptions import ObjectLostError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._machines.ownership import Entry
+    from weft._refs import ObjectRef
+    from weft._runtime.links import Links
+    from weft._runtime.peers import Peer
+
+# How long another process may take to say what it waits for.
+ANSWER_S = 1.0
+
+
+class Questions:
+    """Asks, waits for the answer, and answers what others ask."""
+
+    def __init__(self, links: Links) -> None:
+        self._links = links
+        self._loop = links.loop
+        self._guard = links.guard
+        self._peers = links.peers
+        self._objects = links.objects
+        self._answers: dict[int, tuple[Waiter, list[Message]]] = {}
+        self._requests = 0
+        self.explain_object: Callable[[ObjectId], Reason]
+        """What an object of this process waits for."""
+        self.explain_task: Callable[[TaskId], Reason] = reasons.unknown_task
+        """What a task that runs here waits for."""
+
+    def forget(self, request: int) -> None:
+        """The answer to a question matters to nobody. Inside the guard."""
+        del self._answers[request]
+
+    def fail_all(self) -> None:
+        """No question will be answered any more. Inside the guard."""
+        for waiter, _ in self._answers.values():
+            waiter.ready()
+
+    def ask(self, what: str, body: object = None) -> bytes:
+        """Ask the daemon; return the answer's body.
+
+        Blocks. ValueError with the daemon's words if it refuses.
+        """
+        waiter = Waiter()
+        with self._guard:
+            self._links.refuse_if_ended()
+            request = self.expect(waiter)
+            self._peers.send(self._links.daemon, Ask(request, what, codec.pack(body)))
+            self._peers.flush()
+        answer: Answer = self.wait(request, waiter)
+        if answer.error:
+            raise ValueError(answer.error)
+        return answer.body
+
+    def find_actor(self, name: str, namespace: str) -> tuple[ActorMeta, ObjectRef[Any] | None]:
+        """Look a named actor up; see Engine."""
+        body = self.ask("find_actor", [name, namespace])
+        meta, owner = codec.unpack(body, tuple[ActorMeta, str])
+        if not owner:
+            return meta, None
+        try:
+            return meta, self._objects.rebuild_ref(meta.actor_id, owner)
+        except ObjectLostError:
+            # Its last handle went here while the directory was asked.
+            raise ValueError(
+                f"no actor is named {name!r} in namespace {namespace!r}: it has ended"
+            ) from None
+
+    def named_actors(self, namespace: str | None) -> list[tuple[str, str]]:
+        """List names; see Engine."""
+        return codec.unpack(self.ask("named_actors", namespace), list[tuple[str, str]])
+
+    def nodes(self) -> list[dict[str, Any]]:
+        """List nodes; see Engine."""
+        return codec.unpack(self.ask("nodes"), list[dict[str, Any]])
+
+    def timeline(self) -> list[dict[str, Any]]:
+        """Return trace events; see Engine."""
+        return codec.unpack(self.ask("timeline"), list[dict[str, Any]])
+
+    def why(self, subject: ObjectRef[Any] | ActorId) -> str:
+        """Say what a reference or actor waits for; see Engine."""
+        if isinstance(subject, ActorId):
+            return reasons.tell(self.reason_of, reasons.actor_step(subject))
+        return self.why_entry(subject._entry)
+
+    def why_entry(self, entry: Entry) -> str:
+        """Say what an object waits for. Blocks while other processes answer."""
+        return reasons.tell(self.reason_of, reasons.step_of(entry, self._links.address))
+
+    def reason_of(self, step: Step) -> Reason:
+        """Answer one question, here or by asking who knows. Blocks for at most `ANSWER_S`."""
+        if step.kind == "shape":
+            return Reason(self.ask("why_shape", msgspec.msgpack.decode(step.key)).decode())
+        if step.kind == "actor":
+            return Reason(self.ask("why_actor", step.key.hex()).decode())
+        if step.address == self._links.address:
+            with self._guard:
+                return self._explain(step.kind, step.key)
+        waiter = Waiter()
+        with self._guard:
+            peer = self._peers.connect(step.address)
+            if peer is None:
+                return Reason("the process that knows is gone")
+            request = self.expect(waiter)
+            self._peers.send(peer, Why(request, step.kind, step.key))
+            self._peers.flush()
+        answer: Because | None = self.wait(request, waiter, monotonic() + ANSWER_S)
+        if answer is None:
+            return Reason(
+                f"process {peer.pid} does not answer: it runs code that does not let others in"
+            )
+        return codec.unpack(answer.body, Reason)
+
+    def _explain(self, kind: str, key: bytes) -> Reason:
+        if kind == "task":
+            return self.explain_task(TaskId(key))
+        return self.explain_object(ObjectId(key))
+
+    def on_why(self, peer: Peer, message: Why) -> None:
+        self._peers.send(
+            peer, Because(message.request, codec.pack(self._explain(message.kind, message.key)))
+        )
+
+    def on_answer(self, peer: Peer, message: Answer | Because) -> None:
+        expected = self._answers.get(message.request)
+        if expected is not None:
+            expected[1].append(message)
+            expected[0].ready()
+
+    def expect(self, waiter: Waiter) -> int:
+        self._requests += 1
+        self._answers[self._requests] = (waiter, [])
+        return self._requests
+
+    def wait(self, request: int, waiter: Waiter, deadline: float | None = None) -> Any:
+        """Return the answer, or None if the deadline came first."""
+        try:
+            in_time = self._loop.wait(waiter, deadline)
+        finally:
+            with self._guard:
+                _, answers = self._answers.pop(request)
+        if answers:
+            return answers[0]
+        if in_time or self._loop.closed:
+            raise SessionError("the session ended before it answered")
+        return None

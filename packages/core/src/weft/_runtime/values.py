@@ -1,0 +1,214 @@
+"""Putting values, and waiting for them."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any
+
+from weft._clock import monotonic
+from weft._machines.ownership import Entry, Made, Sealed
+from weft._runtime.loop import Waiter
+from weft._runtime.running import running
+from weft._wire.messages import Blocked, Unblocked
+from weft.exceptions import GetTimeoutError, SessionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from weft._refs import ObjectRef
+    from weft._runtime.leasing import Leasing
+    from weft._runtime.links import Links
+    from weft._runtime.questions import Questions
+
+# How long `get` waits for an actor's answer before it says that this worker is blocked: most
+# answers are quicker.
+CALL_PATIENCE_S = 0.002
+# How long a `get` without progress waits before it says why.
+SILENCE_S = 10.0
+
+
+class Values:
+    """What `put`, `get` and `wait` do. Without the guard: these block."""
+
+    def __init__(self, links: Links, leasing: Leasing, questions: Questions) -> None:
+        self._links = links
+        self._loop = links.loop
+        self._guard = links.guard
+        self._objects = links.objects
+        self._peers = links.peers
+        self._leasing = leasing
+        self._questions = questions
+        self._blocked = 0
+        """Threads of this process that wait inside tasks."""
+        self.on_block: Callable[[], None] = lambda: None
+        """Called, inside the guard, when a task begins to wait."""
+
+    def wait_for(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Wait for something that is no object; return whether it came in time."""
+        if running.get() is None:
+            return self._loop.wait(waiter, deadline)
+        return self.wait_in_task(waiter, deadline, ())
+
+    def put(self, value: Any) -> ObjectRef[Any]:
+        """Store a value; see Engine."""
+        packed = self._objects.pack(value)
+        object_id = self._links.ids.task_id().object_id(1)
+        objects = self._objects
+        with self._guard:
+            objects.drain()
+            objects.handle(Made(object_id))
+            objects.handle(Sealed(object_id, packed))
+            return objects.ref(objects.machine.entries[object_id])
+
+    def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
+        """Wait for values; see Engine."""
+        pending = [ref._entry for ref in refs if ref._entry.value is None]
+        if pending and not self._await(pending, len(pending), timeout_s):
+            raise self._too_late(pending, timeout_s)
+        return [self._value(ref) for ref in refs]
+
+    def _too_late(self, pending: Sequence[Entry], timeout_s: float | None) -> GetTimeoutError:
+        with self._guard:
+            missing = [entry for entry in pending if entry.value is None]
+            reason = f": {self._questions.explain_object(missing[0].id).text}" if missing else ""
+        values = "the value was" if len(missing) == 1 else f"{len(missing)} values were"
+        return GetTimeoutError(
+            f"{values} not there after {timeout_s or 0:g} s{reason}; weft.why(ref) tells more",
+            timeout_s=timeout_s,
+            waiting=len(missing),
+        )
+
+    def _value(self, ref: ObjectRef[Any]) -> Any:
+        entry: Entry = ref._entry
+        value = entry.value
+        assert value is not None
+        return self._objects.load(value, entry)
+
+    def wait(
+        self,
+        refs: Sequence[ObjectRef[Any]],
+        ready: int,
+        timeout_s: float | None,
+        *,
+        fetch_local: bool,
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Wait for some; see Engine."""
+        refs = list(refs)
+        missing = ready
+        for ref in refs:
+            if ref._entry.value is not None:
+                missing -= 1
+                if not missing:
+                    break
+        if missing > 0 and (timeout_s is None or timeout_s > 0):
+            pending = [ref._entry for ref in refs if ref._entry.value is None]
+            self._await(pending, min(missing, len(pending)), timeout_s)
+        elif missing > 0:
+            # Not blocking, and yet a chance for what has arrived to be read.
+            self._await([ref._entry for ref in refs if ref._entry.value is None], missing, 0.0)
+        done: list[ObjectRef[Any]] = []
+        rest: list[ObjectRef[Any]] = []
+        for index, ref in enumerate(refs):
+            if ref._entry.value is None:
+                rest.append(ref)
+                continue
+            done.append(ref)
+            if len(done) == ready:
+                return done, rest + refs[index + 1 :]
+        return done, rest
+
+    def _await(self, entries: Sequence[Entry], count: int, timeout_s: float | None) -> bool:
+        """Block until `count` of these are sealed, or time is up; return whether they are."""
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        waiter = Waiter(count)
+        with self._guard:
+            self._objects.drain()
+            for entry in entries:
+                if entry.value is not None or not self._objects.when_sealed(entry, waiter.ready):
+                    waiter.ready()
+        try:
+            if running.get() is None:
+                return self._wait_aloud(waiter, deadline, entries)
+            return self.wait_in_task(waiter, deadline, entries)
+        finally:
+            with self._guard:
+                if waiter.missing > 0 or count < len(entries):
+                    for entry in entries:
+                        if entry.waiters and waiter.ready in entry.waiters:
+                            entry.waiters.remove(waiter.ready)
+            if self._loop.closed and waiter.missing > 0:
+                raise SessionError("the session ended while this thread waited in it")
+
+    def _wait_aloud(self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]) -> bool:
+        """Wait; after `SILENCE_S` the driver says once what for."""
+        if self._links.role != "driver":
+            return self._loop.wait(waiter, deadline)
+        loud_at = monotonic() + SILENCE_S
+        if deadline is not None and deadline <= loud_at:
+            return self._loop.wait(waiter, deadline)
+        if self._loop.wait(waiter, loud_at) or self._loop.closed:
+            return waiter.missing <= 0
+        for entry in entries:
+            if entry.value is None:
+                why = self._questions.why_entry(entry)
+                sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {why}\n")
+                break
+        return self._loop.wait(waiter, deadline)
+
+    def wait_in_task(
+        self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]
+    ) -> bool:
+        """Wait inside a task: tell the daemon that this worker's CPU is free meanwhile."""
+        if not any(entry.id.task_id() in self._leasing.machine.tasks for entry in entries):
+            patience = monotonic() + CALL_PATIENCE_S
+            if deadline is not None and deadline <= patience:
+                return self._loop.wait(waiter, deadline)
+            if self._loop.wait(waiter, patience) or self._loop.closed:
+                return waiter.missing <= 0
+        now = running.get()
+        assert now is not None
+        with self._guard:
+            self._blocked += 1
+            self.on_block()
+            if self._blocked == 1:
+                self._peers.send(self._links.daemon, Blocked())
+            now.waits.extend(entries)
+        try:
+            return self._wait_aloud(waiter, deadline, entries)
+        finally:
+            with self._guard:
+                now.waits.clear()
+                self._blocked -= 1
+                if not self._blocked:
+                    self._peers.send(self._links.daemon, Unblocked())
+
+    def when_ready(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call back when the value is there; see Engine."""
+        entry = ref._entry
+        with self._guard:
+            self._objects.drain()
+            if entry.value is None:
+                now = running.get()
+                if now is not None:
+                    now.waits.append(entry)
+                # Outside the guard: the callback may be the user's.
+                if self._objects.when_sealed(entry, lambda _entry: self._loop.later(callback)):
+                    self._peers.flush()
+                    return
+        callback()
+
+    def future(self, ref: ObjectRef[Any]) -> Future[Any]:
+        """Return a future; see Engine."""
+        future: Future[Any] = Future()
+
+        def settle() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(self._value(ref))
+            except BaseException as error:  # noqa: BLE001 - it belongs to who asks the future
+                future.set_exception(error)
+
+        self.when_ready(ref, settle)
+        return future

@@ -1,0 +1,163 @@
+"""For every test: nothing is left behind, and hypothesis runs as it should here and in CI.
+
+A test, a module and the whole run each compare what the process has before and after: threads, descriptors, children,
+sessions' directories. While a session of Weft runs that an outer scope started, its own threads and sockets come and
+go, so only the scope that is wider than the session sees those.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import hypothesis
+import psutil
+import pytest
+
+from weft import _engine, _settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# What ends by itself (a thread that was told to, a child that was killed) gets so long to do it.
+END_S = 5.0
+
+hypothesis.settings.register_profile("local", deadline=None, max_examples=50)
+hypothesis.settings.register_profile(
+    "ci", deadline=None, max_examples=100, database=None, derandomize=True, print_blob=True
+)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--rewrite",
+        action="store_true",
+        help="record what golden tests compare with; review the difference",
+    )
+
+
+@pytest.fixture
+def rewrite(request: pytest.FixtureRequest) -> bool:
+    """Whether goldens are recorded rather than compared with."""
+    return bool(request.config.getoption("--rewrite"))
+
+
+class Belongings(NamedTuple):
+    """What a process has."""
+
+    threads: frozenset[threading.Thread]
+    children: frozenset[int]
+    descriptors: frozenset[tuple[int, str]]
+    """Number, and what it stands for."""
+    directories: frozenset[str]
+    """Of this process's sessions."""
+
+    @classmethod
+    def now(cls) -> Belongings:
+        return cls(frozenset(threading.enumerate()), _children(), _descriptors(), _directories())
+
+    def more_than(self, before: Belongings, *, in_session: bool) -> list[str]:
+        """Describe what is here and was not; nothing that a running session has for itself."""
+        return [
+            *(
+                f"thread {thread.name}"
+                for thread in self.threads - before.threads
+                if not (in_session and thread.name.startswith("weft"))
+            ),
+            *(f"process {_describe(pid)}" for pid in self.children - before.children),
+            *(
+                f"descriptor {fd}: {target}"
+                for fd, target in sorted(self.descriptors - before.descriptors)
+                if not (in_session and target.startswith("socket:"))
+            ),
+            *sorted(self.directories - before.directories),
+        ]
+
+
+def _children() -> frozenset[int]:
+    try:
+        # Quick where there are none: the usual case.
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return frozenset()
+    return frozenset(child.pid for child in psutil.Process().children() if not _is_tracker(child))
+
+
+def _is_tracker(child: psutil.Process) -> bool:
+    """Tell whether this is multiprocessing's helper, which stays until this process ends."""
+    try:
+        return "multiprocessing.resource_tracker" in " ".join(child.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _describe(pid: int) -> str:
+    try:
+        child = psutil.Process(pid)
+        return f"{pid} ({child.status()}): {' '.join(child.cmdline())}"
+    except psutil.Error:
+        return str(pid)
+
+
+def _descriptors() -> frozenset[tuple[int, str]]:
+    found = set()
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208 - for every test, so as quick as can be
+        try:
+            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))  # noqa: PTH115 - likewise
+        except FileNotFoundError:
+            continue  # of the listing itself
+    return frozenset(found)
+
+
+def _directories() -> frozenset[str]:
+    mark = f"-{os.getpid():x}-"
+    user = f"weft-{os.getuid()}"
+    return frozenset(
+        entry.path
+        for root in (_settings.temp_root(), _settings.STORE_ROOT.value())
+        if os.path.isdir(f"{root}/{user}")  # noqa: PTH112 - for every test, so as quick as can be
+        for entry in os.scandir(f"{root}/{user}")
+        if mark in entry.name
+    )
+
+
+def check_nothing_left(before: Belongings, what: str, *, in_session: bool) -> None:
+    """Fail if the process has more than before, once what is about to end has ended."""
+    if not Belongings.now().more_than(before, in_session=in_session):
+        return
+    gc.collect()
+    for thread in set(threading.enumerate()) - before.threads:
+        if not (in_session and thread.name.startswith("weft")):
+            thread.join(END_S)
+    left = Belongings.now().more_than(before, in_session=in_session)
+    if left:
+        pytest.fail(f"{what} left behind: {'; '.join(left)}", pytrace=False)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _run_leaves_nothing() -> Iterator[None]:
+    before = Belongings.now()
+    yield
+    check_nothing_left(before, "the run", in_session=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _module_leaves_nothing(_run_leaves_nothing: None) -> Iterator[None]:
+    before, session = Belongings.now(), _engine.current.engine
+    yield
+    if _engine.current.engine is session:
+        check_nothing_left(before, "the module", in_session=session is not None)
+
+
+@pytest.fixture(autouse=True)
+def _test_leaves_nothing(_module_leaves_nothing: None) -> Iterator[None]:
+    before, session = Belongings.now(), _engine.current.engine
+    yield
+    if session is not None and _engine.current.engine is not session:
+        return  # it ended the session that it was given: the module's check sees what is left
+    check_nothing_left(before, "the test", in_session=session is not None)

@@ -1,0 +1,854 @@
+from __future__ import annotations
+
+from collections import Counter, deque
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+
+from weft._ids import TaskId, WorkerId
+from weft._machines.tasks import (
+    GRACE_S,
+    LINGER_S,
+    MOST_WANTED,
+    PIPELINE_S,
+    PIPELINE_TASKS,
+    ArgumentFailed,
+    ArgumentReady,
+    AskCancel,
+    CancelAsked,
+    Complete,
+    Effect,
+    Event,
+    Fail,
+    Finished,
+    GiveUp,
+    GivenBack,
+    Kill,
+    LeaseGranted,
+    LeaseLost,
+    LeaseMissed,
+    LeaseRefused,
+    Reclaimed,
+    Send,
+    Submitted,
+    Task,
+    Tasks,
+    Ticked,
+    Want,
+    WorkerEnded,
+)
+from weft._wire.messages import Certificate
+
+W, V = WorkerId(b"w" * 16), WorkerId(b"v" * 16)
+QUICK, MIDDLING = b"quick", b"middling"
+CERTIFICATE = Certificate(b"", 1, -9, 0, 0, "f", "", "")
+NOT_THERE = TaskId(bytes(16))
+
+
+class Desk:
+    """A Tasks whose invariants are checked after every event."""
+
+    def __init__(self) -> None:
+        self.machine = Tasks()
+        self.now = 100.0
+        self.made = 0
+
+    def __call__(self, *events: Event) -> list[Effect]:
+        effects: list[Effect] = []
+        for event in events:
+            effects = self.machine.handle(event, self.now)
+            self.machine.check()
+        return effects
+
+    def task(
+        self, function: bytes = b"f", *, retries: int = 0, timeout_s: float = 0.0, waits: int = 0
+    ) -> Task:
+        self.made += 1
+        task_id = TaskId(self.made.to_bytes(16, "big"))
+        task = Task(task_id, "f", function, retries=retries, timeout_s=timeout_s, note=None)
+        task.waits = waits
+        return task
+
+    def submit(self, function: bytes = b"f", **options: Any) -> Task:
+        task = self.task(function, **options)
+        self(Submitted(task))
+        return task
+
+    def sent(self, function: bytes = b"f", *, worker: WorkerId = W, **options: Any) -> Task:
+        """Submit a task and have it sent to a new lease."""
+        task = self.submit(function, **options)
+        self(LeaseGranted(0, worker, False))
+        assert task.worker == worker
+        return task
+
+    def learn(self, function: bytes, duration_s: float) -> None:
+        """Have a worker idle that ran the function once."""
+        task = self.sent(function)
+        self(Finished(W, task.id, duration_s, False))
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def finished(task: Task, *, retriable: bool = False, duration_s: float = 1.0) -> Finished:
+    assert task.worker is not None
+    return Finished(task.worker, task.id, duration_s, retriable)
+
+
+# ------------------------------------------------------------------ towards a worker
+
+
+def test_first_task_wants_a_worker_and_is_sent_when_there_is_one(desk: Desk) -> None:
+    task = desk.task()
+    assert desk(Submitted(task)) == [Want(0, 1)]
+    assert desk(LeaseGranted(0, W, False)) == [Send(W, task), Want(0, 0)]
+
+
+def test_answer_completes_a_task_and_its_worker_takes_the_next(desk: Desk) -> None:
+    task = desk.sent()
+    assert desk(finished(task)) == [Complete(task)]
+    following = desk.task()
+    assert desk(Submitted(following)) == [Send(W, following)]
+
+
+def test_demand_doubles_with_the_queue_up_to_a_bound(desk: Desk) -> None:
+    wants = [effect for _ in range(2 * MOST_WANTED) for effect in desk(Submitted(desk.task()))]
+    assert wants == [Want(0, 1 << power) for power in range(MOST_WANTED.bit_length())]
+
+
+def test_demand_ends_with_the_queue_also_when_all_was_granted(desk: Desk) -> None:
+    task = desk.sent()
+    queued = [desk.submit(), desk.submit()]
+    assert desk(finished(task)) == [Complete(task), Send(W, queued[0])]
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, queued[1]), Want(0, 0)]
+
+
+def test_function_that_was_never_timed_goes_to_idle_workers_only(desk: Desk) -> None:
+    desk.sent()
+    task = desk.task()
+    assert desk(Submitted(task)) == [Want(0, 1)]
+
+
+def test_short_tasks_queue_at_a_worker_as_deep_as_is_quick(desk: Desk) -> None:
+    desk.learn(MIDDLING, PIPELINE_S / 3)
+    tasks = [desk.submit(MIDDLING) for _ in range(5)]
+    assert [task.state for task in tasks] == ["sent"] * 3 + ["queued"] * 2
+
+
+def test_no_more_than_a_bound_of_tasks_queue_at_a_worker(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    tasks = [desk.submit(QUICK) for _ in range(PIPELINE_TASKS + 1)]
+    assert [task.state for task in tasks] == ["sent"] * PIPELINE_TASKS + ["queued"]
+
+
+def test_short_task_goes_where_fewest_are(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    first = desk.submit(QUICK)
+    desk(LeaseGranted(0, V, False))
+    second, third = desk.submit(QUICK), desk.submit(QUICK)
+    assert [first.worker, second.worker, third.worker] == [W, V, W]
+    desk(finished(second))
+    assert desk.submit(QUICK).worker == V
+
+
+def test_running_mean_follows_a_function_that_became_slow(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    for _ in range(3):
+        desk(finished(desk.submit(QUICK), duration_s=1.0))
+    desk.submit(QUICK)
+    assert desk.submit(QUICK).state == "queued"
+
+
+def test_queue_goes_in_order_once_a_worker_is_free(desk: Desk) -> None:
+    running = desk.sent()
+    first, second = desk.submit(), desk.submit()
+    assert desk(finished(running)) == [Complete(running), Send(W, first)]
+    assert desk(finished(first)) == [Complete(first), Send(W, second), Want(0, 0)]
+
+
+def test_shapes_do_not_share_workers(desk: Desk) -> None:
+    desk.sent()
+    other = desk.task()
+    other.shape = 1
+    assert desk(Submitted(other)) == [Want(1, 1)]
+    assert desk(LeaseGranted(1, V, False)) == [Send(V, other), Want(1, 0)]
+
+
+def test_worker_that_was_gone_when_granted_is_wanted_again(desk: Desk) -> None:
+    task = desk.submit()
+    assert desk(LeaseMissed(0)) == [Want(0, 1)]
+    desk(CancelAsked(task.id, False))
+    assert desk(LeaseMissed(0)) == []
+
+
+# ------------------------------------------------------------------ arguments
+
+
+def test_task_is_queued_when_its_last_argument_is_there(desk: Desk) -> None:
+    task = desk.task(waits=2)
+    assert desk(Submitted(task)) == []
+    assert desk(ArgumentReady(task.id)) == []
+    assert desk(ArgumentReady(task.id)) == [Want(0, 1)]
+
+
+def test_task_ends_with_the_error_of_an_argument(desk: Desk) -> None:
+    task = desk.submit(waits=2)
+    assert desk(ArgumentFailed(task.id, "why")) == [Fail(task, "argument", "why")]
+    assert desk(ArgumentReady(task.id), ArgumentFailed(task.id, "again")) == []
+
+
+def test_argument_of_a_task_that_does_not_wait_is_no_news(desk: Desk) -> None:
+    task = desk.submit()
+    assert desk(ArgumentReady(task.id), ArgumentFailed(task.id, "late")) == []
+    assert task.state == "queued"
+
+
+# ------------------------------------------------------------------ refusals
+
+
+def test_shape_that_fits_nowhere_fails_what_is_queued_and_what_comes(desk: Desk) -> None:
+    tasks = [desk.submit(), desk.submit()]
+    refused = LeaseRefused(0, "unschedulable", "needs 8 CPU")
+    assert desk(refused) == [Fail(task, "unschedulable", "needs 8 CPU") for task in tasks]
+    later = desk.task()
+    assert desk(Submitted(later)) == [Fail(later, "unschedulable", "needs 8 CPU")]
+
+
+def test_environment_that_failed_is_tried_again_by_the_next_task(desk: Desk) -> None:
+    task = desk.submit()
+    assert desk(LeaseRefused(0, "environment", "no net")) == [Fail(task, "environment", "no net")]
+    assert desk(Submitted(desk.task())) == [Want(0, 1)]
+
+
+# ------------------------------------------------------------------ retries
+
+
+def test_exception_is_retried_while_retries_are_left(desk: Desk) -> None:
+    task = desk.sent(retries=1)
+    assert desk(finished(task, retriable=True)) == [Send(W, task)]
+    assert (task.attempt, task.retries) == (1, 0)
+    assert desk(finished(task, retriable=True)) == [Complete(task)]
+
+
+def test_retries_without_end_are_not_counted(desk: Desk) -> None:
+    task = desk.sent(retries=-1)
+    for attempt in range(1, 5):
+        assert desk(finished(task, retriable=True)) == [Send(W, task)]
+        assert (task.attempt, task.retries) == (attempt, -1)
+
+
+def test_retried_task_waits_behind_the_others(desk: Desk) -> None:
+    task = desk.sent(retries=1)
+    other = desk.submit()
+    assert desk(finished(task, retriable=True)) == [Send(W, other)]
+    assert task.state == "queued"
+
+
+def test_cancelled_task_is_not_retried(desk: Desk) -> None:
+    task = desk.sent(retries=1)
+    desk(CancelAsked(task.id, False))
+    assert desk(finished(task, retriable=True)) == [Complete(task)]
+
+
+# ------------------------------------------------------------------ given back
+
+
+def test_tasks_that_are_given_back_go_elsewhere_in_their_order(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    running, first, second = (desk.submit(QUICK) for _ in range(3))
+    assert desk(GivenBack(W, [first.id, second.id], busy=True)) == [Want(0, 2)]
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, first), Send(V, second), Want(0, 0)]
+    assert running.worker == W
+
+
+def test_worker_that_gave_tasks_back_gets_more_after_its_answer(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    running, given = desk.submit(QUICK), desk.submit(QUICK)
+    desk(GivenBack(W, [given.id], busy=True))
+    assert given.state == "queued"
+    assert desk(finished(running)) == [Complete(running), Send(W, given), Want(0, 0)]
+
+
+def test_worker_that_gave_everything_back_is_not_busy(desk: Desk) -> None:
+    task = desk.sent()
+    assert desk(GivenBack(W, [task.id], busy=True)) == [Send(W, task)]
+
+
+def test_worker_that_gave_back_in_two_parts_is_not_busy_either(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    first, second = desk.submit(QUICK), desk.submit(QUICK)
+    desk(GivenBack(W, [second.id], busy=True))
+    assert desk(GivenBack(W, [first.id], busy=False)) == [
+        Send(W, first),
+        Send(W, second),
+        Want(0, 0),
+    ]
+
+
+def test_worker_without_work_after_giving_back_rests(desk: Desk) -> None:
+    task = desk.sent()
+    desk(CancelAsked(task.id, False))
+    assert desk(GivenBack(W, [task.id], busy=False)) == [Fail(task, "cancelled")]
+    assert desk.machine.next_deadline == desk.now + LINGER_S
+
+
+def test_giving_back_what_is_not_there_changes_nothing(desk: Desk) -> None:
+    task = desk.sent()
+    assert desk(GivenBack(V, [task.id], busy=True)) == []
+    assert desk(GivenBack(W, [NOT_THERE], busy=False)) == []
+    assert task.worker == W
+
+
+def test_given_back_task_that_was_cancelled_meanwhile_ends(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    desk.submit(QUICK)
+    task = desk.submit(QUICK)
+    assert desk(CancelAsked(task.id, False)) == [AskCancel(W, task)]
+    assert desk(GivenBack(W, [task.id], busy=True)) == [Fail(task, "cancelled")]
+
+
+def test_given_back_task_that_ran_out_of_time_meanwhile_ends(desk: Desk) -> None:
+    task = desk.sent(timeout_s=1.0)
+    desk.now += 1.0
+    desk(Ticked())
+    assert desk(GivenBack(W, [task.id], busy=False)) == [Fail(task, "timeout")]
+
+
+# ------------------------------------------------------------------ lost workers
+
+
+def test_lost_worker_gets_nothing_more(desk: Desk) -> None:
+    task = desk.sent()
+    desk(finished(task), LeaseLost(W))
+    assert desk.machine.next_deadline is None
+    assert desk(Submitted(desk.task())) == [Want(0, 1)]
+
+
+def test_started_task_without_retries_ends_with_the_certificate(desk: Desk) -> None:
+    task = desk.sent()
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == [Fail(task, "died", CERTIFICATE)]
+
+
+def test_started_task_with_retries_is_sent_again(desk: Desk) -> None:
+    task = desk.sent(retries=1)
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == [Want(0, 1)]
+    assert (task.attempt, task.retries) == (1, 0)
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, task), Want(0, 0)]
+
+
+def test_task_that_was_not_started_costs_no_retry(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    started, waiting = desk.submit(QUICK), desk.submit(QUICK)
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, started.id, CERTIFICATE)) == [
+        Fail(started, "died", CERTIFICATE),
+        Want(0, 1),
+    ]
+    assert (waiting.state, waiting.attempt) == ("queued", 0)
+
+
+def test_tasks_before_the_last_started_one_were_started_too(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    first = desk.submit(QUICK)
+    second, third = desk.submit(QUICK, retries=1), desk.submit(QUICK)
+    desk(LeaseLost(W))
+    desk(WorkerEnded(W, second.id, CERTIFICATE))
+    assert (first.state, second.attempt, third.attempt) == ("done", 1, 0)
+    desk(LeaseGranted(0, V, False))
+    assert [*desk.machine.leases[V].tasks.values()] == [second, third]
+
+
+def test_worker_that_died_before_it_started_anything_costs_nothing(desk: Desk) -> None:
+    task = desk.sent()
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, None, CERTIFICATE)) == [Want(0, 1)]
+    assert task.attempt == 0
+
+
+def test_worker_that_died_after_its_last_answer_costs_nothing(desk: Desk) -> None:
+    answered = desk.sent(QUICK)
+    desk(finished(answered, duration_s=0.0))
+    task = desk.submit(QUICK)
+    desk(LeaseLost(W), WorkerEnded(W, answered.id, CERTIFICATE))
+    assert (task.state, task.attempt) == ("queued", 0)
+
+
+@pytest.mark.parametrize("was_started", [True, False])
+def test_cancelled_task_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> None:
+    task = desk.sent(retries=3)
+    desk(CancelAsked(task.id, False), LeaseLost(W))
+    last = task.id if was_started else None
+    assert desk(WorkerEnded(W, last, CERTIFICATE)) == [Fail(task, "cancelled", CERTIFICATE)]
+
+
+@pytest.mark.parametrize("was_started", [True, False])
+def test_task_out_of_time_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> None:
+    task = desk.sent(retries=3, timeout_s=1.0)
+    desk.now += 1.0
+    desk(Ticked(), LeaseLost(W))
+    last = task.id if was_started else None
+    assert desk(WorkerEnded(W, last, CERTIFICATE)) == [Fail(task, "timeout", CERTIFICATE)]
+
+
+def test_end_of_a_worker_that_is_not_leased_is_no_news(desk: Desk) -> None:
+    assert desk(WorkerEnded(W, None, CERTIFICATE)) == []
+
+
+def test_answer_that_came_before_the_loss_is_taken(desk: Desk) -> None:
+    task = desk.sent()
+    desk(LeaseLost(W))
+    assert desk(finished(task)) == [Complete(task)]
+    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == []
+
+
+# ------------------------------------------------------------------ idle workers
+
+
+def test_idle_worker_is_returned_after_a_while(desk: Desk) -> None:
+    desk(finished(desk.sent()))
+    assert desk.machine.next_deadline == desk.now + LINGER_S
+    assert desk(Ticked()) == []
+    desk.now += LINGER_S
+    assert desk(Ticked()) == [GiveUp(W)]
+    assert desk.machine.next_deadline is None
+
+
+def test_worker_that_others_wait_for_is_returned_at_once(desk: Desk) -> None:
+    task = desk.submit()
+    desk(LeaseGranted(0, W, True))
+    assert desk(finished(task)) == [Complete(task), GiveUp(W)]
+
+
+def test_worker_that_comes_too_late_rests_or_is_returned(desk: Desk) -> None:
+    task = desk.submit()
+    desk(CancelAsked(task.id, False))
+    assert desk(LeaseGranted(0, W, False)) == []
+    assert desk(LeaseGranted(0, V, True)) == [GiveUp(V)]
+
+
+def test_idle_workers_are_returned_when_others_wait(desk: Desk) -> None:
+    busy = desk.sent()
+    desk(finished(desk.sent(worker=V)))
+    assert desk(Reclaimed()) == [GiveUp(V)]
+    assert desk(finished(busy)) == [Complete(busy), GiveUp(W)]
+
+
+def test_idle_workers_can_be_returned_without_anybody_waiting(desk: Desk) -> None:
+    busy = desk.sent()
+    desk(finished(desk.sent(worker=V)))
+    assert desk(Reclaimed(others_wait=False)) == [GiveUp(V)]
+    assert desk(finished(busy)) == [Complete(busy)]
+
+
+# ------------------------------------------------------------------ cancelling
+
+
+def test_waiting_or_queued_task_is_cancelled_at_once(desk: Desk) -> None:
+    waiting, queued = desk.submit(waits=1), desk.submit()
+    assert desk(CancelAsked(waiting.id, False)) == [Fail(waiting, "cancelled")]
+    assert desk(CancelAsked(queued.id, True)) == [Want(0, 0), Fail(queued, "cancelled")]
+    assert desk(CancelAsked(queued.id, True)) == []
+
+
+def test_sent_task_is_asked_to_stop_and_ends_with_its_answer(desk: Desk) -> None:
+    task = desk.sent()
+    assert desk(CancelAsked(task.id, False)) == [AskCancel(W, task)]
+    assert desk(finished(task)) == [Complete(task)]
+
+
+def test_forced_cancel_ends_the_process_of_what_may_be_running(desk: Desk) -> None:
+    task = desk.sent()
+    (kill,) = desk(CancelAsked(task.id, True))
+    assert isinstance(kill, Kill)
+    assert kill.worker == W
+
+
+def test_forced_cancel_spares_a_process_that_runs_something_else(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    desk.submit(QUICK)
+    behind = desk.submit(QUICK)
+    assert desk(CancelAsked(behind.id, True)) == [AskCancel(W, behind)]
+
+
+def test_forced_cancel_does_not_kill_what_is_dead(desk: Desk) -> None:
+    task = desk.sent()
+    desk(LeaseLost(W))
+    assert desk(CancelAsked(task.id, True)) == [AskCancel(W, task)]
+
+
+# ------------------------------------------------------------------ time limits
+
+
+def test_task_over_its_limit_is_asked_to_stop_and_then_ended(desk: Desk) -> None:
+    task = desk.sent(timeout_s=2.0)
+    assert desk.machine.next_deadline == desk.now + 2.0
+    desk.now += 2.0
+    assert desk(Ticked()) == [AskCancel(W, task)]
+    assert desk.machine.next_deadline == desk.now + GRACE_S
+    desk.now += GRACE_S
+    (kill,) = desk(Ticked())
+    assert isinstance(kill, Kill)
+    assert kill.reason == "f ran over its time limit of 2 s"
+    assert desk.machine.next_deadline is None
+
+
+def test_answer_after_the_limit_is_a_timeout(desk: Desk) -> None:
+    task = desk.sent(timeout_s=1.0, retries=1)
+    desk.now += 1.0
+    desk(Ticked())
+    assert desk(finished(task, retriable=True)) == [Fail(task, "timeout")]
+
+
+def test_limit_begins_anew_with_a_retry(desk: Desk) -> None:
+    task = desk.sent(timeout_s=1.0, retries=1)
+    desk.now += 0.9
+    desk(finished(task, retriable=True))
+    assert desk.machine.next_deadline == desk.now + 1.0
+
+
+def test_task_with_a_limit_shares_its_worker_with_none(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    desk.submit(QUICK)
+    assert desk.submit(QUICK, timeout_s=1.0).state == "queued"
+    desk(LeaseGranted(0, V, False))
+    desk(*[Submitted(desk.task(QUICK)) for _ in range(3)])
+    assert len(desk.machine.leases[V].tasks) == 1
+
+
+def test_worker_that_is_to_be_ended_gets_no_other_task(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0)
+    desk.submit(QUICK, timeout_s=1.0)
+    for pause_s in (1.0, GRACE_S):
+        desk.now += pause_s
+        desk(Ticked())
+    assert desk.submit(QUICK).state == "queued"
+
+
+# ------------------------------------------------------------------ impossible events, and check
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        Finished(V, NOT_THERE, 0.0, False),
+        Finished(W, NOT_THERE, 0.0, False),
+        LeaseGranted(7, V, False),
+        LeaseMissed(7),
+        LeaseRefused(7, "unschedulable", ""),
+        LeaseLost(V),
+    ],
+)
+def test_impossible_event_raises_and_changes_nothing(desk: Desk, event: Event) -> None:
+    task = desk.sent()
+    with pytest.raises(KeyError):
+        desk(event)
+    desk.machine.check()
+    assert task.state == "sent"
+
+
+def test_check_finds_a_task_in_two_places(desk: Desk) -> None:
+    task = desk.sent()
+    desk.machine.pools[0].queue.append(task)
+    with pytest.raises(AssertionError, match="1, "):
+        desk.machine.check()
+
+
+def test_check_finds_a_demand_without_tasks(desk: Desk) -> None:
+    desk.sent()
+    desk.machine.pools[0].wanted = 1
+    with pytest.raises(AssertionError, match="4, "):
+        desk.machine.check()
+
+
+# ------------------------------------------------------------------ a daemon and workers
+
+
+class Worker:
+    """What a leased process does: takes what is sent, runs one task after the other, answers."""
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+        self.inbox: deque[tuple[str, Task]] = deque()
+        self.outbox: deque[Event] = deque()
+        self.queue: list[Task] = []
+        self.running: Task | None = None
+        self.last: TaskId | None = None
+        self.is_dead = False
+        self.is_lost = False
+        """The owner knows of the death."""
+
+
+class Owning(RuleBasedStateMachine):
+    """An owner, a daemon and workers; each link keeps its order, any link may be slow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.machine = Tasks()
+        self.now = 0.0
+        self.tasks: list[Task] = []
+        self.starts: Counter[TaskId] = Counter()
+        self.most_starts: dict[TaskId, float] = {}
+        self.ends: Counter[TaskId] = Counter()
+        self.stopped: set[TaskId] = set()
+        """Cancelled by the user."""
+        self.to_daemon: deque[Effect] = deque()
+        self.from_daemon: deque[Event] = deque()
+        self.demand: Counter[int] = Counter()
+        self.workers: dict[WorkerId, Worker] = {}
+        self.returned: set[WorkerId] = set()
+        self.made = 0
+
+    def tell(self, event: Event) -> None:
+        for effect in self.machine.handle(event, self.now):
+            match effect:
+                case Send(worker=worker, task=task):
+                    assert task.id not in self.stopped, "sent although it was cancelled"
+                    assert task.id not in self.ends
+                    self.workers[worker].inbox.append(("run", task))
+                case AskCancel(worker=worker, task=task):
+                    self.workers[worker].inbox.append(("cancel", task))
+                case Complete(task=task) | Fail(task=task):
+                    self.ends[task.id] += 1
+                    assert self.ends[task.id] == 1, "ended twice"
+                case Want() | GiveUp() | Kill():
+                    self.to_daemon.append(effect)
+        self.machine.check()
+
+    def some_id(self) -> bytes:
+        self.made += 1
+        return self.made.to_bytes(16, "big")
+
+    # -------------------------------------------------------------- the user
+
+    @rule(
+        function=st.sampled_from([b"f", b"g"]),
+        shape=st.sampled_from([0, 0, 1]),
+        retries=st.sampled_from([0, 0, 1, -1]),
+        timeout_s=st.sampled_from([0.0, 0.0, 0.0, 2.0]),
+        waits=st.sampled_from([0, 0, 0, 1, 2]),
+    )
+    def submit(
+        self, function: bytes, shape: int, retries: int, timeout_s: float, waits: int
+    ) -> None:
+        task_id = TaskId(self.some_id())
+        task = Task(task_id, "f", function, retries=retries, timeout_s=timeout_s, note=None)
+        task.shape = shape
+        task.waits = waits
+        self.tasks.append(task)
+        self.most_starts[task_id] = float("inf") if retries < 0 else retries + 1
+        self.tell(Submitted(task))
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(task.state == "waiting" for task in self.tasks))
+    def bring_an_argument(self, data: st.DataObject) -> None:
+        waiting = [task for task in self.tasks if task.state == "waiting"]
+        task = data.draw(st.sampled_from(waiting))
+        event = data.draw(
+            st.sampled_from(
+                [ArgumentReady(task.id), ArgumentReady(task.id), ArgumentFailed(task.id, "")]
+            )
+        )
+        self.tell(event)
+
+    @rule(data=st.data(), force=st.booleans())
+    @precondition(lambda self: self.tasks)
+    def cancel(self, data: st.DataObject, force: bool) -> None:
+        task = data.draw(st.sampled_from(self.tasks))
+        self.tell(CancelAsked(task.id, force))
+        self.stopped.add(task.id)
+
+    @rule(pause_s=st.sampled_from([0.1, 1.0]))
+    def let_time_pass(self, pause_s: float) -> None:
+        self.now += pause_s
+        self.tick()
+
+    def tick(self) -> None:
+        deadline = self.machine.next_deadline
+        if deadline is not None and deadline <= self.now:
+            self.tell(Ticked())
+
+    # -------------------------------------------------------------- the daemon
+
+    @rule()
+    @precondition(lambda self: self.to_daemon)
+    def daemon_reads(self) -> None:
+        match self.to_daemon.popleft():
+            case Want(key=key, workers=workers):
+                self.demand[key] = workers
+            case GiveUp(worker=worker):
+                assert worker not in self.returned
+                self.returned.add(worker)
+            case Kill(worker=worker):
+                self.die(worker)
+
+    @rule(key=st.sampled_from([0, 1]), contended=st.booleans())
+    @precondition(lambda self: +self.demand)
+    def grant(self, key: int, contended: bool) -> None:
+        if self.demand[key] > 0:
+            self.demand[key] -= 1
+            worker = WorkerId(self.some_id())
+            self.workers[worker] = Worker(key)
+            self.from_daemon.append(LeaseGranted(key, worker, contended))
+
+    @rule(kind=st.sampled_from(["environment", "environment", "environment", "unschedulable"]))
+    @precondition(lambda self: self.demand[1] > 0)
+    def refuse(self, kind: str) -> None:
+        self.demand[1] = 0
+        self.from_daemon.append(LeaseRefused(1, kind, "no"))
+
+    @rule()
+    @precondition(lambda self: self.demand[0] > 0)
+    def grant_a_worker_that_is_gone(self) -> None:
+        self.demand[0] -= 1
+        self.from_daemon.append(LeaseMissed(0))
+
+    @rule()
+    def reclaim(self) -> None:
+        self.from_daemon.append(Reclaimed())
+
+    @rule()
+    @precondition(lambda self: self.from_daemon)
+    def owner_reads_from_the_daemon(self) -> None:
+        event = self.from_daemon.popleft()
+        if isinstance(event, LeaseGranted | LeaseRefused | LeaseMissed):
+            assert event.key in self.machine.pools
+        self.tell(event)
+
+    # -------------------------------------------------------------- workers
+
+    def living(self) -> list[WorkerId]:
+        return [worker_id for worker_id, worker in self.workers.items() if not worker.is_dead]
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(worker.inbox for worker in self.workers.values()))
+    def worker_reads(self, data: st.DataObject) -> None:
+        worker_id = data.draw(
+            st.sampled_from([key for key, worker in self.workers.items() if worker.inbox])
+        )
+        worker = self.workers[worker_id]
+        what, task = worker.inbox.popleft()
+        if worker.is_dead:
+            return
+        if what == "run":
+            worker.queue.append(task)
+        elif task in worker.queue:
+            worker.queue.remove(task)
+            worker.outbox.append(Finished(worker_id, task.id, 0.0, False))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.living())
+    def worker_starts_a_task(self, data: st.DataObject) -> None:
+        self.start(self.workers[data.draw(st.sampled_from(self.living()))])
+
+    def start(self, worker: Worker) -> None:
+        if worker.queue and worker.running is None:
+            worker.running = task = worker.queue.pop(0)
+            worker.last = task.id
+            self.starts[task.id] += 1
+            assert self.starts[task.id] <= self.most_starts[task.id], "started too often"
+
+    @rule(data=st.data(), retriable=st.booleans(), duration_s=st.sampled_from([0.0, 0.002, 1.0]))
+    @precondition(lambda self: self.living())
+    def worker_answers(self, data: st.DataObject, retriable: bool, duration_s: float) -> None:
+        worker_id = data.draw(st.sampled_from(self.living()))
+        worker = self.workers[worker_id]
+        if worker.running is not None:
+            task, worker.running = worker.running, None
+            worker.outbox.append(Finished(worker_id, task.id, duration_s, retriable))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.living())
+    def worker_gives_back(self, data: st.DataObject) -> None:
+        worker_id = data.draw(st.sampled_from(self.living()))
+        worker = self.workers[worker_id]
+        if worker.queue:
+            given = [task.id for task in worker.queue]
+            worker.queue.clear()
+            worker.outbox.append(GivenBack(worker_id, given, worker.running is not None))
+
+    @rule(data=st.data())
+    @precondition(lambda self: self.living())
+    def worker_dies(self, data: st.DataObject) -> None:
+        self.die(data.draw(st.sampled_from(self.living())))
+
+    def die(self, worker_id: WorkerId) -> None:
+        worker = self.workers[worker_id]
+        if not worker.is_dead:
+            worker.is_dead = True
+            # What it wrote arrives; what it had not read is lost.
+            worker.inbox.clear()
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.is_news(key) for key in self.workers))
+    def owner_reads_from_a_worker(self, data: st.DataObject) -> None:
+        self.read_from(data.draw(st.sampled_from([k for k in self.workers if self.is_news(k)])))
+
+    def is_news(self, worker_id: WorkerId) -> bool:
+        worker = self.workers[worker_id]
+        leased = worker_id in self.machine.leases
+        return leased and (bool(worker.outbox) or (worker.is_dead and not worker.is_lost))
+
+    def read_from(self, worker_id: WorkerId) -> None:
+        worker = self.workers[worker_id]
+        if worker.outbox:
+            self.tell(worker.outbox.popleft())
+        else:
+            worker.is_lost = True
+            self.tell(LeaseLost(worker_id))
+            self.from_daemon.append(WorkerEnded(worker_id, worker.last, CERTIFICATE))
+
+    # -------------------------------------------------------------- the end
+
+    def teardown(self) -> None:
+        """Everybody goes on until nothing happens: every task has ended once, nothing is leased or wanted."""
+        for _ in range(1000):
+            if not self.go_on():
+                break
+        assert [task.id for task in self.tasks if task.id not in self.ends] == []
+        assert not self.machine.tasks
+        assert not self.machine.leases
+        assert not +self.demand
+        living = {worker_id for worker_id, worker in self.workers.items() if not worker.is_dead}
+        assert living <= self.returned
+
+    def go_on(self) -> bool:
+        for task in self.tasks:
+            if task.state == "waiting":
+                self.tell(ArgumentReady(task.id))
+        while self.to_daemon:
+            self.daemon_reads()
+        for key in +self.demand:
+            self.grant(key, contended=False)
+        while self.from_daemon:
+            self.owner_reads_from_the_daemon()
+        for worker_id, worker in self.workers.items():
+            while worker.inbox:
+                what, task = worker.inbox.popleft()
+                if what == "run" and not worker.is_dead:
+                    worker.queue.append(task)
+            self.start(worker) if not worker.is_dead else None
+            if worker.running is not None and not worker.is_dead:
+                task, worker.running = worker.running, None
+                worker.outbox.append(Finished(worker_id, task.id, 0.0, False))
+            while self.is_news(worker_id):
+                self.read_from(worker_id)
+        self.now += 0.3
+        self.tick()
+        return bool(
+            self.machine.tasks
+            or self.machine.leases
+            or self.to_daemon
+            or self.from_daemon
+            or +self.demand
+        )
+
+
+TestOwning = Owning.TestCase
+TestOwning.settings = settings(stateful_step_count=60)
