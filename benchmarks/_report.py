@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def summary(rows: Sequence[Mapping[str, Any]]) -> str:
     known = [row for row in rows if row["met"] is not None]
     missed = [row["what"] for row in known if not row["met"]]
     told = f"{len(known) - len(missed)} of {len(rows)} targets met"
-    return f"{told}; not met: {', '.join(missed)}" if missed else told
+    return f"{told}; not met: {'; '.join(missed)}" if missed else told
 
 
 def where(results: Mapping[str, Any]) -> str:
@@ -84,8 +85,14 @@ def where(results: Mapping[str, Any]) -> str:
     return (
         f"{results['date']}, {machine['cpu']}, {machine['cores']} cores, "
         f"{machine['memory_gib']} GiB, Linux {machine['kernel']}, {names}. "
+        f"Load at the start: {machine['load_at_start']:g}. "
         f"Medians; rounds: {results['rounds']}; {results['seconds']:g} s a rate."
     )
+
+
+def wrapped(text: str) -> str:
+    """Return a paragraph in lines of the repository's length."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def write_json(results: Mapping[str, Any], file: Path) -> None:
@@ -105,10 +112,10 @@ def write_page(results: Mapping[str, Any], file: Path) -> None:
     )
     paragraphs = [
         "# Core, against Ray",
-        where(results),
-        f"{summary(rows)}.",
+        wrapped(where(results)),
+        wrapped(f"{summary(rows)}."),
         markdown_table(rows),
-        method,
+        wrapped(method),
     ]
     file.write_text("\n\n".join(paragraphs) + "\n")
 
@@ -120,4 +127,4 @@ def fill_in(results: Mapping[str, Any], file: Path) -> None:
     if not (begin and end):
         raise ValueError(f"{file.name} lacks the line {END if begin else BEGIN}")
     table = markdown_table(results["rows"], ("what", "Ray", "Weft", "ratio"))
-    file.write_text(f"{before}{BEGIN}\n{where(results)}\n\n{table}\n{END}{after}")
+    file.write_text(f"{before}{BEGIN}\n{wrapped(where(results))}\n\n{table}\n{END}{after}")

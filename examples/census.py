@@ -17,7 +17,7 @@ from weft.util import progress
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 LEFT_OUT = {"dist-packages", "encodings", "site-packages", "test", "tests"}
-Counts = Counter[tuple[str, str]]
+Counts = Counter[str]
 Alike = tuple[float, int, int]
 
 
@@ -25,8 +25,8 @@ Alike = tuple[float, int, int]
 def count(path: Path) -> Counts:
     """Return how often a file uses each name, and each kind of syntax node."""
     nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    counts = Counter(("node", type(node).__name__) for node in nodes)
-    counts.update(("name", node.id) for node in nodes if isinstance(node, ast.Name))
+    counts = Counter(node.id for node in nodes if isinstance(node, ast.Name))
+    counts.update(f"<{type(node).__name__}>" for node in nodes)
     return counts
 
 
@@ -80,10 +80,10 @@ def take_census(paths: list[Path]) -> tuple[Counts, list[Alike], list[str]]:
     census: Any = weft.remote(Census).remote()  # an actor: an object with a process of its own
     refs = [parse.remote(path, census) for path in paths]
     for done, ref in enumerate(progress(refs, "parsing")):
-        census.add.remote(ref)  # the actor gets the value, which need not come here for that
+        census.add.remote(ref)  # the actor gets the value of the reference
         if done == 5:
-            file, worker = weft.get(census.report.remote())[1][-1]
-            os.kill(worker, signal.SIGKILL)
+            _, begun = weft.get(census.report.remote())
+            os.kill(begun[-1][1], signal.SIGKILL)  # the worker that began a file last
     has = weft.put(matrix_of(weft.get(refs)))
     streams = [compare.remote(has, range(part, len(paths), 4)) for part in range(4)]
     alike = sorted(weft.get(ref) for stream in streams for ref in stream)
@@ -96,10 +96,9 @@ def main() -> None:
     paths = [path for path in LIBRARY.rglob("*.py") if LEFT_OUT.isdisjoint(path.parts)]
     paths = sorted(paths, key=lambda path: (-path.stat().st_size, path))[:400]
     start = time.perf_counter()
-    plain, counts = Census(), [count(path) for path in paths]
-    for each in counts:
-        plain.add(each)
-    expected = plain.total, sorted(most_alike(matrix_of(counts), range(len(paths))))
+    counts = [count(path) for path in paths]
+    plain = Counter(word for each in counts for word in each.elements())
+    expected = plain, sorted(most_alike(matrix_of(counts), range(len(paths))))
     loop_s = time.perf_counter() - start
 
     weft.init(preload=["numpy"])
@@ -107,14 +106,12 @@ def main() -> None:
     total, alike, again = take_census(paths)
     weft_s = time.perf_counter() - start
 
-    for (kind, word), times in total.most_common(12):
-        print(f"{kind}  {word:<20}{times:>10,}")
+    for word, times in total.most_common(12):
+        print(f"{word:<20}{times:>10,}")
     for likeness, one, other in alike[:-7:-2]:
-        print(f"{likeness:.0%} alike: {paths[one].name} and {paths[other].name}")
-    print(
-        f"{loop_s:.2f} s in a loop, {weft_s:.2f} s with Weft: {loop_s / weft_s:.2f} times as fast"
-    )
-    print(f"a worker was killed, and begun again was {', '.join(again)}")
+        print(f"{paths[one].name} and {paths[other].name} are {likeness:.0%} alike")
+    print(f"{loop_s:.2f} s in a loop, {weft_s:.2f} s with Weft: {loop_s / weft_s:.2f} times as fast")
+    print(f"a worker was killed; what it was at was run again: {', '.join(again)}")
     print(f"the numbers are the same: {(total, alike) == expected}")
 
 

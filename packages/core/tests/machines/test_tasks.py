@@ -729,9 +729,10 @@ class Owning(RuleBasedStateMachine):
     @rule(data=st.data())
     @precondition(lambda self: any(worker.inbox for worker in self.workers.values()))
     def worker_reads(self, data: st.DataObject) -> None:
-        worker_id = data.draw(
-            st.sampled_from([key for key, worker in self.workers.items() if worker.inbox])
-        )
+        readers = [key for key, worker in self.workers.items() if worker.inbox]
+        self.read_as(data.draw(st.sampled_from(readers)))
+
+    def read_as(self, worker_id: WorkerId) -> None:
         worker = self.workers[worker_id]
         what, task = worker.inbox.popleft()
         if worker.is_dead:
@@ -757,7 +758,9 @@ class Owning(RuleBasedStateMachine):
     @rule(data=st.data(), retriable=st.booleans(), duration_s=st.sampled_from([0.0, 0.002, 1.0]))
     @precondition(lambda self: self.living())
     def worker_answers(self, data: st.DataObject, retriable: bool, duration_s: float) -> None:
-        worker_id = data.draw(st.sampled_from(self.living()))
+        self.answer(data.draw(st.sampled_from(self.living())), retriable, duration_s)
+
+    def answer(self, worker_id: WorkerId, retriable: bool, duration_s: float) -> None:
         worker = self.workers[worker_id]
         if worker.running is not None:
             task, worker.running = worker.running, None
@@ -804,7 +807,24 @@ class Owning(RuleBasedStateMachine):
             self.tell(LeaseLost(worker_id))
             self.from_daemon.append(WorkerEnded(worker_id, worker.last, CERTIFICATE))
 
-    # -------------------------------------------------------------- the end
+    # -------------------------------------------------------------- all of it
+
+    @rule()
+    def flow(self) -> None:
+        """Everything that is on its way arrives, and workers start what they have."""
+        while self.to_daemon:
+            self.daemon_reads()
+        for key in +self.demand:
+            self.grant(key, contended=False)
+        while self.from_daemon:
+            self.owner_reads_from_the_daemon()
+        for worker_id, worker in self.workers.items():
+            while worker.inbox:
+                self.read_as(worker_id)
+            if not worker.is_dead:
+                self.start(worker)
+            while self.is_news(worker_id):
+                self.read_from(worker_id)
 
     def teardown(self) -> None:
         """Everybody goes on until nothing happens: every task has ended once, nothing is leased or wanted."""
@@ -822,32 +842,13 @@ class Owning(RuleBasedStateMachine):
         for task in self.tasks:
             if task.state == "waiting":
                 self.tell(ArgumentReady(task.id))
-        while self.to_daemon:
-            self.daemon_reads()
-        for key in +self.demand:
-            self.grant(key, contended=False)
-        while self.from_daemon:
-            self.owner_reads_from_the_daemon()
-        for worker_id, worker in self.workers.items():
-            while worker.inbox:
-                what, task = worker.inbox.popleft()
-                if what == "run" and not worker.is_dead:
-                    worker.queue.append(task)
-            self.start(worker) if not worker.is_dead else None
-            if worker.running is not None and not worker.is_dead:
-                task, worker.running = worker.running, None
-                worker.outbox.append(Finished(worker_id, task.id, 0.0, False))
-            while self.is_news(worker_id):
-                self.read_from(worker_id)
+        self.flow()
+        for worker_id in self.living():
+            self.answer(worker_id, retriable=False, duration_s=0.0)
         self.now += 0.3
         self.tick()
-        return bool(
-            self.machine.tasks
-            or self.machine.leases
-            or self.to_daemon
-            or self.from_daemon
-            or +self.demand
-        )
+        left = (self.machine.tasks, self.machine.leases, self.to_daemon, +self.demand)
+        return any(left) or bool(self.from_daemon)
 
 
 TestOwning = Owning.TestCase

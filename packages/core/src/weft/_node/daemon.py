@@ -100,6 +100,8 @@ LEFT_S = 5.0
 # together.
 BYE_S = 0.2
 REAP_S = 2.0
+# Between the end of its connection and its own.
+TEMPLATE_END_S = 1.0
 # Leftovers of dead sessions are removed when the first tasks have had their workers.
 LEFTOVERS_S = 1.0
 MEMORY_SHARE = 0.7
@@ -593,10 +595,12 @@ class Daemon:
         """The template has died, and with it all workers. Another one takes its place."""
         if self._over:
             return
-        how = f"the template process {self._template.pid} ended with {self._template.wait()}"
+        code = self._template.wait(TEMPLATE_END_S)
+        how = f"the template process {self._template.pid} ended with {code}"
         if not self._template.has_forked:
             log = Path(self._node.session_dir, LOG_FILE).read_text(errors="replace")
-            raise RuntimeError(f"{how}, so no worker can start: its last lines\n{log[-2000:]}")
+            self._say(log[-2000:].rstrip())
+            raise RuntimeError(f"{how} before it could start a worker")
         print(f"weft: {how}, and its workers with it; another is started", file=sys.stderr)  # noqa: T201
         self._process_by_pid.clear()
         for process in self.processes():
@@ -706,7 +710,7 @@ class Daemon:
             self._driver.connection.drain()
         with contextlib.suppress(OSError):
             self._template.close()
-            self._template.wait()
+            self._template.wait(0)
         if not self._has_swept:
             self._remove_leftovers()
         sessions.remove_tree(self._node.store_dir)

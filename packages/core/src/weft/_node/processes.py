@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import select
 import signal
 import socket
 from pathlib import Path
@@ -97,9 +98,14 @@ class Template:
         self._poller.remove(self._sock.fileno())
         self._sock.close()
 
-    def wait(self) -> int:
-        """Kill it if it lives; return its exit code."""
-        os.kill(self.pid, signal.SIGKILL)
+    def wait(self, grace_s: float) -> int:
+        """Wait for its end, and kill it when time is up; return its exit code."""
+        pidfd = os.pidfd_open(self.pid)
+        waiter = select.poll()
+        waiter.register(pidfd, select.POLLIN)
+        if not waiter.poll(grace_s * 1000):
+            os.kill(self.pid, signal.SIGKILL)
+        os.close(pidfd)
         _, status = os.waitpid(self.pid, 0)
         return os.waitstatus_to_exitcode(status)
 

@@ -63,6 +63,9 @@ if TYPE_CHECKING:
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
     from weft._wire.messages import Value
+
+    Find = Callable[[], tuple[Callable[..., Any], Any, Any]]
+    """Finds a job's code and arguments: (callable, args, kwargs)."""
 else:
     inspect = lazy("inspect")
 
@@ -75,12 +78,24 @@ TRACED = 20_000
 class Job:
     """One task or call that was received, until its answer is sent."""
 
-    __slots__ = ("function", "is_eager", "items", "message", "peer", "refs", "taken", "waiter")
+    __slots__ = (
+        "function",
+        "is_cancelled",
+        "is_eager",
+        "items",
+        "message",
+        "peer",
+        "refs",
+        "taken",
+        "waiter",
+    )
 
     def __init__(self, peer: Peer, message: Run | Call) -> None:
         self.peer = peer
         self.message = message
         self.function = ""
+        self.is_cancelled = False
+        """Somebody cancelled it before it began."""
         self.is_eager = False
         """It runs on a thread that does not read: its answer is sent at once."""
         self.refs: list[ObjectRef[Any]] = []
@@ -185,8 +200,8 @@ class Executor:
             try:
                 self._queue.remove(job)
             except ValueError:
-                # A threaded or async actor has it: it looks before it starts.
-                job.message = msgspec.structs.replace(job.message, attempt=-1)
+                # A thread is just about to begin it: it looks first.
+                job.is_cancelled = True
             else:
                 self._answer(
                     job,
@@ -194,6 +209,8 @@ class Executor:
                     wall(),
                     0.0,
                 )
+            return
+        if now.cancelled:
             return
         now.cancelled = True
         if message.recursive and now.children:
@@ -345,24 +362,32 @@ class Executor:
             self._main = now
         else:
             job.is_eager = True
-        values: list[Value]
         try:
-            values = self._call(job, *find())
-        except BaseException as error:  # noqa: BLE001 - whatever user code raises is the task's answer
+            values = self._outcome(job, now, find)
+        except KeyboardInterrupt as late:
+            # A cancellation that came while an error was being packed.
             now.finished = True
-            values = self.failures(job, error, cancelled=now.cancelled or message.attempt < 0)
+            values = self.failures(job, late, cancelled=True)
         self.end(job, now, values, began_at, monotonic() - began)
         running.reset(token)
         if is_main:
             self._main = None
 
+    def _outcome(self, job: Job, now: Running, find: Find) -> list[Value]:
+        try:
+            values = self._call(job, *find())
+            # Interrupts that come later are for nobody: see `_interrupted`.
+            now.finished = True
+        except BaseException as error:  # noqa: BLE001 - whatever user code raises is the answer
+            now.finished = True
+            return self.failures(job, error, cancelled=now.cancelled or job.is_cancelled)
+        return values
+
     def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Value]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
         return self._values(job, target(*args, **kwargs))
 
-    def begin(
-        self, job: Job, task_id: TaskId
-    ) -> tuple[Running, Callable[[], tuple[Callable[..., Any], Any, Any]]]:
+    def begin(self, job: Job, task_id: TaskId) -> tuple[Running, Find]:
         """Note that a job runs; return its record and what finds its code and arguments."""
         message = job.message
         if type(message) is Run:
@@ -389,7 +414,7 @@ class Executor:
         self._page[: 16 + len(page_name)] = task_id + page_name
 
         def find() -> tuple[Callable[..., Any], Any, Any]:
-            if message.attempt < 0:
+            if job.is_cancelled or now.cancelled:
                 raise KeyboardInterrupt
             args, kwargs = unpack_arguments(
                 self.runtime.objects, message.args, message.deps, message.owners, message.large
