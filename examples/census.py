@@ -25,9 +25,8 @@ Alike = tuple[float, int, int]
 def count(path: Path) -> Counts:
     """Return how often a file uses each name, and each kind of syntax node."""
     nodes = list(ast.walk(ast.parse(path.read_bytes())))
-    counts = Counter(node.id for node in nodes if isinstance(node, ast.Name))
-    counts.update(f"<{type(node).__name__}>" for node in nodes)
-    return counts
+    names = [node.id for node in nodes if isinstance(node, ast.Name)]
+    return Counter(names + [f"<{type(node).__name__}>" for node in nodes])
 
 
 def matrix_of(counts: list[Counts]) -> np.ndarray:
@@ -62,28 +61,27 @@ class Census:
         return self.total, self.begun
 
 
-# Then what makes it parallel. A task: each call runs in a worker process, and again if that dies.
-@weft.remote
+# Then what makes it parallel.
+@weft.remote  # A task: each call runs in a worker process, and in another one if that dies.
 def parse(path: Path, census: Any) -> Counts:
     census.begin.remote(str(path.relative_to(LIBRARY)), os.getpid())
     return count(path)
 
 
-# A task that yields: its caller has each result as soon as it is there.
-@weft.remote
+@weft.remote  # A task that yields: its caller has each result as soon as it is there.
 def compare(has: np.ndarray, rows: range) -> Iterator[Alike]:
-    assert not has.flags.owndata  # no copy: all workers read the matrix where it is stored
+    assert not has.flags.owndata  # No copy: all workers read the matrix where it is stored.
     yield from most_alike(has, rows)
 
 
 def take_census(paths: list[Path]) -> tuple[Counts, list[Alike], list[str]]:
-    census: Any = weft.remote(Census).remote()  # an actor: an object with a process of its own
+    census: Any = weft.remote(Census).remote()  # An actor: an object with a process of its own.
     refs = [parse.remote(path, census) for path in paths]
     for done, ref in enumerate(progress(refs, "parsing")):
-        census.add.remote(ref)  # the actor gets the value of the reference
+        census.add.remote(ref)  # The actor gets the value that the reference stands for.
         if done == 5:
             _, begun = weft.get(census.report.remote())
-            os.kill(begun[-1][1], signal.SIGKILL)  # the worker that began a file last
+            os.kill(begun[-1][1], signal.SIGKILL)  # The worker that began a file last.
     has = weft.put(matrix_of(weft.get(refs)))
     streams = [compare.remote(has, range(part, len(paths), 4)) for part in range(4)]
     alike = sorted(weft.get(ref) for stream in streams for ref in stream)
@@ -97,8 +95,10 @@ def main() -> None:
     paths = sorted(paths, key=lambda path: (-path.stat().st_size, path))[:400]
     start = time.perf_counter()
     counts = [count(path) for path in paths]
-    plain = Counter(word for each in counts for word in each.elements())
-    expected = plain, sorted(most_alike(matrix_of(counts), range(len(paths))))
+    plain = Census()
+    for each in counts:
+        plain.add(each)
+    expected = plain.total, sorted(most_alike(matrix_of(counts), range(len(paths))))
     loop_s = time.perf_counter() - start
 
     weft.init(preload=["numpy"])
@@ -110,7 +110,7 @@ def main() -> None:
         print(f"{word:<20}{times:>10,}")
     for likeness, one, other in alike[:-7:-2]:
         print(f"{paths[one].name} and {paths[other].name} are {likeness:.0%} alike")
-    print(f"{loop_s:.2f} s in a loop, {weft_s:.2f} s with Weft: {loop_s / weft_s:.2f} times as fast")
+    print(f"{loop_s:.2f} s in a loop, {weft_s:.2f} s by Weft, {loop_s / weft_s:.2f} times as fast")
     print(f"a worker was killed; what it was at was run again: {', '.join(again)}")
     print(f"the numbers are the same: {(total, alike) == expected}")
 

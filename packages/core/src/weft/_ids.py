@@ -15,6 +15,8 @@ import os
 from itertools import count
 from typing import Self
 
+from weft._override import override
+
 ID_BYTES = 16
 _INDEX_BYTES = 4
 _HEAD_BYTES = ID_BYTES - _INDEX_BYTES
@@ -61,6 +63,7 @@ class UniqueId(bytes):
         """Tell whether this is the id that stands for nothing."""
         return self == b"\xff" * ID_BYTES
 
+    @override
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.hex()})"
 
@@ -112,7 +115,7 @@ class ObjectId(UniqueId):
         """Return the id of the task that makes this object."""
         return TaskId(self[:_HEAD_BYTES] + _NO_INDEX)
 
-    def index(self) -> int:
+    def number(self) -> int:
         """Return which of its task's objects this is, counted from one."""
         return int.from_bytes(self[_HEAD_BYTES:], "big")
 

@@ -14,10 +14,13 @@ import importlib
 from types import ModuleType
 from typing import Any
 
+from weft._override import override
+
 
 class _LazyModule(ModuleType):
     """Stands for a module until an attribute of it is asked for; keeps each attribute found."""
 
+    @override
     def __getattr__(self, attribute: str) -> Any:
         value = getattr(importlib.import_module(self.__name__), attribute)
         setattr(self, attribute, value)

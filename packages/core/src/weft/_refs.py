@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from weft._ids import JobId, ObjectId, TaskId
 from weft._lazy import lazy
+from weft._override import override
 
 if TYPE_CHECKING:
     import asyncio
@@ -47,15 +48,19 @@ class ObjectRef(Generic[T_co]):
     def __del__(self) -> None:
         self._engine.release(self._id)
 
+    @override
     def __hash__(self) -> int:
         return hash(self._id)
 
+    @override
     def __eq__(self, other: object) -> bool:
         return self is other or (isinstance(other, ObjectRef) and self._id == other._id)
 
+    @override
     def __repr__(self) -> str:
         return f"ObjectRef({self._id.hex()})"
 
+    @override
     def __reduce__(self) -> NoReturn:
         raise TypeError(
             f"{self!r} cannot be pickled by itself: pass it to a task, return it or put it, "
@@ -187,9 +192,11 @@ class ObjectRefGenerator(Generic[T_co]):
         # The engine's own record of the stream.
         self._stream = stream
 
+    @override
     def __repr__(self) -> str:
         return f"ObjectRefGenerator({self._task_id.hex()})"
 
+    @override
     def __reduce__(self) -> NoReturn:
         raise TypeError(f"{self!r} cannot leave its process: pass on the ObjectRefs that it yields")
 

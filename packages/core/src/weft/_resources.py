@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Self
 
+from weft._override import override
+
 UNITS = 10_000
 
 
@@ -43,20 +45,25 @@ class Resources(Mapping[str, int]):
         made._hash = None
         return made
 
+    @override
     def __getitem__(self, name: str) -> int:
         return self._amounts[name]
 
+    @override
     def __iter__(self) -> Iterator[str]:
         return iter(self._amounts)
 
+    @override
     def __len__(self) -> int:
         return len(self._amounts)
 
+    @override
     def __hash__(self) -> int:
         if self._hash is None:
             self._hash = hash(frozenset(self._amounts.items()))
         return self._hash
 
+    @override
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Resources) and self._amounts == other._amounts
 
@@ -91,6 +98,7 @@ class Resources(Mapping[str, int]):
         """Return the amounts as users write them."""
         return {name: amount / UNITS for name, amount in self._amounts.items()}
 
+    @override
     def __repr__(self) -> str:
         return (
             "{"

@@ -862,7 +862,8 @@ class ActorDiedError(ActorError):
         if actor_init_failed:
             which = f"the constructor of {which} failed and the actor"
         if isinstance(cause, BaseException):
-            kind = "" if isinstance(cause, WeftError) else f"{type_name(cause)}: "
+            raised = cause.cause if isinstance(cause, TaskError) and cause.cause else cause
+            kind = "" if isinstance(raised, WeftError) else f"{type_name(raised)}: "
             why = f": {kind}{safe_str(cause)}"
         else:
             why = f": {cause}" if cause else ""

@@ -658,9 +658,9 @@ class Owning(RuleBasedStateMachine):
         self.tell(event)
 
     @rule(data=st.data(), force=st.booleans())
-    @precondition(lambda self: self.tasks)
+    @precondition(lambda self: self.machine.tasks)
     def cancel(self, data: st.DataObject, force: bool) -> None:
-        task = data.draw(st.sampled_from(self.tasks))
+        task = data.draw(st.sampled_from(list(self.machine.tasks.values())))
         self.tell(CancelAsked(task.id, force))
         self.stopped.add(task.id)
 

@@ -99,6 +99,8 @@ class ActorRefused(msgspec.Struct, frozen=True):
 
     actor: bytes
     reason: str
+    kind: str = "unschedulable"
+    """Or environment."""
 
 
 class EndAsked(msgspec.Struct, frozen=True):
@@ -185,6 +187,8 @@ class Tell(msgspec.Struct, frozen=True):
     cause: str
     error: bytes
     worker: bytes
+    refused: str = ""
+    """Why there is no worker for it; empty if that is not the cause."""
 
 
 class QuitActor(msgspec.Struct, frozen=True):
@@ -214,8 +218,8 @@ Effect = Reply | WantWorker | DropWant | Become | Tell | QuitActor | KillActor |
 
 class _Actor:
     __slots__ = (
-        "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "restart_at",
-        "restarts", "short_lives", "started_at", "state", "watchers", "worker",
+        "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "refused",
+        "restart_at", "restarts", "short_lives", "started_at", "state", "watchers", "worker",
     )  # fmt: skip
 
     def __init__(self, event: ActorCreated) -> None:
@@ -230,6 +234,7 @@ class _Actor:
         self.restarts = 0
         self.cause = ""
         self.error = b""
+        self.refused = ""
         self.ending = ""
         """Why it is being ended for good; empty if it is not."""
         self.watchers: dict[bytes, None] = {}
@@ -270,7 +275,8 @@ class Actors:
                 self._lost(self._having(actor, worker), cause, now, effects)
             case ActorLeft(actor, worker, reason):
                 self._left(self._having(actor, worker), reason)
-            case ActorRefused(actor, reason):
+            case ActorRefused(actor, reason, kind):
+                self._actor_of[actor].refused = kind
                 self._refused(self._actor_of[actor], reason, effects)
             case EndAsked(actor, graceful, no_restart, reason):
                 self._end_asked(actor, reason, effects, graceful=graceful, no_restart=no_restart)
@@ -471,6 +477,7 @@ class Actors:
             actor.cause,
             actor.error,
             actor.worker if is_alive else b"",
+            actor.refused,
         )
 
     def _having(self, actor_id: bytes, worker: bytes) -> _Actor | None:

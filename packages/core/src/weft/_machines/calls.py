@@ -256,7 +256,7 @@ class Calls:
                     call.waits -= 1
                     if not call.waits:
                         call.state = "ready"
-                        self._advance(self.callees[call.actor], now, effects)
+                        self._became_ready(call, now, effects)
             case ArgumentFailed():
                 call = self.calls.get(event.task_id)
                 if call is not None and call.state == "waiting":
@@ -270,7 +270,7 @@ class Calls:
                 callee = self.callees[event.actor]
                 if callee.state == "alive" and callee.address == event.address:
                     callee.connected = True
-                    self._advance(callee, now, effects)
+                    self._send_ready(callee, now, effects)
             case ConnectionLost():
                 self.callees[event.actor].connected = False
             case Killed():
@@ -295,24 +295,36 @@ class Calls:
         if callee.state == "dead":
             self._fail(call, "died", callee.told, effects)
             return
-        if callee.connected and not callee.queue and call.state == "ready":
+        is_next = callee.in_any_order or not callee.queue
+        if callee.connected and is_next and call.state == "ready":
             self._send(callee, call, now, effects)
             return
         callee.queue.append(call)
-        if callee.in_any_order:
+
+    def _became_ready(self, call: ActorCall, now: float, effects: list[Effect]) -> None:
+        callee = self.callees[call.actor]
+        if callee.connected and callee.in_any_order:
+            callee.queue.remove(call)
+            self._send(callee, call, now, effects)
+        else:
             self._advance(callee, now, effects)
 
     def _advance(self, callee: Callee, now: float, effects: list[Effect]) -> None:
-        if not callee.connected:
-            return
+        """Send from the queue's front, as far as calls are ready."""
         queue = callee.queue
-        while queue and queue[0].state == "ready":
+        while callee.connected and queue and queue[0].state == "ready":
             self._send(callee, queue.popleft(), now, effects)
-        if callee.in_any_order and queue:
-            held = [call for call in queue if call.state != "ready"]
-            for call in [call for call in queue if call.state == "ready"]:
-                self._send(callee, call, now, effects)
-            callee.queue = deque(held)
+
+    def _send_ready(self, callee: Callee, now: float, effects: list[Effect]) -> None:
+        """Send what may be sent on a connection that stands newly."""
+        if callee.in_any_order:
+            calls = callee.queue
+            callee.queue = deque(call for call in calls if call.state == "waiting")
+            for call in calls:
+                if call.state == "ready":
+                    self._send(callee, call, now, effects)
+        else:
+            self._advance(callee, now, effects)
 
     def _send(self, callee: Callee, call: ActorCall, now: float, effects: list[Effect]) -> None:
         call.state = "sent"
@@ -324,7 +336,14 @@ class Calls:
 
     def _answered(self, event: Answered, now: float, effects: list[Effect]) -> None:
         callee = self.callees[event.actor]
-        call = callee.sent.pop(event.task_id)
+        call = self.calls[event.task_id]
+        if callee.sent.pop(event.task_id, None) is None:
+            # The answer of an incarnation that is gone, which the directory's word has overtaken.
+            if call.state != "ready" or not call.attempt:
+                raise KeyError(event.task_id)
+            if event.retriable:
+                return
+            callee.queue.remove(call)
         if event.retriable and call.retries and not call.cancelled and not call.timed_out:
             self._again(call)
             callee.queue.appendleft(call)
@@ -453,5 +472,5 @@ class Calls:
                 )
             for call in callee.sent.values():
                 assert call.state == "sent" and self.calls[call.id] is call, (4, call.id)
-            if callee.connected and callee.queue and not callee.in_any_order:
-                assert callee.queue[0].state == "waiting", 1
+            held_back = list(callee.queue) if callee.in_any_order else list(callee.queue)[:1]
+            assert not callee.connected or all(call.state == "waiting" for call in held_back), 1

@@ -273,6 +273,8 @@ class Ownership:
         self.entries: dict[ObjectId, Entry] = {}
         self.unregistered: dict[ObjectId, Entry] = {}
         """Borrowed objects that a running task's caller still keeps for it."""
+        self.asked: set[ObjectId] = set()
+        """Objects whose registration is under way."""
         self._requested: dict[ObjectId, Entry] = {}
         """Those that have requests."""
         self._lent_to: dict[Peer, set[ObjectId]] = {}
@@ -445,6 +447,7 @@ class Ownership:
         by_owner: dict[str, list[ObjectId]] = {}
         for entry in entries:
             entry.registered = "asked"
+            self.asked.add(entry.id)
             by_owner.setdefault(entry.owner, []).append(entry.id)
         effects.extend(SendBorrow(owner, object_ids) for owner, object_ids in by_owner.items())
 
@@ -460,6 +463,7 @@ class Ownership:
     def _registered(self, event: Registered) -> list[Effect]:
         effects: list[Effect] = []
         for object_id in (*event.object_ids, *event.lost):
+            self.asked.discard(object_id)
             entry = self.entries.get(object_id)
             if entry is None or entry.registered != "asked":
                 continue
@@ -521,6 +525,7 @@ class Ownership:
         effects: list[Effect] = []
         for entry in [entry for entry in self.entries.values() if entry.owner == event.owner]:
             self.unregistered.pop(entry.id, None)
+            self.asked.discard(entry.id)
             entry.registered = "no"
             if entry.keeps is not None:
                 keeper, entry.keeps = entry.keeps, None
@@ -533,6 +538,8 @@ class Ownership:
 
     def check(self) -> None:
         """Assert what is always true, by its number above."""
+        asked = {entry.id for entry in self.entries.values() if entry.registered == "asked"}
+        assert self.asked == asked, (1, self.asked ^ asked)
         for object_id, entry in self.entries.items():
             assert entry.id == object_id
             assert entry.local >= 0 and entry.pins >= 0 and entry.needed, (1, entry.id)

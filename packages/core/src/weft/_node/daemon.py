@@ -29,6 +29,8 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
+import msgspec
+
 from weft import _settings
 from weft._clock import monotonic
 from weft._ids import JobId, NodeId
@@ -440,8 +442,8 @@ class Daemon:
                 self._tell_pool(worker_rules.WantCancelled(lease))
             case lease_rules.KillLease(lease, reason):
                 self._doom(self._worker_of_lease.get(lease, b""), reason)
-            case lease_rules.Refuse(client, lease_rules.ACTOR_KEY, _, reason):
-                self._tell_actors(actor_rules.ActorRefused(client, reason))
+            case lease_rules.Refuse(client, lease_rules.ACTOR_KEY, kind, reason):
+                self._tell_actors(actor_rules.ActorRefused(client, reason, kind))
             case lease_rules.Refuse(client, key, kind, reason):
                 self.clients.send_to(client, Refused(key, kind, reason))
             case lease_rules.AskReclaim(client):
@@ -478,9 +480,9 @@ class Daemon:
                 self._tell_leases(lease_rules.ActorEnded(actor))
             case actor_rules.Become(actor, worker, restarts):
                 self._become(actor, worker, restarts)
-            case actor_rules.Tell(client, actor, state, address, restarts, cause, error, worker):
+            case actor_rules.Tell():
                 self.clients.send_to(
-                    client, ActorState(actor, state, address, restarts, cause, error, worker)
+                    effect.client, ActorState(*msgspec.structs.astuple(effect)[1:])
                 )
             case actor_rules.QuitActor(worker):
                 self.clients.send_to(worker, Quit(graceful=True))

@@ -30,6 +30,8 @@ from weft._wire.messages import (
 from weft.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
+    ActorUnschedulableError,
+    EnvSetupError,
     PendingCallsLimitExceeded,
     TaskCancelledError,
     TaskTimeoutError,
@@ -179,7 +181,7 @@ class Calling:
                 )
                 self._peers.flush()
 
-            callee = calls_machine.Callee(in_any_order=False)
+            callee = calls_machine.Callee(in_any_order=meta.is_async or meta.in_any_order)
             self.machine.callees[meta.actor_id] = callee
             self._peers.send(self._links.daemon, WatchActor(meta.actor_id))
             waits = self._submissions.await_arguments(arguments.deps, create)
@@ -346,13 +348,19 @@ class Calling:
             case "died":
                 if told is not None and told.error:
                     return self._constructor_failed(call, told.error)
-                error = ActorDiedError(
-                    cause, actor_id=call.actor, class_name=call.name.rpartition(".")[0]
-                )
+                error = self._why_dead(call, cause, "" if told is None else told.refused)
             case "argument":
                 assert isinstance(effect.detail, Failure)
                 return effect.detail
         return Failure(pack_error(error))
+
+    def _why_dead(self, call: ActorCall, cause: str, refused: str) -> WeftError:
+        name = call.name.rpartition(".")[0]
+        if refused == "environment":
+            return EnvSetupError(cause)
+        if refused == "unschedulable":
+            return ActorUnschedulableError(f"actor {name} can never run: {cause}")
+        return ActorDiedError(cause, actor_id=call.actor, class_name=name)
 
     def _constructor_failed(self, call: ActorCall, packed: bytes) -> Failure:
         cause = unpack_failure(packed)
@@ -368,6 +376,10 @@ class Calling:
 
     def _told_of_actor(self, message: ActorState) -> None:
         actor = ActorId(message.actor_id)
+        peer = self._actors.get(actor)
+        if message.state != "alive" and peer is not None:
+            # What it answered before it ended is on its own connection, perhaps not read yet.
+            peer.connection.read_rest()
         if message.state == "dead":
             self._actor_holds.pop(actor, None)
         if actor in self.machine.callees:

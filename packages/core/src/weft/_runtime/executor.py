@@ -127,7 +127,8 @@ class Executor:
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._page_names: dict[str, bytes] = {}
         self._calls_of: dict[bytes, int] = {}
-        self._settling: dict[bytes, list[ObjectRef[Any]]] = {}
+        self._settling: dict[bytes, Job] = {}
+        """Answered with references inside, which the caller has not counted yet."""
         self._main: Running | None = None
         """What runs on the main thread."""
         self._main_began = 0.0
@@ -137,6 +138,7 @@ class Executor:
         runtime.on_quiet = self._give_back
         runtime.questions.explain_task = self._explain
         runtime.on_idle = self._on_idle
+        runtime.on_peer_lost = self._on_peer_lost
         runtime.handlers.update(
             {
                 Export: self._on_export,
@@ -236,6 +238,11 @@ class Executor:
 
     def _on_settled(self, peer: Peer, message: Settled) -> None:
         self._settling.pop(message.task_id, None)
+
+    def _on_peer_lost(self, peer: Peer) -> None:
+        """A caller is gone: nobody will count the references in its answers."""
+        for task_id in [key for key, job in self._settling.items() if job.peer is peer]:
+            del self._settling[task_id]
 
     def _on_quit(self, peer: Peer, message: Quit) -> None:
         self._quit = message
@@ -443,10 +450,12 @@ class Executor:
                 self._running.pop(now.task_id, None)
             objects = self.runtime.objects
             objects.drain()
-            unregistered = objects.machine.unregistered
-            if unregistered:
-                object_ids = list(unregistered)
+            machine = objects.machine
+            if machine.unregistered:
                 objects.handle(TaskEnding())
+            if machine.asked:
+                # Also those that other jobs here have asked for: this one may hold them too.
+                object_ids = list(machine.asked)
                 job.is_eager = True
                 self.runtime.objects.when_registered(
                     object_ids, lambda: self._answer(job, values, began_at, duration_s)
@@ -459,11 +468,11 @@ class Executor:
     def _answer(self, job: Job, values: list[Value], began_at: float, duration_s: float) -> None:
         task_id = job.message.task_id
         del self._jobs[TaskId(task_id)]
-        if job.refs:
-            self._settling[task_id] = job.refs
         peers = self.runtime.peers
         if job.peer.connection.closed:
             return
+        if job.refs:
+            self._settling[task_id] = job
         peers.send(job.peer, Done(task_id, values, began_at, duration_s, False, job.items))
         now = monotonic()
         if job.is_eager or now - self._answered_at > ANSWER_S:

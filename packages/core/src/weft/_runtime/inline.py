@@ -409,11 +409,10 @@ class InlineEngine:
         self.when_ready(ref, settle)
         return future
 
-    def release(self, object_id: ObjectId) -> None:
+    def release(self, object_id: ObjectId | TaskId) -> None:
         """Note that a stream's consumer is gone; cells go with their references. See Engine."""
-        released: object = object_id
-        if type(released) is TaskId:
-            self._dropped.append(released)
+        if isinstance(object_id, TaskId):
+            self._dropped.append(object_id)
 
     def drop(self, actor: InlineActor) -> None:
         """Note that an actor's last handle is gone. Takes no lock."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weft._clock import monotonic
 from weft._ids import WorkerId
 from weft._launch import NodeOptions, Started, start_daemon
+from weft._override import override
 from weft._runtime.runtime import Runtime
 from weft._serialize.refs import hooks
 from weft._wire.messages import Bye, Output
@@ -61,6 +62,7 @@ class Driver(Runtime):
         )
         self.fail_everything(DaemonDiedError(f"{self._lost_because}: call weft.init() again"))
 
+    @override
     def shutdown(self) -> None:
         """End the session; see Engine."""
         if self.closing and self.loop.closed:

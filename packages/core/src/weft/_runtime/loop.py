@@ -206,8 +206,8 @@ class Loop:
                         self.poller.wake()
             while not waiter.is_reader:
                 left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
-                guard.unshield()
                 try:
+                    guard.unshield()
                     opened = waiter.lock.acquire(timeout=left)
                 finally:
                     guard.shield()
@@ -266,8 +266,8 @@ class Loop:
                 if over():
                     return
             if self._later:
-                guard.unshield()
                 try:
+                    guard.unshield()
                     self._run_later()
                 finally:
                     guard.shield()
@@ -281,8 +281,8 @@ class Loop:
                 left = max(0.0, left)
                 timeout = left if timeout is None else min(timeout, left)
             has_looked = True
-            guard.unshield()
             try:
+                guard.unshield()
                 events = poller.wait(timeout)
             finally:
                 guard.shield()

@@ -54,7 +54,7 @@ from weft._wire.messages import (
 from weft.exceptions import ObjectLostError, OwnerDiedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from weft._engine import Engine
     from weft._runtime.loop import Loop
@@ -153,8 +153,11 @@ class Objects:
 
     def owner_lost(self, owner: str) -> None:
         """The process at `owner` is gone, and what it owned with it."""
+        asked = self.machine.asked.copy()
         error = OwnerDiedError(owner_address=owner)
         self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
+        # Registrations that nobody will answer hold nothing back.
+        self._tell_registered(asked - self.machine.asked)
 
     def recycle(self, value: Shared) -> None:
         """Nobody reads this segment any more: its creator may use it again."""
@@ -219,7 +222,10 @@ class Objects:
         known = [ObjectId(object_id) for object_id in message.object_ids]
         failure = lost_failure(lost[0], peer.address) if lost else Failure(b"")
         self.handle(Registered(known, lost, failure))
-        for object_id in (*known, *lost):
+        self._tell_registered((*known, *lost))
+
+    def _tell_registered(self, object_ids: Iterable[ObjectId]) -> None:
+        for object_id in object_ids:
             for waiter in self._registering.pop(object_id, ()):
                 waiter.tell()
 
@@ -340,8 +346,8 @@ class Objects:
                 if source.owner == self.address:
                     self.handle(Counted(object_id))
                 else:
-                    self.handle(Adopted(object_id, source.owner, None, True))
-                    self.machine.entries[object_id].value = value
+                    self.handle(Adopted(object_id, source.owner, None, defer=True))
+                    self.handle(Sealed(object_id, value))
                 view = self._view(value, object_id)
             return self._unpack_with_refs(view, None, defer=True)
         assert type(value) is Failure

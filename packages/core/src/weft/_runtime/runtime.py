@@ -113,6 +113,7 @@ class Runtime:
         self.closing = False
         self.on_quiet: Callable[[], None] = lambda: None
         self.on_idle: Callable[[], None] = lambda: None
+        self.on_peer_lost: Callable[[Peer], None] = lambda _peer: None
         self.on_output: Callable[[Output], None] = lambda _output: None
         self.on_broken: Callable[[InternalError], None] = self.fail_everything
         self.on_daemon_lost: Callable[[str], None] = lambda _reason: None
@@ -221,6 +222,7 @@ class Runtime:
         self.objects.handle(PeerLost(peer))
         if peer.address:
             self.objects.owner_lost(peer.address)
+        self.on_peer_lost(peer)
         self.leasing.lost(peer)
         self.calling.lost(peer)
 

@@ -14,7 +14,7 @@ from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.running import Running, running
 from weft._serialize.failures import unpack_failure
-from weft._wire.messages import Failure, Held
+from weft._wire.messages import Failure, Held, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -167,7 +167,10 @@ class Submissions:
         self._forget(note)
 
     def fail(self, note: Submission, failure: Failure) -> None:
-        """A task or call ends without an answer."""
+        """A task or call ends without an answer, or with one that came too late."""
+        for value in note.values:
+            if isinstance(value, Shared):
+                self._objects.recycle(value)
         note.values = [failure] * len(note.returns)
         self.end(note)
 

@@ -198,31 +198,38 @@ class SocketConnection:
             unsent.clear()
         self._poller.watch_writing(self._socket.fileno(), on=False)
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Receive once; return whether there was anything, and may be more."""
         try:
             # A frame larger than one read is fetched with reads of its own size, so that it is
             # joined once.
             data = self._socket.recv(max(READ_BYTES, self._reader.missing()))
         except BlockingIOError:
-            return
+            return False
         except OSError as error:
             self._break(f"{error.strerror or error}")
-            return
+            return False
         if not data:
             self._break("the peer closed the connection")
-            return
+            return False
         try:
             bodies = self._reader.receive(data)
             messages = [message for body in bodies for message in decode(body)] if bodies else []
         except ProtocolError as error:
             self._break(str(error))
-            return
+            return False
         if messages:
             self._receive(self, messages)
+        return True
 
     def _break(self, reason: str) -> None:
         self.close()
         self._lost(self, reason)
+
+    def read_rest(self) -> None:
+        """Receive what has arrived already."""
+        while not self.closed and self._read():
+            pass
 
     def drain(self) -> None:
         """Send the rest, waiting at most `DRAIN_S` for a peer that is slow to take it."""

@@ -437,6 +437,8 @@ class ActorState(Message, frozen=True, tag=76):
     error: bytes = b""
     """The constructor's error, if that is the cause."""
     worker_id: bytes = b""
+    refused: str = ""
+    """unschedulable or environment, if that is why there is no worker for it."""
 
 
 class BecomeActor(Message, frozen=True, tag=77):

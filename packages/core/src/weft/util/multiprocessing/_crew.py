@@ -23,16 +23,17 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 from weft._api.actors import kill
 from weft._api.decorators import remote
-from weft._api.objects import get, wait
+from weft._api.objects import get
 from weft._api.session import started
 from weft._clock import monotonic
 from weft._engine import current
+from weft._log import logger
 from weft._refs import ObjectRef
 from weft._serialize.failures import pack_failure
 from weft._serialize.pickling import dumps, load_code
@@ -57,6 +58,8 @@ BUNDLE_CHUNKS = 64
 BUNDLES_AHEAD = 2
 # So many chunks for each member are drawn from an iterable before there is room: they may be large.
 FED_AHEAD = 16
+# So often an idle crew looks whether its session is still there.
+PULSE_S = 1.0
 # How long `terminate` waits until the workers are gone.
 END_S = 5.0
 # Functions that a worker keeps.
@@ -218,26 +221,22 @@ class Crew:
 
     def submit(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
         """Queue a job. The chunks are drawn in the crew's thread: drawing one must not block."""
-        self._inbox.put(partial(self._add, job, _numbered(job, work, chunks)))
+        self._post(partial(self._add, job, _numbered(job, work, chunks)))
 
     def feed(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
         """Queue a job whose chunks a thread of its own draws.
 
         Drawing one may take any time, or fail.
         """
-        room = threading.Semaphore(self._size * FED_AHEAD)
-        self._inbox.put(partial(self._begin_feed, job, room))
-        threading.Thread(
-            target=self._feed, args=(job, work, chunks, room), name="weft-pool-feeder", daemon=True
-        ).start()
+        self._post(partial(self._begin_feed, job, work, chunks))
 
     def close(self) -> None:
         """Let the workers end when all work is done. Safe from `__del__`."""
-        self._inbox.put(self._close)
+        self._post(self._close)
 
     def terminate(self) -> None:
         """End the workers now; what is not done fails."""
-        self._inbox.put(self._terminate)
+        self._post(self._terminate)
 
     # -------------------------------------------------------------- the crew's thread
 
@@ -245,16 +244,42 @@ class Crew:
         for _ in range(self._size):
             self._hire()
         while not self.ended:
-            self._inbox.get()()
-        while not self._inbox.empty():
-            # Posted by a thread that did not know yet.
-            self._inbox.get()()
+            try:
+                posted = self._inbox.get(timeout=PULSE_S)
+            except Empty:
+                posted = self._look_for_session
+            try:
+                posted()
+            except Exception as error:  # noqa: BLE001 - else everybody would wait for ever
+                logger().exception("a pool failed")
+                self._break(error)
+        self._drain()
+
+    def _post(self, what: Callable[[], object]) -> None:
+        self._inbox.put(what)
+        if self.ended:
+            self._drain()
+
+    def _drain(self) -> None:
+        """Do what was posted when nobody serves any more: it fails, and nobody waits in vain."""
+        while True:
+            try:
+                posted = self._inbox.get_nowait()
+            except Empty:
+                return
+            posted()
+
+    def _look_for_session(self) -> None:
+        """End with the session: what was asked of its actors is never answered."""
+        if current.engine is not self._engine:
+            self.ended = True
+            self._break(SessionError("the session of this pool has ended"))
 
     def _hire(self) -> None:
         if self._broken is not None or (self._closing and not self._has_work()):
             return
         if current.engine is not self._engine:
-            self._break(SessionError("the session of this pool has ended"))
+            self._look_for_session()
             return
         try:
             member = _Member(self._worker.remote(*self._worker_args))
@@ -269,7 +294,7 @@ class Crew:
 
     def _joined(self, member: _Member, ref: ObjectRef[Any]) -> None:
         try:
-            get(ref)
+            self._engine.get([ref], None)
         except ActorDiedError as error:
             self._members = [each for each in self._members if each is not member]
             if self.ended:
@@ -284,8 +309,14 @@ class Crew:
         member.has_started = True
         self._hand_out()
 
-    def _begin_feed(self, job: PoolJob, room: threading.Semaphore) -> None:
-        self._fed[job] = room
+    def _begin_feed(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
+        if self._broken is not None:
+            job._fail(self._broken)
+            return
+        room = self._fed[job] = threading.Semaphore(self._size * FED_AHEAD)
+        threading.Thread(
+            target=self._feed, args=(job, work, chunks, room), name="weft-pool-feeder", daemon=True
+        ).start()
 
     def _feed(
         self,
@@ -302,12 +333,12 @@ class Crew:
                 if job._abandoned:
                     break
                 chunk = PoolChunk(job, work, index, calls)
-                self._inbox.put(partial(self._add_fed, chunk, room))
+                self._post(partial(self._add_fed, chunk, room))
                 index += 1
         except Exception as error:  # noqa: BLE001 - the user's iterable
-            self._inbox.put(partial(job._take, index, [(False, error)]))
+            self._post(partial(job._take, index, [(False, error)]))
             index += 1
-        self._inbox.put(partial(self._end_feed, job, index))
+        self._post(partial(self._end_feed, job, index))
 
     def _add_fed(self, chunk: PoolChunk, room: threading.Semaphore) -> None:
         self._add(chunk.job, _one(chunk, room))
@@ -394,7 +425,7 @@ class Crew:
         if bundle is None:
             return
         try:
-            answers = get(ref)
+            answers = self._engine.get([ref], None)[0]
         except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
             for chunk in bundle:
                 chunk.job._take(chunk.index, [(False, error)])
@@ -459,6 +490,8 @@ class Crew:
             self.ended = True
 
     def _terminate(self) -> None:
+        if self.ended:
+            return
         self.ended = True
         members = [*self._members, *self._leaving]
         self._break(
@@ -469,7 +502,7 @@ class Crew:
                 kill(member.actor)
             # Calls of an actor that is gone fail: then they are.
             gone = [member.actor.__weft_ready__.remote() for member in members]
-            wait(gone, num_returns=max(1, len(gone)), timeout=END_S)
+            self._engine.wait(gone, len(gone), END_S, fetch_local=False)
         self._members.clear()
 
     def _break(self, error: BaseException) -> None:
