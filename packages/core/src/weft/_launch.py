@@ -45,6 +45,7 @@ LOCK = "lock"
 NODE_FILE = "node.json"
 SYS_PATH_FILE = "sys.path"
 LOG_FILE = "daemon.log"
+LAST_LINES = 40
 
 
 class NodeOptions(msgspec.Struct, frozen=True):
@@ -69,6 +70,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     runtime_env: str = ""
     """As canonical JSON; empty for none."""
     temp_dir: str | None = None
+    logging: str = ""
+    """A LoggingConfig for workers, as JSON; empty for none."""
     prestart: int | None = None
     """Workers to start ahead of demand; None: one a CPU."""
 
@@ -143,9 +146,10 @@ class Started(NamedTuple):
     def last_words(self) -> str:
         """Return the end of the daemon's log, for an error message; empty if that is gone."""
         try:
-            return Path(self.session_dir, LOG_FILE).read_text(errors="replace")[-4000:].strip()
+            lines = Path(self.session_dir, LOG_FILE).read_text(errors="replace").splitlines()
         except OSError:
             return ""
+        return "\n".join(lines[-LAST_LINES:]).strip()
 
 
 def start_daemon(*, node: NodeOptions) -> Started:

@@ -588,6 +588,18 @@ class Calling(RuleBasedStateMachine):
 
     # -------------------------------------------------------------- the end
 
+    @rule()
+    def flow(self) -> None:
+        """The actor is found, and reads what was sent."""
+        if not self.is_over:
+            self.say("alive")
+        while self.news:
+            self.caller_hears_news()
+        while self.connects:
+            self.caller_connects()
+        for life in self.connected():
+            self.read_as(life)
+
     def teardown(self) -> None:
         """All that happens goes on until nothing does: every call has ended once, and their order was kept."""
         for _ in range(100):
@@ -604,15 +616,8 @@ class Calling(RuleBasedStateMachine):
         for call in self.calls:
             if call.state == "waiting":
                 self.tell(ArgumentReady(call.id))
-        if self.is_watched and not self.is_over:
-            self.say("alive")
-        while self.news:
-            self.caller_hears_news()
-        while self.connects:
-            self.caller_connects()
+        self.flow()
         for life in self.lives:
-            if life.is_connected:
-                self.read_as(life)
             for call in life.running if not life.is_dead else ():
                 life.outbox.append(Answered(ACTOR, call.id, False))
             life.running.clear()

@@ -301,6 +301,14 @@ def test_lost_process_borrows_nothing(table: Table) -> None:
     assert table(PeerLost("unknown")) == []
 
 
+def test_lost_process_that_had_returned_some_gives_up_the_rest(table: Table) -> None:
+    first, second = table.put(A), table.put(B)
+    table(Lent("p", [A, B]), Released([A, B]))
+    assert table(Returned("p", [A])) == [Freed(first)]
+    assert table(PeerLost("p")) == [Freed(second)]
+    assert table.is_empty()
+
+
 def test_known_value_is_sent_at_once(table: Table) -> None:
     table.put(A, GONE)
     assert table(Requested(A, "p")) == [SendValue("p", A, GONE)]
@@ -440,6 +448,14 @@ def test_registration_of_what_was_not_asked_for_changes_nothing(table: Table) ->
     table.put(B)
     assert table(Registered([A, B, C], [D], GONE)) == []
     assert (table[A].registered, table[B].registered) == ("yes", "no")
+
+
+def test_request_for_a_borrowed_object_is_answered_with_what_becomes_of_it(table: Table) -> None:
+    table(Adopted(A, ELSEWHERE, None, False))
+    entry = table[A]
+    table(Requested(A, "p"), Released([A]))
+    assert table(Registered([], [A], GONE)) == [Ready(entry), SendValue("p", A, GONE)]
+    assert table.is_empty()
 
 
 # ------------------------------------------------------------------ owners that are gone

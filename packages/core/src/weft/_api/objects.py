@@ -9,7 +9,7 @@ from weft._api.session import running, started
 from weft._clock import monotonic
 from weft._engine import Engine, current
 from weft._refs import ObjectRef, ObjectRefGenerator
-from weft.exceptions import ArgumentError, OptionError
+from weft.exceptions import ArgumentError, OptionError, WeftError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,13 +80,22 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         engine = current.engine
         if engine is None:
             engine = running()
-        return engine.get((object_refs,), timeout)[0]
+        try:
+            return engine.get((object_refs,), timeout)[0]
+        except WeftError as error:
+            # The frames of the engine say nothing to a user.
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error
     if not isinstance(object_refs, list | tuple):
         raise ArgumentError(_not_gettable(object_refs))
     for ref in object_refs:
         if type(ref) is not ObjectRef:
             raise ArgumentError(_not_gettable(ref))
-    return running().get(object_refs, timeout) if object_refs else []
+    if not object_refs:
+        return []
+    try:
+        return running().get(object_refs, timeout)
+    except WeftError as error:
+        raise error.with_traceback(None)  # noqa: B904 - likewise
 
 
 def _check_timeout(what: str, timeout_s: float) -> None:

@@ -278,6 +278,7 @@ class Daemon:
             resources=self.leases.total.to_floats(),
             labels=self.labels,
             runtime_env=options.runtime_env,
+            logging=options.logging,
         )
 
     def _lost(self, client: Client) -> None:

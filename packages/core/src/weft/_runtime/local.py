@@ -41,7 +41,7 @@ class Driver(Runtime):
             role="driver",
         )
         self._started = started
-        self._lost_because = ""
+        self._is_lost = False
         self._old_handler: Any = None
         self.on_output = show_output
         self.on_daemon_lost = self._daemon_lost
@@ -57,10 +57,9 @@ class Driver(Runtime):
 
     def _daemon_lost(self, reason: str) -> None:
         """Fail what waits: nothing can be started or fetched any more. Inside the guard."""
-        self._lost_because = (
-            f"the node daemon is gone ({reason}); {self._started.last_words()}".rstrip("; ")
-        )
-        self.fail_everything(DaemonDiedError(f"{self._lost_because}: call weft.init() again"))
+        self._is_lost = True
+        error = daemon_died(f"the node daemon is gone ({reason})", self._started.last_words())
+        self.fail_everything(error)
 
     @override
     def shutdown(self) -> None:
@@ -73,7 +72,7 @@ class Driver(Runtime):
                 self.peers.send(self.links.daemon, Bye())
                 self.peers.flush()
         deadline = monotonic() + END_S
-        if not self._lost_because:
+        if not self._is_lost:
             self.loop.wait(self.left, deadline)
         self.close()
         if self._started.process.wait(max(0.1, deadline - monotonic())) is None:
@@ -82,6 +81,16 @@ class Driver(Runtime):
         if self._old_handler is not None and signal.getsignal(signal.SIGINT) == self._interrupted:
             signal.signal(signal.SIGINT, self._old_handler)
         hooks.reset()
+
+
+def daemon_died(what: str, words: str) -> DaemonDiedError:
+    """Return the error that says so, with the last line that the daemon wrote; the rest is a note."""
+    *before, last = words.splitlines() or [""]
+    why = f": {last.strip()}" if last else ""
+    error = DaemonDiedError(f"{what}{why}; call weft.init() again")
+    if before:
+        error.add_note(words)
+    return error
 
 
 def show_output(output: Output) -> None:
@@ -112,6 +121,7 @@ def start_local(options: InitOptions) -> Engine:
         namespace=options.namespace,
         preload=options.preload,
         log_to_driver=options.log_to_driver,
+        logging=options.logging,
         runtime_env=options.runtime_env,
         temp_dir=options.temp_dir,
     )
@@ -122,6 +132,6 @@ def start_local(options: InitOptions) -> Engine:
         words = started.last_words() or f"it said nothing for {START_S:g} s"
         driver.close()
         started.process.kill()
-        raise DaemonDiedError(f"the node daemon did not start: {words}")
+        raise daemon_died("the node daemon did not start", words)
     driver.take_interrupts()
     return driver

@@ -17,6 +17,7 @@ from weft._override import override
 from weft._resources import UNITS
 from weft._runtime.executor import Executor
 from weft._runtime.invocation import ActorLeaves
+from weft._runtime.loggers import LoggingConfig
 from weft._runtime.runtime import Runtime
 
 if TYPE_CHECKING:
@@ -102,6 +103,8 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     current.engine = worker
     worker.start(daemon_address)
     worker.loop.wait(worker.welcomed)
+    if worker.welcome is not None and worker.welcome.logging:
+        LoggingConfig.from_json(worker.welcome.logging).apply()
     executor.serve()
     end(executor)
 

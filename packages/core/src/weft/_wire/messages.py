@@ -397,7 +397,8 @@ class Welcome(Message, frozen=True, tag=74):
     resources: dict[str, float]
     labels: dict[str, str]
     runtime_env: str = ""
-    actor: str = ""
+    logging: str = ""
+    """A LoggingConfig, as JSON; empty for none."""
 
 
 class Certificate(Message, frozen=True, tag=75):

@@ -18,16 +18,18 @@ Submit = Callable[[Any, V], ObjectRef[Any]]
 class _Item(Generic[V]):
     """One value that was submitted, until its result is taken and its call has ended."""
 
-    __slots__ = ("actor", "function", "ignored", "number", "ref", "value")
+    __slots__ = ("actor", "error", "function", "ignored", "number", "ref", "result", "value")
 
     def __init__(self, number: int, function: Submit[V], value: V) -> None:
         self.number = number
         self.function = function
         self.value = value
         self.actor: Any = None
-        """Whose call it is; None before it begins."""
+        """Whose call it is, from when it begins."""
         self.ref: ObjectRef[Any]
-        """Of the call; not set before it begins."""
+        """Of the call; set while it runs."""
+        self.result: Any = None
+        self.error: Exception | None = None
         self.ignored = False
 
 
@@ -57,7 +59,8 @@ class ActorPool(Generic[V]):
         """In the order of submission."""
         self._done: dict[int, _Item[V]] = {}
         """Of those, the ones whose calls have ended, in that order."""
-        self._death: dict[Any, ActorDiedError] = {}
+        self._death: ActorDiedError | None = None
+        """Of the actor that was found dead last."""
         self._submitted = 0
 
     # -------------------------------------------------------------- all at once
@@ -185,7 +188,6 @@ class ActorPool(Generic[V]):
         """
         if actor in self._idle or any(item.actor == actor for item in self._busy):
             raise ValueError(f"{actor!r} is in the pool already")
-        self._death.pop(actor, None)
         self._idle.append(actor)
         self._hand_out()
 
@@ -193,16 +195,11 @@ class ActorPool(Generic[V]):
 
     def _hand_out(self) -> None:
         """Take back the actors whose calls have ended, and give the free ones work."""
-        busy: list[_Item[V]] = []
-        for item in self._busy:
-            if not item.ref.done():
-                busy.append(item)
-                continue
-            if not item.ignored:
-                self._done[item.number] = item
-            if item.actor not in self._death:
-                self._idle.append(item.actor)
-        self._busy = busy
+        ended = [item for item in self._busy if item.ref.done()]
+        if ended:
+            self._busy = [item for item in self._busy if item not in ended]
+        for item in ended:
+            self._collect(item)
         while self._idle and self._queue:
             item = self._queue.popleft()
             item.actor = self._idle.popleft()
@@ -213,6 +210,25 @@ class ActorPool(Generic[V]):
                 del self._untaken[item.number]
                 raise
             self._busy.append(item)
+
+    def _collect(self, item: _Item[V]) -> None:
+        """Fetch what a call has given, at once.
+
+        A dead actor would eat up all the values quickly.
+        """
+        try:
+            item.result = get(item.ref)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is raised at its turn
+            item.error = error
+            # A TaskError tells of another actor's death, which the method met.
+            if isinstance(error, ActorDiedError) and TaskError not in type(error).__mro__:
+                self._death = error
+                item.actor = None
+        if item.actor is not None:
+            self._idle.append(item.actor)
+        if not item.ignored:
+            self._done[item.number] = item
+        del item.ref
 
     def _take(self, timeout_s: float | None, *, in_order: bool, ignores: bool) -> Any:
         oldest = next(iter(self._untaken.values()), None)
@@ -231,15 +247,9 @@ class ActorPool(Generic[V]):
             self._hand_out()
         item = oldest if in_order else next(iter(self._done.values()))
         del self._untaken[item.number], self._done[item.number]
-        try:
-            return get(item.ref)
-        except ActorDiedError as error:
-            # A TaskError tells of another actor's death, which the method met.
-            if TaskError not in type(error).__mro__:
-                self._death[item.actor] = error
-                if item.actor in self._idle:
-                    self._idle.remove(item.actor)
-            raise
+        if item.error is not None:
+            raise item.error
+        return item.result
 
     def _time_is_up(
         self, oldest: _Item[V], timeout_s: float | None, *, ignores: bool
@@ -260,6 +270,4 @@ class ActorPool(Generic[V]):
     def _nobody_left(self, item: _Item[V]) -> Exception:
         """Return what to raise: no actor works, and none will come back."""
         self._forget(item)
-        for error in self._death.values():
-            return error
-        return SessionError("the pool has no actors: push one first")
+        return self._death or SessionError("the pool has no actors: push one first")

@@ -487,6 +487,7 @@ class Crew:
             if not member.bundles:
                 self._dismiss(member)
         if not self._members and not self._leaving:
+            self._broken = self._broken or ValueError("Pool not running")
             self.ended = True
 
     def _terminate(self) -> None:
