@@ -1,8 +1,9 @@
 """For every test: nothing is left behind, and hypothesis runs as it should here and in CI.
 
-A test, a module and the whole run each compare what the process has before and after: threads, descriptors, children,
-sessions' directories. While a session of Weft runs that an outer scope started, its own threads and sockets come and
-go, so only the scope that is wider than the session sees those.
+A test, a module and the whole run each compare what the process has before and after: threads,
+descriptors, children, sessions' directories. While a session of Weft runs that an outer scope
+started, its own threads and sockets come and go, so only the scope that is wider than the session
+sees those.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import gc
 import os
 import threading
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import hypothesis

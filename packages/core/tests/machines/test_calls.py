@@ -298,7 +298,10 @@ def test_stopped_calls_of_a_dead_actor_fail_as_such(caller: Caller) -> None:
     caller.now += 1.0
     caller(Ticked())
     dead = state("dead")
-    assert caller(Told(dead)) == [Failed(cancelled, "cancelled", dead), Failed(late, "timeout", dead)]
+    assert caller(Told(dead)) == [
+        Failed(cancelled, "cancelled", dead),
+        Failed(late, "timeout", dead),
+    ]
 
 
 # ------------------------------------------------------------------ an actor that this process ends
@@ -409,7 +412,10 @@ class Life:
 
 
 class Calling(RuleBasedStateMachine):
-    """A caller, the directory, and an actor that restarts and dies; news and answers overtake each other."""
+    """A caller, the directory, and an actor that restarts and dies.
+
+    News of the actor and its answers overtake each other.
+    """
 
     IN_ANY_ORDER = False
 
@@ -601,7 +607,7 @@ class Calling(RuleBasedStateMachine):
             self.read_as(life)
 
     def teardown(self) -> None:
-        """All that happens goes on until nothing does: every call has ended once, and their order was kept."""
+        """All goes on until nothing happens: every call has ended once, in order."""
         for _ in range(100):
             self.go_on()
             if not self.machine.calls:

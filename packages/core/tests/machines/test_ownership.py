@@ -565,8 +565,8 @@ class Process:
 class Processes(RuleBasedStateMachine):
     """Processes that exchange references: in order on each link, and arbitrarily between links.
 
-    The naive model is the set of living references: what one of them reaches must exist, and once all is quiet
-    nothing else may.
+    The naive model is the set of living references: what one of them reaches must exist, and once
+    all is quiet nothing else may.
     """
 
     NAMES = ("p", "q", "r")
@@ -762,8 +762,8 @@ class Processes(RuleBasedStateMachine):
     ) -> None:
         self.tasks.remove(task)
         worker = task.worker
-        # Objects that hold each other are never freed: counting cannot see that nobody else needs them.
-        returned = [object_id for object_id in returned if task.result not in self.reached({object_id})]
+        # Objects that hold each other are never freed: counting cannot see that nobody needs them.
+        returned = [key for key in returned if task.result not in self.reached({key})]
         self.keep(worker, returned)
         task.returned = self.inside[task.result] = returned
         task.value = self.new_value(worker, returned, large=large)
@@ -853,7 +853,7 @@ class Processes(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """Deliver everything and end all tasks: then exactly what is reached from references is kept."""
+        """Deliver everything, end all tasks: then exactly what references reach is kept."""
         while self.tasks or any(self.links.values()):
             for task in list(self.tasks):
                 self.finish(task, [], [], large=False)
@@ -885,7 +885,9 @@ class Processes(RuleBasedStateMachine):
         for process in self.processes.values():
             machine = process.machine
             assert not machine.entries
-            assert not machine.unregistered and not machine._requested and not machine._lent_to
+            assert not machine.unregistered
+            assert not machine._requested
+            assert not machine._lent_to
             assert not process.waiting
         assert self.crashed or not +self.segments
 
@@ -911,9 +913,12 @@ class CrashingProcesses(Processes):
             if task.worker == name and task.caller in self.processes and not task.has_ended:
                 self.tell(task.caller, Sealed(task.result, GONE))
                 self.end(task)
-            elif task.worker in self.processes and task.value is not None and not task.is_settled:
-                if task.caller == name:
-                    self.settle_task(task)
+            elif task.caller == name and self.is_owed(task):
+                self.settle_task(task)
+
+    def is_owed(self, task: Handing) -> bool:
+        """Whether its worker keeps what the result holds until somebody has counted it."""
+        return task.worker in self.processes and task.value is not None and not task.is_settled
 
 
 TestProcesses = Processes.TestCase

@@ -24,8 +24,8 @@ from weft._machines.tasks import (
     Event,
     Fail,
     Finished,
-    GiveUp,
     GivenBack,
+    GiveUp,
     Kill,
     LeaseGranted,
     LeaseLost,
@@ -827,7 +827,7 @@ class Owning(RuleBasedStateMachine):
                 self.read_from(worker_id)
 
     def teardown(self) -> None:
-        """Everybody goes on until nothing happens: every task has ended once, nothing is leased or wanted."""
+        """All goes on until nothing happens: every task has ended once, nothing is leased."""
         for _ in range(1000):
             if not self.go_on():
                 break

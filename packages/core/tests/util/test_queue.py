@@ -129,20 +129,17 @@ def test_cancelled_consumer_takes_no_item(make: Make) -> None:
     assert asyncio.run(give_up()) == 7
 
 
-def test_queue_ends_with_shutdown(engine: str) -> None:
+@pytest.mark.parametrize("force", [False, True])
+def test_queue_ends_with_shutdown(engine: str, *, force: bool) -> None:
     queue: Queue[int] = Queue()
-    copy = queue.__class__.__new__(Queue)
-    copy.__dict__.update(queue.__dict__)
-    queue.shutdown()
-    queue.shutdown()
+    others: Queue[int] = Queue.__new__(Queue)
+    others.__dict__.update(queue.__dict__)
+    queue.shutdown(force)
+    queue.shutdown(force)
     with pytest.raises(SessionError):
         queue.put(1)
     with pytest.raises(ActorDiedError):
-        copy.put(1)
-    forced: Queue[int] = Queue()
-    forced.shutdown(force=True)
-    with pytest.raises(SessionError):
-        forced.get()
+        others.put(1)
 
 
 def test_actor_behind_it_takes_options(engine: str) -> None:

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from concurrent.futures import ThreadPoolExecutor, thread
 
-    from weft._runtime.executor import Executor, Job
+    from weft._runtime.answers import Job
+    from weft._runtime.executor import Executor
     from weft._wire.messages import BecomeActor, Value
 else:
     asyncio = lazy("asyncio")
@@ -153,7 +154,7 @@ class Actor:
         elif group in self._pools:
             self._pools[group].submit(self._run_on_pool, job)
         else:
-            self.executor.refuse(job, self._no_group(group))
+            self.executor.answers.refuse(job, self._no_group(group))
 
     def _no_group(self, group: str) -> ValueError:
         known = ", ".join(sorted(self._groups)) or "none"
@@ -191,7 +192,7 @@ class Actor:
         task_id = TaskId(job.message.task_id)
         if group not in self._slots:
             with self.executor.guard:
-                self.executor.refuse(job, self._no_group(group))
+                self.executor.answers.refuse(job, self._no_group(group))
             return
         task = self._loop.create_task(self._run_async(job, self._slots[group], task_id))
         self._tasks[task_id] = task
@@ -212,7 +213,7 @@ class Actor:
             if isinstance(error, asyncio.CancelledError) and self._ended.is_set():
                 # The actor ends: its callers learn that from the directory.
                 return
-            values = executor.failures(job, error, cancelled=cancelled)
+            values = executor.answers.failures(job, error, cancelled=cancelled)
         executor.end(job, now, values, began_at, monotonic() - began)
         self._tasks.pop(task_id, None)
         self._flush_soon()
@@ -233,24 +234,24 @@ class Actor:
         count = job.message.num_returns
         if count >= 0:
             parts = (result,) if count == 1 else split(result, count, job.function)
-            return [executor.pack(job, value) for value in parts]
+            return [executor.answers.pack(job, value) for value in parts]
         if hasattr(result, "__aiter__"):
             async for value in result:
-                executor.send_item(job, executor.pack(job, value))
+                executor.answers.send_item(job, executor.answers.pack(job, value))
                 self._flush_soon()
                 await self._await_consumer(job)
         else:
             for value in result:
-                executor.send_item(job, executor.pack(job, value))
+                executor.answers.send_item(job, executor.answers.pack(job, value))
                 self._flush_soon()
                 await self._await_consumer(job)
-        return [executor.pack(job, None)]
+        return [executor.answers.pack(job, None)]
 
     async def _await_consumer(self, job: Job) -> None:
         assert self._loop is not None
         while True:
             changed = asyncio.Event()
-            if not self.executor.wait_for_consumer(job, LoopWaiter(self._loop, changed)):
+            if not self.executor.answers.wait_for_consumer(job, LoopWaiter(self._loop, changed)):
                 return
             await changed.wait()
 

@@ -12,26 +12,22 @@ answer with references inside waits until their owners count who holds them.
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from weft._clock import monotonic, wall
 from weft._ids import TaskId
 from weft._lazy import lazy
 from weft._machines.ownership import TaskEnding
 from weft._runtime.actors import Actor, show_accelerators
+from weft._runtime.answers import Answers, Job
 from weft._runtime.arguments import unpack_arguments
-from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
 from weft._runtime.loop import QUIET_S, Waiter
 from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
 from weft._runtime.running import Running, running
-from weft._serialize.failures import pack_error, pack_failure
-from weft._serialize.pickling import dumps, load_code
+from weft._serialize.pickling import load_code
 from weft._wire.messages import (
     ActorExit,
     ActorReady,
@@ -39,27 +35,17 @@ from weft._wire.messages import (
     BecomeActor,
     Call,
     Cancel,
-    Collect,
-    Done,
-    Events,
     Export,
-    Failure,
     GiveBack,
     Quit,
     Run,
-    Settled,
-    Taken,
-    Yielded,
 )
-from weft.exceptions import ActorDiedError, TaskCancelledError
 
 if TYPE_CHECKING:
     import inspect
     import mmap
     from collections.abc import Callable
 
-    from weft._refs import ObjectRef
-    from weft._runtime.actors import LoopWaiter
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
     from weft._wire.messages import Value
@@ -68,44 +54,6 @@ if TYPE_CHECKING:
     """Finds a job's code and arguments: (callable, args, kwargs)."""
 else:
     inspect = lazy("inspect")
-
-# Answers of quick tasks are sent together, so often at least.
-ANSWER_S = 0.001
-# Chrome trace events kept for `timeline`.
-TRACED = 20_000
-
-
-class Job:
-    """One task or call that was received, until its answer is sent."""
-
-    __slots__ = (
-        "function",
-        "is_cancelled",
-        "is_eager",
-        "items",
-        "message",
-        "peer",
-        "refs",
-        "taken",
-        "waiter",
-    )
-
-    def __init__(self, peer: Peer, message: Run | Call) -> None:
-        self.peer = peer
-        self.message = message
-        self.function = ""
-        self.is_cancelled = False
-        """Somebody cancelled it before it began."""
-        self.is_eager = False
-        """It runs on a thread that does not read: its answer is sent at once."""
-        self.refs: list[ObjectRef[Any]] = []
-        """Inside what it returns: kept until the caller has counted them."""
-        self.items = 0
-        """Yielded so far."""
-        self.taken = 0
-        """Of those, taken by the consumer."""
-        self.waiter: Waiter | LoopWaiter | None = None
-        """The generator waits for its consumer."""
 
 
 class Executor:
@@ -118,8 +66,6 @@ class Executor:
         self.assigned: Assigned | None = None
         self._page = page
         self._queue: deque[Job | BecomeActor] = deque()
-        self._jobs: dict[TaskId, Job] = {}
-        """Received and not answered."""
         self._running: dict[TaskId, Running] = {}
         self._idle: Waiter | None = None
         self._quit: Quit | None = None
@@ -127,30 +73,23 @@ class Executor:
         self._functions: dict[bytes, Callable[..., Any]] = {}
         self._page_names: dict[str, bytes] = {}
         self._calls_of: dict[bytes, int] = {}
-        self._settling: dict[bytes, Job] = {}
-        """Answered with references inside, which the caller has not counted yet."""
         self._main: Running | None = None
         """What runs on the main thread."""
         self._main_began = 0.0
-        self._answered_at = 0.0
-        self._trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
+        self.answers = Answers(runtime, self._give_back)
         runtime.values.on_block = self._give_back
         runtime.on_quiet = self._give_back
         runtime.questions.explain_task = self._explain
         runtime.on_idle = self._on_idle
-        runtime.on_peer_lost = self._on_peer_lost
         runtime.handlers.update(
             {
                 Export: self._on_export,
                 Run: self._on_run,
                 Call: self._on_call,
                 Cancel: self._on_cancel,
-                Taken: self._on_taken,
-                Settled: self._on_settled,
                 Quit: self._on_quit,
                 BecomeActor: self._on_become,
                 Assigned: self._on_assigned,
-                Collect: self._on_collect,
             }
         )
         signal.signal(signal.SIGINT, self._interrupted)
@@ -172,11 +111,11 @@ class Executor:
         if self.actor is None or self.actor.runs_on_main:
             self._receive(job)
         else:
-            self._jobs[TaskId(message.task_id)] = job
+            self.answers.jobs[TaskId(message.task_id)] = job
             self.actor.start(job, message.group)
 
     def _receive(self, job: Job) -> None:
-        self._jobs[TaskId(job.message.task_id)] = job
+        self.answers.jobs[TaskId(job.message.task_id)] = job
         self._enqueue(job)
 
     def _enqueue(self, item: Job | BecomeActor) -> None:
@@ -194,7 +133,7 @@ class Executor:
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         task_id = TaskId(message.task_id)
-        job = self._jobs.get(task_id)
+        job = self.answers.jobs.get(task_id)
         if job is None:
             return
         now = self._running.get(task_id)
@@ -205,9 +144,9 @@ class Executor:
                 # A thread is just about to begin it: it looks first.
                 job.is_cancelled = True
             else:
-                self._answer(
+                self.answers.send(
                     job,
-                    [self._cancelled(job.message)] * max(1, job.message.num_returns),
+                    [self.answers.cancelled(job.message)] * max(1, job.message.num_returns),
                     wall(),
                     0.0,
                 )
@@ -228,22 +167,6 @@ class Executor:
         if now is not None and now.cancelled and not now.finished:
             self.guard.interrupt(KeyboardInterrupt())
 
-    def _on_taken(self, peer: Peer, message: Taken) -> None:
-        job = self._jobs.get(TaskId(message.task_id))
-        if job is not None:
-            job.taken = message.items
-            if job.waiter is not None:
-                waiter, job.waiter = job.waiter, None
-                waiter.ready()
-
-    def _on_settled(self, peer: Peer, message: Settled) -> None:
-        self._settling.pop(message.task_id, None)
-
-    def _on_peer_lost(self, peer: Peer) -> None:
-        """A caller is gone: nobody will count the references in its answers."""
-        for task_id in [key for key, job in self._settling.items() if job.peer is peer]:
-            del self._settling[task_id]
-
     def _on_quit(self, peer: Peer, message: Quit) -> None:
         self._quit = message
         if self._idle is not None:
@@ -252,27 +175,11 @@ class Executor:
         if self.actor is not None:
             self.actor.quit()
 
-    def _on_collect(self, peer: Peer, message: Collect) -> None:
-        pid = os.getpid()
-        events = [
-            {
-                "cat": "task",
-                "name": name,
-                "ph": "X",
-                "ts": at * 1e6,
-                "dur": length * 1e6,
-                "pid": "weft",
-                "tid": pid,
-            }
-            for name, at, length in self._trace
-        ]
-        self.runtime.peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))
-
     def _explain(self, task_id: TaskId) -> Reason:
         now = self._running.get(task_id)
         if now is not None:
             return explain_waits(now.name, now.began, now.waits, self.runtime.links.address)
-        if task_id in self._jobs:
+        if task_id in self.answers.jobs:
             if self._main is not None:
                 first = Step("task", self.runtime.links.address, self._main.task_id)
                 return Reason(f"it waits behind {self._main.name}", [first])
@@ -290,7 +197,7 @@ class Executor:
                 break
             if isinstance(item, Job) and isinstance(item.message, Run):
                 given.setdefault(item.peer, []).append(item.message.task_id)
-                del self._jobs[TaskId(item.message.task_id)]
+                del self.answers.jobs[TaskId(item.message.task_id)]
             else:
                 kept.append(item)
         self._queue.extendleft(reversed(kept))
@@ -374,7 +281,7 @@ class Executor:
         except KeyboardInterrupt as late:
             # A cancellation that came while an error was being packed.
             now.finished = True
-            values = self.failures(job, late, cancelled=True)
+            values = self.answers.failures(job, late, cancelled=True)
         self.end(job, now, values, began_at, monotonic() - began)
         running.reset(token)
         if is_main:
@@ -387,12 +294,12 @@ class Executor:
             now.finished = True
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is the answer
             now.finished = True
-            return self.failures(job, error, cancelled=now.cancelled or job.is_cancelled)
+            return self.answers.failures(job, error, cancelled=now.cancelled or job.is_cancelled)
         return values
 
     def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Value]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
-        return self._values(job, target(*args, **kwargs))
+        return self.answers.values(job, target(*args, **kwargs))
 
     def begin(self, job: Job, task_id: TaskId) -> tuple[Running, Find]:
         """Note that a job runs; return its record and what finds its code and arguments."""
@@ -458,110 +365,12 @@ class Executor:
                 object_ids = list(machine.asked)
                 job.is_eager = True
                 self.runtime.objects.when_registered(
-                    object_ids, lambda: self._answer(job, values, began_at, duration_s)
+                    object_ids, lambda: self.answers.send(job, values, began_at, duration_s)
                 )
             else:
-                self._answer(job, values, began_at, duration_s)
+                self.answers.send(job, values, began_at, duration_s)
         if message.name:
-            self._trace.append((message.name, began_at, duration_s))
-
-    def _answer(self, job: Job, values: list[Value], began_at: float, duration_s: float) -> None:
-        task_id = job.message.task_id
-        del self._jobs[TaskId(task_id)]
-        peers = self.runtime.peers
-        if job.peer.connection.closed:
-            return
-        if job.refs:
-            self._settling[task_id] = job
-        peers.send(job.peer, Done(task_id, values, began_at, duration_s, False, job.items))
-        now = monotonic()
-        if job.is_eager or now - self._answered_at > ANSWER_S:
-            self._answered_at = now
-            peers.flush()
-
-    # -------------------------------------------------------------- results
-
-    def pack(self, job: Job, value: Any) -> Value:
-        """Turn a returned value into what is sent."""
-        serialized = dumps(value)
-        if serialized.refs:
-            job.refs.extend(serialized.refs)
-        return self.runtime.objects.store_value(serialized)
-
-    def _values(self, job: Job, result: Any) -> list[Value]:
-        message = job.message
-        count = message.num_returns
-        if message.is_dynamic:
-            put = self.runtime.put
-            return [self.pack(job, DynamicObjectRefGenerator([put(value) for value in result]))]
-        if count == 1:
-            return [self.pack(job, result)]
-        if count >= 0:
-            return [self.pack(job, value) for value in split(result, count, job.function)]
-        for value in result:
-            self.send_item(job, self.pack(job, value))
-            self._await_consumer(job)
-        return [self.pack(job, None)]
-
-    def send_item(self, job: Job, value: Value) -> None:
-        """Send a stream's next item."""
-        with self.guard:
-            peers = self.runtime.peers
-            peers.send(job.peer, Yielded(job.message.task_id, job.items, value))
-            job.items += 1
-            now = monotonic()
-            if job.is_eager or now - self._answered_at > ANSWER_S:
-                self._answered_at = now
-                peers.flush()
-
-    def _await_consumer(self, job: Job) -> None:
-        while True:
-            waiter = Waiter()
-            if not self.wait_for_consumer(job, waiter):
-                return
-            self.runtime.loop.wait(waiter)
-
-    def wait_for_consumer(self, job: Job, waiter: Waiter | LoopWaiter) -> bool:
-        """Return whether a generator is too far ahead.
-
-        Then `waiter` is told when its consumer takes something.
-        """
-        limit = job.message.backpressure
-        if not limit or job.items - job.taken < limit:
-            return False
-        with self.guard:
-            if job.items - job.taken < limit:
-                return False
-            job.waiter = waiter
-            self._give_back()
-        return True
-
-    def failures(self, job: Job, error: BaseException, *, cancelled: bool) -> list[Value]:
-        """Turn what a job raised into its answer. `cancelled`: somebody asked for an interrupt."""
-        message = job.message
-        failure: Failure
-        if self.actor is not None and isinstance(error, ActorLeaves):
-            failure = Failure(
-                pack_error(
-                    ActorDiedError(
-                        f"{job.function} called exit_actor()", class_name=self.actor.name
-                    )
-                )
-            )
-        elif cancelled and not isinstance(error, Exception):
-            failure = self._cancelled(message)
-        else:
-            failure = Failure(
-                pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1)
-            )
-        return [failure] * max(1, message.num_returns)
-
-    def _cancelled(self, message: Run | Call) -> Failure:
-        return Failure(pack_error(TaskCancelledError(TaskId(message.task_id), task=message.name)))
-
-    def refuse(self, job: Job, error: Exception) -> None:
-        """Answer a job that cannot be started. Inside the guard."""
-        self._answer(job, self.failures(job, error, cancelled=False), wall(), 0.0)
+            self.answers.trace.append((message.name, began_at, duration_s))
 
     def register_held(self) -> None:
         """Let the owners count what an actor's constructor kept."""

@@ -84,7 +84,7 @@ class Driver(Runtime):
 
 
 def daemon_died(what: str, words: str) -> DaemonDiedError:
-    """Return the error that says so, with the last line that the daemon wrote; the rest is a note."""
+    """Return the error that says so, with the daemon's last line; the rest is a note."""
     *before, last = words.splitlines() or [""]
     why = f": {last.strip()}" if last else ""
     error = DaemonDiedError(f"{what}{why}; call weft.init() again")

@@ -229,17 +229,13 @@ class Runtime:
     # -------------------------------------------------------------- messages; inside the guard
 
     def _on_done(self, peer: Peer, message: Done) -> None:
-        held = [
-            ObjectId(held.object_id)
-            for value in message.values
-            if not isinstance(value, Failure) and value.held
-            for held in value.held
-        ]
-        if held:
+        if message.settles:
             # The worker keeps the references in its answer until their owners count this process.
             settled = Settled(message.task_id)
             self._after_round.append(
-                lambda: self.objects.when_registered(held, lambda: self.peers.send(peer, settled))
+                lambda: self.objects.when_registered(
+                    list(self.objects.machine.asked), lambda: self.peers.send(peer, settled)
+                )
             )
         if self.calling.on_done(message) or self.leasing.on_done(peer, message):
             return

@@ -37,12 +37,15 @@ class FrameReader:
     def receive(self, data: bytes | bytearray | memoryview) -> list[bytes]:
         """Take bytes; return the bodies that they complete.
 
-        ProtocolError: the peer does not speak this protocol.
+        ProtocolError: the peer does not speak this protocol; frames that the same bytes completed
+        are dropped.
         """
         if self._failed:
             raise ProtocolError(self._failed)
         if self._buffer:
             self._buffer += data
+            if len(self._buffer) >= HEADER_BYTES:
+                self._length_at(self._buffer, 0)
             if self.missing() > 0:
                 return []
             data = bytes(self._buffer)
@@ -51,11 +54,7 @@ class FrameReader:
         bodies: list[bytes] = []
         start, end = 0, len(view)
         while end - start >= HEADER_BYTES:
-            length, kind = HEADER.unpack_from(view, start)
-            if kind != MESSAGES or length > MAX_BODY_BYTES:
-                self._failed = f"not a frame: kind {kind}, {length} bytes"
-                raise ProtocolError(self._failed)
-            after = start + HEADER_BYTES + length
+            after = start + HEADER_BYTES + self._length_at(view, start)
             if after > end:
                 break
             bodies.append(bytes(view[start + HEADER_BYTES : after]))
@@ -63,6 +62,14 @@ class FrameReader:
         if start < end:
             self._buffer += view[start:]
         return bodies
+
+    def _length_at(self, data: memoryview | bytearray, start: int) -> int:
+        length, kind = HEADER.unpack_from(data, start)
+        if kind != MESSAGES or length > MAX_BODY_BYTES:
+            self._failed = f"not a frame: kind {kind}, {length} bytes"
+            self._buffer.clear()
+            raise ProtocolError(self._failed)
+        return int(length)
 
     def missing(self) -> int:
         """Return how many bytes the incomplete frame still lacks, 0 if unknown or none."""

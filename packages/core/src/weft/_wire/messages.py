@@ -163,8 +163,8 @@ class Done(Message, frozen=True, tag=30):
     started_at: float
     """Wall clock, seconds."""
     duration_s: float
-    retriable: bool = False
-    """The failure is an exception that the task asked to be retried."""
+    settles: bool = False
+    """There are references inside: the worker keeps them until Settled."""
     items: int = 0
     """How many items a stream yielded."""
 

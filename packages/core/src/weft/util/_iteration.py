@@ -99,9 +99,9 @@ def map_unordered(
 ) -> Iterator[Any]:
     """Call a remote function with each item and yield the results as they come.
 
-    Blocks while none is there. Items are taken as results are: at most `backpressure_size` calls are
-    unfinished or not yet taken, so `items` may be endless. When the iteration is given up, calls
-    that were started run to their end.
+    Blocks while none is there. Items are taken as results are: at most `backpressure_size` calls
+    are unfinished or not yet taken, so `items` may be endless. When the iteration is given up,
+    calls that were started run to their end.
 
     Args:
         fn: A remote function, an actor's method, or a plain function, which is made remote.

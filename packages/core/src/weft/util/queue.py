@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from weft._api.actors import kill
 from weft._api.decorators import remote
-from weft._api.objects import cancel, get, wait
+from weft._api.objects import cancel, get
+from weft._api.session import started
 from weft._lazy import lazy
 from weft.exceptions import OptionError, SessionError, WeftError
+from weft.util._endings import wait_until_gone
 
 if TYPE_CHECKING:
     import asyncio
@@ -42,6 +44,10 @@ WAITERS = 1_000_000
 
 A wait costs the actor a coroutine, and must never keep out who would end it.
 """
+
+
+END_S = 5.0
+"""How long a process takes at most to end that was killed."""
 
 
 class Empty(standard_queue.Empty):
@@ -361,11 +367,13 @@ class Queue(Generic[T]):
         actor, self.actor = self.actor, None
         if actor is None:
             return
+        engine = started()
         if not force:
-            ended, _ = wait([actor.__weft_terminate__.remote()], timeout=grace_period_s)
-            force = not ended
+            actor.__weft_terminate__.remote()
+            force = not wait_until_gone(engine, [actor], grace_period_s)
         if force:
             kill(actor)
+            wait_until_gone(engine, [actor], END_S)
 
     # -------------------------------------------------------------- inside
 

@@ -45,6 +45,7 @@ from weft.exceptions import (
     TaskError,
     WeftError,
 )
+from weft.util._endings import wait_until_gone
 from weft.util.multiprocessing._globals import ModuleGlobals
 from weft.util.multiprocessing._results import Outcome, PoolJob, error_of
 
@@ -501,9 +502,7 @@ class Crew:
         if current.engine is self._engine:
             for member in members:
                 kill(member.actor)
-            # Calls of an actor that is gone fail: then they are.
-            gone = [member.actor.__weft_ready__.remote() for member in members]
-            self._engine.wait(gone, len(gone), END_S, fetch_local=False)
+            wait_until_gone(self._engine, [member.actor for member in members], END_S)
         self._members.clear()
 
     def _break(self, error: BaseException) -> None:
@@ -518,12 +517,12 @@ class Crew:
             for bundle in member.bundles.values():
                 self._returned.extend(bundle)
             member.bundles.clear()
-        while (chunk := self._next_chunk()) is not None:
-            chunk.job._take(chunk.index, [(False, error)])
         for job, room in self._fed.items():
             job._fail(error)
             # Its feeder sees that and ends, unless it is inside the user's iterable.
             room.release()
+        while (chunk := self._next_chunk()) is not None:
+            chunk.job._take(chunk.index, [(False, error)])
 
 
 def _numbered(job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> Iterator[PoolChunk]:

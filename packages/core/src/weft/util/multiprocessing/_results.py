@@ -205,6 +205,8 @@ class IMapIterator(PoolJob):
     @override
     def _fail(self, error: BaseException) -> None:
         with self._changed:
+            if self._abandoned:
+                return
             self._abandoned = True
             self._ready.append((False, error))
             self._chunks = self._taken

@@ -1,0 +1,225 @@
+"""A worker's answers: what its jobs return, yield and raise, on the way to who asked.
+
+An answer with references inside is kept until the caller has counted them (Settled).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from weft._clock import monotonic, wall
+from weft._ids import TaskId
+from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
+from weft._runtime.loop import Waiter
+from weft._serialize.failures import pack_error, pack_failure
+from weft._serialize.pickling import dumps
+from weft._wire.messages import Call, Collect, Done, Events, Failure, Run, Settled, Taken, Yielded
+from weft.exceptions import ActorDiedError, TaskCancelledError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._refs import ObjectRef
+    from weft._runtime.actors import LoopWaiter
+    from weft._runtime.peers import Peer
+    from weft._runtime.runtime import Runtime
+    from weft._wire.messages import Value
+
+# Answers of quick tasks are sent together, so often at least.
+ANSWER_S = 0.001
+# Chrome trace events kept for `timeline`.
+TRACED = 20_000
+
+
+class Job:
+    """One task or call that was received, until its answer is sent."""
+
+    __slots__ = (
+        "function",
+        "is_cancelled",
+        "is_eager",
+        "items",
+        "message",
+        "peer",
+        "refs",
+        "taken",
+        "waiter",
+    )
+
+    def __init__(self, peer: Peer, message: Run | Call) -> None:
+        self.peer = peer
+        self.message = message
+        self.function = ""
+        self.is_cancelled = False
+        """Somebody cancelled it before it began."""
+        self.is_eager = False
+        """It runs on a thread that does not read: its answer is sent at once."""
+        self.refs: list[ObjectRef[Any]] = []
+        """Inside what it returns: kept until the caller has counted them."""
+        self.items = 0
+        """Yielded so far."""
+        self.taken = 0
+        """Of those, taken by the consumer."""
+        self.waiter: Waiter | LoopWaiter | None = None
+        """The generator waits for its consumer."""
+
+
+class Answers:
+    """Packs and sends them. Without the guard, where a docstring does not say otherwise."""
+
+    def __init__(self, runtime: Runtime, on_wait: Callable[[], None]) -> None:
+        self.jobs: dict[TaskId, Job] = {}
+        """Received and not answered."""
+        self.trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
+        """(name, when it began, how long it took) of what was run."""
+        self.on_wait = on_wait
+        """Called, inside the guard, when a generator waits for its consumer."""
+        self._guard = runtime.guard
+        self._loop = runtime.loop
+        self._objects = runtime.objects
+        self._peers = runtime.peers
+        self._put = runtime.put
+        self._settling: dict[bytes, Job] = {}
+        """Answered with references inside, which the caller has not counted yet."""
+        self._answered_at = 0.0
+        runtime.on_peer_lost = self.on_peer_lost
+        runtime.handlers.update(
+            {Taken: self.on_taken, Settled: self.on_settled, Collect: self.on_collect}
+        )
+
+    def send(self, job: Job, values: list[Value], began_at: float, duration_s: float) -> None:
+        """Send a job's answer; with others, if there will be some at once. Inside the guard."""
+        task_id = job.message.task_id
+        self.jobs.pop(TaskId(task_id), None)
+        peers = self._peers
+        if job.peer.connection.closed:
+            return
+        if job.refs:
+            self._settling[task_id] = job
+        settles = bool(job.refs)
+        peers.send(job.peer, Done(task_id, values, began_at, duration_s, settles, job.items))
+        now = monotonic()
+        if job.is_eager or now - self._answered_at > ANSWER_S:
+            self._answered_at = now
+            peers.flush()
+
+    def pack(self, job: Job, value: Any) -> Value:
+        """Turn a returned value into what is sent."""
+        serialized = dumps(value)
+        if serialized.refs:
+            job.refs.extend(serialized.refs)
+        return self._objects.store_value(serialized)
+
+    def values(self, job: Job, result: Any) -> list[Value]:
+        """Turn what a job returned into its answer; a generator's items are sent as they come."""
+        message = job.message
+        count = message.num_returns
+        if message.is_dynamic:
+            put = self._put
+            return [self.pack(job, DynamicObjectRefGenerator([put(value) for value in result]))]
+        if count == 1:
+            return [self.pack(job, result)]
+        if count >= 0:
+            return [self.pack(job, value) for value in split(result, count, job.function)]
+        for value in result:
+            self.send_item(job, self.pack(job, value))
+            self._await_consumer(job)
+        return [self.pack(job, None)]
+
+    def send_item(self, job: Job, value: Value) -> None:
+        """Send a stream's next item."""
+        with self._guard:
+            peers = self._peers
+            peers.send(job.peer, Yielded(job.message.task_id, job.items, value))
+            job.items += 1
+            now = monotonic()
+            if job.is_eager or now - self._answered_at > ANSWER_S:
+                self._answered_at = now
+                peers.flush()
+
+    def _await_consumer(self, job: Job) -> None:
+        while True:
+            waiter = Waiter()
+            if not self.wait_for_consumer(job, waiter):
+                return
+            self._loop.wait(waiter)
+
+    def wait_for_consumer(self, job: Job, waiter: Waiter | LoopWaiter) -> bool:
+        """Return whether a generator is too far ahead.
+
+        Then `waiter` is told when its consumer takes something.
+        """
+        limit = job.message.backpressure
+        if not limit or job.items - job.taken < limit:
+            return False
+        with self._guard:
+            if job.items - job.taken < limit:
+                return False
+            job.waiter = waiter
+            self.on_wait()
+        return True
+
+    def failures(self, job: Job, error: BaseException, *, cancelled: bool) -> list[Value]:
+        """Turn what a job raised into its answer. `cancelled`: somebody asked for an interrupt."""
+        message = job.message
+        failure: Failure
+        if isinstance(error, ActorLeaves):
+            failure = Failure(
+                pack_error(
+                    ActorDiedError(
+                        f"{job.function} called exit_actor()",
+                        class_name=job.function.rpartition(".")[0],
+                    )
+                )
+            )
+        elif cancelled and not isinstance(error, Exception):
+            failure = self.cancelled(message)
+        else:
+            failure = Failure(
+                pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1)
+            )
+        return [failure] * max(1, message.num_returns)
+
+    def cancelled(self, message: Run | Call) -> Failure:
+        """Return the answer of a job that was cancelled."""
+        return Failure(pack_error(TaskCancelledError(TaskId(message.task_id), task=message.name)))
+
+    def refuse(self, job: Job, error: Exception) -> None:
+        """Answer a job that cannot be started. Inside the guard."""
+        self.send(job, self.failures(job, error, cancelled=False), wall(), 0.0)
+
+    def on_taken(self, peer: Peer, message: Taken) -> None:
+        job = self.jobs.get(TaskId(message.task_id))
+        if job is not None:
+            job.taken = message.items
+            if job.waiter is not None:
+                waiter, job.waiter = job.waiter, None
+                waiter.ready()
+
+    def on_settled(self, peer: Peer, message: Settled) -> None:
+        self._settling.pop(message.task_id, None)
+
+    def on_peer_lost(self, peer: Peer) -> None:
+        """A caller is gone: nobody will count the references in its answers."""
+        for task_id in [key for key, job in self._settling.items() if job.peer is peer]:
+            del self._settling[task_id]
+
+    def on_collect(self, peer: Peer, message: Collect) -> None:
+        pid = os.getpid()
+        events = [
+            {
+                "cat": "task",
+                "name": name,
+                "ph": "X",
+                "ts": at * 1e6,
+                "dur": length * 1e6,
+                "pid": "weft",
+                "tid": pid,
+            }
+            for name, at, length in self.trace
+        ]
+        self._peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))
