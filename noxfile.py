@@ -19,7 +19,7 @@ PURE_TESTS = ["packages/core/tests/machines", "packages/core/tests/wire"]
 PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*"
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "coverage", "hypothesis", "import-linter", "joblib", "numpy", "pandas", "pyarrow", "torch",
+    "coverage", "hypothesis", "import-linter", "joblib", "mypy", "numpy", "pandas", "pyarrow", "torch",
 ]  # fmt: skip
 
 
@@ -79,7 +79,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: mypy on the installed wheel, mypy and pyright on users' programs."""
-    install(session, "mypy", "basedpyright", "nox")
+    install(session, "mypy", "basedpyright", "nox", "pytest")
     install_weft(session)
     session.run("mypy", "--package", "weft")
     session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
@@ -100,6 +100,8 @@ def imports(session: nox.Session) -> None:
 @nox.session
 def names(session: nox.Session) -> None:
     """Check public names against their list (--write writes it), and words against WORDS.md."""
+    # weft.testing and weft.mypy are public too: they are imported.
+    install(session, "mypy", "pytest")
     install_weft(session)
     session.run("python", "tools/public_names.py", *session.posargs)
     session.run("python", "tools/words.py")

@@ -55,8 +55,10 @@ class Sampler:
                 return {"any": [next(self.numbers), None]}
             case inspect.CustomType(cls=cls) if issubclass(cls, UniqueId):
                 return cls(next(self.numbers).to_bytes(16, "big"))
-            case inspect.ListType(item_type=item) | inspect.VarTupleType(item_type=item):
+            case inspect.ListType(item_type=item):
                 return [self.sample(item, name), self.sample(item, name)]
+            case inspect.VarTupleType(item_type=item):
+                return (self.sample(item, name), self.sample(item, name))
             case inspect.TupleType(item_types=items):
                 return tuple(self.sample(item, name) for item in items)
             case inspect.DictType(key_type=key, value_type=value):
@@ -134,13 +136,13 @@ def test_messages_of_a_batch_arrive_in_order(batch: list[Message]) -> None:
 @every_kind
 def test_message_without_its_optional_fields_is_understood(kind: type[Message]) -> None:
     """An older sender leaves out what was added since."""
-    full = msgspec.to_builtins(sample(kind), builtin_types=(bytes,))
-    required = [field for field in msgspec.structs.fields(kind) if field.required]
+    (full,) = msgspec.msgpack.decode(body_of(sample(kind)))
+    fields = msgspec.structs.fields(kind)
+    required = [field for field in fields if field.required]
     (message,) = decode(msgspec.msgpack.encode([full[: 1 + len(required)]]))
-    for field in msgspec.structs.fields(kind)[len(required) :]:
-        default = field.default_factory() if field.required is False and (
-            field.default is msgspec.NODEFAULT
-        ) else field.default  # fmt: skip
+    for field in fields[len(required) :]:
+        is_made = field.default is msgspec.NODEFAULT
+        default = field.default_factory() if is_made else field.default
         assert getattr(message, field.name) == default
 
 
@@ -148,8 +150,8 @@ def test_message_without_its_optional_fields_is_understood(kind: type[Message]) 
 def test_message_with_fields_that_are_not_known_here_is_understood(kind: type[Message]) -> None:
     """A newer sender adds what this process leaves alone."""
     sent = sample(kind)
-    more = [*msgspec.to_builtins(sent, builtin_types=(bytes,)), "new", {"deep": [1, [2]]}]
-    assert decode(msgspec.msgpack.encode([more])) == [sent]
+    (known,) = msgspec.msgpack.decode(body_of(sent))
+    assert decode(msgspec.msgpack.encode([[*known, "new", {"deep": [1, [2]]}]])) == [sent]
 
 
 def test_ids_travel_as_their_bytes() -> None:
@@ -187,7 +189,7 @@ def test_bytes_of_every_message_are_those_recorded_for_this_version(rewrite: boo
     made = {kind.__name__: body_of(sample(kind)).hex() for kind in KINDS}
     if rewrite:
         path.write_text("".join(f"{name} {text}\n" for name, text in made.items()))
-    assert made == goldens(path)
+    assert made == goldens(path), "meant? then record it: pytest packages/core/tests/wire --rewrite"
 
 
 def test_recorded_bytes_are_still_understood() -> None:
@@ -259,8 +261,6 @@ def test_text_inside_options_is_sent_legibly_too() -> None:
 
 
 def test_what_is_no_part_of_messages_is_not_sent() -> None:
-    with pytest.raises(TypeError, match="set cannot be part of a message"):
-        codec.pack({1, 2}.__class__)  # a type, for which msgspec asks
     with pytest.raises(TypeError, match="object cannot be part of a message"):
         codec.pack(object())
 

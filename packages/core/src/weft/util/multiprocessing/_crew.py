@@ -11,8 +11,9 @@ begun goes to whoever is free.
 What is always true
 1. Only the crew's thread touches the state; everybody else posts. A signal in the main thread finds
    nothing half done.
-2. A chunk is given to a member that has started, and run at most once: if the member dies, the
-   bundle that it was at fails, and those behind it go to others.
+2. A chunk that has ended well is run once, unless its worker died within a moment of that. When a
+   member dies, its chunks are given out again, each to a member of its own; one that was alone
+   when its member died has failed.
 3. `size` members are there, or being started, until the pool closes. One that dies or has run its
    share is replaced; if the initializer fails, the pool fails, with that error.
 """
@@ -157,13 +158,15 @@ class PoolWork:
 class PoolChunk:
     """Calls that are made one after the other by one worker."""
 
-    __slots__ = ("calls", "index", "job", "work")
+    __slots__ = ("calls", "index", "is_suspect", "job", "work")
 
     def __init__(self, job: PoolJob, work: PoolWork, index: int, calls: Sequence[Any]) -> None:
         self.job = job
         self.work = work
         self.index = index
         self.calls = calls
+        self.is_suspect = False
+        """Its worker died, perhaps of it: it gets one for itself."""
 
     def as_given(self) -> Given:
         """Return what a worker gets of it."""
@@ -183,6 +186,10 @@ class _Member:
         self.given = 0
         self.has_started = False
         self.leaving: ObjectRef[Any] | None = None
+
+    def has_suspect(self) -> bool:
+        """Tell whether it runs a chunk that wants it for itself."""
+        return any(chunk.is_suspect for bundle in self.bundles.values() for chunk in bundle)
 
 
 class Crew:
@@ -389,7 +396,7 @@ class Crew:
                 continue
             if not member.bundles:
                 return member
-            if len(member.bundles) < BUNDLES_AHEAD and best is None:
+            if len(member.bundles) < BUNDLES_AHEAD and best is None and not member.has_suspect():
                 best = member
         return best
 
@@ -399,11 +406,12 @@ class Crew:
         takes_s = 0.0
         while len(bundle) < BUNDLE_CHUNKS and (chunk := self._next_chunk()) is not None:
             takes_s += self._pace.get(chunk.work.code, BUNDLE_S) * len(chunk.calls)
-            if takes_s > BUNDLE_S and (bundle or not is_urgent):
+            is_alone = chunk.is_suspect or self._share is not None
+            if (takes_s > BUNDLE_S or is_alone) and (bundle or not is_urgent):
                 self._returned.appendleft(chunk)
                 break
             bundle.append(chunk)
-            if self._share:
+            if is_alone:
                 break
         return bundle
 
@@ -428,11 +436,11 @@ class Crew:
         try:
             answers = self._engine.get([ref], None)[0]
         except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
-            for chunk in bundle:
-                chunk.job._take(chunk.index, [(False, error)])
             # A TaskError tells of another actor's death, which a call met.
             if isinstance(error, ActorDiedError) and TaskError not in type(error).__mro__:
-                self._lost(member)
+                bundle = self._lost(member, bundle)
+            for chunk in bundle:
+                chunk.job._take(chunk.index, [(False, error)])
         else:
             for chunk, (duration_s, outcomes) in zip(bundle, answers, strict=False):
                 self._note_pace(chunk, duration_s)
@@ -450,14 +458,19 @@ class Crew:
         if len(self._pace) > KEPT_FUNCTIONS:
             self._pace.popitem(last=False)
 
-    def _lost(self, member: _Member) -> None:
-        """It died in the first of its bundles: the others never began."""
-        for bundle in member.bundles.values():
-            self._returned.extend(bundle)
+    def _lost(self, member: _Member, bundle: list[PoolChunk]) -> list[PoolChunk]:
+        """A member died: return what has failed; what may be innocent is given out again."""
+        chunks = [*bundle, *(chunk for others in member.bundles.values() for chunk in others)]
         member.bundles.clear()
         if member in self._members:
             self._members.remove(member)
             self._hire()
+        if len(chunks) == 1:
+            return chunks
+        for chunk in chunks:
+            chunk.is_suspect = True
+        self._returned.extendleft(reversed(chunks))
+        return []
 
     # -------------------------------------------------------------- the end
 
