@@ -6,7 +6,7 @@ Checked:
 1. A class name stands once in the repository; classes inside functions do not count.
 2. No class is a Base-, -Impl, -Manager, -Handler or -Util.
 3. No class or module name contains a word that the column "not" of WORDS.md lists.
-4. No module is called utils, common, helpers, misc, types or base (but for base.py inside a package
+4. No module is called utils, common, helpers, misc or base (but for base.py inside a package
    of adapters, which holds their interface).
 5. WORDS.md lists each word once, in order, and no word in both columns.
 Modules that users import are out of rules 2 and 3: their names are as users of Ray know them.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 PREFIXES = ("Base",)
 SUFFIXES = ("Impl", "Manager", "Handler", "Util", "Utils")
-MODULES = frozenset({"utils", "common", "helpers", "misc", "types", "base"})
+MODULES = frozenset({"utils", "common", "helpers", "misc", "base"})
 ADAPTERS = frozenset({"_transport", "_store", "_serialize", "_env", "_control"})
 """Packages of which each may have a base.py: the interface that its adapters implement."""
 

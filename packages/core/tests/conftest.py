@@ -2,8 +2,8 @@
 
 A test, a module and the whole run each compare what the process has before and after: threads,
 descriptors, children, sessions' directories. While a session of Weft runs that an outer scope
-started, its own threads and sockets come and go, so only the scope that is wider than the session
-sees those.
+started, what is its own comes and goes: threads, sockets, its loops' pollers, segments of shared
+memory. So only the scope that is wider than the session sees those.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Belongings(NamedTuple):
             *(
                 f"descriptor {fd}: {target}"
                 for fd, target in sorted(self.descriptors - before.descriptors)
-                if not (in_session and target.startswith("socket:"))
+                if not (in_session and _is_of_session(target))
             ),
             *sorted(self.directories - before.directories),
         ]
@@ -112,6 +112,14 @@ def _descriptors() -> frozenset[tuple[int, str]]:
         except FileNotFoundError:
             continue  # of the listing itself
     return frozenset(found)
+
+
+def _is_of_session(target: str) -> bool:
+    """Tell whether a session that runs in this process may have opened this for itself."""
+    store = f"{_settings.STORE_ROOT.value()}/weft-{os.getuid()}/"
+    return target.startswith(("socket:", "anon_inode:[eventpoll]", "anon_inode:[eventfd]")) or (
+        target.startswith(store) and f"-{os.getpid():x}-" in target
+    )
 
 
 def _directories() -> frozenset[str]:

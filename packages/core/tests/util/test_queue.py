@@ -35,12 +35,6 @@ def make(engine: str) -> Iterator[Callable[..., Queue[Any]]]:
         queue.shutdown()
 
 
-@weft.remote
-def put_all(queue: Queue[int], numbers: range) -> None:
-    for number in numbers:
-        queue.put(number)
-
-
 def test_items_leave_in_the_order_in_which_they_came(make: Make) -> None:
     queue = make()
     for item in (1, "two", [3], None):
@@ -152,6 +146,11 @@ def test_actor_behind_it_takes_options(engine: str) -> None:
 
 @processes
 def test_tasks_share_a_queue(make: Make) -> None:
+    @weft.remote
+    def put_all(queue: Queue[int], numbers: range) -> None:
+        for number in numbers:
+            queue.put(number)
+
     queue = make(maxsize=3)
     producers = [put_all.remote(queue, range(start, start + 50)) for start in (0, 100)]
     items = [queue.get(timeout=30) for _ in range(100)]

@@ -41,7 +41,7 @@ Peer = Any
 class Entry:
     """One object in the table.
 
-    The shell may read it, and keeps its own notes in `note` and `waiters`.
+    The shell may read it, and keeps its own notes in `leaving` and `waiters`.
     """
 
     __slots__ = (
@@ -49,8 +49,8 @@ class Entry:
         "borrowers",
         "id",
         "keeps",
+        "leaving",
         "local",
-        "note",
         "owner",
         "pins",
         "registered",
@@ -77,7 +77,8 @@ class Entry:
         self.keeps: Entry | None = None
         """The object that this one's registration keeps alive."""
         self.waiters: list[Any] | None = None
-        self.note: Any = None
+        self.leaving = 0
+        """Of `local`, those that the shell knows to be gone and has not told yet."""
 
     @property
     def needed(self) -> bool:
@@ -388,6 +389,7 @@ class Ownership:
             if entry is None:
                 continue
             entry.local -= 1
+            entry.leaving = 0
             if entry.local <= 0 and not entry.needed:
                 self._drop(entry, effects)
         return effects

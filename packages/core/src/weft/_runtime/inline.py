@@ -7,7 +7,8 @@ items are asked for: see inline_streams.py.
 
 What differs from worker processes: globals of modules are shared; a task cannot be ended from
 outside, so `timeout` and `runtime_env` are refused; nothing waits for resources, though a demand
-that is more than `init` declared fails.
+that is more than `init` declared fails. An actor whose last handle is gone ends when the session is
+next called.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import msgspec
 from weft._clock import monotonic
 from weft._ids import ActorId, JobId, NodeId, ObjectId, TaskId, WorkerId
 from weft._lazy import lazy
+from weft._log import logger
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._resources import Resources
 from weft._runtime.inline_actors import InlineActor
@@ -54,6 +56,8 @@ else:
 
 # How many runs `timeline` remembers.
 TRACED = 20_000
+# How long `shutdown` waits for threads that users' methods do not leave.
+END_S = 5.0
 
 
 class InlineEngine:
@@ -94,6 +98,7 @@ class InlineEngine:
         )
         self._labels = {"weft.io/node-id": self._node_id.hex(), **options.labels}
         self._possible: dict[Shape, str] = {}
+        self._is_ending = False
         hooks.rebuild_ref = self._values.rebuild_ref
 
     # -------------------------------------------------------------- tasks
@@ -167,9 +172,7 @@ class InlineEngine:
             self._run_later(call, function)
 
     def _start_thread(self, call: InlineCall, function: Callable[..., Any]) -> None:
-        threading.Thread(
-            target=self._run_later, args=(call, function), name=f"weft-{call.name}", daemon=True
-        ).start()
+        self._values.threads.start(call.name, lambda: self._run_later(call, function))
 
     def _impossible(self, shape: Shape) -> str:
         """Say why nothing of this shape can ever run here; empty if it can."""
@@ -210,6 +213,8 @@ class InlineEngine:
         actor = InlineActor(values, spec)
         actor.on_dead = self._forget_actor
         with values.lock:
+            if self._is_ending:
+                raise SessionError(f"the session ends: {meta.class_name} cannot be started in it")
             if meta.name:
                 key = (meta.namespace, meta.name)
                 if key in self._names:
@@ -390,7 +395,7 @@ class InlineEngine:
         cell = self._values.cell_of(ref)
         drive = cell.drive
         if drive is not None:
-            threading.Thread(target=drive, name="weft-stream", daemon=True).start()
+            self._values.threads.start("stream", drive)
         if self._values.when_settled(cell, callback):
             callback()
 
@@ -597,10 +602,16 @@ class InlineEngine:
             raise SessionError("the session has ended: call weft.init() for a new one")
 
     def shutdown(self) -> None:
-        """End every actor; see Engine."""
-        if self._values.closed:
-            return
-        for actor in list(self._actors.values()):
+        """End every actor, and wait for the threads; see Engine.
+
+        A thread that a user's method holds for END_S is left, with a warning.
+        """
+        with self._values.lock:
+            if self._is_ending:
+                return
+            self._is_ending = True
+            actors = list(self._actors.values())
+        for actor in actors:
             actor.end("the session has ended")
         for stream in list(self._streams.values()):
             stream.cancel()
@@ -608,6 +619,15 @@ class InlineEngine:
         self._values.closed = True
         if hooks.rebuild_ref == self._values.rebuild_ref:
             hooks.reset()
+        left = self._values.threads.join(END_S)
+        if left:
+            logger().warning(
+                "the session has ended, and %d of its threads still run after %g s, in methods "
+                "that cannot be ended from outside: %s",
+                len(left),
+                END_S,
+                ", ".join(left),
+            )
 
 
 def _token_id(actor_id: ActorId) -> ObjectId:

@@ -1,7 +1,8 @@
 """Actors of the inline engine: objects of this process, each with a queue of calls.
 
     plain      calls run one at a time, in the thread that makes them (or in the one that is in the
-    actor already) threaded   (max_concurrency, concurrency_groups) on threads of the actor's own
+               actor already)
+    threaded   (max_concurrency, concurrency_groups) on threads of the actor's own: a lane a group
     async      on an asyncio loop in a thread of the actor's own
 
 What is always true
@@ -9,11 +10,15 @@ What is always true
    holds up those behind it.
 2. A plain actor is in one call at a time. A generator method is in it until its stream has ended:
    who waits for another call of the actor runs the generator to its end.
-3. A dead actor has no queue, no thread and no instance.
+3. A dead actor has no queue, no lane, no loop and no instance. Who ends it does not wait for the
+   threads of those, since it may run on one; the engine's shutdown does.
+4. When an actor ends or starts again, each of its calls fails or goes back to the queue, once and
+   under the lock. What its closed lanes and loop do with a call afterwards counts for nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from collections import deque
@@ -24,6 +29,7 @@ from weft._clock import monotonic, wall
 from weft._lazy import lazy
 from weft._runtime.inline_calls import InlineArguments, InlineCall, died_error, here
 from weft._runtime.inline_streams import InlineStream, as_iterator
+from weft._runtime.inline_threads import InlineLane, InlineLoop
 from weft._runtime.inline_values import InlineValues, Token
 from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook
 from weft._serialize.failures import pack_error, unpack_failure
@@ -39,7 +45,7 @@ from weft.exceptions import (
 if TYPE_CHECKING:
     import asyncio
     import inspect
-    from collections.abc import Callable
+    from collections.abc import AsyncIterable, Callable
 
     from weft._specs import ActorMeta, ActorSpec
 else:
@@ -48,47 +54,6 @@ else:
 
 # How many calls an async actor takes at once where its class does not say: Ray's number.
 ASYNC_CALLS = 1000
-
-
-class InlineLane:
-    """Threads that run what they are given, so many at a time. They end when it is closed."""
-
-    def __init__(self, limit: int, name: str) -> None:
-        self._limit = limit
-        self._name = name
-        self._jobs: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition()
-        self._threads = 0
-        self._idle = 0
-        self._closed = False
-
-    def run(self, job: Callable[[], None]) -> None:
-        """Run a job on one of the threads."""
-        with self._changed:
-            self._jobs.append(job)
-            if self._idle < len(self._jobs) and self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._serve, name=self._name, daemon=True).start()
-            self._changed.notify()
-
-    def close(self) -> None:
-        """Let the threads end; those that run something first end that."""
-        with self._changed:
-            self._closed = True
-            self._jobs.clear()
-            self._changed.notify_all()
-
-    def _serve(self) -> None:
-        while True:
-            with self._changed:
-                self._idle += 1
-                while not self._jobs and not self._closed:
-                    self._changed.wait()
-                self._idle -= 1
-                if self._closed:
-                    return
-                job = self._jobs.popleft()
-            job()
 
 
 class InlineActor:
@@ -110,7 +75,8 @@ class InlineActor:
         self._target: Callable[..., Any] = spec.code.target
         self._arguments = InlineArguments(values, spec.args, spec.kwargs, spec.meta.class_name)
         self._queue: deque[InlineCall] = deque()
-        self._active: set[InlineCall] = set()
+        self._active: dict[InlineCall, None] = {}
+        """Calls that have left the queue and not ended, in the order in which they started."""
         self._running: InlineCall | None = None
         """The call, or the constructor, that a plain actor is in."""
         self._stream: InlineStream | None = None
@@ -123,8 +89,7 @@ class InlineActor:
         self._is_async = spec.meta.is_async
         self._is_threaded = not self._is_async and (bool(groups) or self._limits[""] > 1)
         self._lanes: dict[str, InlineLane] = {}
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._loop: InlineLoop | None = None
 
     # -------------------------------------------------------------- calls come in
 
@@ -193,18 +158,19 @@ class InlineActor:
                     self._running = call
                 if first is not None:
                     self._queue.popleft()
-                    self._active.add(call)
+                    self._active[call] = None
                     if not is_plain and not call.is_cancelled:
                         # Inside the lock, so that calls start in the order of the queue.
-                        self._start(call)
+                        self._start(call, self.instance)
                         continue
+                instance = self.instance
             if first is None:
                 self._construct(call)
             elif call.is_cancelled:
                 call.settle_cancelled()
                 self._done(call)
             else:
-                self._run_plain(call)
+                self._run_plain(call, instance)
         self.end("its last handle is gone")
 
     def _pump_elsewhere(self) -> None:
@@ -213,7 +179,8 @@ class InlineActor:
         Go on in a thread of its own, for this one belongs to somebody else.
         """
         self._is_awaiting = False
-        threading.Thread(target=self.pump, name=f"weft-{self.meta.class_name}", daemon=True).start()
+        if self.state != "dead":
+            self.values.threads.start(self.meta.class_name, self.pump)
 
     # -------------------------------------------------------------- running them
 
@@ -231,13 +198,14 @@ class InlineActor:
 
     def _construct(self, call: InlineCall) -> None:
         failure = call.arguments.failure()
+        instance: Any = None
         began_at, began = wall(), monotonic()
         token = here.set(call)
         call.thread = threading.get_ident()
         try:
             if failure is None:
                 args, kwargs = call.arguments.load(self.values)
-                self.instance = self._target(*args, **kwargs)
+                instance = self._target(*args, **kwargs)
         except BaseException as error:
             if call.leaves:
                 self._running = None
@@ -255,38 +223,33 @@ class InlineActor:
         with self.values.lock:
             self._running = None
             if failure is None and self.state == "pending":
+                self.instance = instance
                 self.state = "alive"
         if failure is not None:
             self.die(died_error(self, unpack_failure(failure), init_failed=True))
         elif call.leaves:
             self.end(f"{call.name} called exit_actor()")
 
-    def _method(self, call: InlineCall) -> Callable[..., Any]:
-        if call.method == TERMINATE:
-            return lambda: self._leave(call)
-        return method_of(self.instance, call.method)
-
-    def _function(self, call: InlineCall) -> Callable[..., Any]:
+    def _function(self, call: InlineCall, instance: Any) -> Callable[..., Any]:
         """Return what looks the method up when it is called: not finding it is the call's error."""
 
         def function(*args: Any, **kwargs: Any) -> Any:
-            return self._method(call)(*args, **kwargs)
+            if call.method == TERMINATE:
+                call.leaves = True
+                raise ActorLeaves
+            return method_of(instance, call.method)(*args, **kwargs)
 
         return function
 
-    def _leave(self, call: InlineCall) -> None:
-        call.leaves = True
-        raise ActorLeaves
-
-    def _run_plain(self, call: InlineCall) -> None:
+    def _run_plain(self, call: InlineCall, instance: Any) -> None:
         stream = self._streams.get(call)
         if stream is not None:
             self._stream = stream
             stream.on_end = lambda: self._stream_ended(call)
-            stream.start(self._function(call))
+            stream.start(self._function(call, instance))
             return
         try:
-            call.run(self._function(call))
+            call.run(self._function(call, instance))
         finally:
             self._done(call)
 
@@ -295,43 +258,60 @@ class InlineActor:
         self._done(call)
         self.pump()
 
-    def _done(self, call: InlineCall) -> None:
+    def _done(self, call: InlineCall, ran_on: InlineLane | InlineLoop | None = None) -> None:
         """A call has ended."""
         with self.values.lock:
-            self._active.discard(call)
+            if ran_on is not None and ran_on.closed:
+                return
+            self._active.pop(call, None)
             self._streams.pop(call, None)
             if self._running is call:
                 self._running = None
         if call.leaves:
             self.end(f"{call.name} called exit_actor()")
 
-    def _start(self, call: InlineCall) -> None:
+    def _start(self, call: InlineCall, instance: Any) -> None:
         """Let a call run on one of the actor's threads, or on its loop. Inside the lock."""
+        function = self._function(call, instance)
+        threads, class_name = self.values.threads, self.meta.class_name
         if self._is_async:
-            self._start_on_loop(call)
-            return
-        lane = self._lanes.get(call.group)
-        if lane is None:
-            name = f"weft-{self.meta.class_name}-{call.group or 'calls'}"
-            lane = self._lanes[call.group] = InlineLane(self._limits[call.group], name)
-        lane.run(lambda: self._run_on_lane(call))
-
-    def _run_on_lane(self, call: InlineCall) -> None:
-        stream = self._streams.get(call)
-        if stream is None:
-            call.run(self._function(call))
+            loop = self._loop
+            if loop is None:
+                loop = self._loop = InlineLoop(threads, self._limits, class_name)
+            is_taken = loop.post(self._start_coroutine, call, function, loop)
         else:
-            self._push(call, stream)
-        self._done(call)
+            lane = self._lanes.get(call.group)
+            if lane is None:
+                name = f"{class_name}-{call.group or 'calls'}"
+                lane = self._lanes[call.group] = InlineLane(threads, self._limits[call.group], name)
+            is_taken = lane.run(lambda: self._run_on_lane(call, function, lane))
+        assert is_taken, "an actor lets go of what it closes, inside the lock"
+
+    # -------------------------------------------------------------- a threaded actor's lanes
+
+    def _run_on_lane(
+        self, call: InlineCall, function: Callable[..., Any], lane: InlineLane
+    ) -> None:
+        with self.values.lock:
+            if lane.closed:
+                return
+            stream = self._streams.get(call)
+        if stream is not None:
+            self._push(call, function, stream)
+        else:
+            # The call's references have it; this thread is none that Ctrl-C is meant for.
+            with contextlib.suppress(KeyboardInterrupt):
+                call.run(function)
+        self._done(call, lane)
         self.pump()
 
-    def _push(self, call: InlineCall, stream: InlineStream) -> None:
+    def _push(self, call: InlineCall, function: Callable[..., Any], stream: InlineStream) -> None:
         """Run a generator method to its end, no further ahead than its consumer allows."""
         token = here.set(call)
         call.thread = threading.get_ident()
         try:
             args, kwargs = call.arguments.load(self.values)
-            for value in as_iterator(self._method(call)(*args, **kwargs), call.function_name):
+            for value in as_iterator(function(*args, **kwargs), call.function_name):
                 stream.add(value)
                 if not stream.await_room():
                     break
@@ -345,48 +325,52 @@ class InlineActor:
 
     # -------------------------------------------------------------- an async actor's loop
 
-    def _start_on_loop(self, call: InlineCall) -> None:
-        if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._slots = {group: asyncio.Semaphore(limit) for group, limit in self._limits.items()}
-            name = f"weft-{self.meta.class_name}"
-            threading.Thread(
-                target=self._serve_loop, args=(self._loop,), name=name, daemon=True
-            ).start()
-        self._loop.call_soon_threadsafe(self._start_coroutine, call)
+    def _start_coroutine(
+        self, call: InlineCall, function: Callable[..., Any], loop: InlineLoop
+    ) -> None:
+        with self.values.lock:
+            if loop.closed:
+                return
+            stream = self._streams.get(call)
+        coroutine = self._run_async(call, function, stream, loop)
+        call.coroutine = asyncio.get_running_loop().create_task(coroutine)
+        # A callback, for a task that is cancelled before its first step runs nothing of its own.
+        call.coroutine.add_done_callback(
+            lambda task: self._coroutine_ended(call, stream, loop, cancelled=task.cancelled())
+        )
 
-    def _serve_loop(self, loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        try:
-            loop.run_forever()
-        finally:
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.close()
-
-    def _start_coroutine(self, call: InlineCall) -> None:
-        assert self._loop is not None
-        call.coroutine = self._loop.create_task(self._run_async(call))
-
-    async def _run_async(self, call: InlineCall) -> None:
-        stream = self._streams.get(call)
-        try:
-            async with self._slots[call.group]:
-                here.set(call)
-                while await self._attempt(call, stream):
-                    pass
-        except asyncio.CancelledError:
+    def _coroutine_ended(
+        self, call: InlineCall, stream: InlineStream | None, loop: InlineLoop, *, cancelled: bool
+    ) -> None:
+        if loop.closed:
+            return
+        if cancelled:
             # It was still waiting for its turn.
             call.settle_cancelled()
             if stream is not None:
                 stream.cancel()
-        self._done(call)
+        self._done(call, loop)
         self.pump()
 
-    async def _attempt(self, call: InlineCall, stream: InlineStream | None) -> bool:
+    async def _run_async(
+        self,
+        call: InlineCall,
+        function: Callable[..., Any],
+        stream: InlineStream | None,
+        loop: InlineLoop,
+    ) -> None:
+        async with loop.slots[call.group]:
+            here.set(call)
+            while await self._attempt(call, function, stream, loop):
+                pass
+
+    async def _attempt(
+        self,
+        call: InlineCall,
+        function: Callable[..., Any],
+        stream: InlineStream | None,
+        loop: InlineLoop,
+    ) -> bool:
         """Run a call once; True if it is to run again."""
         failure = call.arguments.failure()
         if failure is not None:
@@ -399,15 +383,17 @@ class InlineActor:
         try:
             async with asyncio.timeout(call.timeout_s):
                 args, kwargs = call.arguments.load(self.values)
-                result = self._method(call)(*args, **kwargs)
+                result = function(*args, **kwargs)
                 if stream is not None:
-                    await self._push_async(stream, result)
+                    await self._push_async(stream, result, loop)
                     stream.finish()
                     return False
                 if inspect.isawaitable(result):
                     result = await result
                 parts = call.parts(result)
         except BaseException as error:  # noqa: BLE001 - the user's error is the answer
+            if loop.closed:
+                return False
             if (
                 isinstance(error, TimeoutError)
                 and call.timeout_s is not None
@@ -423,33 +409,41 @@ class InlineActor:
             else:
                 call.settle_error(error)
         else:
-            call.settle(parts)
+            if not loop.closed:
+                call.settle(parts)
         finally:
             call.record(began_at, monotonic() - began)
         return False
 
-    async def _push_async(self, stream: InlineStream, result: Any) -> None:
-        if hasattr(result, "__aiter__"):
-            async for value in result:
-                stream.add(value)
-                if not await self._await_room(stream):
-                    return
+    async def _push_async(self, stream: InlineStream, result: Any, loop: InlineLoop) -> None:
+        if inspect.isasyncgen(result):
+            # Closed here and at once, not when the garbage collector finds it.
+            async with contextlib.aclosing(result):
+                await self._push_all(stream, result, loop)
+        elif hasattr(result, "__aiter__"):
+            await self._push_all(stream, result, loop)
         else:
             for value in as_iterator(result, stream.call.function_name):
                 stream.add(value)
-                if not await self._await_room(stream):
+                if not await self._await_room(stream, loop):
                     return
 
-    async def _await_room(self, stream: InlineStream) -> bool:
-        loop = asyncio.get_running_loop()
+    async def _push_all(
+        self, stream: InlineStream, values: AsyncIterable[Any], loop: InlineLoop
+    ) -> None:
+        async for value in values:
+            stream.add(value)
+            if not await self._await_room(stream, loop):
+                return
+
+    async def _await_room(self, stream: InlineStream, loop: InlineLoop) -> bool:
         while True:
             changed = asyncio.Event()
-            if stream.has_room(lambda changed=changed: loop.call_soon_threadsafe(changed.set)):  # type: ignore[misc]
+            if stream.has_room(lambda changed=changed: loop.post(changed.set)):  # type: ignore[misc]
                 return not stream.ended
             await changed.wait()
 
-    # -------------------------------------------------------------- cancelling, and why something
-    # waits
+    # -------------------------------------------------------------- cancelling, and who waits
 
     def cancel(self, call: InlineCall) -> None:
         """End a call that waits here; ask one that runs on the loop to end."""
@@ -460,11 +454,16 @@ class InlineActor:
                 self._queue.remove(call)
                 self._streams.pop(call, None)
                 self._is_awaiting = False
+            if self._loop is not None and call in self._active:
+                # After what starts it.
+                self._loop.post(self._cancel_coroutine, call, self._loop)
         if is_waiting:
             call.settle_cancelled()
             self.pump()
-        elif call.coroutine is not None and self._loop is not None and not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(call.coroutine.cancel)
+
+    def _cancel_coroutine(self, call: InlineCall, loop: InlineLoop) -> None:
+        if not loop.closed and call.coroutine is not None:
+            call.coroutine.cancel()
 
     def is_held_by_this_thread(self) -> bool:
         """Tell whether a plain actor is in a call that the calling thread runs."""
@@ -530,9 +529,12 @@ class InlineActor:
             lost = [
                 call
                 for call in self._active
-                if not (call.retries < 0 or call.attempts <= call.retries)
+                # A stream's consumer has had items already.
+                if call in self._streams or not (call.retries < 0 or call.attempts <= call.retries)
             ]
             again = [call for call in self._active if call not in lost]
+            for call in again:
+                call.coroutine = None
             self._queue.extendleft(reversed(again))
             self._stop()
             self.state = "pending"
@@ -558,13 +560,13 @@ class InlineActor:
         self.instance = None
         self._running = self._stream = None
         self._is_awaiting = False
-        self._active = set()
+        self._active = {}
         for lane in self._lanes.values():
             lane.close()
         self._lanes = {}
-        loop, self._loop = self._loop, None
-        if loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+        if self._loop is not None:
+            self._loop.close()
+        self._loop = None
 
     def _fail(self, calls: list[InlineCall], error: WeftError) -> None:
         packed = pack_error(error)

@@ -97,6 +97,8 @@ class InlineStream:
     def start(self, function: Callable[..., Any]) -> None:
         """Make it a pulled one: `function` is the user's generator function."""
         with self._changed:
+            if self.ended:
+                return
             self._function = function
             for cell in self.call.cells:
                 cell.drive = self.run_to_end
@@ -129,20 +131,23 @@ class InlineStream:
                     self._advance()
 
     def _advance(self) -> None:
-        call = self.call
+        call, function = self.call, self._function
         failure = call.arguments.failure()
         if failure is not None:
             self.finish(failure)
             return
+        if function is None:
+            return  # another thread has just ended it
         began_at, began = wall(), monotonic()
         token = here.set(call)
         call.thread = threading.get_ident()
         try:
             while True:
                 try:
-                    if self._iterator is None:
-                        self._iterator = self._begin()
-                    value = next(self._iterator)
+                    iterator = self._iterator
+                    if iterator is None:
+                        iterator = self._iterator = self._begin(function)
+                    value = next(iterator)
                 except StopIteration:
                     self.finish()
                     return
@@ -164,12 +169,11 @@ class InlineStream:
             here.reset(token)
             call.record(began_at, monotonic() - began)
 
-    def _begin(self) -> Iterator[Any]:
+    def _begin(self, function: Callable[..., Any]) -> Iterator[Any]:
         call = self.call
         call.attempts += 1
         args, kwargs = call.arguments.load(call.values)
-        assert self._function is not None
-        return as_iterator(self._function(*args, **kwargs), call.function_name)
+        return as_iterator(function(*args, **kwargs), call.function_name)
 
     # -------------------------------------------------------------- a pushed stream
 
@@ -217,7 +221,7 @@ class InlineStream:
             if self.ended:
                 return
             self.ended = True
-            self._iterator = None
+            self._iterator = self._function = None
             waiters, self._waiters = self._waiters, []
             room, self._room = self._room, None
             self._changed.notify_all()

@@ -20,6 +20,7 @@ from weakref import WeakValueDictionary
 from weft._clock import monotonic
 from weft._ids import IdSource, ObjectId
 from weft._refs import ObjectRef
+from weft._runtime.inline_threads import InlineThreads
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import dumps, unpack
 from weft.exceptions import ObjectLostError, SessionError
@@ -74,6 +75,7 @@ class InlineValues:
         self.lock = threading.RLock()
         self.closed = False
         self.engine = engine
+        self.threads = InlineThreads()
         self._ids = IdSource()
         # Cells, and actors' tokens, whose references are inside a value: to find them again when it
         # is read.

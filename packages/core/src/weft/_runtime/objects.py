@@ -256,7 +256,13 @@ class Objects:
         released.append(object_id)
         if not self._nudged:
             entry = self.machine.entries.get(object_id)
-            if len(released) > MANY_RELEASED or (entry is not None and type(entry.value) is Shared):
+            if entry is not None and type(entry.value) is Shared:
+                # Large memory goes at once when its last reference does; a view of many does not.
+                entry.leaving += 1
+                is_urgent = entry.leaving >= entry.local
+            else:
+                is_urgent = len(released) > MANY_RELEASED
+            if is_urgent:
                 self._nudged = True
                 self._loop.nudge()
 

@@ -64,6 +64,21 @@ def _window(mapping: mmap.mmap, size_bytes: int) -> ctypes.Array[ctypes.c_char]:
     return window_class.from_buffer(mapping)
 
 
+class _View(weakref.ref["ctypes.Array[ctypes.c_char]"]):
+    """Knows what to call when the last view through a window is gone."""
+
+    __slots__ = ("gone",)
+
+    gone: Callable[[], object]
+
+
+_views: dict[int, _View] = {}
+
+
+def _view_ended(view: weakref.ref[ctypes.Array[ctypes.c_char]]) -> None:
+    _views.pop(id(view)).gone()
+
+
 class Segment:
     """A segment that this process created."""
 
@@ -165,7 +180,9 @@ class SharedMemoryStore:
         """
         mapping = self._mapping(name)
         window = _window(mapping, len(mapping))
-        weakref.finalize(window, gone).atexit = False
+        view = _View(window, _view_ended)
+        view.gone = gone
+        _views[id(view)] = view
         return memoryview(window).cast("B")[:size_bytes].toreadonly()
 
     def _mapping(self, name: str) -> mmap.mmap:

@@ -13,15 +13,17 @@ looks the handler up for each event and skips those.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import select
 import socket
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from weft._wire.codec import decode, encode
+from weft._wire.codec import decode, encode_all
 from weft._wire.frame import FrameReader
 from weft.exceptions import ProtocolError
 
@@ -50,6 +52,10 @@ class Poller:
         self._handlers: dict[int, Handler] = {}
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wakes = False
+        """Somebody has woken the wait, which has not seen it yet."""
+        # Reentrant: `__del__` calls `wake`, also in the middle of it. It keeps `close` from giving
+        # the descriptor away just before another thread writes to it.
+        self._wake_lock = threading.RLock()
         self._epoll.register(self._wake_fd, select.EPOLLIN)
         self._handlers[self._wake_fd] = self._woken
         self.closed = False
@@ -77,13 +83,19 @@ class Poller:
 
         Safe from any thread, and from `__del__`.
         """
-        if not self._wakes and not self.closed:
-            self._wakes = True
-            os.eventfd_write(self._wake_fd, 1)
+        if self._wakes or self.closed:
+            return
+        with self._wake_lock:
+            if not self._wakes and not self.closed:
+                self._wakes = True
+                os.eventfd_write(self._wake_fd, 1)
 
     def _woken(self, events: int) -> None:
-        self._wakes = False
+        # In this order: a `wake` between the two finds that it has been done. Its caller's news is
+        # seen after this wait. In the other order, its write would be read here and its mark stay:
+        # no later `wake` would do anything.
         os.eventfd_read(self._wake_fd)
+        self._wakes = False
 
     def wait(self, timeout_s: float | None) -> list[tuple[int, int]]:
         """Wait until something happens or time is up; return what happened, for `dispatch`."""
@@ -110,11 +122,12 @@ class Poller:
 
     def close(self) -> None:
         """Forget everything; the sockets stay open."""
-        if not self.closed:
-            self.closed = True
-            self._handlers.clear()
-            self._epoll.close()
-            os.close(self._wake_fd)
+        with self._wake_lock:
+            if not self.closed:
+                self.closed = True
+                self._handlers.clear()
+                self._epoll.close()
+                os.close(self._wake_fd)
 
 
 class SocketConnection:
@@ -125,6 +138,7 @@ class SocketConnection:
         "_lost",
         "_poller",
         "_reader",
+        "_reason",
         "_receive",
         "_socket",
         "_unsent",
@@ -141,6 +155,7 @@ class SocketConnection:
         self._reader = FrameReader()
         self._batch: list[Message] = []
         self._unsent: deque[memoryview] = deque()
+        self._reason = "the peer closed the connection"
         self.closed = False
         self.peer: object = None
         """The user's own record of who is at the other end."""
@@ -156,26 +171,41 @@ class SocketConnection:
         return len(self._batch)
 
     def flush(self) -> None:
-        """Send the batch as far as the peer takes it; the rest follows when it can."""
+        """Send the batch as far as the peer takes it; the rest follows when it can.
+
+        ProtocolError: a message alone is over the bound of a frame. The batch is lost then.
+        """
         batch = self._batch
-        if not batch or self.closed:
+        if not batch:
             return
         self._batch = []
-        frame = encode(batch)
-        if self._unsent:
-            self._unsent.append(memoryview(frame))
+        if self.closed:
             return
-        try:
-            sent = self._socket.send(frame)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            # The peer is gone. What it had sent is still to be read, so the loss is told by the
-            # read that meets the end.
-            return
-        if sent < len(frame):
-            self._unsent.append(memoryview(frame)[sent:])
-            self._poller.watch_writing(self._socket.fileno(), on=True)
+        for frame in encode_all(batch):
+            if self._unsent:
+                self._unsent.append(memoryview(frame))
+                continue
+            try:
+                sent = self._socket.send(frame)
+            except BlockingIOError:
+                sent = 0
+            except OSError as error:
+                self._stop_sending(error)
+                return
+            if sent < len(frame):
+                self._unsent.append(memoryview(frame)[sent:])
+                self._poller.watch_writing(self._socket.fileno(), on=True)
+
+    def _stop_sending(self, error: OSError) -> None:
+        """Nothing may follow what was not sent.
+
+        What the peer had sent is still to be read, so the loss is told by the read that meets the
+        end.
+        """
+        if not isinstance(error, ConnectionError):
+            self._reason = f"sending failed: {error.strerror}"
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def _handle(self, events: int) -> None:
         if events & select.EPOLLOUT:
@@ -194,8 +224,9 @@ class SocketConnection:
                 unsent.popleft()
         except BlockingIOError:
             return
-        except OSError:
+        except OSError as error:
             unsent.clear()
+            self._stop_sending(error)
         self._poller.watch_writing(self._socket.fileno(), on=False)
 
     def _read(self) -> bool:
@@ -210,7 +241,7 @@ class SocketConnection:
             self._break(f"{error.strerror or error}")
             return False
         if not data:
-            self._break("the peer closed the connection")
+            self._break(self._reason)
             return False
         try:
             bodies = self._reader.receive(data)
@@ -251,7 +282,10 @@ class SocketConnection:
     def close(self) -> None:
         """End the connection without telling `lost`."""
         if not self.closed:
-            self.flush()
+            with contextlib.suppress(ProtocolError):
+                self.flush()
+            if self._unsent:
+                self._send_rest()
             self.closed = True
             self._poller.remove(self._socket.fileno())
             self._socket.close()
@@ -271,6 +305,8 @@ class SocketListener:
         path.chmod(0o600)
         self._socket.listen(1024)
         self._socket.setblocking(False)
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        """Given up to turn a connection away when there are no descriptors left."""
         self.address = os.fspath(path)
         poller.add(self._socket.fileno(), self._handle)
 
@@ -278,22 +314,35 @@ class SocketListener:
         while True:
             try:
                 sock, _ = self._socket.accept()
-            except BlockingIOError:
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away()
                 return
             if peer_uid(sock) == os.getuid():
                 self._accepted(sock)
             else:
                 sock.close()
 
+    def _turn_away(self) -> None:
+        """Close a connection that cannot be taken: its peer hears of it, and no wait is busy."""
+        os.close(self._spare_fd)
+        with contextlib.suppress(OSError):
+            self._socket.accept()[0].close()
+        self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
     def abandon(self) -> None:
         """Let go of the socket in a forked child, and leave its file to the parent."""
-        self._socket.close()
+        if self._spare_fd >= 0:
+            self._socket.close()
+            os.close(self._spare_fd)
+            self._spare_fd = -1
 
     def close(self) -> None:
         """Stop accepting and remove the socket's file."""
-        self._poller.remove(self._socket.fileno())
-        self._socket.close()
-        self._path.unlink(missing_ok=True)
+        if self._spare_fd >= 0:
+            self._poller.remove(self._socket.fileno())
+            self.abandon()
+            self._path.unlink(missing_ok=True)
 
 
 def peer_uid(sock: socket.socket) -> int:

@@ -52,7 +52,7 @@ class Progress(Generic[T]):
     def __iter__(self) -> Iterator[ObjectRef[T]]:
         """Yield the references as they are ready. Once: what was yielded is not kept."""
         pending, self._refs = self._refs, []
-        bar = _Bar(self._desc, self._total, self._file)
+        bar = Bar(self._desc, self._total, self._file)
         try:
             while pending:
                 try:
@@ -98,7 +98,7 @@ def progress(
     return Progress(refs, desc, file)
 
 
-class _Bar:
+class Bar:
     """One line on a terminal: what, how much of it, how long it took and will take."""
 
     def __init__(self, desc: str, total: int, file: IO[str] | None = None) -> None:

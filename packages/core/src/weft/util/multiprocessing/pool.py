@@ -1,12 +1,13 @@
 """A pool of worker processes with the interface of `multiprocessing.Pool`.
 
 What is better than there: functions and items may be whatever Weft can pickle (lambdas, closures,
-classes of `__main__`); workers may be anywhere in the cluster; a worker that dies fails its calls
-instead of hanging the pool; an initializer that fails does so at the first result; `imap` goes on
-after an item that raised.
+classes of `__main__`); workers may be anywhere in the cluster; a call that its worker dies of
+fails, where a Pool there hangs; an initializer that fails does so at the first result; `imap` goes
+on after an item that raised whatever the size of its chunks.
 
-What differs: `context` has no meaning, and a function has no access to globals that the program
-changed before the pool was made: give them to the initializer.
+What differs: `context` has no meaning, and workers are not copies of this process. A function of an
+imported module finds there what the import made, not what this program has changed since: give that
+to the initializer.
 """
 
 from __future__ import annotations
