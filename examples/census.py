@@ -16,7 +16,7 @@ import weft
 from weft.util import progress
 
 LIBRARY = Path(sysconfig.get_path("stdlib"))
-LEFT_OUT = {"dist-packages", "encodings", "site-packages", "test", "tests"}
+LEFT_OUT = {"dist-packages", "encodings", "pydoc_data", "site-packages", "test", "tests"}
 Counts = Counter[str]
 Alike = tuple[float, int, int]
 

@@ -223,7 +223,11 @@ def _count_units(amounts: Mapping[str, float]) -> None:
     try:
         Resources(amounts)
     except ValueError as error:
-        raise _WrongValueError(f"does not count: {error}") from None
+        # A single amount needs no name: the option's stands before.
+        which, _, why = str(error).partition(": ")
+        raise _WrongValueError(
+            f"cannot be: {why if len(amounts) == 1 else f'{which}: {why}'}"
+        ) from None
 
 
 def _bytes(value: Any) -> int:

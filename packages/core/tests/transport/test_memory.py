@@ -4,8 +4,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-pytest.register_assert_rewrite("weft.testing.transport_suite")
-
 from weft._override import override
 from weft._transport.memory import MemoryConnection, MemoryNetwork
 from weft._wire.messages import Export

@@ -421,7 +421,7 @@ def test_items_behind_one_that_takes_longer_go_to_who_is_free(pool: Any) -> None
             time.sleep(1)
         return os.getpid()
 
-    pool.map(first_is_slow, range(500), chunksize=1)  # so quick that they are given in bundles
+    pool.map(first_is_slow, range(500), chunksize=1)  # so quick that they are given in batches
     pids = pool.map(first_is_slow, range(1000, 1300), chunksize=1)
     assert pids[1:].count(pids[0]) < 64 + 64
 

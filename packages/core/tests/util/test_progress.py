@@ -8,7 +8,7 @@ import pytest
 import weft
 from weft.exceptions import ArgumentError, OptionError
 from weft.util import progress
-from weft.util.progress import Bar
+from weft.util._bars import Bar
 
 
 class Terminal(io.StringIO):

@@ -14,7 +14,7 @@ from weft._specs import ActorMeta
 from weft._wire import codec, messages
 from weft._wire.codec import decode, encode, encode_all, unpack
 from weft._wire.frame import HEADER_BYTES, FrameReader
-from weft._wire.messages import Export, Hello, Held, Inline, Message, Recycle, Run, Taken
+from weft._wire.messages import Export, Held, Hello, Inline, Message, Recycle, Run, Taken
 from weft._wire.version import WIRE
 from weft.exceptions import ProtocolError
 
@@ -257,7 +257,9 @@ def test_text_inside_options_is_sent_legibly_too() -> None:
     create = sample(messages.BecomeActor)
     odd = msgspec.structs.replace(create, options={"a\udc80": ("b\udc80", [None, 1])})
     (received,) = decode(body_of(odd))
-    assert received == msgspec.structs.replace(create, options={"a\\udc80": ["b\\udc80", [None, 1]]})
+    assert received == msgspec.structs.replace(
+        create, options={"a\\udc80": ["b\\udc80", [None, 1]]}
+    )
 
 
 def test_what_is_no_part_of_messages_is_not_sent() -> None:
@@ -326,7 +328,9 @@ def test_arbitrary_bytes_raise_nothing_but_protocol_errors(body: bytes) -> None:
 
 
 @given(st.sampled_from(VALID), st.data())
-def test_damaged_messages_raise_nothing_but_protocol_errors(body: bytes, data: st.DataObject) -> None:
+def test_damaged_messages_raise_nothing_but_protocol_errors(
+    body: bytes, data: st.DataObject
+) -> None:
     start = data.draw(st.integers(0, len(body)))
     end = data.draw(st.integers(start, min(len(body), start + 4)))
     is_refused(body[:start] + data.draw(st.binary(max_size=6)) + body[end:])

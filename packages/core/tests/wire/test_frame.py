@@ -32,7 +32,9 @@ def test_frames_that_come_byte_by_byte_are_the_same() -> None:
 
 
 @given(st.lists(st.binary(max_size=40), max_size=8), st.lists(st.integers(0, 400), max_size=12))
-def test_frames_are_the_same_however_the_bytes_are_cut(bodies: list[bytes], cuts: list[int]) -> None:
+def test_frames_are_the_same_however_the_bytes_are_cut(
+    bodies: list[bytes], cuts: list[int]
+) -> None:
     stream = b"".join(map(frame, bodies))
     edges = sorted({0, len(stream), *(cut for cut in cuts if cut < len(stream))})
     reader = FrameReader()

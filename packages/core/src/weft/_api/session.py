@@ -3,7 +3,8 @@
 What is always true
 1. At most one session at a time in a process; `init` and `shutdown` from several threads take
    turns.
-2. A call that needs an engine starts a session with the defaults if there is none.
+2. A call that needs an engine starts a session with the defaults if there is none. Code that an
+   inline session runs, and that outlives it, does not.
 3. A process that was forked from this one has no session: the engine is not its own.
 """
 
@@ -26,6 +27,7 @@ from weft._lazy import lazy
 from weft._options import InitOptions, init_options, unknown_init_option
 from weft._override import override
 from weft._runtime.inline import InlineEngine
+from weft._runtime.inline_calls import here
 from weft._runtime.loggers import LoggingConfig, configure_logger
 from weft._serialize.failures import install_excepthook, uninstall_excepthook
 from weft.exceptions import OptionError, SessionError
@@ -277,7 +279,12 @@ def is_initialized() -> bool:
 
 
 def started() -> Engine:
-    """Return the current engine; start a session with the defaults if there is none."""
+    """Return the current engine; start a session with the defaults if there is none.
+
+    SessionError in what is left of an inline session that has ended: it starts no other one.
+    """
+    if current.engine is None and here.get() is not None:
+        raise SessionError("the session that this call is part of has ended")
     with _turns.lock:
         return current.engine if current.engine is not None else _start(InitOptions())
 

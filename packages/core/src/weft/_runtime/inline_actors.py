@@ -332,8 +332,7 @@ class InlineActor:
             if loop.closed:
                 return
             stream = self._streams.get(call)
-        coroutine = self._run_async(call, function, stream, loop)
-        call.coroutine = asyncio.get_running_loop().create_task(coroutine)
+        call.coroutine = loop.start(self._run_async(call, function, stream, loop))
         # A callback, for a task that is cancelled before its first step runs nothing of its own.
         call.coroutine.add_done_callback(
             lambda task: self._coroutine_ended(call, stream, loop, cancelled=task.cancelled())
@@ -526,13 +525,8 @@ class InlineActor:
             if self.state == "dead":
                 return
             self.restarts += 1
-            lost = [
-                call
-                for call in self._active
-                # A stream's consumer has had items already.
-                if call in self._streams or not (call.retries < 0 or call.attempts <= call.retries)
-            ]
-            again = [call for call in self._active if call not in lost]
+            again = [call for call in self._active if self._is_repeatable(call)]
+            lost = [call for call in self._active if call not in again]
             for call in again:
                 call.coroutine = None
             self._queue.extendleft(reversed(again))
@@ -541,6 +535,13 @@ class InlineActor:
         error = ActorUnavailableError("it was killed and starts again", self.meta.actor_id)
         self._fail(lost, error)
         self.pump()
+
+    def _is_repeatable(self, call: InlineCall) -> bool:
+        """Tell whether a call that runs is to run again after a kill."""
+        # A stream's consumer has had items already.
+        if call.ended or call in self._streams:
+            return False
+        return call.retries < 0 or call.attempts <= call.retries
 
     def die(self, cause: WeftError) -> None:
         """End it at once; its calls fail with `cause`."""

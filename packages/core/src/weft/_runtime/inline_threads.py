@@ -23,7 +23,7 @@ from weft._lazy import lazy
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 else:
     asyncio = lazy("asyncio")
 
@@ -107,6 +107,9 @@ class InlineLoop:
     """An asyncio loop in a thread of its own.
 
     When it is closed, its tasks are cancelled and awaited, and its async generators shut down.
+
+    Facts about asyncio: a loop refers to its tasks weakly. One that waits for what nobody else has
+    is garbage, and its `finally` runs in whichever thread collects it, so they are kept here.
     """
 
     def __init__(self, threads: InlineThreads, limits: dict[str, int], name: str) -> None:
@@ -114,6 +117,7 @@ class InlineLoop:
         self.slots = {group: asyncio.Semaphore(limit) for group, limit in limits.items()}
         self.closed = False
         self._lock = threading.RLock()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._loop = self._runner.get_loop()
         threads.start(name, self._serve)
@@ -125,6 +129,13 @@ class InlineLoop:
                 return False
             self._loop.call_soon_threadsafe(function, *args)
             return True
+
+    def start(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Make a coroutine a task. In the loop's thread."""
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def close(self) -> None:
         """Let it end, after what was posted. Idempotent."""

@@ -10,6 +10,9 @@ milliseconds after the last user thread laid it down, so that a loop of short wa
     I/O     -> a waiting user thread, at once (it is woken for that)
     user    -> the next waiting user thread, or nobody
 
+Callbacks (`later`) run in the I/O thread, without the baton: they may be the user's, and block, or
+wait here themselves.
+
 What is always true
 1. Whoever reads `reader` or touches a machine or a connection holds the guard.
 2. The reader, and only the reader, waits on the poller.
@@ -18,15 +21,18 @@ What is always true
 4. The I/O thread sleeps without a time limit while a user thread reads for long, or while it reads
    itself.
 
-Facts about signals: Python runs signal handlers in the main thread, between any two instructions. A
-KeyboardInterrupt inside a machine would leave it half changed, and one between two steps of `wait`
-would lose the baton. So the main thread is shielded there: our SIGINT handler only notes the
-interrupt, and the end of the shield raises it. The places that block are not shielded, so Ctrl-C
-ends a blocking `get` at once.
+Facts about signals: Python runs signal handlers in the main thread, after a call returns, at a
+function's beginning and where a loop jumps back. A KeyboardInterrupt inside a machine would leave
+it half changed, and one between two steps of `wait` would lose the baton. So the main thread is
+shielded there: our SIGINT handler only notes the interrupt, and the end of the shield raises it.
+The places that block are not shielded, so Ctrl-C ends a blocking `get` at once. After them the
+shield is up again by an assignment to `shields`: a call would be one more place for a handler to
+run.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -41,6 +47,8 @@ if TYPE_CHECKING:
 
 # Long against a round trip (0.1 ms), short against what a person or a timeout notices.
 QUIET_S = 0.004
+# The kernel's waits take no longer times; a wait that is longer goes on after it.
+LONGEST_S = 1e6
 
 _get_ident = threading.get_ident
 _main_ident = threading.main_thread().ident
@@ -49,12 +57,12 @@ _main_ident = threading.main_thread().ident
 class Guard:
     """The lock round what a loop's reader touches, and the main thread's shield."""
 
-    __slots__ = ("_holder", "_lock", "_shields", "interrupted")
+    __slots__ = ("_holder", "_lock", "interrupted", "shields")
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._holder = 0
-        self._shields = 0
+        self.shields = 0
         """How many reasons the main thread has not to be interrupted just now."""
         self.interrupted: BaseException | None = None
 
@@ -66,7 +74,7 @@ class Guard:
                 "call it from a thread"
             )
         if ident == _main_ident:
-            self._shields += 1
+            self.shields += 1
         self._lock.acquire()
         self._holder = ident
 
@@ -79,8 +87,8 @@ class Guard:
         self._holder = 0
         self._lock.release()
         if _get_ident() == _main_ident:
-            self._shields -= 1
-            if self.interrupted is not None and not self._shields:
+            self.shields -= 1
+            if self.interrupted is not None and not self.shields:
                 self._raise()
 
     def _raise(self) -> None:
@@ -91,13 +99,13 @@ class Guard:
     def shield(self) -> None:
         """Hold interrupts of the main thread back; for another thread this does nothing."""
         if _get_ident() == _main_ident:
-            self._shields += 1
+            self.shields += 1
 
     def unshield(self) -> None:
         """End one `shield`; raise what was held back if it was the last."""
         if _get_ident() == _main_ident:
-            self._shields -= 1
-            if self.interrupted is not None and not self._shields:
+            self.shields -= 1
+            if self.interrupted is not None and not self.shields:
                 self._raise()
 
     def interrupt(self, error: BaseException) -> None:
@@ -105,7 +113,7 @@ class Guard:
 
         Now, or when the shields are down.
         """
-        if self._shields:
+        if self.shields:
             self.interrupted = error
         else:
             raise error
@@ -117,18 +125,25 @@ class Waiter:
     `ready` is called, inside the guard, as each comes.
     """
 
-    __slots__ = ("is_reader", "lock", "missing")
+    __slots__ = ("is_reader", "lock", "missing", "thread")
 
     def __init__(self, missing: int = 1) -> None:
         self.missing = missing
         self.lock = threading.Lock()
         self.lock.acquire()
         self.is_reader = False
+        self.thread = 0
+        """Ident of the thread that waits."""
 
     def ready(self, _: Any = None) -> None:
         """One of the things is there."""
         self.missing -= 1
-        if self.missing == 0 and not self.is_reader and self.lock.locked():
+        if self.missing == 0 and not self.is_reader:
+            self.open()
+
+    def open(self) -> None:
+        """Let the thread look what has changed. Inside the guard."""
+        if self.lock.locked():
             self.lock.release()
 
 
@@ -157,7 +172,8 @@ class Loop:
         self._before_wait = before_wait
         self._on_quiet = on_quiet
         self._on_broken = on_broken
-        self._reader: object = None
+        self._reader: Waiter | Loop | None = None
+        """Who has the baton: a user thread, the I/O thread (this loop), or nobody."""
         self._rounds = 0
         """Grows with each change of the reader.
 
@@ -166,7 +182,12 @@ class Loop:
         self._waiting: deque[Waiter] = deque()
         self._io_sleeps = False
         self._io_bell = threading.Lock()
+        """The I/O thread sleeps on it between two looks."""
         self._io_bell.acquire()
+        self._leaving: threading.Lock | None = None
+        """`close` waits on it for a user thread that reads."""
+        self._in_round = False
+        """The reader handles what has come, inside the guard: it will look at everything after."""
         self._later: deque[Callable[[], object]] = deque()
         self._io_thread = threading.Thread(target=self._io, name="weft-io", daemon=True)
 
@@ -175,11 +196,21 @@ class Loop:
         self._io_thread.start()
 
     def later(self, function: Callable[[], object]) -> None:
-        """Call `function` soon, outside the guard, in the thread that reads.
+        """Call `function` soon, outside the guard, in the I/O thread.
 
-        For whatever may block or be the user's.
+        For whatever may block or be the user's. Safe from any thread.
         """
         self._later.append(function)
+        if self._reader is not self:
+            self._ring()
+        elif not self._in_round:
+            self.poller.wake()
+
+    def _ring(self) -> None:
+        if self._io_bell.locked():
+            # Another thread may have rung it just now.
+            with contextlib.suppress(RuntimeError):
+                self._io_bell.release()
 
     def nudge(self) -> None:
         """Let `before_wait` run again soon, whoever reads. Safe from `__del__`."""
@@ -193,40 +224,50 @@ class Loop:
         Return whether nothing is missing.
         """
         guard = self.guard
+        waiter.thread = _get_ident()
         guard.shield()
         try:
             with guard:
-                if waiter.missing <= 0:
-                    return True
+                if waiter.missing <= 0 or self.closed:
+                    return waiter.missing <= 0
                 if self._reader is None:
                     self._take(waiter)
                 else:
                     self._waiting.append(waiter)
                     if self._reader is self:
                         self.poller.wake()
-            while not waiter.is_reader:
-                left = -1.0 if deadline is None else max(0.0, deadline - monotonic())
-                try:
-                    guard.unshield()
-                    opened = waiter.lock.acquire(timeout=left)
-                finally:
-                    guard.shield()
-                if not opened:
-                    return False
-                if waiter.missing <= 0:
-                    return True
-            self._read(lambda: waiter.missing <= 0 or self.closed, deadline)
+            self._await_baton(waiter, deadline)
+            if waiter.is_reader:
+                self._read(lambda: waiter.missing <= 0 or self.closed, deadline)
             return waiter.missing <= 0
         finally:
-            with guard:
-                if waiter.is_reader:
-                    waiter.is_reader = False
-                    self._pass_on()
-                elif waiter in self._waiting:
-                    self._waiting.remove(waiter)
-            guard.unshield()
-            if self._later:
-                self._run_later()
+            try:
+                with guard:
+                    if waiter.is_reader:
+                        waiter.is_reader = False
+                        self._pass_on()
+                    elif waiter in self._waiting:
+                        self._waiting.remove(waiter)
+            finally:
+                guard.unshield()
+
+    def _await_baton(self, waiter: Waiter, deadline: float | None) -> None:
+        """Block until the waiter is the reader, or need not be it."""
+        guard = self.guard
+        is_main = waiter.thread == _main_ident
+        while not (waiter.is_reader or waiter.missing <= 0 or self.closed):
+            left = LONGEST_S
+            if deadline is not None:
+                left = min(LONGEST_S, max(0.0, deadline - monotonic()))
+            shields = guard.shields
+            try:
+                guard.unshield()
+                opened = waiter.lock.acquire(timeout=left)
+            finally:
+                if is_main:
+                    guard.shields = shields
+            if not opened and left < LONGEST_S:
+                return
 
     def _take(self, waiter: Waiter) -> None:
         self._reader = waiter
@@ -238,16 +279,18 @@ class Loop:
         if self._waiting:
             waiter = self._waiting.popleft()
             self._take(waiter)
-            if waiter.lock.locked():
-                waiter.lock.release()
+            waiter.open()
             return
         self._reader = None
         if self._io_sleeps:
-            self._io_sleeps = False
-            self._io_bell.release()
+            self._ring()
+        if self._leaving is not None and self._leaving.locked():
+            self._leaving.release()
 
     def _read(self, over: Callable[[], bool], deadline: float | None) -> None:
+        """Read until it is over, or the deadline has come. The main thread is shielded."""
         guard, poller = self.guard, self.poller
+        is_main = _get_ident() == _main_ident
         events: list[tuple[int, int]] = []
         # Even without any time to wait, what has arrived is read once.
         has_looked = False
@@ -256,36 +299,75 @@ class Loop:
                 if over():
                     return
                 now = monotonic()
-                try:
-                    if events:
-                        poller.dispatch(events)
-                    wake_at = self._before_wait(now)
-                except Exception as error:  # noqa: BLE001 - the outermost place: whoever reads must not die of it
-                    wake_at = None
-                    self._on_broken(error)
+                wake_at = self._round(events, now)
                 if over():
                     return
-            if self._later:
-                try:
-                    guard.unshield()
-                    self._run_later()
-                finally:
-                    guard.shield()
-                if over():
-                    return
-            timeout = None if wake_at is None else max(0.0, wake_at - now)
+            timeout = LONGEST_S if wake_at is None else max(0.0, min(LONGEST_S, wake_at - now))
             if deadline is not None:
                 left = deadline - now
                 if left <= 0 and has_looked:
                     return
-                left = max(0.0, left)
-                timeout = left if timeout is None else min(timeout, left)
+                timeout = min(timeout, max(0.0, left))
             has_looked = True
+            shields = guard.shields
             try:
                 guard.unshield()
                 events = poller.wait(timeout)
+            except (OSError, ValueError):
+                # A signal handler that ran here has closed the loop.
+                if not self.closed:
+                    raise
+                events = []
             finally:
-                guard.shield()
+                if is_main:
+                    guard.shields = shields
+
+    def _round(self, events: list[tuple[int, int]], now: float) -> float | None:
+        """Handle what has come; return when to look again."""
+        self._in_round = True
+        try:
+            if events:
+                self.poller.dispatch(events)
+            return self._before_wait(now)
+        except Exception as error:  # noqa: BLE001 - the outermost place: whoever reads must not die of it
+            self._on_broken(error)
+            return None
+        finally:
+            self._in_round = False
+
+    # -------------------------------------------------------------- the I/O thread
+
+    def _io(self) -> None:
+        seen = -1
+        had_baton = False
+        while not self.closed:
+            self._run_later()
+            with self.guard:
+                is_quiet = seen == self._rounds
+                if self._reader is None and (is_quiet or had_baton):
+                    self._reader = self
+                    if not had_baton:
+                        self._call_on_quiet()
+                self._io_sleeps = isinstance(self._reader, Waiter) and is_quiet
+                seen = self._rounds
+                reads = self._reader is self
+                sleeps = self._io_sleeps
+            had_baton = False
+            if reads:
+                self._read(lambda: bool(self._waiting or self._later) or self.closed, None)
+                with self.guard:
+                    self._pass_on()
+                    # Nobody else wants it: it was laid down for callbacks only.
+                    had_baton = self._reader is None
+            else:
+                self._io_bell.acquire(timeout=-1 if sleeps else QUIET_S)
+        self._run_later()
+
+    def _call_on_quiet(self) -> None:
+        try:
+            self._on_quiet()
+        except Exception as error:  # noqa: BLE001 - as in a round
+            self._on_broken(error)
 
     def _run_later(self) -> None:
         later = self._later
@@ -299,40 +381,23 @@ class Loop:
             except Exception:  # noqa: BLE001 - a user's callback must not end the thread that happens to read
                 logger().exception("a callback failed")
 
-    # -------------------------------------------------------------- the I/O thread
-
-    def _io(self) -> None:
-        seen = -1
-        while not self.closed:
-            with self.guard:
-                if self._reader is None and seen == self._rounds:
-                    self._reader = self
-                    self._on_quiet()
-                elif self._reader is not None and seen == self._rounds:
-                    self._io_sleeps = True
-                seen = self._rounds
-                sleeps = self._io_sleeps
-                reads = self._reader is self
-            if reads:
-                self._read(lambda: bool(self._waiting) or self.closed, None)
-                with self.guard:
-                    self._pass_on()
-            else:
-                self._io_bell.acquire(timeout=-1 if sleeps else QUIET_S)
-        self._run_later()
-
     def close(self) -> None:
-        """Stop the I/O thread and let every waiting thread go."""
+        """Stop the I/O thread, once it has run all callbacks, and let every waiting thread go."""
         with self.guard:
             self.closed = True
             for waiter in self._waiting:
-                if waiter.lock.locked():
-                    waiter.lock.release()
+                waiter.open()
             self._waiting.clear()
-            if self._io_sleeps:
-                self._io_sleeps = False
-                self._io_bell.release()
+            self._ring()
             self.poller.wake()
         if threading.current_thread() is not self._io_thread and self._io_thread.is_alive():
             self._io_thread.join()
+        with self.guard:
+            reader = self._reader
+            if isinstance(reader, Waiter) and reader.thread != _get_ident():
+                # It wakes, but until it has left it may still wait on the poller.
+                self._leaving = threading.Lock()
+                self._leaving.acquire()
+        if self._leaving is not None:
+            self._leaving.acquire()
         self.poller.close()

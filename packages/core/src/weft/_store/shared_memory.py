@@ -7,7 +7,7 @@ pages that exist runs at memcpy's speed, fresh pages at a tenth of it (measured:
 GB/s).
 
 What is always true
-1. A segment's name is used once; its file has the size of a size class.
+1. A segment's name stands for one file, never for another; its size is a size class.
 2. A segment is written by who reserved it, before anyone else knows its name, and not again until
    it is recycled.
 3. A view keeps its bytes readable for as long as it lives, whatever else happens to the segment's
@@ -15,12 +15,16 @@ What is always true
 
 Facts about views: numpy arrays, Arrow buffers and memoryviews keep alive the object whose buffer
 they show. That object is a ctypes array over the mapping, of a class made here, because those can
-be referred to weakly: when it is collected, the last view is gone. ctypes wants writable memory, so
-readers get a read-only memoryview of it.
+be referred to weakly: when it is collected, the last view is gone. ctypes knows writable memory
+only, so readers get a read-only memoryview of it.
+
+Facts about mmap: until Python 3.13 `mmap.mmap` keeps a descriptor open for each mapping. A process
+may have 1,024 of them, and many more objects: so the mappings here are made by libc's function.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import mmap
 import os
@@ -51,17 +55,48 @@ def size_class(size_bytes: int) -> int:
     return -(-size_bytes // step) * step
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+_mmap = _libc.mmap
+_mmap.restype = ctypes.c_void_p
+_mmap.argtypes = (
+    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
+)  # fmt: skip
+_munmap = _libc.munmap
+_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_MAP_FAILED = ctypes.c_void_p(-1).value
+
 _window_class_of: dict[int, type[ctypes.Array[ctypes.c_char]]] = {}
 
 
-def _window(mapping: mmap.mmap, size_bytes: int) -> ctypes.Array[ctypes.c_char]:
-    window_class = _window_class_of.get(size_bytes)
-    if window_class is None:
-        window_class = type(
-            "Window", (ctypes.Array,), {"_type_": ctypes.c_char, "_length_": size_bytes}
-        )
-        _window_class_of[size_bytes] = window_class
-    return window_class.from_buffer(mapping)
+class Mapping:
+    """A file's bytes in this process's memory, until the last window on them is gone."""
+
+    __slots__ = ("_address", "size_bytes")
+
+    def __init__(self, fd: int, size_bytes: int) -> None:
+        address = _mmap(None, size_bytes, mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_SHARED, fd, 0)
+        if address == _MAP_FAILED:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number))
+        self._address = address
+        self.size_bytes = size_bytes
+
+    def window(self) -> ctypes.Array[ctypes.c_char]:
+        """Return all the bytes, as an object that keeps them and can be referred to weakly."""
+        window_class = _window_class_of.get(self.size_bytes)
+        if window_class is None:
+            length = {"_type_": ctypes.c_char, "_length_": self.size_bytes}
+            window_class = type("Window", (ctypes.Array,), length)
+            _window_class_of[self.size_bytes] = window_class
+        window = window_class.from_address(self._address)
+        window.__dict__["mapping"] = self
+        return window
+
+    # At the interpreter's end the module's names may be gone before the last mapping is.
+    def __del__(self, munmap: Callable[[int, int], int] = _munmap) -> None:
+        address = getattr(self, "_address", None)
+        if address is not None:
+            munmap(address, self.size_bytes)
 
 
 class _View(weakref.ref["ctypes.Array[ctypes.c_char]"]):
@@ -84,14 +119,14 @@ class Segment:
 
     __slots__ = ("mapping", "name", "size_bytes")
 
-    def __init__(self, name: str, mapping: mmap.mmap, size_bytes: int) -> None:
+    def __init__(self, name: str, mapping: Mapping) -> None:
         self.name = name
         self.mapping = mapping
-        self.size_bytes = size_bytes
+        self.size_bytes = mapping.size_bytes
 
     def fill(self, size_bytes: int, write_into: Callable[[memoryview], None]) -> None:
         """Let `write_into` write the first `size_bytes`."""
-        with memoryview(self.mapping) as whole, whole[:size_bytes] as view:
+        with memoryview(self.mapping.window()).cast("B") as whole, whole[:size_bytes] as view:
             write_into(view)
 
 
@@ -110,7 +145,7 @@ class SharedMemoryStore:
         self._mine: dict[str, Segment] = {}
         self._spare: dict[int, list[Segment]] = {}
         self._spare_bytes = 0
-        self._mapped: OrderedDict[str, mmap.mmap] = OrderedDict()
+        self._mapped: OrderedDict[str, Mapping] = OrderedDict()
         self._mapped_bytes = 0
 
     def reserve(self, size_bytes: int) -> Segment:
@@ -129,6 +164,20 @@ class SharedMemoryStore:
         if spare:
             self._spare_bytes -= size_bytes
             return spare.pop()
+        try:
+            return self._make(size_bytes)
+        except StoreFullError:
+            if not self._spare_bytes:
+                raise
+        # What is kept for objects of other sizes is in the way.
+        for segments in self._spare.values():
+            for segment in segments:
+                self._remove(segment)
+        self._spare.clear()
+        self._spare_bytes = 0
+        return self._make(size_bytes)
+
+    def _make(self, size_bytes: int) -> Segment:
         self._made += 1
         name = f"{self._prefix}-{self._made}"
         path = self.directory / name
@@ -142,9 +191,11 @@ class SharedMemoryStore:
             # Reserved, not only promised: a write to a page that does not fit would end the process
             # (SIGBUS).
             os.posix_fallocate(fd, 0, size_bytes)
-            mapping = mmap.mmap(fd, size_bytes)
-        except OSError as error:
-            path.unlink()
+            mapping = Mapping(fd, size_bytes)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if not isinstance(error, OSError):
+                raise
             raise StoreFullError(
                 f"an object of {size_bytes} bytes does not fit: {error.strerror} "
                 f"in {self.directory}, "
@@ -152,7 +203,7 @@ class SharedMemoryStore:
             ) from None
         finally:
             os.close(fd)
-        return Segment(name, mapping, size_bytes)
+        return Segment(name, mapping)
 
     def _free_bytes(self) -> int:
         state = os.statvfs(self.directory)
@@ -166,10 +217,21 @@ class SharedMemoryStore:
 
     def _put_back(self, segment: Segment) -> None:
         if self._spare_bytes + segment.size_bytes > SPARE_BYTES:
-            (self.directory / segment.name).unlink(missing_ok=True)
+            self._remove(segment)
             return
         self._spare_bytes += segment.size_bytes
         self._spare.setdefault(segment.size_bytes, []).append(segment)
+
+    def _remove(self, segment: Segment) -> None:
+        """Let the memory of a segment go that nobody reads.
+
+        Other processes may still have it mapped, to read the next object in it without a new
+        mapping: so the file gives its pages up first.
+        """
+        path = self.directory / segment.name
+        with contextlib.suppress(FileNotFoundError):
+            os.truncate(path, 0)
+            path.unlink()
 
     def view(self, name: str, size_bytes: int, gone: Callable[[], object]) -> memoryview:
         """Return the object's bytes, read-only.
@@ -178,14 +240,13 @@ class SharedMemoryStore:
 
         FileNotFoundError: the segment is no more.
         """
-        mapping = self._mapping(name)
-        window = _window(mapping, len(mapping))
+        window = self._mapping(name).window()
         view = _View(window, _view_ended)
         view.gone = gone
         _views[id(view)] = view
         return memoryview(window).cast("B")[:size_bytes].toreadonly()
 
-    def _mapping(self, name: str) -> mmap.mmap:
+    def _mapping(self, name: str) -> Mapping:
         segment = self._mine.get(name)
         if segment is not None:
             return segment.mapping
@@ -195,20 +256,22 @@ class SharedMemoryStore:
             return mapping
         fd = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
         try:
-            mapping = mmap.mmap(fd, 0)
+            mapping = Mapping(fd, os.fstat(fd).st_size)
         finally:
             os.close(fd)
         self._mapped[name] = mapping
-        self._mapped_bytes += len(mapping)
+        self._mapped_bytes += mapping.size_bytes
         # A dropped mapping goes when its last view does.
         while self._mapped and (
             len(self._mapped) > KEPT_MAPPINGS or self._mapped_bytes > KEPT_BYTES
         ):
-            self._mapped_bytes -= len(self._mapped.popitem(last=False)[1])
+            self._mapped_bytes -= self._mapped.popitem(last=False)[1].size_bytes
         return mapping
 
     def close(self) -> None:
         """Let everything go; views stay readable."""
         self._mine.clear()
         self._spare.clear()
+        self._spare_bytes = 0
         self._mapped.clear()
+        self._mapped_bytes = 0

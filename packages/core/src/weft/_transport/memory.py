@@ -50,7 +50,7 @@ class MemoryNetwork:
         return self._on_their_way[0][0] if self._on_their_way else None
 
     def deliver(self, until: float | None = None) -> bool:
-        """Let everything arrive that is due by `until`, and what that causes; tell if there was any.
+        """Let everything arrive that is due by `until`, and what that causes; tell if any was.
 
         Args:
             until: In seconds; the network's time becomes this. None: the time of the last arrival,
@@ -66,9 +66,7 @@ class MemoryNetwork:
         return happened
 
     def _send(self, at: float, target: MemoryConnection, what: bytearray | str) -> None:
-        heapq.heappush(
-            self._on_their_way, (at, self._number(), target, target._life, what)
-        )
+        heapq.heappush(self._on_their_way, (at, self._number(), target, target._life, what))
 
 
 class MemoryConnection:

@@ -83,8 +83,6 @@ class Poller:
 
         Safe from any thread, and from `__del__`.
         """
-        if self._wakes or self.closed:
-            return
         with self._wake_lock:
             if not self._wakes and not self.closed:
                 self._wakes = True

@@ -47,7 +47,7 @@ class End:
 
     def __init__(self) -> None:
         self.log: list[Message | str] = []
-        self.on_receive: Callable[[Any, Sequence[Message]], object] = lambda _connection, _news: None
+        self.on_receive: Callable[[Any, Sequence[Message]], object] = ignore
 
     def receive(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Take messages: the handler for a connection's constructor."""
@@ -69,6 +69,10 @@ class End:
         return [entry for entry in self.log if isinstance(entry, str)]
 
 
+def ignore(connection: Connection, messages: Sequence[Message]) -> None:
+    """Do nothing with what was received."""
+
+
 def numbered(start: int, stop: int) -> list[Message]:
     """Return small messages that differ."""
     return [Taken(b"task", number) for number in range(start, stop)]
@@ -87,7 +91,10 @@ def send(connection: Connection, messages: Sequence[Message]) -> None:
 
 
 class TransportSuite:
-    """The promises of `weft._transport.base.Connection`. A subclass says how to connect and move."""
+    """The promises of `weft._transport.base.Connection`.
+
+    A subclass says how to connect and move.
+    """
 
     first: End
     second: End
@@ -143,7 +150,7 @@ class TransportSuite:
         assert self.second.log == []
 
     def test_handler_can_answer_at_once(self) -> None:
-        self.second.on_receive = lambda connection, messages: send(connection, messages)
+        self.second.on_receive = send
         send(self.near, numbered(0, 5))
         self.move()
         assert self.first.log == numbered(0, 5)
@@ -193,12 +200,10 @@ class TransportSuite:
         assert self.first.log == []
 
     def test_both_ends_know_that_they_are_closed(self) -> None:
-        assert not self.near.closed
-        assert not self.far.closed
+        assert (self.near.closed, self.far.closed) == (False, False)
         self.near.close()
         self.move()
-        assert self.near.closed
-        assert self.far.closed
+        assert (self.near.closed, self.far.closed) == (True, True)
 
     def test_what_is_lost_is_the_end_and_nothing_in_between(self) -> None:
         sent = [large(1), *numbered(0, 100), large(2)]

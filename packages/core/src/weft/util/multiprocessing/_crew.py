@@ -4,13 +4,13 @@
     actors' answers --post-->    |                        job._take(outcomes)
 
 A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that
-take a moment are given several at a time, in bundles, and a member gets its next bundle before it
-has answered the last. A bundle that takes longer than was expected ends early: what it had not
+take a moment are given several at a time, in batches, and a member gets its next batch before it
+has answered the last. A batch that takes longer than was expected ends early: what it had not
 begun goes to whoever is free.
 
 What is always true
-1. Only the crew's thread touches the state; everybody else posts. A signal in the main thread finds
-   nothing half done.
+1. Until it has ended, only the crew's thread touches the state; everybody else posts. So a signal
+   in the main thread finds nothing half done.
 2. A chunk that has ended well is run once, unless its worker died within a moment of that. When a
    member dies, its chunks are given out again, each to a member of its own; one that was alone
    when its member died has failed.
@@ -22,125 +22,42 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
-from types import BuiltinFunctionType, FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft._api.actors import kill
 from weft._api.decorators import remote
-from weft._api.objects import get
 from weft._api.session import started
-from weft._clock import monotonic
 from weft._engine import current
 from weft._log import logger
-from weft._refs import ObjectRef
-from weft._serialize.failures import pack_failure
-from weft._serialize.pickling import dumps, load_code
 from weft.exceptions import (
     ActorDiedError,
-    PicklingError,
     SessionError,
     TaskCancelledError,
     TaskError,
     WeftError,
 )
 from weft.util._endings import wait_until_gone
-from weft.util.multiprocessing._globals import ModuleGlobals
-from weft.util.multiprocessing._results import Outcome, PoolJob, error_of
+from weft.util.multiprocessing._results import PoolJob, error_of
+from weft.util.multiprocessing._worker import BATCH_S, Given, PoolCode, PoolWorker
 
-# How a call's arguments are given.
-ONE, STARRED, BOTH = range(3)
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
-# What a bundle takes at most: long against the way there and back (0.2 ms), short for who waits.
-BUNDLE_S = 0.002
-BUNDLE_CHUNKS = 64
-# A member has so many bundles, so that it finds the next one when it has done the last.
-BUNDLES_AHEAD = 2
+    from weft._refs import ObjectRef
+
+BATCH_CHUNKS = 64
+# A member has so many batches, so that it finds the next one when it has done the last.
+BATCHES_AHEAD = 2
 # So many chunks for each member are drawn from an iterable before there is room: they may be large.
 FED_AHEAD = 16
 # So often an idle crew looks whether its session is still there.
 PULSE_S = 1.0
 # How long `terminate` waits until the workers are gone.
 END_S = 5.0
-# Functions that a worker keeps.
-KEPT_FUNCTIONS = 32
-
-
-PoolCode = bytes | ObjectRef[bytes]
-"""A function's pickle, or where that is stored."""
-
-Given = tuple[PoolCode, str, int, Sequence[Any], bool]
-"""A chunk as it travels: code, name, how, calls, stops."""
-
-
-class PoolWorker:
-    """The actor that is one of a pool's workers."""
-
-    def __init__(self, initializer: Callable[..., object] | None, initargs: Sequence[Any]) -> None:
-        self._functions: OrderedDict[PoolCode, Callable[..., Any]] = OrderedDict()
-        self._globals = ModuleGlobals()
-        if initializer is not None:
-            with self._globals.shared_with(initializer):
-                initializer(*initargs)
-
-    def run(self, chunks: Sequence[Given]) -> list[tuple[float, list[Outcome]]]:
-        """Run chunks; return of each how many seconds it took, and the outcomes.
-
-        Those not begun in time are left out.
-        """
-        answers: list[tuple[float, list[Outcome]]] = []
-        until = monotonic() + BUNDLE_S
-        for chunk in chunks:
-            began = monotonic()
-            if answers and began > until:
-                break
-            outcomes = self._run_chunk(*chunk)
-            answers.append((monotonic() - began, outcomes))
-        return answers
-
-    def _run_chunk(
-        self, code: PoolCode, name: str, how: int, calls: Sequence[Any], stops: bool
-    ) -> list[Outcome]:
-        function = self._load(code)
-        outcomes: list[Outcome] = []
-        with self._globals.shared_with(function):
-            for call in calls:
-                try:
-                    outcomes.append((True, _call(function, how, call)))
-                except Exception as error:  # noqa: BLE001 - user code: it is the outcome
-                    outcomes.append((False, pack_failure(error, task=name)))
-                    if stops:
-                        break
-        try:
-            dumps(outcomes)
-        except PicklingError as error:
-            # Else it would take the rest of its bundle along.
-            outcomes = [(False, pack_failure(error, task=name))]
-        return outcomes
-
-    def _load(self, code: PoolCode) -> Callable[..., Any]:
-        known = self._functions.get(code)
-        if known is not None:
-            return known
-        function: Callable[..., Any] = load_code(get(code) if isinstance(code, ObjectRef) else code)
-        # What has state of its own, such as a partial or a bound method, comes fresh with every
-        # chunk, as in a Pool.
-        if isinstance(function, FunctionType | BuiltinFunctionType | type):
-            self._functions[code] = function
-            if len(self._functions) > KEPT_FUNCTIONS:
-                self._functions.popitem(last=False)
-        return function
-
-
-def _call(function: Callable[..., Any], how: int, call: Any) -> Any:
-    if how == ONE:
-        return function(call)
-    if how == STARRED:
-        return function(*call)
-    args, kwargs = call
-    return function(*args, **kwargs)
+# Functions whose pace is remembered.
+KNOWN_FUNCTIONS = 64
 
 
 class PoolWork:
@@ -177,11 +94,11 @@ class PoolChunk:
 class _Member:
     """One worker."""
 
-    __slots__ = ("actor", "bundles", "given", "has_started", "leaving")
+    __slots__ = ("actor", "batches", "given", "has_started", "leaving")
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
-        self.bundles: dict[ObjectRef[Any], list[PoolChunk]] = {}
+        self.batches: dict[ObjectRef[Any], list[PoolChunk]] = {}
         """Given and not answered, in the order in which it runs them."""
         self.given = 0
         self.has_started = False
@@ -189,7 +106,7 @@ class _Member:
 
     def has_suspect(self) -> bool:
         """Tell whether it runs a chunk that wants it for itself."""
-        return any(chunk.is_suspect for bundle in self.bundles.values() for chunk in bundle)
+        return any(chunk.is_suspect for batch in self.batches.values() for chunk in batch)
 
 
 class Crew:
@@ -282,6 +199,8 @@ class Crew:
         if current.engine is not self._engine:
             self.ended = True
             self._break(SessionError("the session of this pool has ended"))
+            self._members.clear()
+            self._leaving.clear()
 
     def _hire(self) -> None:
         if self._broken is not None or (self._closing and not self._has_work()):
@@ -383,10 +302,10 @@ class Crew:
     def _hand_out(self) -> None:
         """Give work to members that have room."""
         while (member := self._freest()) is not None:
-            bundle = self._next_bundle(is_urgent=not member.bundles)
-            if not bundle:
+            batch = self._next_batch(is_urgent=not member.batches)
+            if not batch:
                 break
-            self._give(member, bundle)
+            self._give(member, batch)
         self._leave_if_done()
 
     def _freest(self) -> _Member | None:
@@ -394,59 +313,59 @@ class Crew:
         for member in self._members:
             if not member.has_started or (self._share and member.given >= self._share):
                 continue
-            if not member.bundles:
+            if not member.batches:
                 return member
-            if len(member.bundles) < BUNDLES_AHEAD and best is None and not member.has_suspect():
+            if len(member.batches) < BATCHES_AHEAD and best is None and not member.has_suspect():
                 best = member
         return best
 
-    def _next_bundle(self, *, is_urgent: bool) -> list[PoolChunk]:
+    def _next_batch(self, *, is_urgent: bool) -> list[PoolChunk]:
         """Draw chunks for a moment's work; for who is busy nothing that would take longer."""
-        bundle: list[PoolChunk] = []
+        batch: list[PoolChunk] = []
         takes_s = 0.0
-        while len(bundle) < BUNDLE_CHUNKS and (chunk := self._next_chunk()) is not None:
-            takes_s += self._pace.get(chunk.work.code, BUNDLE_S) * len(chunk.calls)
+        while len(batch) < BATCH_CHUNKS and (chunk := self._next_chunk()) is not None:
+            takes_s += self._pace.get(chunk.work.code, BATCH_S) * len(chunk.calls)
             is_alone = chunk.is_suspect or self._share is not None
-            if (takes_s > BUNDLE_S or is_alone) and (bundle or not is_urgent):
+            if (takes_s > BATCH_S or is_alone) and (batch or not is_urgent):
                 self._returned.appendleft(chunk)
                 break
-            bundle.append(chunk)
+            batch.append(chunk)
             if is_alone:
                 break
-        return bundle
+        return batch
 
-    def _give(self, member: _Member, bundle: list[PoolChunk]) -> None:
+    def _give(self, member: _Member, batch: list[PoolChunk]) -> None:
         try:
-            ref = member.actor.run.remote([chunk.as_given() for chunk in bundle])
+            ref = member.actor.run.remote([chunk.as_given() for chunk in batch])
         except Exception as error:  # noqa: BLE001 - pickling runs the user's code
-            if len(bundle) > 1:
-                for chunk in bundle:
+            if len(batch) > 1:
+                for chunk in batch:
                     self._give(member, [chunk])
             else:
-                bundle[0].job._take(bundle[0].index, [(False, error)])
+                batch[0].job._take(batch[0].index, [(False, error)])
             return
         member.given += 1
-        member.bundles[ref] = bundle
+        member.batches[ref] = batch
         self._watch(ref, partial(self._answered, member))
 
     def _answered(self, member: _Member, ref: ObjectRef[Any]) -> None:
-        bundle = member.bundles.pop(ref, None)
-        if bundle is None:
+        batch = member.batches.pop(ref, None)
+        if batch is None:
             return
         try:
             answers = self._engine.get([ref], None)[0]
         except Exception as error:  # noqa: BLE001 - whatever ended it is the outcome
             # A TaskError tells of another actor's death, which a call met.
             if isinstance(error, ActorDiedError) and TaskError not in type(error).__mro__:
-                bundle = self._lost(member, bundle)
-            for chunk in bundle:
+                batch = self._lost(member, batch)
+            for chunk in batch:
                 chunk.job._take(chunk.index, [(False, error)])
         else:
-            for chunk, (duration_s, outcomes) in zip(bundle, answers, strict=False):
+            for chunk, (duration_s, outcomes) in zip(batch, answers, strict=False):
                 self._note_pace(chunk, duration_s)
                 chunk.job._take(chunk.index, outcomes)
-            self._returned.extendleft(reversed(bundle[len(answers) :]))
-        if self._share and member.given >= self._share and not member.bundles:
+            self._returned.extendleft(reversed(batch[len(answers) :]))
+        if self._share and member.given >= self._share and not member.batches:
             self._dismiss(member)
             self._hire()
         self._hand_out()
@@ -455,13 +374,13 @@ class Crew:
         code, call_s = chunk.work.code, duration_s / len(chunk.calls)
         before = self._pace.get(code, call_s)
         self._pace[code] = before + (call_s - before) / 4
-        if len(self._pace) > KEPT_FUNCTIONS:
+        if len(self._pace) > KNOWN_FUNCTIONS:
             self._pace.popitem(last=False)
 
-    def _lost(self, member: _Member, bundle: list[PoolChunk]) -> list[PoolChunk]:
+    def _lost(self, member: _Member, batch: list[PoolChunk]) -> list[PoolChunk]:
         """A member died: return what has failed; what may be innocent is given out again."""
-        chunks = [*bundle, *(chunk for others in member.bundles.values() for chunk in others)]
-        member.bundles.clear()
+        chunks = [*batch, *(chunk for others in member.batches.values() for chunk in others)]
+        member.batches.clear()
         if member in self._members:
             self._members.remove(member)
             self._hire()
@@ -498,7 +417,7 @@ class Crew:
         if not self._closing or self.ended or self._has_work():
             return
         for member in list(self._members):
-            if not member.bundles:
+            if not member.batches:
                 self._dismiss(member)
         if not self._members and not self._leaving:
             self._broken = self._broken or ValueError("Pool not running")
@@ -527,9 +446,9 @@ class Crew:
     def _fail_all(self, error: BaseException) -> None:
         """Fail what is not done."""
         for member in self._members:
-            for bundle in member.bundles.values():
-                self._returned.extend(bundle)
-            member.bundles.clear()
+            for batch in member.batches.values():
+                self._returned.extend(batch)
+            member.batches.clear()
         for job, room in self._fed.items():
             job._fail(error)
             # Its feeder sees that and ends, unless it is inside the user's iterable.

@@ -23,21 +23,20 @@ from weft._api.objects import put
 from weft._api.session import init, is_initialized, started
 from weft._override import override
 from weft._serialize.pickling import dump_code
-from weft.util.multiprocessing._crew import (
-    BOTH,
-    KEPT_FUNCTIONS,
-    ONE,
-    STARRED,
-    Crew,
-    PoolCode,
-    PoolWork,
-)
+from weft.util.multiprocessing._crew import Crew, PoolWork
 from weft.util.multiprocessing._results import (
     AsyncResult,
     IMapIterator,
     OrderedIMapIterator,
     PoolJob,
     UnorderedIMapIterator,
+)
+from weft.util.multiprocessing._worker import (
+    BOTH,
+    KEPT_FUNCTIONS,
+    ONE,
+    STARRED,
+    PoolCode,
 )
 
 if TYPE_CHECKING:
