@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LIBRARIES = frozenset({"cluster", "data", "rllib", "serve", "train", "tune"})
+ON_DEMAND = frozenset({"dag", "testing", "util"})
+"""Parts of the core that are loaded when they are first used: `weft.util.ActorPool`."""
 
 
 class LibraryFinder:
@@ -55,6 +57,6 @@ def install() -> None:
 
 
 def _library(name: str) -> ModuleType:
-    if name in LIBRARIES:
+    if name in LIBRARIES or name in ON_DEMAND:
         return importlib.import_module(f"weft.{name}")
     raise AttributeError(f"module 'weft' has no attribute {name!r}")

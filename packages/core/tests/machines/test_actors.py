@@ -19,6 +19,7 @@ from weft._machines.actors import (
     ActorRefused,
     Actors,
     ActorStarted,
+    ActorsTicked,
     Become,
     ClientEnded,
     ConstructorFailed,
@@ -31,7 +32,6 @@ from weft._machines.actors import (
     QuitActor,
     Reply,
     Tell,
-    Ticked,
     WantWorker,
     Watched,
 )
@@ -303,9 +303,9 @@ def test_actor_that_keeps_dying_young_waits_ever_longer() -> None:
             continue
         waits.append(at - directory.now)
         assert "it keeps dying young" in directory.actors.explain(ACTOR, directory.now)
-        assert directory.tell(Ticked()) == []
+        assert directory.tell(ActorsTicked()) == []
         directory.now = at
-        assert directory.tell(Ticked()) == [WantWorker(ACTOR)]
+        assert directory.tell(ActorsTicked()) == [WantWorker(ACTOR)]
         assert directory.actors.wake_at() is None
     assert waits == pytest.approx([FIRST_DELAY_S * 2**n for n in range(5)])
 
@@ -470,7 +470,7 @@ class ActorStories(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, 5))
     def waits(self, seconds: float) -> None:
         self.directory.now += seconds
-        self.tell(Ticked())
+        self.tell(ActorsTicked())
 
 
 TestActorStories = ActorStories.TestCase

@@ -13,11 +13,13 @@ from weft._machines.calls import (
     GRACE_S,
     ActorCall,
     Answered,
-    ArgumentFailed,
-    ArgumentReady,
-    AskCancel,
+    AskCallCancel,
+    CallArgumentFailed,
+    CallArgumentReady,
+    CallCancelAsked,
+    CallMade,
     Calls,
-    CancelAsked,
+    CallsTicked,
     Completed,
     Connect,
     Connected,
@@ -25,11 +27,9 @@ from weft._machines.calls import (
     Effect,
     Event,
     Failed,
-    KillActor,
+    KillCallee,
     Killed,
-    Made,
     SendCall,
-    Ticked,
     Told,
     Watch,
 )
@@ -72,7 +72,7 @@ class Caller:
 
     def make(self, *, in_any_order: bool = False, **options: Any) -> ActorCall:
         call = self.call_of(**options)
-        self(Made(call, in_any_order))
+        self(CallMade(call, in_any_order))
         return call
 
     def live(self, restarts: int = 0) -> list[Effect]:
@@ -101,7 +101,7 @@ def answered(call: ActorCall, *, retriable: bool = False) -> Answered:
 
 def test_first_call_asks_for_the_actor_and_waits_for_its_connection(caller: Caller) -> None:
     call = caller.call_of()
-    assert caller(Made(call, False)) == [Watch(ACTOR)]
+    assert caller(CallMade(call, False)) == [Watch(ACTOR)]
     assert caller(Told(state("pending"))) == []
     assert caller(Told(state("alive"))) == [Connect(ACTOR, "life 0")]
     assert caller(Connected(ACTOR, "life 0")) == [SendCall("life 0", call)]
@@ -111,13 +111,13 @@ def test_first_call_asks_for_the_actor_and_waits_for_its_connection(caller: Call
 def test_calls_to_a_connected_actor_go_at_once(caller: Caller) -> None:
     caller.sent()
     call = caller.call_of()
-    assert caller(Made(call, False)) == [SendCall("life 0", call)]
+    assert caller(CallMade(call, False)) == [SendCall("life 0", call)]
 
 
 def test_actors_are_found_one_by_one(caller: Caller) -> None:
     caller.sent()
     call = caller.call_of(actor=OTHER)
-    assert caller(Made(call, False)) == [Watch(OTHER)]
+    assert caller(CallMade(call, False)) == [Watch(OTHER)]
     assert (caller.machine.pending(ACTOR), caller.machine.pending(OTHER)) == (1, 1)
 
 
@@ -150,28 +150,29 @@ def test_calls_are_sent_in_the_order_in_which_they_were_made(caller: Caller) -> 
 def test_call_that_waits_for_an_argument_holds_back_those_behind(caller: Caller) -> None:
     caller.sent()
     slow, quick = caller.make(waits=2), caller.make()
-    assert caller(ArgumentReady(slow.id)) == []
-    assert caller(ArgumentReady(slow.id)) == [SendCall("life 0", slow), SendCall("life 0", quick)]
+    assert caller(CallArgumentReady(slow.id)) == []
+    sent = [SendCall("life 0", slow), SendCall("life 0", quick)]
+    assert caller(CallArgumentReady(slow.id)) == sent
 
 
 def test_call_whose_argument_failed_holds_nobody_back(caller: Caller) -> None:
     caller.sent()
     slow, quick = caller.make(waits=1), caller.make()
-    assert caller(ArgumentFailed(slow.id, "why")) == [
+    assert caller(CallArgumentFailed(slow.id, "why")) == [
         Failed(slow, "argument", "why"),
         SendCall("life 0", quick),
     ]
-    assert caller(ArgumentReady(slow.id), ArgumentFailed(slow.id, "late")) == []
+    assert caller(CallArgumentReady(slow.id), CallArgumentFailed(slow.id, "late")) == []
 
 
 def test_argument_of_a_call_that_does_not_wait_is_no_news(caller: Caller) -> None:
     call = caller.sent()
-    assert caller(ArgumentReady(call.id), ArgumentFailed(call.id, "late")) == []
+    assert caller(CallArgumentReady(call.id), CallArgumentFailed(call.id, "late")) == []
 
 
 def test_argument_can_come_before_the_actor(caller: Caller) -> None:
     slow, quick = caller.make(waits=1), caller.make()
-    assert caller(ArgumentReady(slow.id)) == []
+    assert caller(CallArgumentReady(slow.id)) == []
     assert caller.live() == [SendCall("life 0", slow), SendCall("life 0", quick)]
 
 
@@ -179,15 +180,15 @@ def test_in_any_order_a_late_argument_holds_back_nobody(caller: Caller) -> None:
     slow, quick = caller.make(in_any_order=True, waits=1), caller.make()
     assert caller.live() == [SendCall("life 0", quick)]
     later = caller.call_of()
-    assert caller(Made(later, True)) == [SendCall("life 0", later)]
-    assert caller(ArgumentReady(slow.id)) == [SendCall("life 0", slow)]
+    assert caller(CallMade(later, True)) == [SendCall("life 0", later)]
+    assert caller(CallArgumentReady(slow.id)) == [SendCall("life 0", slow)]
 
 
 def test_in_any_order_what_is_ready_waits_for_the_connection(caller: Caller) -> None:
     calls = [caller.make(in_any_order=True, waits=1) for _ in range(3)]
-    assert caller(ArgumentReady(calls[1].id)) == []
+    assert caller(CallArgumentReady(calls[1].id)) == []
     assert caller.live() == [SendCall("life 0", calls[1])]
-    assert caller(ArgumentReady(calls[2].id)) == [SendCall("life 0", calls[2])]
+    assert caller(CallArgumentReady(calls[2].id)) == [SendCall("life 0", calls[2])]
 
 
 # ------------------------------------------------------------------ retries
@@ -209,7 +210,7 @@ def test_retries_without_end_are_not_counted(caller: Caller) -> None:
 
 def test_cancelled_call_is_not_retried(caller: Caller) -> None:
     call = caller.sent(retries=1)
-    caller(CancelAsked(call.id))
+    caller(CallCancelAsked(call.id))
     assert caller(answered(call, retriable=True)) == [Completed(call)]
 
 
@@ -242,15 +243,15 @@ def test_restart_may_show_only_in_the_next_life(caller: Caller) -> None:
 def test_calls_wait_while_the_connection_is_lost(caller: Caller) -> None:
     caller.sent()
     call = caller.call_of()
-    assert caller(ConnectionLost(ACTOR), Made(call, False)) == []
+    assert caller(ConnectionLost(ACTOR), CallMade(call, False)) == []
 
 
 def test_cancelled_and_late_calls_are_not_sent_to_the_next_life(caller: Caller) -> None:
     cancelled, late = caller.make(retries=1), caller.make(retries=1, timeout_s=1.0)
     caller.live()
-    caller(CancelAsked(cancelled.id))
+    caller(CallCancelAsked(cancelled.id))
     caller.now += 1.0
-    caller(Ticked())
+    caller(CallsTicked())
     assert caller(Told(state("restarting", 1))) == [
         Failed(late, "timeout", "is restarting"),
         Failed(cancelled, "cancelled", "is restarting"),
@@ -288,15 +289,15 @@ def test_all_calls_of_a_dead_actor_fail_with_what_the_directory_said(caller: Cal
     dead = state("dead")
     assert caller(Told(dead)) == [Failed(call, "died", dead) for call in (sent, waiting, ready)]
     later = caller.call_of()
-    assert caller(Made(later, False)) == [Failed(later, "died", dead)]
+    assert caller(CallMade(later, False)) == [Failed(later, "died", dead)]
 
 
 def test_stopped_calls_of_a_dead_actor_fail_as_such(caller: Caller) -> None:
     cancelled, late = caller.make(), caller.make(timeout_s=1.0)
     caller.live()
-    caller(CancelAsked(cancelled.id))
+    caller(CallCancelAsked(cancelled.id))
     caller.now += 1.0
-    caller(Ticked())
+    caller(CallsTicked())
     dead = state("dead")
     assert caller(Told(dead)) == [
         Failed(cancelled, "cancelled", dead),
@@ -328,13 +329,14 @@ def test_killing_what_does_not_live_changes_nothing(caller: Caller) -> None:
 def test_call_that_was_not_sent_is_cancelled_at_once(caller: Caller) -> None:
     caller.sent()
     slow, quick = caller.make(waits=1), caller.make()
-    assert caller(CancelAsked(slow.id)) == [Failed(slow, "cancelled"), SendCall("life 0", quick)]
-    assert caller(CancelAsked(slow.id)) == []
+    failed = Failed(slow, "cancelled")
+    assert caller(CallCancelAsked(slow.id)) == [failed, SendCall("life 0", quick)]
+    assert caller(CallCancelAsked(slow.id)) == []
 
 
 def test_call_that_was_sent_is_asked_to_stop_and_ends_with_its_answer(caller: Caller) -> None:
     call = caller.sent()
-    assert caller(CancelAsked(call.id)) == [AskCancel("life 0", call)]
+    assert caller(CallCancelAsked(call.id)) == [AskCallCancel("life 0", call)]
     assert caller(answered(call)) == [Completed(call)]
 
 
@@ -342,18 +344,18 @@ def test_call_over_its_limit_is_asked_to_stop_and_then_its_actor_is_ended(caller
     call = caller.sent(timeout_s=2.0)
     assert caller.machine.next_deadline == caller.now + 2.0
     caller.now += 2.0
-    assert caller(Ticked()) == [AskCancel("life 0", call)]
+    assert caller(CallsTicked()) == [AskCallCancel("life 0", call)]
     assert caller.machine.next_deadline == caller.now + GRACE_S
     caller.now += GRACE_S
-    assert caller(Ticked()) == [KillActor(ACTOR, "m ran over its time limit of 2 s")]
+    assert caller(CallsTicked()) == [KillCallee(ACTOR, "m ran over its time limit of 2 s")]
     assert caller.machine.next_deadline is None
-    assert caller(Ticked()) == []
+    assert caller(CallsTicked()) == []
 
 
 def test_answer_after_the_limit_is_a_timeout(caller: Caller) -> None:
     call = caller.sent(timeout_s=1.0, retries=1)
     caller.now += 1.0
-    caller(Ticked())
+    caller(CallsTicked())
     assert caller(answered(call, retriable=True)) == [Failed(call, "timeout")]
 
 
@@ -446,12 +448,12 @@ class Calling(RuleBasedStateMachine):
                     self.connects.append(address)
                 case SendCall(address=address, call=call):
                     self.send(address, call)
-                case AskCancel(address=address, call=call):
+                case AskCallCancel(address=address, call=call):
                     self.life_at(address).inbox.append(("cancel", call))
                 case Completed(call=call) | Failed(call=call):
                     self.ends[call.id] += 1
                     assert self.ends[call.id] == 1, "ended twice"
-                case KillActor():
+                case KillCallee():
                     self.restart()
         self.machine.check()
 
@@ -487,20 +489,20 @@ class Calling(RuleBasedStateMachine):
             call.state = "waiting"
         self.calls.append(call)
         self.most_sends[task_id] = float("inf") if retries < 0 else retries + 1
-        self.tell(Made(call, self.IN_ANY_ORDER))
+        self.tell(CallMade(call, self.IN_ANY_ORDER))
 
     @rule(data=st.data(), fails=st.sampled_from([False, False, True]))
     @precondition(lambda self: any(call.state == "waiting" for call in self.calls))
     def bring_an_argument(self, data: st.DataObject, fails: bool) -> None:
         waiting = [call for call in self.calls if call.state == "waiting"]
         call = data.draw(st.sampled_from(waiting))
-        self.tell(ArgumentFailed(call.id, "") if fails else ArgumentReady(call.id))
+        self.tell(CallArgumentFailed(call.id, "") if fails else CallArgumentReady(call.id))
 
     @rule(data=st.data())
     @precondition(lambda self: self.machine.calls)
     def cancel(self, data: st.DataObject) -> None:
         call = data.draw(st.sampled_from(list(self.machine.calls.values())))
-        self.tell(CancelAsked(call.id))
+        self.tell(CallCancelAsked(call.id))
 
     @rule()
     @precondition(lambda self: self.machine.callees)
@@ -513,7 +515,7 @@ class Calling(RuleBasedStateMachine):
         self.now += pause_s
         deadline = self.machine.next_deadline
         if deadline is not None and deadline <= self.now:
-            self.tell(Ticked())
+            self.tell(CallsTicked())
 
     # -------------------------------------------------------------- the directory
 
@@ -621,7 +623,7 @@ class Calling(RuleBasedStateMachine):
     def go_on(self) -> None:
         for call in self.calls:
             if call.state == "waiting":
-                self.tell(ArgumentReady(call.id))
+                self.tell(CallArgumentReady(call.id))
         self.flow()
         for life in self.lives:
             for call in life.running if not life.is_dead else ():

@@ -18,7 +18,7 @@ from weft._machines.ownership import (
     Event,
     Freed,
     Lent,
-    Made,
+    ObjectMade,
     OwnerLost,
     Ownership,
     PeerLost,
@@ -85,7 +85,7 @@ class Table:
         return not any(left)
 
     def put(self, object_id: ObjectId, value: Value | None = None) -> Entry:
-        self(Made(object_id), Sealed(object_id, inline() if value is None else value))
+        self(ObjectMade(object_id), Sealed(object_id, inline() if value is None else value))
         return self[object_id]
 
     def borrow(self, object_id: ObjectId, owner: str = ELSEWHERE) -> Entry:
@@ -110,7 +110,7 @@ def test_object_is_freed_when_its_last_reference_goes(table: Table) -> None:
 
 
 def test_object_that_was_never_sealed_is_freed_too(table: Table) -> None:
-    table(Made(A))
+    table(ObjectMade(A))
     entry = table[A]
     assert table(Released([A])) == [Freed(entry)]
 
@@ -124,12 +124,12 @@ def test_several_references_are_released_in_one_event(table: Table) -> None:
 def test_making_an_object_twice_raises_and_keeps_the_first(table: Table) -> None:
     entry = table.put(A)
     with pytest.raises(KeyError):
-        table(Made(A))
+        table(ObjectMade(A))
     assert table[A] is entry
 
 
 def test_sealing_tells_those_who_wait_and_then_those_who_asked(table: Table) -> None:
-    table(Made(A), Requested(A, "p"), Requested(A, "q"))
+    table(ObjectMade(A), Requested(A, "p"), Requested(A, "q"))
     assert table(Sealed(A, inline())) == [
         Ready(table[A]),
         SendValue("p", A, inline()),
@@ -235,7 +235,7 @@ def test_freeing_a_long_chain_of_objects_needs_no_deep_stack(table: Table) -> No
     machine, length = table.machine, 20_000
     table.put(an_id(1))
     for number in range(2, length + 1):
-        machine.handle(Made(an_id(number)))
+        machine.handle(ObjectMade(an_id(number)))
         machine.handle(Sealed(an_id(number), inline(an_id(number - 1))))
         machine.handle(Released([an_id(number - 1)]))
     effects = table(Released([an_id(length)]))
@@ -244,7 +244,7 @@ def test_freeing_a_long_chain_of_objects_needs_no_deep_stack(table: Table) -> No
 
 
 def test_result_that_holds_a_borrowed_reference_registers_with_its_owner(table: Table) -> None:
-    table(Made(A))
+    table(ObjectMade(A))
     value = inline(B, owner=ELSEWHERE)
     assert table(Sealed(A, value)) == [SendBorrow(ELSEWHERE, [B]), Ready(table[A])]
     table(Registered([B], [], GONE))
@@ -315,7 +315,7 @@ def test_known_value_is_sent_at_once(table: Table) -> None:
 
 
 def test_object_that_was_asked_for_lives_until_the_answer(table: Table) -> None:
-    table(Made(A))
+    table(ObjectMade(A))
     entry = table[A]
     table(Requested(A, "p"), Released([A]))
     assert A in table
@@ -329,15 +329,15 @@ def test_object_that_was_asked_for_lives_until_the_answer(table: Table) -> None:
 
 
 def test_lost_process_is_not_answered(table: Table) -> None:
-    table(Made(A), Requested(A, "p"), Requested(A, "q"), Requested(A, "p"))
+    table(ObjectMade(A), Requested(A, "p"), Requested(A, "q"), Requested(A, "p"))
     table(PeerLost("p"))
     assert table(Sealed(A, inline()))[1:] == [SendValue("q", A, inline())]
 
 
 def test_object_that_only_a_lost_process_asked_for_is_freed(table: Table) -> None:
-    table(Made(A))
+    table(ObjectMade(A))
     entry = table[A]
-    table(Made(B), Requested(A, "p"), Requested(B, "p"), Released([A]))
+    table(ObjectMade(B), Requested(A, "p"), Requested(B, "p"), Released([A]))
     assert table(PeerLost("p")) == [Freed(entry)]
     assert B in table
     table(Released([B]))
@@ -406,7 +406,7 @@ def test_value_of_a_borrowed_object_is_fetched_once(table: Table) -> None:
 
 
 def test_value_of_an_own_object_is_not_fetched(table: Table) -> None:
-    table(Made(A))
+    table(ObjectMade(A))
     assert table(Wanted(A)) == []
 
 
@@ -673,7 +673,7 @@ class Processes(RuleBasedStateMachine):
         self.made += 1
         object_id = an_id(self.made)
         self.owner_of[object_id] = name
-        self.tell(name, Made(object_id))
+        self.tell(name, ObjectMade(object_id))
         self.processes[name].refs[object_id] += 1
         return object_id
 

@@ -25,7 +25,7 @@ from weft._machines.tasks import (
     Fail,
     Finished,
     GivenBack,
-    GiveUp,
+    GiveUpLease,
     Kill,
     LeaseGranted,
     LeaseLost,
@@ -36,7 +36,7 @@ from weft._machines.tasks import (
     Submitted,
     Task,
     Tasks,
-    Ticked,
+    TasksTicked,
     Want,
     WorkerEnded,
 )
@@ -315,7 +315,7 @@ def test_given_back_task_that_was_cancelled_meanwhile_ends(desk: Desk) -> None:
 def test_given_back_task_that_ran_out_of_time_meanwhile_ends(desk: Desk) -> None:
     task = desk.sent(timeout_s=1.0)
     desk.now += 1.0
-    desk(Ticked())
+    desk(TasksTicked())
     assert desk(GivenBack(W, [task.id], busy=False)) == [Fail(task, "timeout")]
 
 
@@ -392,7 +392,7 @@ def test_cancelled_task_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> 
 def test_task_out_of_time_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> None:
     task = desk.sent(retries=3, timeout_s=1.0)
     desk.now += 1.0
-    desk(Ticked(), LeaseLost(W))
+    desk(TasksTicked(), LeaseLost(W))
     last = task.id if was_started else None
     assert desk(WorkerEnded(W, last, CERTIFICATE)) == [Fail(task, "timeout", CERTIFICATE)]
 
@@ -414,36 +414,36 @@ def test_answer_that_came_before_the_loss_is_taken(desk: Desk) -> None:
 def test_idle_worker_is_returned_after_a_while(desk: Desk) -> None:
     desk(finished(desk.sent()))
     assert desk.machine.next_deadline == desk.now + LINGER_S
-    assert desk(Ticked()) == []
+    assert desk(TasksTicked()) == []
     desk.now += LINGER_S
-    assert desk(Ticked()) == [GiveUp(W)]
+    assert desk(TasksTicked()) == [GiveUpLease(W)]
     assert desk.machine.next_deadline is None
 
 
 def test_worker_that_others_wait_for_is_returned_at_once(desk: Desk) -> None:
     task = desk.submit()
     desk(LeaseGranted(0, W, True))
-    assert desk(finished(task)) == [Complete(task), GiveUp(W)]
+    assert desk(finished(task)) == [Complete(task), GiveUpLease(W)]
 
 
 def test_worker_that_comes_too_late_rests_or_is_returned(desk: Desk) -> None:
     task = desk.submit()
     desk(CancelAsked(task.id, False))
     assert desk(LeaseGranted(0, W, False)) == []
-    assert desk(LeaseGranted(0, V, True)) == [GiveUp(V)]
+    assert desk(LeaseGranted(0, V, True)) == [GiveUpLease(V)]
 
 
 def test_idle_workers_are_returned_when_others_wait(desk: Desk) -> None:
     busy = desk.sent()
     desk(finished(desk.sent(worker=V)))
-    assert desk(Reclaimed()) == [GiveUp(V)]
-    assert desk(finished(busy)) == [Complete(busy), GiveUp(W)]
+    assert desk(Reclaimed()) == [GiveUpLease(V)]
+    assert desk(finished(busy)) == [Complete(busy), GiveUpLease(W)]
 
 
 def test_idle_workers_can_be_returned_without_anybody_waiting(desk: Desk) -> None:
     busy = desk.sent()
     desk(finished(desk.sent(worker=V)))
-    assert desk(Reclaimed(others_wait=False)) == [GiveUp(V)]
+    assert desk(Reclaimed(others_wait=False)) == [GiveUpLease(V)]
     assert desk(finished(busy)) == [Complete(busy)]
 
 
@@ -490,10 +490,10 @@ def test_task_over_its_limit_is_asked_to_stop_and_then_ended(desk: Desk) -> None
     task = desk.sent(timeout_s=2.0)
     assert desk.machine.next_deadline == desk.now + 2.0
     desk.now += 2.0
-    assert desk(Ticked()) == [AskCancel(W, task)]
+    assert desk(TasksTicked()) == [AskCancel(W, task)]
     assert desk.machine.next_deadline == desk.now + GRACE_S
     desk.now += GRACE_S
-    (kill,) = desk(Ticked())
+    (kill,) = desk(TasksTicked())
     assert isinstance(kill, Kill)
     assert kill.reason == "f ran over its time limit of 2 s"
     assert desk.machine.next_deadline is None
@@ -502,7 +502,7 @@ def test_task_over_its_limit_is_asked_to_stop_and_then_ended(desk: Desk) -> None
 def test_answer_after_the_limit_is_a_timeout(desk: Desk) -> None:
     task = desk.sent(timeout_s=1.0, retries=1)
     desk.now += 1.0
-    desk(Ticked())
+    desk(TasksTicked())
     assert desk(finished(task, retriable=True)) == [Fail(task, "timeout")]
 
 
@@ -527,7 +527,7 @@ def test_worker_that_is_to_be_ended_gets_no_other_task(desk: Desk) -> None:
     desk.submit(QUICK, timeout_s=1.0)
     for pause_s in (1.0, GRACE_S):
         desk.now += pause_s
-        desk(Ticked())
+        desk(TasksTicked())
     assert desk.submit(QUICK).state == "queued"
 
 
@@ -617,7 +617,7 @@ class Owning(RuleBasedStateMachine):
                 case Complete(task=task) | Fail(task=task):
                     self.ends[task.id] += 1
                     assert self.ends[task.id] == 1, "ended twice"
-                case Want() | GiveUp() | Kill():
+                case Want() | GiveUpLease() | Kill():
                     self.to_daemon.append(effect)
         self.machine.check()
 
@@ -672,7 +672,7 @@ class Owning(RuleBasedStateMachine):
     def tick(self) -> None:
         deadline = self.machine.next_deadline
         if deadline is not None and deadline <= self.now:
-            self.tell(Ticked())
+            self.tell(TasksTicked())
 
     # -------------------------------------------------------------- the daemon
 
@@ -682,7 +682,7 @@ class Owning(RuleBasedStateMachine):
         match self.to_daemon.popleft():
             case Want(key=key, workers=workers):
                 self.demand[key] = workers
-            case GiveUp(worker=worker):
+            case GiveUpLease(worker=worker):
                 assert worker not in self.returned
                 self.returned.add(worker)
             case Kill(worker=worker):

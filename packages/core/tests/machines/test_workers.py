@@ -12,11 +12,10 @@ from weft._machines.workers import (
     EndWorker,
     Event,
     GiveUp,
-    KillWorker,
+    KillProcess,
     LoseLease,
     PoolOpened,
     StartWorker,
-    Ticked,
     UseWorker,
     WantCancelled,
     WorkerDoomed,
@@ -24,6 +23,7 @@ from weft._machines.workers import (
     WorkerReady,
     WorkerReleased,
     Workers,
+    WorkersTicked,
     WorkerWanted,
 )
 
@@ -165,10 +165,10 @@ def test_worker_that_does_not_end_is_killed() -> None:
     worker = pool.start(1)
     pool.tell(WorkerReleased(worker, retire=True))
     assert pool.workers.wake_at() == pool.now + END_S
-    assert pool.tell(Ticked()) == []
+    assert pool.tell(WorkersTicked()) == []
     pool.now += END_S
-    (killed,) = pool.tell(Ticked())
-    assert isinstance(killed, KillWorker)
+    (killed,) = pool.tell(WorkersTicked())
+    assert isinstance(killed, KillProcess)
     assert killed.worker == worker
     assert pool.workers.wake_at() is None
 
@@ -197,7 +197,7 @@ def test_doomed_worker_is_killed_in_any_state() -> None:
     (starting,) = started(pool.tell(WorkerWanted(3, "env")))
     for worker in (leased, idle, ending, starting):
         effects = pool.tell(WorkerDoomed(worker, "because"))
-        assert effects[0] == KillWorker(worker, "because")
+        assert effects[0] == KillProcess(worker, "because")
         assert pool.workers.state_of(worker) == "ending"
     assert pool.tell(WorkerExited(leased)) == [LoseLease(1, leased)]
     assert pool.tell(WorkerReady(starting)) == [], "it was ready too late"
@@ -252,7 +252,7 @@ def test_surplus_idle_workers_end_the_oldest_first() -> None:
         pool.tell(WorkerReleased(worker))
     assert pool.workers.wake_at() == pool.now - 2 + IDLE_S
     pool.now += IDLE_S - 1
-    assert pool.tell(Ticked()) == [
+    assert pool.tell(WorkersTicked()) == [
         EndWorker(first, "it was idle"),
         EndWorker(second, "it was idle"),
     ]
@@ -289,7 +289,7 @@ class PoolStories(RuleBasedStateMachine):
                     assert self.worker_of.pop(lease) == worker
                 case GiveUp(env):
                     self.wants = {lease: e for lease, e in self.wants.items() if e != env}
-                case EndWorker(worker) | KillWorker(worker):
+                case EndWorker(worker) | KillProcess(worker):
                     assert worker in self.living
 
     @rule(env=st.sampled_from(["", "env"]), first=st.booleans())
@@ -340,7 +340,7 @@ class PoolStories(RuleBasedStateMachine):
     @rule(seconds=st.floats(0, IDLE_S))
     def waits(self, seconds: float) -> None:
         self.pool.now += seconds
-        self.tell(Ticked())
+        self.tell(WorkersTicked())
 
     def teardown(self) -> None:
         while self.starting:

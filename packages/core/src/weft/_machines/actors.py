@@ -125,7 +125,7 @@ class ClientEnded(msgspec.Struct, frozen=True):
     client: bytes
 
 
-class Ticked(msgspec.Struct, frozen=True):
+class ActorsTicked(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
@@ -140,7 +140,7 @@ Event = (
     | EndAsked
     | Watched
     | ClientEnded
-    | Ticked
+    | ActorsTicked
 )
 
 
@@ -284,14 +284,14 @@ class Actors:
                 self._watched(actor, client, effects)
             case ClientEnded(client):
                 self._client_ended(client, effects)
-            case Ticked():
+            case ActorsTicked():
                 self._ticked(now, effects)
             case _:
                 assert_never(event)
         return effects
 
     def wake_at(self) -> float | None:
-        """Return when `Ticked` is due, in seconds; None: never."""
+        """Return when `ActorsTicked` is due, in seconds; None: never."""
         times = [at for a in self._restarting.values() if (at := a.restart_at) is not None]
         return min(times, default=None)
 

@@ -101,20 +101,20 @@ class Callee:
 # ------------------------------------------------------------------ events
 
 
-class Made(msgspec.Struct, frozen=True):
+class CallMade(msgspec.Struct, frozen=True):
     """A method was called."""
 
     call: ActorCall
     in_any_order: bool
 
 
-class ArgumentReady(msgspec.Struct, frozen=True):
+class CallArgumentReady(msgspec.Struct, frozen=True):
     """One more argument of a waiting call is there."""
 
     task_id: TaskId
 
 
-class ArgumentFailed(msgspec.Struct, frozen=True):
+class CallArgumentFailed(msgspec.Struct, frozen=True):
     """An argument ended in an error: the call cannot run."""
 
     task_id: TaskId
@@ -155,19 +155,19 @@ class Killed(msgspec.Struct, frozen=True):
     reason: str
 
 
-class CancelAsked(msgspec.Struct, frozen=True):
+class CallCancelAsked(msgspec.Struct, frozen=True):
     """The user cancels a call."""
 
     task_id: TaskId
 
 
-class Ticked(msgspec.Struct, frozen=True):
+class CallsTicked(msgspec.Struct, frozen=True):
     """`next_deadline` has come."""
 
 
 Event = (
-    Made | Answered | ArgumentReady | ArgumentFailed | Told | Connected | ConnectionLost | Killed
-    | CancelAsked | Ticked
+    CallMade | Answered | CallArgumentReady | CallArgumentFailed | Told | Connected
+    | ConnectionLost | Killed | CallCancelAsked | CallsTicked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -207,21 +207,21 @@ class Failed(msgspec.Struct, frozen=True):
     detail: Any = None
 
 
-class AskCancel(msgspec.Struct, frozen=True):
+class AskCallCancel(msgspec.Struct, frozen=True):
     """Ask the actor to stop the call."""
 
     address: str
     call: ActorCall
 
 
-class KillActor(msgspec.Struct, frozen=True):
+class KillCallee(msgspec.Struct, frozen=True):
     """End the actor's process: a call of it would not stop."""
 
     actor: ActorId
     reason: str
 
 
-Effect = Watch | Connect | SendCall | Completed | Failed | AskCancel | KillActor
+Effect = Watch | Connect | SendCall | Completed | Failed | AskCallCancel | KillCallee
 
 
 class Calls:
@@ -234,7 +234,7 @@ class Calls:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `Ticked` is due; None: never, as things are."""
+        """When `CallsTicked` is due; None: never, as things are."""
         return min((call.deadline for call in self._timed.values()), default=None)
 
     def pending(self, actor: ActorId) -> int:
@@ -246,18 +246,18 @@ class Calls:
         """Take an event at time `now` (seconds, monotonic); return what to do, in order."""
         effects: list[Effect] = []
         match event:
-            case Made():
+            case CallMade():
                 self._made(event, now, effects)
             case Answered():
                 self._answered(event, now, effects)
-            case ArgumentReady():
+            case CallArgumentReady():
                 call = self.calls.get(event.task_id)
                 if call is not None and call.state == "waiting":
                     call.waits -= 1
                     if not call.waits:
                         call.state = "ready"
                         self._became_ready(call, now, effects)
-            case ArgumentFailed():
+            case CallArgumentFailed():
                 call = self.calls.get(event.task_id)
                 if call is not None and call.state == "waiting":
                     callee = self.callees[call.actor]
@@ -275,9 +275,9 @@ class Calls:
                 self.callees[event.actor].connected = False
             case Killed():
                 self._killed(event, effects)
-            case CancelAsked():
+            case CallCancelAsked():
                 self._cancel(event, now, effects)
-            case Ticked():
+            case CallsTicked():
                 self._tick(now, effects)
             case _:
                 assert_never(event)
@@ -285,7 +285,7 @@ class Calls:
 
     # -------------------------------------------------------------- calls
 
-    def _made(self, event: Made, now: float, effects: list[Effect]) -> None:
+    def _made(self, event: CallMade, now: float, effects: list[Effect]) -> None:
         call = event.call
         callee = self.callees.get(call.actor)
         if callee is None:
@@ -434,14 +434,14 @@ class Calls:
             else:
                 self._fail(call, "unavailable", cause, effects)
 
-    def _cancel(self, event: CancelAsked, now: float, effects: list[Effect]) -> None:
+    def _cancel(self, event: CallCancelAsked, now: float, effects: list[Effect]) -> None:
         call = self.calls.get(event.task_id)
         if call is None:
             return
         callee = self.callees[call.actor]
         if call.state == "sent":
             call.cancelled = True
-            effects.append(AskCancel(callee.address, call))
+            effects.append(AskCallCancel(callee.address, call))
             return
         callee.queue.remove(call)
         self._fail(call, "cancelled", None, effects)
@@ -452,14 +452,14 @@ class Calls:
             if call.timed_out:
                 del self._timed[call.id]
                 effects.append(
-                    KillActor(
+                    KillCallee(
                         call.actor, f"{call.name} ran over its time limit of {call.timeout_s:g} s"
                     )
                 )
             else:
                 call.timed_out = True
                 call.deadline = now + GRACE_S
-                effects.append(AskCancel(self.callees[call.actor].address, call))
+                effects.append(AskCallCancel(self.callees[call.actor].address, call))
 
     def check(self) -> None:
         """Assert what is always true, by its number above."""

@@ -95,7 +95,7 @@ class Entry:
 # ------------------------------------------------------------------ events
 
 
-class Made(msgspec.Struct, frozen=True, gc=False):
+class ObjectMade(msgspec.Struct, frozen=True, gc=False):
     """A task was submitted, or a value is put: its object is owned here, with one reference."""
 
     object_id: ObjectId
@@ -200,8 +200,8 @@ class TaskEnding(msgspec.Struct, frozen=True):
 
 
 Event = (
-    Made | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested | Lent
-    | Returned | PeerLost | Registered | OwnerLost | TaskEnding
+    ObjectMade | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested
+    | Lent | Returned | PeerLost | Registered | OwnerLost | TaskEnding
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -286,7 +286,7 @@ class Ownership:
         KeyError for an unknown object changes nothing.
         """
         match event:
-            case Made():
+            case ObjectMade():
                 if event.object_id in self.entries:
                     raise KeyError(event.object_id)
                 entry = self.entries[event.object_id] = Entry(event.object_id, "")

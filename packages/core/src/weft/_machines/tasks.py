@@ -18,7 +18,7 @@ What is always true
    or after `LINGER_S`.
 5. Every task ends in exactly one Complete or Fail.
 
-Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
+Effects are in the order in which they must be done. `next_deadline` says when `TasksTicked` is due.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Lease:
 
     __slots__ = ("busy", "contended", "idle_at", "lost", "pool", "tasks", "worker")
 
-    def __init__(self, worker: WorkerId, pool: Pool, *, contended: bool) -> None:
+    def __init__(self, worker: WorkerId, pool: LeasePool, *, contended: bool) -> None:
         self.worker = worker
         self.pool = pool
         self.tasks: dict[TaskId, Task] = {}
@@ -113,7 +113,7 @@ class Lease:
         self.lost = False
 
 
-class Pool:
+class LeasePool:
     """The tasks and leases of one shape."""
 
     __slots__ = ("full", "key", "leases", "queue", "refused", "told", "wanted")
@@ -219,13 +219,13 @@ class Reclaimed(msgspec.Struct, frozen=True):
     others_wait: bool = True
 
 
-class Ticked(msgspec.Struct, frozen=True):
+class TasksTicked(msgspec.Struct, frozen=True):
     """`next_deadline` has come."""
 
 
 Event = (
     Submitted | Finished | ArgumentReady | ArgumentFailed | LeaseGranted | LeaseMissed
-    | LeaseRefused | GivenBack | LeaseLost | WorkerEnded | CancelAsked | Reclaimed | Ticked
+    | LeaseRefused | GivenBack | LeaseLost | WorkerEnded | CancelAsked | Reclaimed | TasksTicked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -245,7 +245,7 @@ class Want(msgspec.Struct, frozen=True):
     workers: int
 
 
-class GiveUp(msgspec.Struct, frozen=True):
+class GiveUpLease(msgspec.Struct, frozen=True):
     """Return the lease."""
 
     worker: WorkerId
@@ -279,7 +279,7 @@ class Kill(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = Send | Want | GiveUp | Complete | Fail | AskCancel | Kill
+Effect = Send | Want | GiveUpLease | Complete | Fail | AskCancel | Kill
 
 
 class Tasks:
@@ -287,7 +287,7 @@ class Tasks:
 
     def __init__(self) -> None:
         self.tasks: dict[TaskId, Task] = {}
-        self.pools: dict[int, Pool] = {}
+        self.pools: dict[int, LeasePool] = {}
         self.leases: dict[WorkerId, Lease] = {}
         self.mean_s: dict[bytes, float] = {}
         """Running mean of each function's duration."""
@@ -296,7 +296,7 @@ class Tasks:
 
     @property
     def next_deadline(self) -> float | None:
-        """When `Ticked` is due; None: never, as things are."""
+        """When `TasksTicked` is due; None: never, as things are."""
         times = [lease.idle_at + LINGER_S for lease in self._idle.values()]
         times += [task.deadline for task in self._timed.values()]
         return min(times, default=None)
@@ -346,7 +346,7 @@ class Tasks:
                     self._give_up(lease, effects)
                 for lease in self.leases.values():
                     lease.contended = lease.contended or event.others_wait
-            case Ticked():
+            case TasksTicked():
                 self._tick(now, effects)
             case _:
                 assert_never(event)
@@ -362,7 +362,7 @@ class Tasks:
     def _enqueue(self, task: Task, now: float, effects: list[Effect]) -> None:
         pool = self.pools.get(task.shape)
         if pool is None:
-            pool = self.pools[task.shape] = Pool(task.shape)
+            pool = self.pools[task.shape] = LeasePool(task.shape)
         if pool.refused is not None:
             self._end(task)
             effects.append(Fail(task, pool.refused.kind, pool.refused.reason))  # type: ignore[arg-type]
@@ -371,7 +371,7 @@ class Tasks:
         pool.queue.append(task)
         self._dispatch(pool, now, effects)
 
-    def _dispatch(self, pool: Pool, now: float, effects: list[Effect]) -> None:
+    def _dispatch(self, pool: LeasePool, now: float, effects: list[Effect]) -> None:
         queue = pool.queue
         while queue and not pool.full:
             task = queue[0]
@@ -391,7 +391,7 @@ class Tasks:
             effects.append(Send(lease.worker, task))
         self._want(pool, effects)
 
-    def _roomy(self, pool: Pool, task: Task) -> Lease | None:
+    def _roomy(self, pool: LeasePool, task: Task) -> Lease | None:
         mean_s = self.mean_s.get(task.function)
         room = 1
         if mean_s is not None and not task.timeout_s:
@@ -411,7 +411,7 @@ class Tasks:
                     best, room = lease, sent
         return best
 
-    def _want(self, pool: Pool, effects: list[Effect]) -> None:
+    def _want(self, pool: LeasePool, effects: list[Effect]) -> None:
         """Tell the daemon, in powers of two, so that ten thousand tasks cost ten messages.
 
         A grant and a word to the daemon may cross, so its number can be larger than `wanted`: the
@@ -481,7 +481,7 @@ class Tasks:
     def _give_up(self, lease: Lease, effects: list[Effect]) -> None:
         self._idle.pop(lease.worker, None)
         del self.leases[lease.worker], lease.pool.leases[lease.worker]
-        effects.append(GiveUp(lease.worker))
+        effects.append(GiveUpLease(lease.worker))
 
     def _again(self, task: Task) -> None:
         """Take one retry and queue the task; the caller puts it into the queue."""
@@ -537,7 +537,7 @@ class Tasks:
         self._dispatch(pool, now, effects)
 
     def _put_back(
-        self, tasks: Sequence[Task], pool: Pool, detail: Any, effects: list[Effect]
+        self, tasks: Sequence[Task], pool: LeasePool, detail: Any, effects: list[Effect]
     ) -> None:
         """Queue tasks that were sent and not started, before the others.
 

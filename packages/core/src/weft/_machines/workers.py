@@ -2,7 +2,7 @@
 
     StartWorker -> starting -> idle <-> leased -> ending -> gone
                       |          |         |         ^
-                      |          +---------+---------+   retired, surplus (EndWorker), KillWorker
+                      |          +---------+---------+   retired, surplus (EndWorker), KillProcess
                       +-> gone (never came up)           crashes lead to gone from every state
 
 A worker belongs to one environment for its whole life. One that had devices is not used again (the
@@ -18,7 +18,7 @@ What is always true
    to end and does not within `END_S` is killed.
 5. After `MAX_FAILURES` workers in a row that never came up, their environment is given up.
 
-`wake_at` says when `Ticked` is due.
+`wake_at` says when `WorkersTicked` is due.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class WorkerExited(msgspec.Struct, frozen=True):
     blameless: bool = False
 
 
-class Ticked(msgspec.Struct, frozen=True):
+class WorkersTicked(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
@@ -103,7 +103,7 @@ Event = (
     | WorkerReleased
     | WorkerDoomed
     | WorkerExited
-    | Ticked
+    | WorkersTicked
 )
 
 
@@ -131,7 +131,7 @@ class EndWorker(msgspec.Struct, frozen=True):
     reason: str
 
 
-class KillWorker(msgspec.Struct, frozen=True):
+class KillProcess(msgspec.Struct, frozen=True):
     """Kill the process."""
 
     worker: bytes
@@ -152,7 +152,7 @@ class GiveUp(msgspec.Struct, frozen=True):
     reason: str
 
 
-Effect = StartWorker | UseWorker | EndWorker | KillWorker | LoseLease | GiveUp
+Effect = StartWorker | UseWorker | EndWorker | KillProcess | LoseLease | GiveUp
 
 
 # ------------------------------------------------------------------ state
@@ -212,7 +212,7 @@ class Workers:
                 self._doomed(self._worker_of[worker_id], reason, now, effects)
             case WorkerExited(worker_id, why, blameless):
                 self._exited(self._worker_of[worker_id], why, effects, blameless=blameless)
-            case Ticked():
+            case WorkersTicked():
                 self._ticked(now, effects)
             case _:
                 assert_never(event)
@@ -220,7 +220,7 @@ class Workers:
         return effects
 
     def wake_at(self) -> float | None:
-        """Return when `Ticked` is due, in seconds; None: never."""
+        """Return when `WorkersTicked` is due, in seconds; None: never."""
         times = list(self._kill_at.values())
         if len(self._idle) > self._keep:
             times.append(self._idle[0].since + IDLE_S)
@@ -266,7 +266,7 @@ class Workers:
             self._idle.remove(worker)
         worker.state, worker.since = "ending", now
         self._kill_at.pop(worker.id, None)
-        effects.append(KillWorker(worker.id, reason))
+        effects.append(KillProcess(worker.id, reason))
 
     def _exited(self, worker: _Worker, why: str, effects: list[Effect], *, blameless: bool) -> None:
         del self._worker_of[worker.id]
@@ -294,7 +294,7 @@ class Workers:
         for worker_id, at in list(self._kill_at.items()):
             if at <= now:
                 del self._kill_at[worker_id]
-                effects.append(KillWorker(worker_id, f"it did not end within {END_S:g} s"))
+                effects.append(KillProcess(worker_id, f"it did not end within {END_S:g} s"))
         while len(self._idle) > self._keep and self._idle[0].since + IDLE_S <= now:
             self._ask_to_end(self._idle.pop(0), "it was idle", now, effects)
 

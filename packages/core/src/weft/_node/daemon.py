@@ -205,9 +205,9 @@ class Daemon:
         self._timers.ring()
         now = monotonic()
         if (at := self.pool.wake_at()) is not None and at <= now:
-            self._tell_pool(worker_rules.Ticked())
+            self._tell_pool(worker_rules.WorkersTicked())
         if (at := self.actors.wake_at()) is not None and at <= now:
-            self._tell_actors(actor_rules.Ticked())
+            self._tell_actors(actor_rules.ActorsTicked())
 
     def _settle(self) -> None:
         """Do all effects, and those that they lead to."""
@@ -456,7 +456,7 @@ class Daemon:
             case worker_rules.EndWorker(worker, reason):
                 if not self.clients.send_to(worker, Quit(graceful=True)):
                     self._doom(worker, reason)
-            case worker_rules.KillWorker(worker, reason):
+            case worker_rules.KillProcess(worker, reason):
                 if worker in self._process_of:
                     self._process_of[worker].kill(reason)
             case worker_rules.LoseLease(lease, _):

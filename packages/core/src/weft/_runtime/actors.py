@@ -54,7 +54,18 @@ class LoopWaiter:
 
     def ready(self) -> None:
         """The consumer has taken something."""
-        self._loop.call_soon_threadsafe(self._event.set)
+        _post(self._loop, self._event.set)
+
+
+def _post(
+    loop: asyncio.AbstractEventLoop, function: Callable[..., object], *arguments: object
+) -> None:
+    """Run `function` on another thread's loop; nothing if the actor has ended and closed it."""
+    try:
+        loop.call_soon_threadsafe(function, *arguments)
+    except RuntimeError:
+        if not loop.is_closed():
+            raise
 
 
 class Actor:
@@ -147,10 +158,14 @@ class Actor:
 
     def start(self, job: Job, group: str) -> None:
         """Start a call on its pool or on the loop. Inside the guard, in the order of arrival."""
+        if self.exiting:
+            # Its caller learns from the directory that the actor is gone.
+            del self.executor.answers.jobs[TaskId(job.message.task_id)]
+            return
         method = getattr(job.message, "method", "")
         group = group or self._group_of.get(method, "")
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._start_on_loop, job, group)
+            _post(self._loop, self._start_on_loop, job, group)
         elif group in self._pools:
             self._pools[group].submit(self._run_on_pool, job)
         else:
@@ -190,6 +205,8 @@ class Actor:
     def _start_on_loop(self, job: Job, group: str) -> None:
         assert self._loop is not None
         task_id = TaskId(job.message.task_id)
+        if self._ended.is_set():
+            return
         if group not in self._slots:
             with self.executor.guard:
                 self.executor.answers.refuse(job, self._no_group(group))
@@ -277,12 +294,12 @@ class Actor:
         """
         task = self._tasks.get(task_id)
         if task is not None and self._loop is not None:
-            self._loop.call_soon_threadsafe(task.cancel)
+            _post(self._loop, task.cancel)
 
     def quit(self) -> None:
         """Let `serve` return. Inside the guard."""
         if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._ended.set)
+            _post(self._loop, self._ended.set)
         self._over.set()
 
     def terminate(self) -> None:

@@ -86,7 +86,6 @@ class Answers:
         self._settling: dict[bytes, Job] = {}
         """Answered with references inside, which the caller has not counted yet."""
         self._answered_at = 0.0
-        runtime.on_peer_lost = self.on_peer_lost
         runtime.handlers.update(
             {Taken: self.on_taken, Settled: self.on_settled, Collect: self.on_collect}
         )
@@ -203,8 +202,8 @@ class Answers:
     def on_settled(self, peer: Peer, message: Settled) -> None:
         self._settling.pop(message.task_id, None)
 
-    def on_peer_lost(self, peer: Peer) -> None:
-        """A caller is gone: nobody will count the references in its answers."""
+    def forget(self, peer: Peer) -> None:
+        """A caller is gone: nobody will count the references in its answers. Inside the guard."""
         for task_id in [key for key, job in self._settling.items() if job.peer is peer]:
             del self._settling[task_id]
 

@@ -8,7 +8,7 @@ from weft._clock import monotonic
 from weft._ids import ActorId, ObjectId, TaskId
 from weft._machines import calls as calls_machine
 from weft._machines.calls import ActorCall, Calls
-from weft._machines.ownership import Entry, Made, Sealed
+from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.arguments import pack_arguments
 from weft._runtime.leasing import BATCH_TASKS, EAGER_TASKS
 from weft._runtime.loop import Waiter
@@ -77,7 +77,7 @@ class Calling:
         """Do what is due; return when to call again."""
         deadline = self.machine.next_deadline
         if deadline is not None and deadline <= now:
-            self._do(self.machine.handle(calls_machine.Ticked(), now))
+            self._do(self.machine.handle(calls_machine.CallsTicked(), now))
             deadline = self.machine.next_deadline
         return deadline
 
@@ -102,7 +102,7 @@ class Calling:
                 "a call of an actor cannot be cancelled with force: weft.kill ends the actor"
             )
         if known:
-            self._do(self.machine.handle(calls_machine.CancelAsked(task_id), monotonic()))
+            self._do(self.machine.handle(calls_machine.CallCancelAsked(task_id), monotonic()))
         return known
 
     def fail_all(self, failure: Failure) -> None:
@@ -140,7 +140,7 @@ class Calling:
         with self._guard:
             self._links.refuse_if_ended()
             self._objects.drain()
-            self._objects.handle(Made(token_id))
+            self._objects.handle(ObjectMade(token_id))
             self._objects.handle(Sealed(token_id, _TOKEN))
             token = self._objects.ref(self._objects.machine.entries[token_id])
             if arguments.large is not None:
@@ -232,14 +232,14 @@ class Calling:
                 call.waits = self._submissions.await_arguments(
                     arguments.deps,
                     lambda: self._do(
-                        self.machine.handle(calls_machine.ArgumentReady(task_id), monotonic())
+                        self.machine.handle(calls_machine.CallArgumentReady(task_id), monotonic())
                     ),
                 )
                 if call.waits:
                     call.state = "waiting"
             self._do(
                 self.machine.handle(
-                    calls_machine.Made(call, meta.is_async or meta.in_any_order), monotonic()
+                    calls_machine.CallMade(call, meta.is_async or meta.in_any_order), monotonic()
                 )
             )
         return returned
@@ -258,12 +258,12 @@ class Calling:
                     self._peers.flush()
                 case calls_machine.Connect():
                     self._connect_actor(effect.actor, effect.address)
-                case calls_machine.AskCancel():
+                case calls_machine.AskCallCancel():
                     peer = self._actors.get(effect.call.actor)
                     if peer is not None:
                         self._peers.send(peer, Cancel(effect.call.id, recursive=True))
                         self._peers.flush()
-                case calls_machine.KillActor():
+                case calls_machine.KillCallee():
                     self._peers.send(
                         self._links.daemon,
                         EndActor(

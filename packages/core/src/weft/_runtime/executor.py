@@ -81,6 +81,7 @@ class Executor:
         runtime.on_quiet = self._give_back
         runtime.questions.explain_task = self._explain
         runtime.on_idle = self._on_idle
+        runtime.on_peer_lost = self._on_peer_lost
         runtime.handlers.update(
             {
                 Export: self._on_export,
@@ -166,6 +167,19 @@ class Executor:
         now = self._main
         if now is not None and now.cancelled and not now.finished:
             self.guard.interrupt(KeyboardInterrupt())
+
+    def _on_peer_lost(self, peer: Peer) -> None:
+        """A caller is gone: what it asked for, and nobody would take, is not begun or is ended."""
+        self.answers.forget(peer)
+        for task_id, job in list(self.answers.jobs.items()):
+            if job.peer is not peer:
+                continue
+            job.is_cancelled = True
+            if job in self._queue:
+                self._queue.remove(job)
+                del self.answers.jobs[task_id]
+            elif self.actor is not None:
+                self.actor.cancel(task_id)
 
     def _on_quit(self, peer: Peer, message: Quit) -> None:
         self._quit = message

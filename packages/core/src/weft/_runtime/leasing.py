@@ -76,7 +76,7 @@ class Leasing:
         """Do what is due; return when to call again."""
         deadline = self.machine.next_deadline
         if deadline is not None and deadline <= now:
-            self._do(self.machine.handle(tasks_machine.Ticked(), now))
+            self._do(self.machine.handle(tasks_machine.TasksTicked(), now))
             deadline = self.machine.next_deadline
         return deadline
 
@@ -183,7 +183,7 @@ class Leasing:
                         Demand(effect.key, shape, effect.workers, depth, self._name_of[effect.key]),
                     )
                     self._peers.flush()
-                case tasks_machine.GiveUp():
+                case tasks_machine.GiveUpLease():
                     self._workers.pop(effect.worker, None)
                     self._peers.send(self._links.daemon, ReturnLease(effect.worker))
                     self._peers.flush()

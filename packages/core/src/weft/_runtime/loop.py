@@ -392,12 +392,14 @@ class Loop:
             self.poller.wake()
         if threading.current_thread() is not self._io_thread and self._io_thread.is_alive():
             self._io_thread.join()
+        leaving = None
         with self.guard:
             reader = self._reader
             if isinstance(reader, Waiter) and reader.thread != _get_ident():
                 # It wakes, but until it has left it may still wait on the poller.
-                self._leaving = threading.Lock()
-                self._leaving.acquire()
-        if self._leaving is not None:
-            self._leaving.acquire()
+                leaving = self._leaving = self._leaving or threading.Lock()
+                leaving.acquire(blocking=False)
+        if leaving is not None:
+            with leaving:
+                pass
         self.poller.close()

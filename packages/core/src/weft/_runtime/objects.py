@@ -159,6 +159,12 @@ class Objects:
         # Registrations that nobody will answer hold nothing back.
         self._tell_registered(asked - self.machine.asked)
 
+    def fail_pending(self, failure: Failure) -> None:
+        """Nothing that is still to come will come: whoever waits is told."""
+        for entry in list(self.machine.entries.values()):
+            if entry.value is None:
+                self.handle(Sealed(entry.id, failure))
+
     def recycle(self, value: Shared) -> None:
         """Nobody reads this segment any more: its creator may use it again."""
         if value.creator == self.address:

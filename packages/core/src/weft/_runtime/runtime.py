@@ -262,6 +262,9 @@ class Runtime:
 
     def release(self, object_id: ObjectId | TaskId) -> None:
         """A reference or a stream is gone; see Engine."""
+        if self.closing:
+            # Also at the interpreter's end, when modules are emptied already.
+            return
         if isinstance(object_id, TaskId):
             self.streams.release(object_id)
         else:
@@ -305,6 +308,7 @@ class Runtime:
         self.leasing.fail_all(failure)
         self.calling.fail_all(failure)
         self.questions.fail_all()
+        self.objects.fail_pending(failure)
 
     def _peer_of(self, task_id: TaskId) -> Peer | None:
         return self.leasing.peer_of(task_id) or self.calling.peer_of(task_id)
@@ -363,6 +367,9 @@ class Runtime:
     def close(self) -> None:
         """End the loop and all connections. Waiting threads get WeftError."""
         self.closing = True
+        with self.guard:
+            if self.links.ended is None:
+                self.fail_everything(SessionError("the session has ended: call weft.init() again"))
         self.loop.close()
         self.peers.close()
         self.listener.close()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._ids import TaskId
-from weft._machines.ownership import Made, Released, Sealed
+from weft._machines.ownership import ObjectMade, Released, Sealed
 from weft._runtime.loop import Waiter
 from weft._wire.messages import Failure, Inline, Shared, Taken, Yielded
 from weft.exceptions import GetTimeoutError, SessionError
@@ -96,7 +96,7 @@ class Streams:
     def _add_item(self, stream: Stream, value: Value) -> None:
         object_id = stream.task_id.object_id(stream.received + 2)
         stream.received += 1
-        self._objects.handle(Made(object_id))
+        self._objects.handle(ObjectMade(object_id))
         self._objects.handle(Sealed(object_id, value))
         # Its one count is the stream's, until a reference is made for it.
         stream.ready.append(self._objects.machine.entries[object_id])

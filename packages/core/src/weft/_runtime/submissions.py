@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._machines.ownership import Made, Sealed
+from weft._machines.ownership import ObjectMade, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.running import Running, running
@@ -112,7 +112,7 @@ class Submissions:
         # A stream has one object of its own: its end.
         for index in range(1, abs(note.num_returns) + 1):
             object_id = task_id.object_id(index)
-            objects.handle(Made(object_id))
+            objects.handle(ObjectMade(object_id))
             note.returns.append(object_id)
             refs.append(objects.ref(entries[object_id]))
         if note.num_returns >= 0:
@@ -125,7 +125,7 @@ class Submissions:
         arguments = note.arguments
         assert arguments.large is not None
         object_id = note.task_id.object_id(_LARGE_ARGUMENTS)
-        self._objects.handle(Made(object_id))
+        self._objects.handle(ObjectMade(object_id))
         self._objects.handle(Sealed(object_id, arguments.large))
         holder = self._objects.ref(self._objects.machine.entries[object_id])
         note.arguments = msgspec.structs.replace(arguments, inner=[*arguments.inner, holder])

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
-from weft._machines.ownership import Entry, Made, Sealed
+from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._wire.messages import Blocked, Unblocked
@@ -57,7 +57,7 @@ class Values:
         objects = self._objects
         with self._guard:
             objects.drain()
-            objects.handle(Made(object_id))
+            objects.handle(ObjectMade(object_id))
             objects.handle(Sealed(object_id, packed))
             return objects.ref(objects.machine.entries[object_id])
 

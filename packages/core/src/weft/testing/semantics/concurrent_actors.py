@@ -49,6 +49,17 @@ class Meeting:
         return number
 
     @weft.method
+    async def pass_once_met(self) -> None:
+        """As `pass_by`, but the first ones wait until there are enough of them."""
+        self.there += 1
+        self.most = max(self.most, self.there)
+        if self.there >= self.parties:
+            self.all_there.set()
+        await self.all_there.wait()
+        await asyncio.sleep(0)
+        self.there -= 1
+
+    @weft.method
     async def facts(self) -> tuple[int, list[int]]:
         return self.most, self.started
 
@@ -96,8 +107,8 @@ class AsyncActorSemantics(EngineSemantics):
         assert weft.get(meeting.facts.remote())[1] == list(range(50))
 
     def test_max_concurrency_limits_async_calls(self) -> None:
-        meeting = Meeting.options(max_concurrency=2).remote()
-        weft.get([meeting.pass_by.remote(number) for number in range(20)], timeout=LIMIT_S)
+        meeting = Meeting.options(max_concurrency=2).remote(2)
+        weft.get([meeting.pass_once_met.remote() for _ in range(20)], timeout=LIMIT_S)
         assert weft.get(meeting.facts.remote())[0] == 2
 
     def test_plain_methods_of_async_actors_work(self) -> None:
