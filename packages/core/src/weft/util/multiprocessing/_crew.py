@@ -133,6 +133,7 @@ class Crew:
         self._returned: deque[PoolChunk] = deque()
         """Drawn, and with no member: it died before it came to them, or all are busy."""
         self._fed: dict[PoolJob, threading.Semaphore] = {}
+        self._draining = threading.RLock()
         """The jobs whose chunks come from threads of their own, and the room that those have."""
         self._pace: OrderedDict[PoolCode, float] = OrderedDict()
         """Seconds that a call of a function takes, in the mean of the last few chunks."""
@@ -187,12 +188,14 @@ class Crew:
 
     def _drain(self) -> None:
         """Do what was posted when nobody serves any more: it fails, and nobody waits in vain."""
-        while True:
-            try:
-                posted = self._inbox.get_nowait()
-            except Empty:
-                return
-            posted()
+        # Feeders come here too, each in its own thread.
+        with self._draining:
+            while True:
+                try:
+                    posted = self._inbox.get_nowait()
+                except Empty:
+                    return
+                posted()
 
     def _look_for_session(self) -> None:
         """End with the session: what was asked of its actors is never answered."""
@@ -449,7 +452,7 @@ class Crew:
             for batch in member.batches.values():
                 self._returned.extend(batch)
             member.batches.clear()
-        for job, room in self._fed.items():
+        for job, room in list(self._fed.items()):
             job._fail(error)
             # Its feeder sees that and ends, unless it is inside the user's iterable.
             room.release()
