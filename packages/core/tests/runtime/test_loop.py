@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft._clock import monotonic
+from weft._runtime import loop as loop_module
 from weft._runtime.loop import QUIET_S, Guard, Loop, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from types import FrameType
 
 LIMIT_S = 20.0
 """How long a test waits for what has to come; never used up where all is well."""
@@ -131,12 +133,13 @@ def name_of_thread(into: list[str]) -> None:
 
 def test_thread_that_waits_reads_what_it_waits_for(bench: Bench) -> None:
     readers: list[str] = []
-    waiter = Waiter(2)
+    waiting = Waiting(bench, missing=2)
+    until_baton(bench, waiting)
     for _ in range(2):
         bench.message(partial(name_of_thread, readers))
-        bench.message(waiter.ready)
-    assert bench.loop.wait(waiter)
-    assert readers == [threading.current_thread().name] * 2
+        bench.message(waiting.waiter.ready)
+    assert waiting.come()
+    assert readers == [waiting.thread.name] * 2
 
 
 def test_wait_for_nothing_returns_at_once(bench: Bench) -> None:
@@ -159,9 +162,7 @@ def test_wait_ends_at_its_deadline(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("late_s", [0.0, 100.0])
-def test_wait_whose_deadline_has_passed_reads_what_has_arrived(
-    bench: Bench, late_s: float
-) -> None:
+def test_wait_whose_deadline_has_passed_reads_what_has_arrived(bench: Bench, late_s: float) -> None:
     """A loop of `weft.wait(refs, timeout=0)` keeps the I/O thread from ever reading."""
     waiter = Waiter()
     bench.message(waiter.ready)
@@ -605,6 +606,57 @@ def test_interrupts_at_any_moment_leave_the_loop_whole() -> None:
         "works": True,
         "io_works": True,
     }
+
+
+class InterruptAt:
+    """Interrupts the main thread at the n-th of the places where a signal's handler may run.
+
+    Those are where a function begins and where a call of a built-in one returns; a handler that
+    raises does it there.
+    """
+
+    def __init__(self, guard: Guard, place: int) -> None:
+        self.guard = guard
+        self.left = place
+
+    def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename == loop_module.__file__:
+            self.left -= 1
+            if self.left == 0:
+                self.guard.interrupt(KeyboardInterrupt())
+
+
+@pytest.mark.parametrize("case", ["reads", "is late", "waits", "waits and is late", "is ready"])
+def test_interrupt_at_every_place_leaves_the_loop_whole(bench: Bench, case: str) -> None:
+    loop, guard = bench.loop, bench.loop.guard
+    other = Waiting(bench) if "waits" in case else None
+    if other is not None:
+        until_baton(bench, other)
+    place = 0
+    while True:
+        place += 1
+        waiter = Waiter(0 if case == "is ready" else 1)
+        if "late" not in case:
+            bench.message(waiter.ready)
+        interrupt = InterruptAt(guard, place)
+        try:
+            sys.setprofile(interrupt)
+            loop.wait(waiter, monotonic() + (0.0005 if "late" in case else LIMIT_S))
+            sys.setprofile(None)
+        except KeyboardInterrupt:
+            sys.setprofile(None)
+        assert (guard.shields, guard.interrupted) == (0, None), place
+        assert guard._holder != threading.get_ident(), place
+        assert loop._reader is not waiter, place
+        assert waiter not in loop._waiting, place
+        if interrupt.left > 0:
+            break
+        finish = Waiter(0)
+        assert loop.wait(finish)
+    assert place > 10
+    if other is not None:
+        bench.message(other.waiter.ready)
+        assert other.come()
 
 
 def test_interrupt_ends_a_blocking_wait_at_once(bench: Bench) -> None:

@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 QUIET_S = 0.004
 # The kernel's waits take no longer times; a wait that is longer goes on after it.
 LONGEST_S = 1e6
+# A signal that comes just before the kernel's wait does not end it. So the main thread looks so
+# often whether there was one: not often enough to cost anything, and Ctrl-C is late at most so much.
+LOOK_S = 0.5
 
 _get_ident = threading.get_ident
 _main_ident = threading.main_thread().ident
@@ -256,17 +259,17 @@ class Loop:
         guard = self.guard
         is_main = waiter.thread == _main_ident
         while not (waiter.is_reader or waiter.missing <= 0 or self.closed):
-            left = LONGEST_S
+            timeout = LOOK_S if is_main else LONGEST_S
             if deadline is not None:
-                left = min(LONGEST_S, max(0.0, deadline - monotonic()))
+                timeout = min(timeout, max(0.0, deadline - monotonic()))
             shields = guard.shields
             try:
                 guard.unshield()
-                opened = waiter.lock.acquire(timeout=left)
+                opened = waiter.lock.acquire(timeout=timeout)
             finally:
                 if is_main:
                     guard.shields = shields
-            if not opened and left < LONGEST_S:
+            if not opened and deadline is not None and monotonic() >= deadline:
                 return
 
     def _take(self, waiter: Waiter) -> None:
@@ -302,7 +305,9 @@ class Loop:
                 wake_at = self._round(events, now)
                 if over():
                     return
-            timeout = LONGEST_S if wake_at is None else max(0.0, min(LONGEST_S, wake_at - now))
+            timeout = LOOK_S if is_main else LONGEST_S
+            if wake_at is not None:
+                timeout = min(timeout, max(0.0, wake_at - now))
             if deadline is not None:
                 left = deadline - now
                 if left <= 0 and has_looked:
