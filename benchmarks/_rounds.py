@@ -53,7 +53,9 @@ class Numbers:
 
 def measure(program: Program, seconds: float) -> float | str:
     """Run a program in a process of its own; return its number, or why there is none."""
-    with tempfile.TemporaryDirectory(prefix="b") as folder:
+    # Short, whatever TMPDIR says: Ray puts unix sockets deep below, and hangs where their paths
+    # are over 107 bytes.
+    with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as folder:
         file = Path(folder) / "number"
         command = [
             sys.executable, str(FOLDER / "_child.py"), program.module, program.function,

@@ -21,6 +21,7 @@ ID_BYTES = 16
 _INDEX_BYTES = 4
 _HEAD_BYTES = ID_BYTES - _INDEX_BYTES
 _NO_INDEX = bytes(_INDEX_BYTES)
+_MOST = (1 << 8 * _HEAD_BYTES) - 1
 
 
 class UniqueId(bytes):
@@ -133,12 +134,16 @@ class TaskId(UniqueId):
 class IdSource:
     """Makes the ids of one process: a random head and a counter. Safe from threads."""
 
-    __slots__ = ("_head", "_next")
+    __slots__ = ("_base", "_next")
 
     def __init__(self, seed: bytes | None = None) -> None:
-        self._head = seed if seed is not None else os.urandom(8)
+        head = seed if seed is not None else os.urandom(8)
+        self._base = int.from_bytes(head, "big") << 32
         self._next = count(1).__next__
 
     def task_id(self) -> TaskId:
         """Return a task id that nobody else has."""
-        return TaskId(self._head + self._next().to_bytes(4, "big") + _NO_INDEX)
+        # The counter has 32 bits of its own, and goes on in the random ones: as far from those of
+        # other sources as before.
+        number = (self._base + self._next()) & _MOST
+        return TaskId(number.to_bytes(_HEAD_BYTES, "big") + _NO_INDEX)

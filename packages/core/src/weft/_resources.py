@@ -30,7 +30,8 @@ class Resources(Mapping[str, int]):
             if not 0 <= scaled < float("inf"):
                 raise ValueError(f"{name}={amount!r}: an amount is a finite number from 0 up")
             whole = round(scaled)
-            if abs(scaled - whole) > 1e-6:
+            # A float of the given digits may be off by a few of its own last ones.
+            if abs(scaled - whole) > max(1e-6, scaled * 1e-15):
                 raise ValueError(f"{name}={amount!r}: amounts are counted in steps of {1 / UNITS}")
             if whole:
                 units[name] = whole

@@ -50,7 +50,7 @@ QUIET_S = 0.004
 # The kernel's waits take no longer times; a wait that is longer goes on after it.
 LONGEST_S = 1e6
 # A signal that comes just before the kernel's wait does not end it. So the main thread looks so
-# often whether there was one: not often enough to cost anything, and Ctrl-C is late at most so much.
+# often whether there was one: too rarely to cost anything, and Ctrl-C is late by no more.
 LOOK_S = 0.5
 
 _get_ident = threading.get_ident
