@@ -18,7 +18,7 @@ import pytest
 
 from weft._clock import monotonic
 from weft._runtime import loop as loop_module
-from weft._runtime.loop import QUIET_S, Guard, Loop, Waiter
+from weft._runtime.loop import HEADROOM, QUIET_S, Guard, Loop, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -583,6 +583,41 @@ def test_shields_are_the_main_threads() -> None:
     thread.start()
     thread.join()
     assert guard.shields == 0
+
+
+# ------------------------------------------------------------------ deep stacks
+
+
+@pytest.mark.parametrize("in_main", [True, False])
+def test_deep_stack_is_refused_before_anything_is_begun(bench: Bench, in_main: bool) -> None:
+    """A RecursionError inside the loop or a machine would leave it half changed."""
+    refused: list[int] = []
+
+    def wait(frames: int) -> bool:
+        if frames:
+            return wait(frames - 1)
+        waiter = Waiter()
+        bench.message(waiter.ready)
+        return bench.loop.wait(waiter, monotonic() + LIMIT_S)
+
+    def try_all() -> None:
+        for frames in range(sys.getrecursionlimit() - 300, sys.getrecursionlimit()):
+            try:
+                assert wait(frames)
+            except RecursionError:
+                refused.append(frames)
+
+    if in_main:
+        try_all()
+    else:
+        thread = threading.Thread(target=try_all)
+        thread.start()
+        thread.join()
+    assert len(refused) > HEADROOM // 2
+    assert bench.broken == []
+    assert bench.loop.guard.shields == 0
+    assert bench.loop._waiting == deque()
+    assert wait(0)
 
 
 # ------------------------------------------------------------------ Ctrl-C

@@ -35,6 +35,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import deque
+from sys import _getframe, getrecursionlimit
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
@@ -51,10 +52,22 @@ QUIET_S = 0.004
 LONGEST_S = 1e6
 # A signal that comes just before the kernel's wait does not end it. So the main thread looks so
 # often whether there was one: too rarely to cost anything, and Ctrl-C is late by no more.
-LOOK_S = 0.5
+LOOK_S = 1.0
+# As many frames as handling a message may need, and more.
+HEADROOM = 120
 
 _get_ident = threading.get_ident
 _main_ident = threading.main_thread().ident
+
+
+def _refuse_deep_stack() -> None:
+    """Raise RecursionError now, where it breaks nothing, if one might be raised further down."""
+    limit = getrecursionlimit()
+    try:
+        _getframe(limit - min(HEADROOM, limit // 2))
+    except ValueError:
+        return
+    raise RecursionError(f"Weft was called with fewer than {HEADROOM} frames left on the stack")
 
 
 class Guard:
@@ -76,7 +89,12 @@ class Guard:
                 "Weft was called from a destructor or a signal handler that ran inside Weft: "
                 "call it from a thread"
             )
-        if ident == _main_ident:
+        if ident != _main_ident:
+            _refuse_deep_stack()
+        elif self.shields:
+            self.shields += 1
+        else:
+            _refuse_deep_stack()
             self.shields += 1
         self._lock.acquire()
         self._holder = ident
@@ -228,6 +246,7 @@ class Loop:
         """
         guard = self.guard
         waiter.thread = _get_ident()
+        _refuse_deep_stack()
         guard.shield()
         try:
             with guard:

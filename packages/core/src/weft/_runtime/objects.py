@@ -91,6 +91,8 @@ class _Loading(threading.local):
     """The object that keeps the references inside it, until they are registered."""
     defer = False
     """A running task's arguments keep them instead."""
+    own: list[Entry] | None = None
+    """This process's own objects that were met: each counts one reference more at the end."""
 
 
 class Objects:
@@ -284,13 +286,19 @@ class Objects:
         """Make the reference that was found inside a value. Without the guard."""
         key = ObjectId(object_id)
         loading = self._loading
-        with self._guard:
-            if owner == self.address:
-                entry = self.machine.entries.get(key)
-                if entry is None:
-                    raise ObjectLostError(object_ref_hex=key.hex(), owner_address=owner)
-                entry.local += 1
+        if owner == self.address:
+            entry = self.machine.entries.get(key)
+            if entry is None:
+                raise ObjectLostError(object_ref_hex=key.hex(), owner_address=owner)
+            if loading.own is not None:
+                # What brought the reference keeps its object meanwhile, so the count can wait: a
+                # value may hold ten thousand.
+                loading.own.append(entry)
             else:
+                with self._guard:
+                    entry.local += 1
+        else:
+            with self._guard:
                 self.handle(Adopted(key, owner, loading.keeper, loading.defer))
                 entry = self.machine.entries[key]
         return ObjectRef(key, self.engine, owner, entry)
@@ -387,12 +395,17 @@ class Objects:
         self, data: bytes | memoryview, keeper: ObjectId | None, *, defer: bool
     ) -> Any:
         loading = self._loading
-        before = loading.keeper, loading.defer
-        loading.keeper, loading.defer = keeper, defer
+        before = loading.keeper, loading.defer, loading.own
+        own: list[Entry] = []
+        loading.keeper, loading.defer, loading.own = keeper, defer, own
         try:
             return unpack(data)
         finally:
-            loading.keeper, loading.defer = before
+            loading.keeper, loading.defer, loading.own = before
+            if own:
+                with self._guard:
+                    for entry in own:
+                        entry.local += 1
 
 
 def lost_failure(object_id: ObjectId, owner: str) -> Failure:
