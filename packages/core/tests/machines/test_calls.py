@@ -311,15 +311,25 @@ def test_stopped_calls_of_a_dead_actor_fail_as_such(caller: Caller) -> None:
 def test_calls_after_a_kill_are_for_the_next_life(caller: Caller) -> None:
     lost, retried = caller.make(), caller.make(retries=1)
     caller.live()
-    assert caller(Killed(ACTOR, "ended it")) == [Failed(lost, "unavailable", "ended it")]
+    assert caller(Killed(ACTOR)) == []
     after = caller.make()
     assert caller(Told(state("alive"))) == []
+    restarting = state("restarting")
+    assert caller(Told(restarting)) == [Failed(lost, "unavailable", restarting.cause)]
     assert caller.live(1) == [SendCall("life 1", retried), SendCall("life 1", after)]
+
+
+def test_calls_of_a_killed_actor_that_stays_dead_fail_as_of_a_dead_one(caller: Caller) -> None:
+    lost = caller.make()
+    caller.live()
+    caller(Killed(ACTOR))
+    dead = state("dead")
+    assert caller(Told(dead)) == [Failed(lost, "died", dead)]
 
 
 def test_killing_what_does_not_live_changes_nothing(caller: Caller) -> None:
     call = caller.make()
-    assert caller(Killed(ACTOR, "ended it")) == []
+    assert caller(Killed(ACTOR)) == []
     assert caller.live() == [SendCall("life 0", call)]
 
 
@@ -378,7 +388,7 @@ def test_limit_begins_when_the_call_is_sent(caller: Caller) -> None:
         Told(state("alive", actor=OTHER)),
         Connected(OTHER, ""),
         ConnectionLost(OTHER),
-        Killed(OTHER, ""),
+        Killed(OTHER),
     ],
 )
 def test_impossible_event_raises_and_changes_nothing(caller: Caller, event: Event) -> None:
@@ -508,7 +518,7 @@ class Calling(RuleBasedStateMachine):
     @precondition(lambda self: self.machine.callees)
     def kill(self) -> None:
         self.restart()
-        self.tell(Killed(ACTOR, "ended it"))
+        self.tell(Killed(ACTOR))
 
     @rule(pause_s=st.sampled_from([0.1, 1.0]))
     def let_time_pass(self, pause_s: float) -> None:

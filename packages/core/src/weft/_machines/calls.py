@@ -152,7 +152,6 @@ class Killed(msgspec.Struct, frozen=True):
     """This process has asked the directory to end the actor."""
 
     actor: ActorId
-    reason: str
 
 
 class CallCancelAsked(msgspec.Struct, frozen=True):
@@ -274,7 +273,7 @@ class Calls:
             case ConnectionLost():
                 self.callees[event.actor].connected = False
             case Killed():
-                self._killed(event, effects)
+                self._killed(event)
             case CallCancelAsked():
                 self._cancel(event, now, effects)
             case CallsTicked():
@@ -409,12 +408,12 @@ class Calls:
             callee.state = "restarting" if told.state == "restarting" else "pending"
             callee.connected = False
 
-    def _killed(self, event: Killed, effects: list[Effect]) -> None:
+    def _killed(self, event: Killed) -> None:
+        """Send no more to this life; the directory will say what becomes of the calls it has."""
         callee = self.callees[event.actor]
         if callee.state == "alive":
             callee.state = "restarting"
             callee.connected = False
-            self._take_back(callee, event.reason, effects)
 
     def _take_back(self, callee: Callee, cause: str, effects: list[Effect]) -> None:
         """The incarnation that had these calls is gone.

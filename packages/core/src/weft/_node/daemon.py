@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import signal
 import sys
 import traceback
@@ -768,4 +769,7 @@ def _total(node: NodeFile, cpus: int, devices: list[str]) -> Resources:
 
 def serve(node: NodeFile, template_sock: socket.socket, template_pid: int) -> int:
     """Be the daemon until the session is over; return the exit code."""
+    # Three descriptors a worker: two hundred workers need more than the usual 1,024.
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     return Daemon(node, template_sock, template_pid).run()

@@ -409,7 +409,7 @@ class Calling:
             if actor_id in self.machine.callees:
                 # What is called after this is for the next life, not for the process that is being
                 # killed.
-                self._do(self.machine.handle(calls_machine.Killed(actor_id, reason), monotonic()))
+                self._do(self.machine.handle(calls_machine.Killed(actor_id), monotonic()))
 
 
 def actor_options(options: Any) -> dict[str, Any]:
