@@ -114,11 +114,13 @@ def suite(session: nox.Session) -> None:
     install(session, *PYTEST, *TESTED_WITH)
     install_weft(session)
     if session.posargs:
-        session.run("pytest", *session.posargs)
+        session.run("python", "-m", "pytest", *session.posargs)
         return
     pure = [folder for folder in PURE_TESTS if Path(folder).is_dir()]
     session.run("coverage", "run", "-m", "pytest", *pure)
-    session.run("pytest", *(f"--ignore={folder}" for folder in pure))
+    # With -m the root is on the path, and so on that of the workers that tests start: they import
+    # the tests' own functions from there.
+    session.run("python", "-m", "pytest", *(f"--ignore={folder}" for folder in pure))
     session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100")
 
 
