@@ -225,7 +225,7 @@ class ActorAlreadyExistsError(UsageError, ValueError):
 class ActorHandleNotFoundError(UsageError, ValueError):
     """The handle belongs to another session. Nothing was sent; look the actor up by its name."""
 
-    def __init__(self, error_message: str = "this session knows no such actor") -> None:
+    def __init__(self, error_message: str = "the session knows no such actor") -> None:
         super().__init__(error_message)
         self.error_message = error_message
 

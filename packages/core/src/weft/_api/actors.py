@@ -663,7 +663,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
 
     Args:
         name: The name it was given with `.options(name=...)`.
-        namespace: Where to look; None: in this session's namespace.
+        namespace: Where to look; None: in the session's namespace.
 
     Raises:
         ValueError: There is no such actor.
@@ -684,7 +684,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     """Return the names of living actors. Blocks for one message.
 
     Args:
-        all_namespaces: Of all namespaces; else of this session's.
+        all_namespaces: Of all namespaces; else of the session's.
 
     Returns:
         Names; with `all_namespaces` dicts with "name" and "namespace".

@@ -173,8 +173,8 @@ def init(
         logging_format: Of the logger "weft".
         logging_config: Format and level of this process's root logger, and of the workers'.
         log_to_driver: Show here what workers print.
-        namespace: Where names of actors are looked up; None: one of this session's own.
-        runtime_env: The environment of every task and actor of this session.
+        namespace: Where names of actors are looked up; None: one of the session's own.
+        runtime_env: The environment of every task and actor of the session.
         enable_resource_isolation: Not in this version: True raises.
         cgroup_path: As above.
         system_reserved_cpu: As above.

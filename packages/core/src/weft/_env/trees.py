@@ -6,7 +6,7 @@ right first, which costs one look at each file. While its session lives, another
 directory of its own.
 
 What is always true
-1. When `claim` returns, the directory holds what its list says, unless it was this session's
+1. When `claim` returns, the directory holds what its list says, unless it was the session's
    already; compiled modules (`__pycache__`) stay from session to session.
 2. Its owner is written down before anything in it is touched.
 
@@ -35,7 +35,7 @@ _State = dict[bytes, tuple[int, int, int, int]]
 
 
 def claim(cache: EnvCache, digest: str, session_dir: str) -> str:
-    """Return a directory with what the list `digest` says, for this session.
+    """Return a directory with what the list `digest` says, for the session.
 
     FileNotFoundError: a content is gone.
     """

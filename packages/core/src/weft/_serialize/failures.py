@@ -247,7 +247,7 @@ def unpack_failure(data: bytes) -> BaseException:
 
     Every call makes an error of its own, so that tracebacks of several `get` do not pile up in one.
     """
-    facts, links = pickle.loads(data)  # noqa: S301 - from a worker of this session
+    facts, links = pickle.loads(data)  # noqa: S301 - from a worker of the session
     errors = [_load(link) for link in links]
     for number in range(len(errors) - 1):
         if links[number + 1].is_context:
