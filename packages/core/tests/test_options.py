@@ -7,6 +7,7 @@ import pytest
 
 from weft._options import (
     InitOptions,
+    LabelConditions,
     TaskOptions,
     actor_options,
     check_keywords,
@@ -16,6 +17,13 @@ from weft._options import (
 )
 from weft._specs import shape_of
 from weft.exceptions import OptionError
+from weft.util.scheduling_strategies import (
+    DoesNotExist,
+    Exists,
+    In,
+    NodeLabelSchedulingStrategy,
+    NotIn,
+)
 
 
 def task(**given: Any) -> TaskOptions:
@@ -62,7 +70,11 @@ class TestTasks:
             ("scheduling_strategy", "NEAR"),
             ("label_selector", {"a": 1}),
             ("label_selector", {"a": "in(b"}),
+            ("label_selector", {"a": "exists(b)"}),
+            ("label_selector", {"a": "!!b"}),
+            ("fallback_strategy", {"label_selector": {}}),
             ("fallback_strategy", [{"labels": {}}]),
+            ("fallback_strategy", [{"label_selector": {"a": 1}}]),
             ("runtime_env", "pip"),
             ("runtime_env", {"env_vars": {"A": 1}}),
             ("runtime_env", {"pip": [object()]}),
@@ -132,6 +144,24 @@ class TestTasks:
             soft = True
 
         assert task(scheduling_strategy=Near()).scheduling_strategy == f"node:{'ab' * 16}:soft"
+
+    def test_conditions_on_labels_become_selectors(self) -> None:
+        strategy = NodeLabelSchedulingStrategy(
+            {"disk": In("ssd", "nvme"), "gpu": DoesNotExist()},
+            soft={"zone": NotIn("b"), "rack": Exists()},
+        )
+        assert task(scheduling_strategy=strategy).scheduling_strategy == LabelConditions(
+            hard={"disk": "in(ssd,nvme)", "gpu": "!exists()"},
+            soft={"zone": "!in(b)", "rack": "exists()"},
+        )
+
+    def test_condition_that_no_selector_could_hold_is_refused(self) -> None:
+        class Odd:
+            def condition(self) -> str:
+                return "like(ssd)"
+
+        with pytest.raises(OptionError, match="like"):
+            task(scheduling_strategy=NodeLabelSchedulingStrategy({"disk": Odd()}))
 
     def test_affinity_to_what_is_no_node_is_refused(self) -> None:
         class Near:
@@ -213,6 +243,24 @@ class TestShapes:
         assert one == two
         assert hash(one) == hash(two)
 
+    def test_hard_conditions_join_the_selector_and_each_fallback(self) -> None:
+        shape = shape_of(
+            task(
+                scheduling_strategy=NodeLabelSchedulingStrategy(
+                    {"disk": In("ssd")}, soft={"zone": NotIn("b")}
+                ),
+                label_selector={"region": "eu", "disk": "!tape"},
+                fallback_strategy=[{"label_selector": {"region": "us"}}, {"label_selector": {}}],
+            )
+        )
+        assert shape.strategy == "DEFAULT"
+        assert shape.labels == (("disk", "!tape"), ("disk", "in(ssd)"), ("region", "eu"))
+        assert shape.fallbacks == (
+            (("disk", "in(ssd)"), ("region", "us")),
+            (("disk", "in(ssd)"),),
+        )
+        assert shape.preferred == (("zone", "!in(b)"),)
+
     def test_actor_without_demands_has_an_empty_shape(self) -> None:
         assert shape_of(actor_options({}, subject="C")).amounts == ()
 
@@ -232,6 +280,8 @@ class TestSessions:
             ("object_store_memory", -5),
             ("log_to_driver", "yes"),
             ("resources", {"GPU": 1}),
+            ("labels", ["disk"]),
+            ("labels", {"rack": 7}),
         ],
     )
     def test_wrong_value_is_refused(self, option: str, value: object) -> None:

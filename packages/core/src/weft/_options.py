@@ -6,8 +6,8 @@ is always a good one. Each option has one rule, in `_RULES`: it returns the valu
 what the value has to be.
 
 What is always true
-1. A record that these functions return holds only checked values: strategies as text, exceptions as
-   a tuple, environments as canonical JSON.
+1. A record that these functions return holds only checked values: strategies as text or conditions,
+   exceptions as a tuple, environments as canonical JSON.
 2. None as a value means "not given", so that a program may pass its own defaults through.
 """
 
@@ -35,6 +35,15 @@ NumReturns: TypeAlias = int | Literal["streaming", "dynamic"]
 RetryExceptions: TypeAlias = bool | tuple[type[BaseException], ...]
 
 
+class LabelConditions(msgspec.Struct, frozen=True):
+    """Conditions on a node's labels, by label, each written as in Shape.labels."""
+
+    hard: dict[str, str]
+    """They hold, besides the label selector."""
+    soft: dict[str, str]
+    """They hold where they can."""
+
+
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a task runs."""
 
@@ -54,11 +63,11 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the task's own exceptions are retried too."""
     max_calls: int = 0
     """A worker ends after this many calls of the function; 0: never."""
-    scheduling_strategy: str = DEFAULT
-    """As in Shape.strategy."""
+    scheduling_strategy: str | LabelConditions = DEFAULT
+    """Text as in Shape.strategy."""
     label_selector: dict[str, str] = {}
     fallback_strategy: tuple[dict[str, str], ...] = ()
-    """Label selectors to try in turn where `label_selector` finds no node."""
+    """Label selectors to try in turn where no node can ever meet `label_selector`."""
     runtime_env: str = ""
     """Canonical JSON; empty for none."""
     name: str = ""
@@ -88,7 +97,7 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """None: 1, or 1000 for a class with async methods."""
     concurrency_groups: dict[str, int] = {}
     max_pending_calls: int = -1
-    scheduling_strategy: str = DEFAULT
+    scheduling_strategy: str | LabelConditions = DEFAULT
     label_selector: dict[str, str] = {}
     fallback_strategy: tuple[dict[str, str], ...] = ()
     runtime_env: str = ""
@@ -136,6 +145,23 @@ class NodeAffinity(Protocol):
 
     node_id: str
     soft: bool
+
+
+@runtime_checkable
+class LabelCondition(Protocol):
+    """What a node's label has to be: In, NotIn, Exists or DoesNotExist."""
+
+    def condition(self) -> str:
+        """Return it as a label selector writes it."""
+        ...
+
+
+@runtime_checkable
+class NodeLabels(Protocol):
+    """A scheduling strategy that names labels (`NodeLabelSchedulingStrategy`)."""
+
+    hard: Mapping[str, LabelCondition]
+    soft: Mapping[str, LabelCondition]
 
 
 # ------------------------------------------------------------------ what users may write, for type
@@ -319,7 +345,7 @@ def _groups(value: Any) -> dict[str, int]:
     return {name: limit(threads) for name, threads in groups.items()}
 
 
-def _strategy(value: Any) -> str:
+def _strategy(value: Any) -> str | LabelConditions:
     if value in (DEFAULT, SPREAD):
         return str(value)
     if hasattr(value, "placement_group"):
@@ -331,12 +357,19 @@ def _strategy(value: Any) -> str:
                 f"names the node {node!r}, which is no id of one (see weft.nodes())"
             )
         return f"node:{node}:{'soft' if value.soft else 'hard'}"
+    if isinstance(value, NodeLabels):
+        return LabelConditions(_conditions(value.hard), _conditions(value.soft))
     raise _WrongValueError(
-        "has to be 'DEFAULT', 'SPREAD' or NodeAffinitySchedulingStrategy(node_id, soft)"
+        "has to be 'DEFAULT', 'SPREAD', NodeAffinitySchedulingStrategy(node_id, soft) or "
+        "NodeLabelSchedulingStrategy(hard, soft=soft)"
     )
 
 
-_LABEL = re.compile(r"!?(in\([^()]*\)|[^!()]*)")
+def _conditions(given: Mapping[str, LabelCondition]) -> dict[str, str]:
+    return _labels({label: condition.condition() for label, condition in given.items()})
+
+
+_LABEL = re.compile(r"!?(in\([^()]*\)|exists\(\)|[^!()]*)")
 
 
 def _labels(value: Any) -> dict[str, str]:
@@ -345,7 +378,8 @@ def _labels(value: Any) -> dict[str, str]:
     for key, text in selector.items():
         if not isinstance(text, str) or not _LABEL.fullmatch(text):
             raise _WrongValueError(
-                f"has {text!r} for {key!r}: write 'value', '!value', 'in(a,b)' or '!in(a,b)'"
+                f"has {text!r} for {key!r}: write 'value', 'in(a,b)' or 'exists()', "
+                "or one of them after '!'"
             )
     return selector
 
@@ -555,6 +589,13 @@ def _modules(value: Any) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _node_labels(value: Any) -> dict[str, str]:
+    labels = _mapping(value, "strings by label")
+    if not all(isinstance(text, str) for text in labels.values()):
+        raise _WrongValueError("has to be a dict of strings by label")
+    return labels
+
+
 def _engine(value: Any) -> str:
     if value not in ENGINES:
         raise _WrongValueError(f"has to be one of {', '.join(map(repr, ENGINES))}")
@@ -566,7 +607,7 @@ _INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
     "num_cpus": _whole(0),
     "num_gpus": _whole(0),
     "resources": _resources,
-    "labels": lambda value: _mapping(value, "strings by label"),
+    "labels": _node_labels,
     "object_store_memory": _bytes,
     "namespace": _filled_text,
     "runtime_env": _environment,

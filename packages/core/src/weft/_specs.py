@@ -6,16 +6,19 @@ values. `Shape` and `ActorMeta` also travel, so they hold only what msgspec can 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from weft._ids import ActorId, FunctionId, JobId, NodeId, PlacementGroupId, TaskId, WorkerId
-from weft._options import ActorOptions, TaskOptions
+from weft._options import DEFAULT, ActorOptions, LabelConditions, TaskOptions
 from weft._resources import Resources
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+
+LabelSelector: TypeAlias = tuple[tuple[str, str], ...]
+"""(label, condition), sorted. A condition is `value`, `in(a,b)` or `exists()`, or `!` and one."""
 
 
 class Shape(msgspec.Struct, frozen=True, array_like=True):
@@ -25,10 +28,13 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
     """Resources in 1/10,000, sorted by name."""
     strategy: str = "DEFAULT"
     """DEFAULT, SPREAD, or `node:<hex id>:hard|soft`."""
-    labels: tuple[tuple[str, str], ...] = ()
-    """Label selector: key, condition (`value`, `!value`, `in(a,b)`, `!in(a,b)`)."""
+    labels: LabelSelector = ()
     env: str = ""
     """The runtime environment as canonical JSON; empty for none."""
+    fallbacks: tuple[LabelSelector, ...] = ()
+    """To try in turn where no node can ever meet `labels`."""
+    preferred: LabelSelector = ()
+    """Of the nodes that will do, those that meet most of these come first."""
 
 
 def shape_of(options: TaskOptions | ActorOptions) -> Shape:
@@ -43,12 +49,22 @@ def shape_of(options: TaskOptions | ActorOptions) -> Shape:
     if options.accelerator_type is not None:
         # Ray's convention: a sliver of a resource that every device of the type brings along.
         amounts[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    strategy = options.scheduling_strategy
+    conditions = strategy if isinstance(strategy, LabelConditions) else LabelConditions({}, {})
     return Shape(
         amounts=tuple(sorted(Resources(amounts).items())),
-        strategy=options.scheduling_strategy,
-        labels=tuple(sorted(options.label_selector.items())),
+        strategy=strategy if isinstance(strategy, str) else DEFAULT,
+        labels=_selector(options.label_selector, conditions.hard),
         env=options.runtime_env,
+        fallbacks=tuple(
+            _selector(selector, conditions.hard) for selector in options.fallback_strategy
+        ),
+        preferred=_selector(conditions.soft),
     )
+
+
+def _selector(*conditions: Mapping[str, str]) -> LabelSelector:
+    return tuple(sorted({pair for each in conditions for pair in each.items()}))
 
 
 class Code:

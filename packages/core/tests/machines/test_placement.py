@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from weft._ids import NodeId
 from weft._machines.placement import Never, NodeView, Placed, Waits, is_match, place
 from weft._resources import Resources
 from weft._specs import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 A = NodeId(b"a" * 16)
 B = NodeId(b"b" * 16)
@@ -23,10 +28,19 @@ def node(
 
 
 def shape(
-    strategy: str = "DEFAULT", labels: dict[str, str] | None = None, **amounts: float
+    strategy: str = "DEFAULT",
+    labels: dict[str, str] | None = None,
+    fallbacks: Sequence[dict[str, str]] = (),
+    preferred: dict[str, str] | None = None,
+    **amounts: float,
 ) -> Shape:
-    units = tuple(sorted(Resources(amounts).items()))
-    return Shape(amounts=units, strategy=strategy, labels=tuple((labels or {}).items()))
+    return Shape(
+        amounts=tuple(sorted(Resources(amounts).items())),
+        strategy=strategy,
+        labels=tuple((labels or {}).items()),
+        fallbacks=tuple(tuple(each.items()) for each in fallbacks),
+        preferred=tuple((preferred or {}).items()),
+    )
 
 
 def test_demand_over_the_total_is_never_placed_and_the_numbers_say_why() -> None:
@@ -105,6 +119,8 @@ def test_unknown_strategy_is_never_placed(strategy: str) -> None:
         ("in(us,asia)", False),
         ("!in(us,eu)", False),
         ("!in(us,asia)", True),
+        ("exists()", True),
+        ("!exists()", False),
     ],
 )
 def test_label_conditions(condition: str, matches: bool) -> None:
@@ -114,14 +130,115 @@ def test_label_conditions(condition: str, matches: bool) -> None:
 def test_label_that_is_missing_matches_only_negations() -> None:
     assert not is_match((("region", "eu"),), {})
     assert is_match((("region", "!eu"),), {})
+    assert not is_match((("region", "exists()"),), {})
+    assert is_match((("region", "!exists()"),), {})
 
 
-def test_label_that_no_node_has_is_named() -> None:
-    found = place(
-        shape(labels={"region": "eu"}, CPU=1), [node(A, {"CPU": 1}, labels={"region": "us"})]
+def why_never(wanted: Shape, *nodes: NodeView) -> str:
+    found = place(wanted, list(nodes))
+    assert isinstance(found, Never)
+    return found.text()
+
+
+def test_label_that_no_node_has_is_named_with_those_that_there_are() -> None:
+    wanted = shape(labels={"region": "eu"}, CPU=1)
+    assert (
+        why_never(wanted, node(A, {"CPU": 1}, labels={"region": "us", "disk": "ssd"}))
+        == "needs label region=eu, this node has disk=ssd, region=us"
     )
-    assert isinstance(found, Never)
-    assert found.text() == "needs label region=eu, this node has us"
-    found = place(shape(labels={"region": "eu"}, CPU=1), [node(A, {"CPU": 1})])
-    assert isinstance(found, Never)
-    assert "this node has no such label" in found.text()
+    assert why_never(wanted, node(A, {"CPU": 1})).endswith("this node has no labels")
+
+
+def test_labels_that_every_node_has_are_told_only_to_who_asks_for_them() -> None:
+    labels = {"weft.io/node-id": "12", "disk": "ssd"}
+    wanted = shape(labels={"region": "exists()"})
+    assert why_never(wanted, node(A, {}, labels=labels)).endswith("this node has disk=ssd")
+    wanted = shape(labels={"weft.io/node-id": "34"})
+    assert (
+        why_never(wanted, node(A, {}, labels=labels))
+        == "needs label weft.io/node-id=34, this node has disk=ssd, weft.io/node-id=12"
+    )
+
+
+def test_nodes_that_are_alike_are_told_once() -> None:
+    nodes = [node(at, {"CPU": 1}, labels={"region": "us"}) for at in (A, B)]
+    wanted = shape(labels={"region": "eu"}, CPU=1)
+    assert why_never(wanted, *nodes) == "needs label region=eu, this node has region=us"
+
+
+def test_node_that_is_too_small_and_has_other_labels_is_told_both() -> None:
+    wanted = shape(labels={"region": "eu"}, CPU=2)
+    assert (
+        why_never(wanted, node(A, {"CPU": 1}, labels={"region": "us"}))
+        == "needs label region=eu, this node has region=us; needs CPU 2, this node has 1"
+    )
+
+
+# ------------------------------------------------------------------ fallbacks
+
+
+EU, US = {"region": "eu"}, {"region": "us"}
+
+
+def test_first_fallback_that_some_node_meets_counts() -> None:
+    nodes = [node(A, {"CPU": 4}, labels=EU), node(B, {"CPU": 4}, labels=US)]
+    wanted = shape(labels={"region": "asia"}, fallbacks=[{"region": "africa"}, US, EU], CPU=1)
+    assert place(wanted, nodes) == Placed(B)
+
+
+def test_selector_that_a_node_can_meet_is_waited_for_although_a_fallback_is_free() -> None:
+    nodes = [node(A, {"CPU": 4}, {"CPU": 0.5}, labels=EU), node(B, {"CPU": 4}, labels=US)]
+    found = place(shape(labels=EU, fallbacks=[US], CPU=1), nodes)
+    assert found == Waits({A: "needs CPU 1, this node has 0.5 free"})
+
+
+def test_node_that_is_too_small_does_not_keep_from_the_fallback() -> None:
+    nodes = [node(A, {"CPU": 1}, labels=EU), node(B, {"CPU": 4}, labels=US)]
+    assert place(shape(labels=EU, fallbacks=[US], CPU=2), nodes) == Placed(B)
+
+
+def test_node_that_is_not_the_named_one_does_not_keep_from_the_fallback() -> None:
+    nodes = [node(A, {"CPU": 4}, labels=EU), node(B, {"CPU": 4}, labels=US)]
+    strategy = f"node:{B.hex()}:hard"
+    assert place(shape(strategy, labels=EU, fallbacks=[US], CPU=2), nodes) == Placed(B)
+
+
+def test_fallbacks_that_no_node_meets_are_all_named() -> None:
+    wanted = shape(labels={"disk": "ssd", "zone": "a"}, fallbacks=[{"zone": "b"}], CPU=1)
+    assert (
+        why_never(wanted, node(A, {"CPU": 1}, labels={"disk": "ssd", "zone": "c"}))
+        == "needs label zone=a or else zone=b, this node has disk=ssd, zone=c"
+    )
+
+
+def test_labels_are_not_blamed_where_a_fallback_is_met_and_the_node_too_small() -> None:
+    wanted = shape(labels=EU, fallbacks=[US], CPU=2)
+    assert why_never(wanted, node(A, {"CPU": 1}, labels=US)) == "needs CPU 2, this node has 1"
+
+
+# ------------------------------------------------------------------ preferred labels
+
+
+def test_node_that_meets_most_of_what_is_preferred_comes_first() -> None:
+    nodes = [
+        node(A, {"CPU": 4}, {"CPU": 3}, labels={"disk": "ssd"}, is_local=True),
+        node(B, {"CPU": 4}, labels={"disk": "ssd", "zone": "b"}),
+    ]
+    assert place(shape(CPU=1), nodes) == Placed(A)
+    assert place(shape(preferred={"zone": "b"}, CPU=1), nodes) == Placed(B)
+    assert place(shape(preferred={"disk": "ssd", "zone": "b"}, CPU=1), nodes) == Placed(B)
+    assert place(shape(preferred={"disk": "ssd", "zone": "!b"}, CPU=1), nodes) == Placed(A)
+
+
+def test_node_that_meets_nothing_of_what_is_preferred_will_do() -> None:
+    assert place(shape(preferred={"zone": "b"}, CPU=1), [node(A, {"CPU": 1})]) == Placed(A)
+
+
+def test_preferred_node_is_not_waited_for() -> None:
+    nodes = [node(A, {"CPU": 4}), node(B, {"CPU": 4}, {}, labels={"zone": "b"})]
+    assert place(shape(preferred={"zone": "b"}, CPU=1), nodes) == Placed(A)
+
+
+def test_what_is_preferred_does_not_replace_what_has_to_hold() -> None:
+    nodes = [node(A, {"CPU": 4}, labels=EU), node(B, {"CPU": 4}, labels={"zone": "b"})]
+    assert place(shape(labels=EU, preferred={"zone": "b"}, CPU=1), nodes) == Placed(A)

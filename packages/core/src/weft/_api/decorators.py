@@ -79,13 +79,18 @@ def remote(*args: Any, **kwargs: Any) -> Any:
         @weft.remote                                @weft.remote(num_cpus=2, max_retries=0)
         def square(x): ...                          def fit(x): ...
 
+    `label_selector={"disk": "in(ssd,nvme)", "spot": "!exists()"}` says what a node's labels have to
+    be: a value, `in(...)` or `exists()`, or the opposite after `!`. The entries of
+    `fallback_strategy=[{"label_selector": {...}}, ...]` take its place, in turn, where no node can
+    ever meet it.
+
     Args:
         *args: The function or class, if the decorator is written without parentheses, or called.
         **kwargs: Options. Of both: num_cpus (tasks 1, actors 0), num_gpus, memory, resources,
-            accelerator_type, scheduling_strategy, label_selector, runtime_env, name. Of tasks:
-            num_returns, max_retries (3), retry_exceptions, max_calls, timeout. Of actors:
-            namespace, lifetime, get_if_exists, max_restarts, max_task_retries, max_concurrency,
-            concurrency_groups, max_pending_calls.
+            accelerator_type, scheduling_strategy, label_selector, fallback_strategy, runtime_env,
+            name. Of tasks: num_returns, max_retries (3), retry_exceptions, max_calls, timeout. Of
+            actors: namespace, lifetime, get_if_exists, max_restarts, max_task_retries,
+            max_concurrency, concurrency_groups, max_pending_calls.
 
     Returns:
         A RemoteFunction or an ActorClass; with options alone, a decorator that makes one.

@@ -139,7 +139,7 @@ class RemoteFunction(Generic[P, F_co]):
         Args:
             **options: As for `@weft.remote`: num_cpus, num_gpus, memory, resources, num_returns,
                 max_retries, retry_exceptions, max_calls, timeout, scheduling_strategy,
-                label_selector, runtime_env, name ...
+                label_selector, fallback_strategy, runtime_env, name ...
 
         Raises:
             OptionError: An option is unknown or wrong.

@@ -24,6 +24,7 @@ from weft._clock import monotonic
 from weft._ids import ActorId, JobId, NodeId, ObjectId, TaskId, WorkerId
 from weft._lazy import lazy
 from weft._log import logger
+from weft._machines.placement import Never, NodeView, place
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._resources import Resources
 from weft._runtime.inline_actors import InlineActor
@@ -97,7 +98,8 @@ class InlineEngine:
             }
         )
         self._labels = {"weft.io/node-id": self._node_id.hex(), **options.labels}
-        self._possible: dict[Shape, str] = {}
+        self._view = NodeView(self._node_id, self._total, self._total, self._labels, is_local=True)
+        self._obstacle_to: dict[Shape, str] = {}
         self._is_ending = False
         hooks.rebuild_ref = self._values.rebuild_ref
 
@@ -176,27 +178,12 @@ class InlineEngine:
 
     def _impossible(self, shape: Shape) -> str:
         """Say why nothing of this shape can ever run here; empty if it can."""
-        found = self._possible.get(shape)
+        found = self._obstacle_to.get(shape)
         if found is None:
-            found = self._possible[shape] = self._shortfall(shape)
+            placement = place(shape, [self._view])
+            found = placement.text() if isinstance(placement, Never) else ""
+            self._obstacle_to[shape] = found
         return found
-
-    def _shortfall(self, shape: Shape) -> str:
-        demand = Resources.of_units(dict(shape.amounts))
-        if not demand.fits(self._total):
-            lacking = demand.shortfall(self._total)
-            asked = Resources.of_units({name: demand[name] for name in lacking})
-            there = Resources.of_units({name: self._total.get(name, 0) for name in lacking})
-            return f"it needs {asked}, and this node has {there} in all, so {lacking} is missing"
-        for key, condition in shape.labels:
-            if not _matches(self._labels.get(key), condition):
-                return (
-                    f"no node has a label {key}={condition}; here it is {self._labels.get(key)!r}"
-                )
-        kind, _, rest = shape.strategy.partition(":")
-        if kind == "node" and rest != f"{self._node_id.hex()}:hard" and rest.endswith(":hard"):
-            return f"there is no node {rest.partition(':')[0]}"
-        return ""
 
     # -------------------------------------------------------------- actors
 
@@ -632,11 +619,3 @@ class InlineEngine:
 
 def _token_id(actor_id: ActorId) -> ObjectId:
     return ObjectId(actor_id)
-
-
-def _matches(value: str | None, condition: str) -> bool:
-    """Tell whether a label meets a selector's condition."""
-    is_negated = condition.startswith("!")
-    body = condition.removeprefix("!")
-    allowed = [each.strip() for each in body[3:-1].split(",")] if body.startswith("in(") else [body]
-    return (value in allowed) != is_negated

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final
 
+from weft._options import LabelCondition
 from weft._override import override
 from weft.exceptions import OptionError
 
@@ -39,15 +40,6 @@ class NodeAffinitySchedulingStrategy:
     @override
     def __repr__(self) -> str:
         return f"NodeAffinitySchedulingStrategy({self.node_id!r}, soft={self.soft})"
-
-
-@runtime_checkable
-class LabelCondition(Protocol):
-    """What a node's label has to be: In, NotIn, Exists or DoesNotExist."""
-
-    def condition(self) -> str:
-        """Return it as a label selector writes it."""
-        ...
 
 
 class In:
@@ -101,9 +93,13 @@ class NodeLabelSchedulingStrategy:
 
         NodeLabelSchedulingStrategy(hard={"disk": In("ssd", "nvme")}, soft={"zone": NotIn("b")})
 
+    The option `label_selector`, if it is given too, has to hold as well.
+
     Attributes:
-        hard: What has to hold, by label.
-        soft: What should hold besides, if some node can offer it.
+        hard: What has to hold, by label. Where no node can ever meet it, the task or actor fails
+            within a second; the error has the condition and the labels that the nodes have.
+        soft: What should hold besides: of the nodes that have room, one that meets most of it is
+            taken.
     """
 
     def __init__(
@@ -117,15 +113,13 @@ class NodeLabelSchedulingStrategy:
         if not self.hard and not self.soft:
             raise OptionError("a node label strategy needs a condition, hard or soft")
 
-    def label_selectors(self) -> list[dict[str, str]]:
-        """Return the label selectors to try in turn: with what should hold, then without."""
-        hard = {label: condition.condition() for label, condition in self.hard.items()}
-        soft = {label: condition.condition() for label, condition in self.soft.items()}
-        return [{**soft, **hard}, hard] if soft else [hard]
-
     @override
     def __repr__(self) -> str:
-        return f"NodeLabelSchedulingStrategy({' then '.join(map(str, self.label_selectors()))})"
+        hard, soft = (
+            {label: condition.condition() for label, condition in conditions.items()}
+            for conditions in (self.hard, self.soft)
+        )
+        return f"NodeLabelSchedulingStrategy({hard}, soft={soft})"
 
 
 def _checked(values: tuple[Any, ...]) -> list[str]:

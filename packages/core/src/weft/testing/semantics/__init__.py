@@ -22,6 +22,7 @@ from weft.testing.semantics.engines import CAPABILITIES, EngineSemantics, Signal
 from weft.testing.semantics.errors import ErrorSemantics
 from weft.testing.semantics.graphs import GraphSemantics
 from weft.testing.semantics.objects import ObjectSemantics, ReferenceSemantics
+from weft.testing.semantics.placement import PlacementSemantics
 from weft.testing.semantics.streams import StreamSemantics
 from weft.testing.semantics.tasks import TaskSemantics
 
@@ -37,6 +38,7 @@ ALL = (
     ThreadedActorSemantics,
     CancelSemantics,
     ContextSemantics,
+    PlacementSemantics,
     GraphSemantics,
 )
 
@@ -52,6 +54,7 @@ __all__ = [
     "ErrorSemantics",
     "GraphSemantics",
     "ObjectSemantics",
+    "PlacementSemantics",
     "ReferenceSemantics",
     "Signal",
     "StreamSemantics",

@@ -13,7 +13,7 @@ import pytest
 
 import weft
 from weft.exceptions import SessionError
-from weft.testing.semantics.engines import LIMIT_S, EngineSemantics
+from weft.testing.semantics.engines import EngineSemantics
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -149,26 +149,3 @@ class ContextSemantics(EngineSemantics):
 
     def test_session_is_known(self) -> None:
         assert weft.is_initialized()
-
-    def test_hard_affinity_to_this_node_works(self) -> None:
-        class Here:
-            node_id = weft.get_runtime_context().get_node_id()
-            soft = False
-
-        ref = facts.options(scheduling_strategy=Here()).remote()
-        assert weft.get(ref, timeout=LIMIT_S)["node"] == Here.node_id
-
-    def test_hard_affinity_to_no_node_fails(self) -> None:
-        class Nowhere:
-            node_id = "0" * 32
-            soft = False
-
-        with pytest.raises(weft.exceptions.UnschedulableError):
-            weft.get(facts.options(scheduling_strategy=Nowhere()).remote(), timeout=LIMIT_S)
-
-    def test_label_that_no_node_has_fails(self) -> None:
-        with pytest.raises(weft.exceptions.UnschedulableError, match="colour"):
-            weft.get(facts.options(label_selector={"colour": "red"}).remote(), timeout=LIMIT_S)
-
-    def test_label_that_must_be_absent_is_met(self) -> None:
-        weft.get(facts.options(label_selector={"colour": "!red"}).remote(), timeout=LIMIT_S)
