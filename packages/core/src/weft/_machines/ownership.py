@@ -390,7 +390,7 @@ class Ownership:
                 continue
             entry.local -= 1
             entry.leaving = 0
-            if entry.local <= 0 and not entry.needed:
+            if entry.local <= 0 and not entry.pins and not entry.needed:
                 self._drop(entry, effects)
         return effects
 

@@ -60,11 +60,19 @@ _get_ident = threading.get_ident
 _main_ident = threading.main_thread().ident
 
 
-def _refuse_deep_stack() -> None:
-    """Raise RecursionError now, where it breaks nothing, if one might be raised further down."""
+def in_main_thread() -> bool:
+    """Tell whether the caller is what interrupts are raised in."""
+    return _get_ident() == _main_ident
+
+
+def refuse_deep_stack(more: int = 0) -> None:
+    """Raise RecursionError now, where it breaks nothing, if one might be raised further down.
+
+    `more`: frames that the caller needs above what the guard itself looks for.
+    """
     limit = getrecursionlimit()
     try:
-        _getframe(limit - min(HEADROOM, limit // 2))
+        _getframe(limit - min(HEADROOM, limit // 2) - more)
     except ValueError:
         return
     raise RecursionError(f"Weft was called with fewer than {HEADROOM} frames left on the stack")
@@ -90,11 +98,11 @@ class Guard:
                 "call it from a thread"
             )
         if ident != _main_ident:
-            _refuse_deep_stack()
+            refuse_deep_stack()
         elif self.shields:
             self.shields += 1
         else:
-            _refuse_deep_stack()
+            refuse_deep_stack()
             self.shields += 1
         self._lock.acquire()
         self._holder = ident
@@ -246,7 +254,7 @@ class Loop:
         """
         guard = self.guard
         waiter.thread = _get_ident()
-        _refuse_deep_stack()
+        refuse_deep_stack()
         guard.shield()
         try:
             with guard:

@@ -36,6 +36,7 @@ from weft._machines.ownership import (
 )
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
+from weft._runtime.loop import in_main_thread, refuse_deep_stack
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import Serialized, dumps, unpack
 from weft._wire.messages import (
@@ -91,8 +92,10 @@ class _Loading(threading.local):
     """The object that keeps the references inside it, until they are registered."""
     defer = False
     """A running task's arguments keep them instead."""
-    own: list[Entry] | None = None
-    """This process's own objects that were met: each counts one reference more at the end."""
+    met: list[Entry] | None = None
+    """Objects that stay meanwhile: each counts one reference more at the end."""
+    pins = False
+    """The keeper is owned here: all that it holds stays meanwhile."""
 
 
 class Objects:
@@ -264,13 +267,13 @@ class Objects:
         released.append(object_id)
         if not self._nudged:
             entry = self.machine.entries.get(object_id)
-            if entry is not None and type(entry.value) is Shared:
-                # Large memory goes at once when its last reference does; a view of many does not.
-                entry.leaving += 1
-                is_urgent = entry.leaving >= entry.local
-            else:
-                is_urgent = len(released) > MANY_RELEASED
-            if is_urgent:
+            if entry is None:
+                return
+            entry.leaving += 1
+            if entry.leaving < entry.local or entry.pins:
+                # Its object stays: this can wait until somebody looks anyway.
+                return
+            if type(entry.value) is Shared or len(released) > MANY_RELEASED:
                 self._nudged = True
                 self._loop.nudge()
 
@@ -284,24 +287,24 @@ class Objects:
 
     def rebuild_ref(self, object_id: bytes, owner: str) -> ObjectRef[Any]:
         """Make the reference that was found inside a value. Without the guard."""
-        key = ObjectId(object_id)
         loading = self._loading
-        if owner == self.address:
-            entry = self.machine.entries.get(key)
-            if entry is None:
-                raise ObjectLostError(object_ref_hex=key.hex(), owner_address=owner)
-            if loading.own is not None:
-                # What brought the reference keeps its object meanwhile, so the count can wait: a
-                # value may hold ten thousand.
-                loading.own.append(entry)
+        is_own = owner == self.address
+        entries = self.machine.entries
+        entry = entries.get(object_id)  # type: ignore[call-overload]  # an id is its bytes
+        if entry is None and is_own:
+            raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address=owner)
+        if entry is not None and loading.met is not None and (is_own or loading.pins):
+            # What brought the reference keeps its object meanwhile, so the count can wait: a value
+            # may hold ten thousand.
+            loading.met.append(entry)
+            return ObjectRef(entry.id, self.engine, owner, entry)
+        key = ObjectId(object_id)
+        with self._guard:
+            if is_own:
+                self.handle(Counted(key))
             else:
-                with self._guard:
-                    entry.local += 1
-        else:
-            with self._guard:
                 self.handle(Adopted(key, owner, loading.keeper, loading.defer))
-                entry = self.machine.entries[key]
-        return ObjectRef(key, self.engine, owner, entry)
+            return ObjectRef(key, self.engine, owner, entries[key])
 
     def held(self, refs: Sequence[ObjectRef[Any]]) -> list[Held]:
         """Return how references inside a value travel. Without the guard."""
@@ -341,12 +344,12 @@ class Objects:
         if type(value) is Inline:
             if not value.held:
                 return unpack(value.data)
-            return self._unpack_with_refs(value.data, entry.id, defer=False)
+            return self._unpack_with_refs(value.data, entry, defer=False)
         if type(value) is Shared:
             with self._guard:
                 entry.local += 1
                 view = self._view(value, entry.id)
-            return self._unpack_with_refs(view, entry.id, defer=False)
+            return self._unpack_with_refs(view, entry, defer=False)
         assert type(value) is Failure
         raise unpack_failure(value.error)
 
@@ -392,20 +395,32 @@ class Objects:
             ) from None
 
     def _unpack_with_refs(
-        self, data: bytes | memoryview, keeper: ObjectId | None, *, defer: bool
+        self, data: bytes | memoryview, keeper: Entry | None, *, defer: bool
     ) -> Any:
-        loading = self._loading
-        before = loading.keeper, loading.defer, loading.own
-        own: list[Entry] = []
-        loading.keeper, loading.defer, loading.own = keeper, defer, own
+        loading, guard = self._loading, self._guard
+        before = loading.keeper, loading.defer, loading.met, loading.pins
+        met: list[Entry] = []
+        # What is met has to be counted: whatever could prevent that must do it now.
+        refuse_deep_stack(more=2)
+        is_main = in_main_thread()
+        loading.keeper = None if keeper is None else keeper.id
+        loading.defer, loading.met = defer, met
+        loading.pins = keeper is not None and not keeper.owner
         try:
             return unpack(data)
         finally:
-            loading.keeper, loading.defer, loading.own = before
-            if own:
-                with self._guard:
-                    for entry in own:
-                        entry.local += 1
+            if is_main:
+                # No call of `shield`, where an interrupt could come.
+                guard.shields += 1
+            try:
+                loading.keeper, loading.defer, loading.met, loading.pins = before
+                if met:
+                    with guard:
+                        for entry in met:
+                            entry.local += 1
+                        self.drain()
+            finally:
+                guard.unshield()
 
 
 def lost_failure(object_id: ObjectId, owner: str) -> Failure:
