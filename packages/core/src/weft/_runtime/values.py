@@ -94,28 +94,11 @@ class Values:
         fetch_local: bool,
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Wait for some; see Engine."""
-        refs = list(refs)
-        missing = ready
-        for ref in refs:
-            if ref._entry.value is not None:
-                missing -= 1
-                if not missing:
-                    break
-        if missing > 0 and (timeout_s is None or timeout_s > 0):
-            pending = [ref._entry for ref in refs if ref._entry.value is None]
-            self._await(pending, min(missing, len(pending)), timeout_s)
-        elif missing > 0:
-            # Not blocking, and yet a chance for what has arrived to be read.
-            self._await([ref._entry for ref in refs if ref._entry.value is None], missing, 0.0)
-        done: list[ObjectRef[Any]] = []
-        rest: list[ObjectRef[Any]] = []
-        for index, ref in enumerate(refs):
-            if ref._entry.value is None:
-                rest.append(ref)
-                continue
-            done.append(ref)
-            if len(done) == ready:
-                return done, rest + refs[index + 1 :]
+        done, rest = _part(refs, ready)
+        if len(done) < ready:
+            # Also without any time: what has arrived is read.
+            self._await([ref._entry for ref in rest], ready - len(done), timeout_s)
+            done, rest = _part(refs, ready)
         return done, rest
 
     def _await(self, entries: Sequence[Entry], count: int, timeout_s: float | None) -> bool:
@@ -212,3 +195,20 @@ class Values:
 
         self.when_ready(ref, settle)
         return future
+
+
+def _part(
+    refs: Sequence[ObjectRef[Any]], most: int
+) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+    """Return the first references whose values are there, and all others."""
+    done: list[ObjectRef[Any]] = []
+    rest: list[ObjectRef[Any]] = []
+    for index, ref in enumerate(refs):
+        if ref._entry.value is None:
+            rest.append(ref)
+            continue
+        done.append(ref)
+        if len(done) == most:
+            rest += refs[index + 1 :]
+            break
+    return done, rest

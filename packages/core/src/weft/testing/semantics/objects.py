@@ -12,13 +12,16 @@ import copy
 import gc
 import pickle
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import weft
 from weft.exceptions import GetTimeoutError, PicklingError
 from weft.testing.semantics.engines import LIMIT_S, EngineSemantics, Signal, needs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @weft.remote
@@ -29,6 +32,11 @@ def echo(value: Any) -> Any:
 @weft.remote
 def fail() -> None:
     raise ValueError("no")
+
+
+@weft.remote(num_returns="streaming")
+def count_to(number: int) -> Iterator[int]:
+    yield from range(number)
 
 
 class ObjectSemantics(EngineSemantics):
@@ -175,6 +183,42 @@ class ObjectSemantics(EngineSemantics):
         ref = weft.put(1)
         with pytest.raises(ValueError, match="twice"):
             weft.wait([ref, ref])
+
+    def test_reference_given_with_its_copy_is_refused(self) -> None:
+        ref = weft.put(1)
+        with pytest.raises(ValueError, match="twice"):
+            weft.wait([ref, weft.get(weft.put([ref]))[0]])
+
+    def test_stream_given_twice_is_refused(self) -> None:
+        stream = count_to.remote(3)
+        with pytest.raises(ValueError, match="twice"):
+            weft.wait([weft.put(1), stream, stream])
+
+    def test_what_wait_left_over_is_looked_at_again(self) -> None:
+        """Each call knows what the one before has found to be right."""
+        refs = [weft.put(number) for number in range(4)]
+        ready, rest = weft.wait(refs)
+        assert (ready, rest) == (refs[:1], refs[1:])
+        assert weft.wait(tuple(rest)) == (refs[1:2], refs[2:])
+        with pytest.raises(ValueError, match="twice"):
+            weft.wait([*rest, rest[0]])
+        with pytest.raises(TypeError, match="int"):
+            weft.wait([*rest, 1])
+        rest[0] = rest[1]
+        with pytest.raises(ValueError, match="twice"):
+            weft.wait(rest)
+        rest.clear()
+        assert weft.wait(rest) == ([], [])
+
+    def test_waiting_one_by_one_gives_each_once(self) -> None:
+        refs = [echo.remote(number) for number in range(50)]
+        found = []
+        rest = refs
+        while rest:
+            ready, rest = weft.wait(rest, timeout=LIMIT_S)
+            found += ready
+        assert sorted(weft.get(found)) == list(range(50))
+        assert set(found) == set(refs)
 
     @pytest.mark.parametrize("number", [0, -1, 3, True, 1.0])
     def test_number_out_of_range_is_refused(self, number: Any) -> None:
