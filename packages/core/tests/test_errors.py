@@ -1,4 +1,4 @@
-"""The tree of exceptions, and how the death of a process is described."""
+"""The tree of exceptions."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import copy
 import csv
 import inspect
 import pickle
-import resource
-import signal
-import subprocess
-import sys
-import textwrap
 from typing import Any
 
 import pytest
@@ -18,10 +13,12 @@ import pytest
 from weft import exceptions
 from weft._ids import ActorId, TaskId
 from weft._serialize import dumps, pack_error, unpack, unpack_failure
+from weft._stories import Hop
 from weft.exceptions import (
     ActorDiedError,
     ActorError,
     ActorUnavailableError,
+    CrossLanguageError,
     EnvSetupError,
     GetTimeoutError,
     InternalError,
@@ -36,7 +33,6 @@ from weft.exceptions import (
     TaskTimeoutError,
     WeftError,
     WorkerDiedError,
-    describe_exit,
 )
 
 TREE: list[Any] = sorted({getattr(exceptions, name) for name in exceptions.__all__}, key=str)
@@ -103,6 +99,30 @@ def test_every_error_survives_pickling(error: WeftError, again: Any) -> None:
     assert left == right
 
 
+class TwoArgumentsOfItsOwnError(Exception):
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(f"{reason} ({code})")
+        self.code = code
+
+
+@pytest.mark.parametrize(
+    ("make", "attribute"),
+    [
+        (ActorDiedError, "cause"),
+        (InternalError, "client_exc"),
+        (CrossLanguageError, "ray_exception"),
+    ],
+)
+def test_error_inside_an_error_travels_whatever_its_constructor_takes(
+    make: Any, attribute: str
+) -> None:
+    error = make(TwoArgumentsOfItsOwnError(7, "broken"))
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        inside = getattr(again, attribute)
+        assert type(inside) is TwoArgumentsOfItsOwnError
+        assert (str(inside), inside.code) == ("broken (7)", 7)
+
+
 def test_builtins_are_inherited_where_they_fit() -> None:
     assert issubclass(GetTimeoutError, TimeoutError)
     assert issubclass(TaskTimeoutError, TimeoutError)
@@ -163,106 +183,10 @@ def test_messages_say_what_and_which_and_why() -> None:
 
 
 def test_actor_error_of_a_constructor_tells_its_story() -> None:
-    hops = [exceptions.Hop("task A.__init__() pid 3", ())]
+    hops = [Hop("task A.__init__() pid 3", ())]
     cause = TaskError("A.__init__", "", ValueError("bad"), actor_id="ab", hops=hops)
     error = ActorDiedError.from_task_error(cause.as_instanceof_cause())
     assert error.actor_init_failed
     assert error.actor_id == "ab"
     assert isinstance(error.cause, ValueError)
     assert error.__notes__ == ["  in task A.__init__() pid 3"]
-
-
-# ------------------------------------------------------------------ how a process ended
-
-
-@pytest.mark.parametrize(
-    ("facts", "kind", "words"),
-    [
-        ({"exit_code": -9}, "killed", "SIGKILL"),
-        ({"exit_code": -9, "peak_bytes": 95, "limit_bytes": 100}, "memory", "95 bytes of 100"),
-        ({"exit_code": -9, "peak_bytes": 5, "limit_bytes": 100}, "killed", "5 bytes of 100 bytes"),
-        ({"exit_code": -11}, "segfault", "SIGSEGV"),
-        ({"exit_code": -7}, "bus error", "/dev/shm"),
-        ({"exit_code": -6}, "aborted", "SIGABRT"),
-        ({"exit_code": -6, "stderr": "what():  std::bad_alloc"}, "memory", "bad_alloc"),
-        ({"exit_code": -15}, "signal", "SIGTERM"),
-        ({"exit_code": 3}, "exited", "exit code 3"),
-        ({"exit_code": 0}, "exited", "exit code 0"),
-        ({"exit_code": None}, "parent gone", "nobody saw"),
-        ({"exit_code": -9, "reason": "it ran past its timeout"}, "ended", "past its timeout"),
-        ({"exit_code": -9, "reason": "memory of the node ran out"}, "memory", "ran out"),
-    ],
-)  # fmt: skip
-def test_a_death_is_described(facts: dict[str, Any], kind: str, words: str) -> None:
-    found, text = describe_exit(**facts)
-    assert found == kind
-    assert words in text
-    error = WorkerDiedError.from_certificate(pid=7, function="f", **facts)
-    assert isinstance(error, OutOfMemoryError) == (kind == "memory")
-    assert str(error).startswith("worker 7 died while it ran f: ")
-    assert words in str(error)
-
-
-def test_stderr_goes_into_a_note_of_five_lines() -> None:
-    error = WorkerDiedError(exit_code=1, stderr="\n".join(str(line) for line in range(30)))
-    assert error.__notes__ == ["  it wrote last:\n    25\n    26\n    27\n    28\n    29"]
-    assert "\n" not in str(error)
-
-
-HEAD = "import faulthandler, os, sys, ctypes, threading, resource, signal; faulthandler.enable()\n"
-NULL = "ctypes.string_at(0)"
-DEATHS = {
-    "SIGKILL": ("def work(): os.kill(os.getpid(), signal.SIGKILL)", "killed", "SIGKILL"),
-    "SIGSEGV": (f"def work(): {NULL}", "segfault", "in string_at"),
-    "os._exit": ("def work(): os._exit(3)", "exited", "exit code 3"),
-    "abort": ("def work(): os.abort()", "aborted", "SIGABRT"),
-    "stack overflow": (
-        """
-        def work():
-            sys.setrecursionlimit(10**9)
-            resource.setrlimit(resource.RLIMIT_STACK, (1 << 20, 1 << 20))
-            dive(1)
-        def dive(x): return sorted([x, x], key=dive)
-        """,
-        "stack overflow",
-        "recursion too deep",
-    ),
-    "out of memory": (
-        """
-        def work():
-            resource.setrlimit(resource.RLIMIT_AS, (1 << 29, 1 << 29))
-            kept = bytearray(1 << 30)
-        """,
-        "memory",
-        "MemoryError",
-    ),
-    "thread crash": (
-        f"""
-        def crash(): {NULL}
-        def work():
-            thread = threading.Thread(target=crash); thread.start(); thread.join()
-        """,
-        "segfault",
-        "in string_at",
-    ),
-    "parent gone": ("def work(): pass", "parent gone", "nobody saw"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("way", DEATHS)
-def test_eight_ways_to_die_are_told_apart(way: str) -> None:
-    program, kind, words = DEATHS[way]
-    done = subprocess.run(
-        [sys.executable, "-c", HEAD + textwrap.dedent(program) + "\nwork()"],
-        capture_output=True,
-        text=True,
-        check=False,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
-    )
-    tail = "\n".join(done.stderr.splitlines()[-120:])
-    code = None if way == "parent gone" else done.returncode
-    found, text = describe_exit(code, stderr=tail)
-    assert (found, words in text) == (kind, True), (text, done.returncode, tail[-2000:])
-    if code is not None and code < 0:
-        assert signal.Signals(-code).name in text

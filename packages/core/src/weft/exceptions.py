@@ -18,34 +18,28 @@ What is always true
 3. A TaskError never is an instance of a class that steers the interpreter: SystemExit,
    KeyboardInterrupt, StopIteration and the like stay inside, as `cause`.
 
-It is one file, and long, since a reader looks for an exception in one place.
-
-Facts about exceptions and pickle. `BaseException.__reduce__` calls the class with `args` again,
-which fails, or loses the type, when `__init__` takes something else; and it forgets what C code
-keeps outside `__dict__` (OSError.filename, ImportError.name). So errors are taken apart and put
-together here without calling `__init__`.
+It is one file, since a reader looks for an exception in one place. What the classes need is beside
+it: `_error_parts.py` (how errors travel), `_dual_errors.py` (how a TaskError becomes an instance of
+the user's class), `_stories.py` (how its way is told), `_exits.py` (how a process's end is told).
 """
 
 from __future__ import annotations
 
-import re
-from functools import lru_cache
 from pickle import PicklingError as _PicklePicklingError
-from types import GetSetDescriptorType, MemberDescriptorType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 import msgspec
 
-from weft._lazy import lazy
+from weft._dual_errors import Dual, attributes, make, restore
+from weft._error_parts import fold, put_together, safe_repr, safe_str, take_apart, type_name
+from weft._exits import amount, describe_exit, signal_name
 from weft._override import override
+from weft._stories import Facts, Hop, story
 
 if TYPE_CHECKING:
-    import signal
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from weft._ids import ActorId, TaskId
-else:
-    signal = lazy("signal")
 
 __all__ = [
     "ActorAlreadyExistsError",
@@ -104,69 +98,29 @@ __all__ = [
     "WorkerDiedError",
 ]
 
-# ------------------------------------------------------------------ errors, taken apart
-
-E = TypeVar("E", bound=BaseException)
-_Parts = tuple[type[BaseException], tuple[Any, ...], dict[str, Any], dict[str, Any]]
-
-
-def take_apart(error: BaseException) -> _Parts:
-    """Return (class, args, values kept in slots or by C code, __dict__) of an error."""
-    slots: dict[str, Any] = {}
-    for cls in type(error).__mro__:
-        if cls in (BaseException, Exception, object):
-            continue
-        for name, kept in vars(cls).items():
-            if isinstance(kept, MemberDescriptorType | GetSetDescriptorType):
-                value = getattr(error, name, None)
-                # AttributeError keeps the object that lacked the attribute: that stays at home.
-                if value is not None and not (cls is AttributeError and name == "obj"):
-                    slots[name] = value
-    slots.pop("__dict__", None)
-    slots.pop("__weakref__", None)
-    return type(error), error.args, slots, dict(error.__dict__)
-
-
-def put_together(
-    cls: type[E], args: tuple[Any, ...], slots: dict[str, Any], state: dict[str, Any]
-) -> E:
-    """Make an error of its parts; neither its `__init__` nor its own `__new__` is called."""
-    # Only the `__new__` of the base whose layout the class has may be called.
-    built_in: Any = cls
-    while built_in.__module__ != "builtins":
-        built_in = built_in.__base__
-    try:
-        error: E = built_in.__new__(cls, *args)
-    except TypeError:  # a base written in C has a `__new__` of its own
-        error = cls.__new__(cls, *args)
-    error.args = args
-    for name, value in slots.items():
-        try:
-            setattr(error, name, value)
-        except (AttributeError, TypeError):  # read-only, and set by `__new__`
-            continue
-    error.__dict__.update(state)
-    return error
-
-
-def reduces_by_default(error: BaseException) -> bool:
-    """Tell whether the class leaves its pickling to Python, so that it may be taken apart."""
-    cls = type(error)
-    own = ("__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__getnewargs_ex__")
-    for base in cls.__mro__:
-        if base.__module__ == "builtins":
-            return True
-        if not base.__dict__.keys().isdisjoint(own):
-            return False
-    return True
-
 
 class WeftError(Exception):
     """The root of the tree: everything that Weft raises of its own is a WeftError."""
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        return put_together, take_apart(self)
+        cls, args, slots, state = take_apart(self)
+        return put_together, (cls, args, slots, {name: fold(state[name]) for name in state})
+
+
+class _WordedError(WeftError):
+    """Takes its message as its argument; without one it says what its class says."""
+
+    _says = ""
+
+    def __init__(self, error_message: str = "") -> None:
+        super().__init__(error_message or self._says)
+        self.error_message = error_message or self._says
+
+
+def _line(*words: object) -> str:
+    """Join the words of a message; what is not known is left out."""
+    return " ".join(str(word) for word in words if word)
 
 
 # ------------------------------------------------------------------ the caller is wrong
@@ -214,20 +168,16 @@ class PicklingError(UsageError, TypeError, _PicklePicklingError):
         return put_together, (cls, args, slots, {**state, "offender": None})
 
 
-class ActorAlreadyExistsError(UsageError, ValueError):
+class ActorAlreadyExistsError(_WordedError, UsageError, ValueError):
     """The name is taken. Nothing was started; use `get_if_exists=True` or another name."""
 
-    def __init__(self, error_message: str = "an actor of this name exists already") -> None:
-        super().__init__(error_message)
-        self.error_message = error_message
+    _says = "an actor of this name exists already"
 
 
-class ActorHandleNotFoundError(UsageError, ValueError):
+class ActorHandleNotFoundError(_WordedError, UsageError, ValueError):
     """The handle belongs to another session. Nothing was sent; look the actor up by its name."""
 
-    def __init__(self, error_message: str = "the session knows no such actor") -> None:
-        super().__init__(error_message)
-        self.error_message = error_message
+    _says = "the session knows no such actor"
 
 
 class ActorClassInheritanceException(UsageError, TypeError):  # noqa: N818 - Ray's name
@@ -251,63 +201,6 @@ class CrossLanguageError(UsageError):
 
 
 # ------------------------------------------------------------------ user code failed
-
-STORY_LINES = 8
-"""How many lines the story of an error takes at most, so that three nested tasks print in 15."""
-
-SHORT_STORY_LINES = 16
-"""The same for one or two tasks, which leave more room."""
-
-KEPT_HOPS = 20
-
-
-class SourceLine(msgspec.Struct, frozen=True, array_like=True):
-    """One line of user code that was running when an error was raised."""
-
-    file: str
-    line: int
-    function: str
-    source: str = ""
-
-    @override
-    def __str__(self) -> str:
-        place = f"{self.file}:{self.line} in {self.function}"
-        return f"{place}: {self.source}" if self.source else place
-
-
-class Hop(msgspec.Struct, frozen=True, array_like=True):
-    """One task through which an error went."""
-
-    title: str
-    """`task f() pid 12`."""
-    frames: tuple[SourceLine, ...] = ()
-    because: tuple[str, ...] = ()
-    """One line for each error that led to this one."""
-    left_out: int = 0
-    """Stands for so many tasks between its neighbours."""
-
-
-class Facts(msgspec.Struct, frozen=True):
-    """What a TaskError knows apart from its cause."""
-
-    task: str = ""
-    node: str = ""
-    attempts: int = 1
-    pid: int | None = None
-    ip: str | None = None
-    proctitle: str | None = None
-    actor_repr: str | None = None
-    actor_id: str | None = None
-    type_name: str = ""
-    message: str = ""
-    traceback_str: str = ""
-    hops: tuple[Hop, ...] = ()
-    notes: tuple[str, ...] = ()
-    """What user code added with `add_note`."""
-
-
-# An instance of these would end the program, a loop or an awaiting coroutine instead of failing it.
-_STEERING = (StopIteration, StopAsyncIteration)
 
 
 class TaskError(WeftError):
@@ -363,12 +256,12 @@ class TaskError(WeftError):
             traceback_str, tuple(hops), tuple(getattr(cause, "__notes__", ())),
         )  # fmt: skip
         super().__init__(function_name)
-        self.__dict__.update(_state(facts, cause, {}))
+        self.__dict__.update(attributes(facts, cause, {}))
 
     @override
     def __str__(self) -> str:
         facts = self._facts
-        if isinstance(self, _Dual):
+        if isinstance(self, Dual):
             return facts.message
         if facts.type_name:
             return f"{facts.type_name}: {facts.message}" if facts.message else facts.type_name
@@ -376,17 +269,12 @@ class TaskError(WeftError):
 
     @override
     def __repr__(self) -> str:
-        if isinstance(self, _Dual):
+        if isinstance(self, Dual):
             return f"TaskError({safe_repr(self.cause)})"
         return f"TaskError({str(self)!r})"
 
     @override
     def __reduce__(self) -> tuple[Any, ...]:
-        cause = self.cause
-        parts = cause
-        is_apart = cause is not None and reduces_by_default(cause)
-        if cause is not None and is_apart:
-            parts = take_apart(cause)  # type: ignore[assignment]  # told apart by `is_apart`
         own = {
             name: value
             for name, value in self.__dict__.items()
@@ -394,7 +282,7 @@ class TaskError(WeftError):
         }
         notes = tuple(note for note in self.__notes__ if note != story(self._facts.hops))
         facts = msgspec.structs.replace(self._facts, notes=notes)
-        return _restore, (facts, is_apart, parts, own, isinstance(self, _Dual))
+        return restore, (TaskError, facts, fold(self.cause), own, isinstance(self, Dual))
 
     def as_instanceof_cause(self) -> TaskError:
         """Return this error as an instance of its cause's class too, or itself if it cannot be."""
@@ -409,33 +297,11 @@ class TaskError(WeftError):
         Raises:
             TypeError: There is no cause, or its class admits no instance of this kind.
         """
-        if isinstance(self, _Dual):
+        if isinstance(self, Dual):
             return self
         if self.cause is None:
             raise TypeError("there is no cause to be an instance of")
-        return make_task_error(self.cause, self._facts, dual=True)
-
-
-class _Dual:
-    """Marks the classes made by `_dual_class`."""
-
-    __slots__ = ()
-
-
-@lru_cache(maxsize=512)
-def _dual_class(cls: Any) -> type[TaskError]:
-    """Return a class that is TaskError and `cls`; TypeError if there can be none."""
-    if not issubclass(cls, Exception):
-        raise TypeError(f"{cls.__name__} steers the interpreter")
-    if issubclass(cls, _STEERING):
-        raise TypeError(f"{cls.__name__} would end a loop")
-    if issubclass(cls, TaskError):
-        raise TypeError(f"{cls.__name__} is a TaskError already")
-    name = f"TaskError({cls.__name__})"
-    try:
-        return type(name, (TaskError, cls, _Dual), {"__module__": __name__, "__doc__": cls.__doc__})
-    except Exception as error:
-        raise TypeError(f"{cls.__name__} admits no subclass: {error}") from error
+        return make(TaskError, self.cause, self._facts, dual=True)
 
 
 def make_task_error(cause: BaseException, facts: Facts, *, dual: bool = True) -> TaskError:
@@ -444,107 +310,7 @@ def make_task_error(cause: BaseException, facts: Facts, *, dual: bool = True) ->
     Raises:
         TypeError: `dual` was asked for and cannot be.
     """
-    _, args, slots, state = take_apart(cause)
-    if not dual:
-        args, slots, state = (facts.task,), {}, {}
-    kind: Any = type(cause)
-    cls = _dual_class(kind) if dual else TaskError
-    return put_together(cls, args, slots, _state(facts, cause, state))
-
-
-def _state(facts: Facts, cause: BaseException | None, user: dict[str, Any]) -> dict[str, Any]:
-    """Return a TaskError's `__dict__`: the user's attributes win, apart from `cause`."""
-    told = story(facts.hops)
-    return {
-        "task": facts.task,
-        "function_name": facts.task,
-        "node": facts.node,
-        "attempts": facts.attempts,
-        "pid": facts.pid,
-        "ip": facts.ip,
-        "proctitle": facts.proctitle,
-        "actor_repr": facts.actor_repr,
-        "actor_id": facts.actor_id,
-        "hops": facts.hops,
-        "traceback_str": facts.traceback_str,
-        **user,
-        "cause": cause,
-        "_facts": facts,
-        "__notes__": [*facts.notes, told] if told else list(facts.notes),
-    }
-
-
-def _restore(
-    facts: Facts, is_apart: bool, parts: Any, own: dict[str, Any], dual: bool
-) -> TaskError:
-    cause = put_together(*parts) if is_apart else parts
-    error = make_task_error(cause, facts) if dual else TaskError(facts.task)
-    error.__dict__.update(_state(facts, cause, own))
-    return error
-
-
-def story(hops: Sequence[Hop]) -> str:
-    """Return the way of an error through its tasks, outermost first.
-
-    Every task keeps its last frame; what room is left goes to the innermost one.
-    """
-    shown = list(hops)
-    if len(shown) > 3:
-        left_out = sum(hop.left_out or 1 for hop in shown[1:-2])
-        shown = [shown[0], Hop("", left_out=left_out), *shown[-2:]]
-    most = SHORT_STORY_LINES if len(shown) < 3 else STORY_LINES
-    room = most - sum(1 if hop.left_out else 2 for hop in shown)
-    lines: list[str] = []
-    for hop in reversed(shown):
-        if hop.left_out:
-            lines.append(f"  ... {hop.left_out} more tasks")
-            continue
-        because = [f"    {line}" for line in hop.because[: max(0, room)]]
-        room -= len(because)
-        frames = [f"    {frame}" for frame in hop.frames]
-        spare = len(frames) - 1
-        if spare > room:
-            # The first frame says how it began, the last ones what failed.
-            hidden = f"    ... {len(frames) - max(0, room)} more frames"
-            frames = [hidden, *frames[len(frames) - room :]] if room > 0 else frames[-1:]
-            spare = max(0, room)
-        room -= max(0, spare)
-        lines += reversed([f"  in {hop.title}", *frames, *because])
-    return "\n".join(reversed(lines))
-
-
-def add_hop(hop: Hop, hops: Sequence[Hop]) -> tuple[Hop, ...]:
-    """Return the way with one more task before it; the middle of a very long way is left out."""
-    way = (hop, *hops)
-    if len(way) <= KEPT_HOPS:
-        return way
-    half = KEPT_HOPS // 2
-    middle = sum(each.left_out or 1 for each in way[half : -half + 1])
-    return (*way[:half], Hop("", left_out=middle), *way[-half + 1 :])
-
-
-def type_name(error: BaseException) -> str:
-    """Return the class's name as a traceback prints it."""
-    cls = type(error)
-    if cls.__module__ in ("builtins", "__main__"):
-        return cls.__qualname__
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def safe_str(subject: object) -> str:
-    """Return `str(subject)`, also when its `__str__` fails."""
-    try:
-        return str(subject)
-    except Exception:  # noqa: BLE001 - user code; an error's text must not hide the error
-        return f"<{type(subject).__name__} whose __str__ fails>"
-
-
-def safe_repr(subject: object) -> str:
-    """Return `repr(subject)`, also when its `__repr__` fails."""
-    try:
-        return repr(subject)
-    except Exception:  # noqa: BLE001 - user code; an error's text must not hide the error
-        return f"<{type(subject).__name__} whose __repr__ fails>"
+    return make(TaskError, cause, facts, dual=dual)
 
 
 class StandInError(WeftError):
@@ -585,8 +351,7 @@ class TaskCancelledError(WeftError):
     def __init__(
         self, task_id: TaskId | None = None, error_message: str | None = None, *, task: str = ""
     ) -> None:
-        which = f"task {task or task_id or ''}".rstrip()
-        super().__init__(error_message or f"{which} was cancelled")
+        super().__init__(error_message or _line("task", task or task_id, "was cancelled"))
         self.task_id = task_id
         self.task = task
         self.error_message = error_message
@@ -684,35 +449,22 @@ class WorkerDiedError(WeftError):
         self.reason = reason
         self.attempts = attempts
         who = f"worker {pid}" if pid else "a worker"
-        what = f" while it ran {function}" if function else ""
-        again = f" (attempt {attempts})" if attempts > 1 else ""
-        super().__init__(message or f"{who} died{what}{again}: {words}")
+        what = function and f"while it ran {function}"
+        again = f"(attempt {attempts})" if attempts > 1 else ""
+        super().__init__(message or f"{_line(who, 'died', what, again)}: {words}")
         tail = [line for line in stderr.splitlines() if line.strip()][-5:]
         if tail:
             self.add_note("\n".join(["  it wrote last:", *(f"    {line}" for line in tail)]))
 
     @classmethod
-    def from_certificate(
-        cls,
-        *,
-        pid: int = 0,
-        exit_code: int | None = None,
-        peak_bytes: int = 0,
-        limit_bytes: int = 0,
-        function: str = "",
-        stderr: str = "",
-        reason: str = "",
-        attempts: int = 1,
-    ) -> WorkerDiedError:
-        """Return the error for a death certificate: OutOfMemoryError if memory ran out."""
-        kind, _ = describe_exit(
-            exit_code, stderr=stderr, peak_bytes=peak_bytes, limit_bytes=limit_bytes, reason=reason
-        )
-        made = OutOfMemoryError if kind == "memory" else WorkerDiedError
-        return made(
-            pid=pid, exit_code=exit_code, peak_bytes=peak_bytes, limit_bytes=limit_bytes,
-            function=function, stderr=stderr, reason=reason, attempts=attempts,
-        )  # fmt: skip
+    def from_certificate(cls, **facts: Any) -> WorkerDiedError:
+        """Return the error for a death certificate: OutOfMemoryError if memory ran out.
+
+        Args:
+            **facts: What the constructor takes.
+        """
+        error = WorkerDiedError(**facts)
+        return OutOfMemoryError(**facts) if error.kind == "memory" else error
 
 
 class OutOfMemoryError(WorkerDiedError, MemoryError):
@@ -731,7 +483,7 @@ class NodeDiedError(WeftError):
         self, message: str = "", *, node_id: str = "", silent_s: float | None = None
     ) -> None:
         heard = f": last heard {silent_s:.1f} s before" if silent_s is not None else ""
-        super().__init__(message or f"node {node_id} died{heard}".replace("  ", " "))
+        super().__init__(message or _line("node", node_id, f"died{heard}"))
         self.node_id = node_id
         self.silent_s = silent_s
 
@@ -759,10 +511,8 @@ class ObjectLostError(WeftError):
         *,
         message: str = "",
     ) -> None:
-        made = f" (made at {call_site})" if call_site else ""
-        super().__init__(
-            message or f"object {object_ref_hex}{made} {self._what}".replace("  ", " ")
-        )
+        made = call_site and f"(made at {call_site})"
+        super().__init__(message or _line("object", object_ref_hex, made, self._what))
         self.object_ref_hex = object_ref_hex
         self.owner_address = owner_address
         self.call_site = call_site
@@ -784,10 +534,8 @@ class ObjectReconstructionFailedError(ObjectLostError):
         owner_address: str = "",
         call_site: str = "",
     ) -> None:
-        why = reason_message or (
-            str(reason) if reason is not None else "its task cannot be run again"
-        )
-        message = f"object {object_ref_hex} is lost: {why}".replace("  ", " ")
+        why = reason_message or ("its task cannot be run again" if reason is None else reason)
+        message = _line("object", object_ref_hex, f"is lost: {why}")
         super().__init__(object_ref_hex, owner_address, call_site, message=message)
         self.reason = reason
         self.reason_message = reason_message
@@ -858,7 +606,7 @@ class ActorDiedError(ActorError):
         actor_init_failed: bool = False,
         preempted: bool = False,
     ) -> None:
-        which = f"actor {class_name or actor_id or ''}".rstrip()
+        which = _line("actor", class_name or actor_id)
         if actor_init_failed:
             which = f"the constructor of {which} failed and the actor"
         if isinstance(cause, BaseException):
@@ -878,20 +626,6 @@ class ActorDiedError(ActorError):
         """Return the error of an actor whose constructor failed with `task_error`."""
         return cls(task_error, actor_id=task_error.actor_id, actor_init_failed=True)
 
-    @override
-    def __reduce__(self) -> tuple[Any, ...]:
-        cls, args, slots, state = take_apart(self)
-        if isinstance(self.cause, BaseException) and reduces_by_default(self.cause):
-            state["cause"] = None
-            return _restore_with_cause, ((cls, args, slots, state), take_apart(self.cause))
-        return put_together, (cls, args, slots, state)
-
-
-def _restore_with_cause(error: _Parts, cause: _Parts) -> BaseException:
-    restored = put_together(*error)
-    restored.__dict__["cause"] = put_together(*cause)
-    return restored
-
 
 class ActorUnavailableError(ActorError):
     """The actor cannot be reached now; it may come back. The call may have run or not."""
@@ -902,12 +636,8 @@ class ActorUnavailableError(ActorError):
         actor_id: ActorId | str | bytes | None = None,
     ) -> None:
         which = actor_id.hex() if isinstance(actor_id, bytes) else actor_id
-        super().__init__(
-            which,
-            f"actor {which or ''} is unavailable: {error_message}; it may come back".replace(
-                "  ", " "
-            ),
-        )
+        words = f"is unavailable: {error_message}; it may come back"
+        super().__init__(which, _line("actor", which, words))
         self.error_message = error_message
 
 
@@ -935,12 +665,10 @@ class OutOfDiskError(StoreFullError):
     """The disk that takes what memory cannot hold is full. Free some room and try again."""
 
 
-class UnschedulableError(WeftError):
+class UnschedulableError(_WordedError):
     """No node of the cluster can ever run this. It was not started; the message has the numbers."""
 
-    def __init__(self, error_message: str = "no node can ever run this") -> None:
-        super().__init__(error_message)
-        self.error_message = error_message
+    _says = "no node can ever run this"
 
 
 class TaskUnschedulableError(UnschedulableError):
@@ -954,15 +682,13 @@ class ActorUnschedulableError(UnschedulableError):
 class TaskPlacementGroupRemoved(UnschedulableError):  # noqa: N818 - Ray's name
     """The placement group of the task was removed before it ran."""
 
-    def __init__(self, error_message: str = "the task's placement group was removed") -> None:
-        super().__init__(error_message)
+    _says = "the task's placement group was removed"
 
 
 class ActorPlacementGroupRemoved(UnschedulableError):  # noqa: N818 - Ray's name
     """The placement group of the actor was removed, and the actor with it."""
 
-    def __init__(self, error_message: str = "the actor's placement group was removed") -> None:
-        super().__init__(error_message)
+    _says = "the actor's placement group was removed"
 
 
 class EnvSetupError(WeftError):
@@ -974,11 +700,7 @@ class EnvSetupError(WeftError):
 
     def __init__(self, error_message: str = "") -> None:
         first, _, rest = error_message.strip().partition("\n")
-        super().__init__(
-            f"the runtime environment could not be built: {first}"
-            if first
-            else "the runtime environment could not be built"
-        )
+        super().__init__(f"the runtime environment could not be built{first and f': {first}'}")
         self.error_message = error_message
         if rest:
             self.add_note(rest)
@@ -1025,143 +747,15 @@ class InternalError(WeftError):
         what = (
             f"{type_name(client_exc)}: {client_exc}"
             if isinstance(client_exc, BaseException)
-            else client_exc
+            else client_exc or "something that cannot be"
         )
-        super().__init__(
-            f"{what or 'something that cannot be'}; this is a bug of Weft, please report it"
-        )
+        super().__init__(f"{what}; this is a bug of Weft, please report it")
         self.client_exc = client_exc
         self.traceback_str = traceback_str
 
 
 class StreamingGeneratorReplayInconsistentError(InternalError):
     """A generator task that ran again yielded other values, so its stream cannot go on."""
-
-
-# ------------------------------------------------------------------ how a process ended
-
-# Plain strings: `re` compiles them at their first use, and keeps them.
-_FRAME_LINE = r'^\s*File "(.+)", line (\d+)(?: in (.*))?$'
-_NO_MEMORY = (
-    r"MemoryError|bad_alloc|[Cc]annot allocate memory|[Oo]ut of memory"
-    r"|memory allocation of \d+ bytes failed"
-)
-_FATAL = r"Fatal Python error|terminate called|[Aa]ssertion|what\(\):"
-_NEAR_LIMIT = 0.9
-
-
-def signal_name(exit_code: int | None) -> str:
-    """Return the name of the signal that a negative exit code stands for, else nothing."""
-    if exit_code is None or exit_code >= 0:
-        return ""
-    try:
-        return signal.Signals(-exit_code).name
-    except ValueError:
-        return f"signal {-exit_code}"
-
-
-def describe_exit(
-    exit_code: int | None,
-    *,
-    stderr: str = "",
-    peak_bytes: int = 0,
-    limit_bytes: int = 0,
-    reason: str = "",
-) -> tuple[str, str]:
-    """Say how a process ended: (kind, words).
-
-    Args:
-        exit_code: As of `Popen.returncode`: negative for a signal. None if nobody saw the end.
-        stderr: The last that the process wrote; faulthandler's report is recognised in it.
-        peak_bytes: Most resident memory it ever had; 0 if unknown.
-        limit_bytes: The memory limit that applied; 0 if there is none.
-        reason: Why Weft ended it, if Weft did.
-
-    Returns:
-        One of the kinds that WorkerDiedError lists, and a clause without a full stop.
-    """
-    memory = _memory(peak_bytes, limit_bytes)
-    if reason:
-        kind = "memory" if reason.startswith("memory") else "ended"
-        return kind, f"Weft ended it: {reason}{memory}"
-    if exit_code is None:
-        return "parent gone", "nobody saw how: the process that started it is gone"
-    name = signal_name(exit_code)
-    no_memory = _last(stderr, _NO_MEMORY)
-    is_near = limit_bytes > 0 and peak_bytes >= _NEAR_LIMIT * limit_bytes
-    match name:
-        case "SIGKILL" if is_near or no_memory:
-            return "memory", f"out of memory, killed by the system (SIGKILL){memory}"
-        case "SIGKILL":
-            return "killed", f"killed from outside (SIGKILL){memory}"
-        case "SIGSEGV" | "SIGBUS" | "SIGABRT" if _is_overflow(stderr):
-            return "stack overflow", f"stack overflow ({name}): recursion too deep{_where(stderr)}"
-        case "SIGSEGV" | "SIGABRT" | "SIGBUS" if no_memory:
-            return "memory", f"out of memory ({name}): {no_memory}{memory}"
-        case "SIGSEGV":
-            return "segfault", f"segmentation fault (SIGSEGV){_where(stderr)}"
-        case "SIGABRT":
-            fatal = _last(stderr, _FATAL)
-            said = f": {fatal}" if fatal and not fatal.endswith("Aborted") else ""
-            return "aborted", f"aborted (SIGABRT){said}{_where(stderr)}"
-        case "SIGBUS":
-            return "bus error", f"bus error (SIGBUS): often a full /dev/shm{_where(stderr)}"
-        case "":
-            if exit_code and no_memory:
-                return "memory", f"out of memory: exit code {exit_code}, {no_memory}{memory}"
-            if exit_code and "Traceback (most recent call last)" in stderr:
-                return "exited", f"it left with exit code {exit_code}: {_last(stderr, '.')}"
-            return "exited", f"it left with exit code {exit_code} (os._exit, or C code that exits)"
-        case _:
-            return "signal", f"ended by {name}{memory}"
-
-
-def _memory(peak_bytes: int, limit_bytes: int) -> str:
-    if not peak_bytes:
-        return ""
-    limit = f" of {amount(limit_bytes)} allowed" if limit_bytes else ""
-    return f", memory at most {amount(peak_bytes)}{limit}"
-
-
-def amount(size_bytes: int) -> str:
-    """Return a number of bytes for a reader: `3.9 GiB`."""
-    size = float(size_bytes)
-    for unit in ("bytes", "KiB", "MiB"):
-        if size < 1024:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} GiB"
-
-
-def _last(text: str, pattern: str) -> str:
-    """Return the last line in which the pattern is found, shortened."""
-    for line in reversed(text.splitlines()):
-        if re.search(pattern, line):
-            return line.strip()[:200]
-    return ""
-
-
-def _crash_frames(stderr: str) -> Iterator[re.Match[str]]:
-    """Yield the frames that faulthandler printed for the thread that crashed, innermost first."""
-    _, found, report = stderr.rpartition("Current thread ")
-    for line in (report if found else stderr).splitlines()[1 if found else 0 :]:
-        if frame := re.match(_FRAME_LINE, line):
-            yield frame
-        elif found and not line.strip():
-            return
-
-
-def _is_overflow(stderr: str) -> bool:
-    if "stack overflow" in stderr or "Cannot recover from stack overflow" in stderr:
-        return True
-    # faulthandler prints the innermost hundred frames: few functions over and over recurse.
-    functions = [(frame[1], frame[3]) for frame in _crash_frames(stderr)]
-    return len(functions) >= 50 and len(set(functions)) <= len(functions) // 5
-
-
-def _where(stderr: str) -> str:
-    frame = next(_crash_frames(stderr), None)
-    return f", in {frame[3] or '?'} at {frame[1]}:{frame[2]}" if frame else ""
 
 
 # ------------------------------------------------------------------ Ray's other names

@@ -12,7 +12,8 @@ import functools
 from types import BuiltinMethodType, CellType, CodeType, FunctionType, MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any
 
-from weft.exceptions import PicklingError, reduces_by_default, safe_repr, take_apart
+from weft._error_parts import reduces_by_default, safe_repr, take_apart
+from weft.exceptions import PicklingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -30,27 +30,19 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._lazy import lazy
-from weft._override import override
-from weft._serialize.pickling import dumps, unpack
-from weft.exceptions import (
-    Facts,
-    Hop,
-    PicklingError,
-    SourceLine,
-    StandInError,
-    TaskError,
-    WeftError,
-    add_hop,
-    make_task_error,
+from weft._error_parts import (
     put_together,
     reduces_by_default,
     safe_repr,
     safe_str,
-    story,
     take_apart,
     type_name,
 )
+from weft._lazy import lazy
+from weft._override import override
+from weft._serialize.pickling import dumps, unpack
+from weft._stories import Facts, Hop, SourceLine, add_hop, story
+from weft.exceptions import PicklingError, StandInError, TaskError, WeftError, make_task_error
 
 if TYPE_CHECKING:
     import linecache

@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft._error_parts import put_together, reduces_by_default, take_apart
 from weft._ids import ID_BYTES, FunctionId
 from weft._lazy import lazy
 from weft._override import override
@@ -51,7 +52,6 @@ from weft._refs import ObjectRef
 from weft._serialize.arrays import IN_BAND_BYTES, LIBRARIES, reducers_of
 from weft._serialize.blame import explain
 from weft._serialize.refs import reduce_ref
-from weft.exceptions import put_together, reduces_by_default, take_apart
 
 if TYPE_CHECKING:
     import hashlib

@@ -16,7 +16,8 @@ from weft._clock import monotonic
 from weft._log import logger
 from weft._override import override
 from weft._serialize.failures import unpack_failure
-from weft.exceptions import StandInError, TaskError, story
+from weft._stories import story
+from weft.exceptions import StandInError, TaskError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
