@@ -13,7 +13,7 @@ What is always true
 4. With nothing to do it sleeps: no timer runs while no wait has an end.
 
     leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound
-                                      Assigned to the worker, Granted to the client
+                                      Granted to the client, who tells the worker (Assigned)
     process ends -> pool.WorkerExited -> LoseLease -> leases.LeaseReturned
                     leases.ClientGone, actors.ClientEnded
 """
@@ -56,7 +56,6 @@ from weft._wire.messages import (
     ActorState,
     Answer,
     Ask,
-    Assigned,
     BecomeActor,
     Blocked,
     Bye,
@@ -522,12 +521,6 @@ class Daemon:
         if grant.key == lease_rules.ACTOR_KEY:
             self._tell_actors(actor_rules.ActorPlaced(grant.client, worker, process.address))
             return
-        holder = self.clients.get(grant.client)
-        owner = holder.address if holder else ""
-        amounts = dict(grant.shape.amounts)
-        # The worker must know before its first task comes, so its connection is written first.
-        self.clients.send_to(worker, Assigned(amounts, grant.accelerators, grant.shape.env, owner))
-        self.clients.flush()
         self.clients.send_to(
             grant.client,
             Granted(

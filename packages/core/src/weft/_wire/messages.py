@@ -80,6 +80,15 @@ class Hello(Message, frozen=True, tag=10):
 # ------------------------------------------------------------------ owner -> worker
 
 
+class Assigned(Message, frozen=True, tag=80):
+    """What follows on this connection are tasks of a lease: what they may use."""
+
+    resources: dict[str, int]
+    accelerators: dict[str, list[str]]
+    runtime_env: str
+    owner: str
+
+
 class Export(Message, frozen=True, tag=20):
     """The code of a function or class, before its first use on this connection."""
 
@@ -475,15 +484,6 @@ class Quit(Message, frozen=True, tag=79):
     """Daemon to worker: end after the current task; run exit hooks."""
 
     graceful: bool
-
-
-class Assigned(Message, frozen=True, tag=80):
-    """Daemon to worker: from now on you run tasks of this lease."""
-
-    resources: dict[str, int]
-    accelerators: dict[str, list[str]]
-    runtime_env: str
-    owner: str
 
 
 # ------------------------------------------------------------------ worker -> daemon
