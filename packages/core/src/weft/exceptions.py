@@ -695,7 +695,7 @@ class EnvSetupError(WeftError):
     """A runtime environment could not be built. The tasks that need it fail; nothing else does.
 
     Attributes:
-        error_message: The last lines of what the installer wrote.
+        error_message: What the installer wrote last, or how the start of a worker in it failed.
     """
 
     def __init__(self, error_message: str = "") -> None:

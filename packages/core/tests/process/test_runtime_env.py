@@ -443,6 +443,50 @@ class TestStart:
         assert attempt(env, source) == (1, ["once"])
 
 
+class TestSessionsStart:
+    def test_hook_of_a_session_can_be_a_function(self) -> None:
+        def hook() -> None:
+            os.environ["HOOK"] = "ran"
+
+        weft.init(num_cpus=1, runtime_env={"worker_process_setup_hook": hook})
+        assert weft.get(variable.remote("HOOK")) == "ran"
+
+    @pytest.mark.parametrize(
+        ("env", "named"),
+        [
+            (
+                "{'worker_process_setup_hook': ask_for_licence}",
+                "worker_process_setup_hook ask_for_licence failed: ValueError: no licence",
+            ),
+            (
+                "{'preload': ['no_such_module']}",
+                "preload='no_such_module' failed: ModuleNotFoundError: No module named",
+            ),
+            (
+                "{'py_executable': '/no/such/python'}",
+                "interpreter='/no/such/python' failed: FileNotFoundError",
+            ),
+        ],
+    )
+    def test_start_that_fails_is_printed_once_by_the_error_that_names_it(
+        self, env: str, named: str
+    ) -> None:
+        program = f"""
+            import weft
+            def ask_for_licence():
+                raise ValueError("no licence")
+            @weft.remote(runtime_env={env})
+            def work(): ...
+            weft.get(work.remote())
+        """
+        command = [sys.executable, "-c", textwrap.dedent(program)]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        own, _, told = ended.stderr.partition("EnvSetupError: the runtime environment could not")
+        assert own.count("Traceback") == 1, "of the driver's own call"
+        assert told.count("Traceback") == 1
+        assert named in told.partition("\n")[0]
+
+
 def wait(is_done: Callable[[], Any], limit_s: float = 20) -> None:
     until = time.monotonic() + limit_s
     while not is_done():

@@ -15,6 +15,7 @@ What is always true
 1. Modules of the standard library and Weft itself are never taken from an environment.
 2. The search path is: working_dir, py_modules, installed packages, then what the driver has.
 3. Weft's own variables are gone from os.environ before user code runs.
+4. What fails of the user's (a module, a hook, an interpreter) is an EntryError, which names it.
 """
 
 from __future__ import annotations
@@ -24,8 +25,10 @@ import importlib
 import os
 import re
 import sys
+import traceback
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -45,6 +48,12 @@ else:
     pickle = lazy("pickle")
     shlex = lazy("shlex")
     site = lazy("site")
+
+T = TypeVar("T")
+
+
+class EntryError(Exception):
+    """A part of the environment failed: which and why in a line, then the traceback."""
 
 
 class WorkerSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +82,7 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
 
     If it needs another interpreter, only variables and the directory are changed: return the
     command that starts it, and the path of the setup. `is_fresh`: this is that interpreter.
+    EntryError if a module or the hook fails.
     """
     path = variables.get(BUILT, "")
     if path:
@@ -98,10 +108,24 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
     if path:
         _set_search_path(setup)
         for name in setup.preload:
-            importlib.import_module(name)
+            attempt(f"preload={name!r}", partial(importlib.import_module, name))
         if setup.hook:
-            _function(setup.hook)()
+            hook = attempt("worker_process_setup_hook", partial(_function, setup.hook))
+            name = getattr(hook, "__qualname__", repr(hook)).rpartition("<locals>.")[2]
+            attempt(f"worker_process_setup_hook {name}", hook)
     return [], ""
+
+
+def attempt(part: str, run: Callable[[], T]) -> T:
+    """Run what the user has given as a part of the environment. EntryError if it fails."""
+    try:
+        return run()
+    except (Exception, SystemExit) as error:
+        # Without the frame of this function.
+        trace = error.__traceback__ and error.__traceback__.tb_next
+        story = "".join(traceback.format_exception(type(error), error, trace))
+        why = "".join(traceback.format_exception_only(error)).partition("\n")[0]
+        raise EntryError(f"{part} failed: {why}\n{story}") from error
 
 
 def _set_variables(variables: dict[str, str], setup: WorkerSetup) -> None:

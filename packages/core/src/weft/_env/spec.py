@@ -48,6 +48,8 @@ PLAIN: Final = "WEFT_RUNTIME_ENV"
 """Variable of a starting worker: an environment that only sets variables, as JSON."""
 BUILT: Final = "WEFT_RUNTIME_ENV_FILE"
 """Variable of a starting worker: the file that the builder wrote for its environment."""
+FAILED_SUFFIX: Final = ".failed"
+"""Of the file, named like the worker's socket, that says why it could not enter its environment."""
 
 _NOT_YET: Final = {
     "conda": "use pip or uv",

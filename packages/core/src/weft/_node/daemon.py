@@ -626,14 +626,13 @@ class Daemon:
         if self._process_of.get(worker) is not process:
             return
         certificate = process.certificate()
+        why = process.entry_failure() or f"{describe(certificate)}\n{certificate.stderr}".strip()
         self.clients.close(worker)
         del self._process_of[worker]
         process.close()
         grant = self._grant_of.get(self.pool.lease_of(worker) or 0)
-        words = describe(certificate)
         if grant is not None and grant.key == lease_rules.ACTOR_KEY:
-            self._tell_actors(actor_rules.ActorLost(grant.client, worker, words))
-        why = f"{words}\n{certificate.stderr}".strip()
+            self._tell_actors(actor_rules.ActorLost(grant.client, worker, describe(certificate)))
         self._tell_pool(worker_rules.WorkerExited(worker, why, blameless=process.is_orphan))
         self._client_gone(worker)
         self._deaths.add(certificate)

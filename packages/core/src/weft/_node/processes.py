@@ -16,6 +16,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weft._env.spec import FAILED_SUFFIX
 from weft._node import host
 from weft._node.output import Outputs, Pipe
 from weft._wire.codec import decode, encode
@@ -131,6 +132,7 @@ class Process:
         self.is_orphan = False
         """The template has died, and so has this; nobody saw how."""
         self._page_path = Path(session_dir, f"{worker_id.hex()}.page")
+        self._failed_path = self._page_path.with_suffix(FAILED_SUFFIX)
         self._page_fd = os.open(self._page_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._page_fd, PAGE_BYTES)
         self.stdout = Pipe(outputs, lambda data: deliver(self, False, data))
@@ -178,6 +180,13 @@ class Process:
             return b"", ""
         return page[:16], page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
 
+    def entry_failure(self) -> str:
+        """Return why it could not enter its environment; empty if it could."""
+        try:
+            return self._failed_path.read_text(errors="replace")
+        except FileNotFoundError:
+            return ""
+
     def certificate(self) -> Certificate:
         """Say how it ended. Reads what is left of its output first."""
         self.stdout.drain()
@@ -201,7 +210,7 @@ class Process:
         """Remove what belonged to it. A child that it left behind may write on, and is read."""
         os.close(self._page_fd)
         self._page_fd = -1
-        for path in (self._page_path, Path(self.address)):
+        for path in (self._page_path, self._failed_path, Path(self.address)):
             path.unlink(missing_ok=True)
 
 

@@ -36,11 +36,12 @@ import socket
 import sys
 import threading
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from weft._env import activation
-from weft._env.spec import BUILT
+from weft._env.spec import BUILT, FAILED_SUFFIX
 from weft._launch import SYS_PATH_FILE, NodeFile
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
@@ -53,6 +54,8 @@ _PR_SET_PDEATHSIG = 1
 # A Fork carries a worker's environment variables; a packet cannot be larger than the socket's
 # buffer.
 PACKET_BYTES = 256 * 1024
+# Of what a worker says of an environment that it could not enter.
+FAILED_CHARACTERS = 32 * 1024
 # What an interpreter that a worker executes runs: modules are found where the driver finds them,
 # after its own.
 _RESUME = """
@@ -238,11 +241,14 @@ def resume(worker_id: str, daemon_address: str, address: str, entry: str, setup:
 
 def _execute(
     interpreter: list[str], fork: Fork, daemon_address: str, address: str, entry: str, setup: str
-) -> NoReturn:
-    """Become another interpreter: the process, its number and its pipes stay."""
+) -> None:
+    """Become another interpreter: the process, its number and its pipes stay. Never returns."""
     path_file = str(Path(address).with_name(SYS_PATH_FILE))
     words = (path_file, fork.worker_id.hex(), daemon_address, address, entry, setup)
-    os.execvp(interpreter[0], [*interpreter, "-c", _RESUME, *words])  # noqa: S606
+    command = [*interpreter, "-c", _RESUME, *words]
+    activation.attempt(
+        f"interpreter={interpreter[0]!r}", partial(os.execvp, interpreter[0], command)
+    )
 
 
 def _work(fork: Fork, daemon_address: str, address: str, entry: str, *, is_fresh: bool) -> NoReturn:
@@ -257,6 +263,12 @@ def _work(fork: Fork, daemon_address: str, address: str, entry: str, *, is_fresh
         threading._shutdown()  # type: ignore[attr-defined] # as the interpreter's own exit does
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
+    except activation.EntryError as error:
+        # The daemon tells it to those who wait for such a worker. Printed, it would come once for
+        # each worker that tries.
+        words = str(error)[:FAILED_CHARACTERS]
+        Path(address).with_suffix(FAILED_SUFFIX).write_text(words, errors="backslashreplace")
+        code = 1
     except BaseException:  # noqa: BLE001 - the outermost frame of the process
         traceback.print_exc()
         code = 1
