@@ -193,65 +193,76 @@ def init(
         SessionError: There is a session already.
         OptionError: An option is unknown or wrong. Nothing was started.
     """
-    for name in kwargs:
+    given = dict(locals())
+    _check(given)
+    return _begin(given, _session_options(given))
+
+
+_PARAMETERS = frozenset(name for name in init.__kwdefaults__ or () if not name.startswith("_"))
+# Taken, so that what they ask for is refused by name.
+_UNSUPPORTED = (
+    "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",
+    "proxy_server_url", "_system_config",
+)  # fmt: skip
+# Options of the session as they are given; the others depend on one another.
+_PLAIN_OPTIONS = (
+    "num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "log_to_driver",
+    "preload",
+)  # fmt: skip
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    """Refuse what `init` cannot do. OptionError."""
+    for name in given["kwargs"]:
         raise OptionError(unknown_init_option(name, _PARAMETERS))
-    for name, value in (
-        ("enable_resource_isolation", enable_resource_isolation),
-        ("cgroup_path", cgroup_path),
-        ("system_reserved_cpu", system_reserved_cpu),
-        ("system_reserved_memory", system_reserved_memory),
-        ("proxy_server_url", proxy_server_url),
-        ("_system_config", _system_config),
-    ):
-        if value:
+    for name in _UNSUPPORTED:
+        if given[name]:
             raise OptionError(
-                f"{name}={value!r} of init is not supported in this version of Weft: leave it out"
+                f"{name}={given[name]!r} of init is not supported in this version of Weft: "
+                "leave it out"
             )
+    address, engine = given["address"], given["engine"]
     if address not in {None, "", "local"}:
         raise OptionError(
             f"address={address!r} of init: this version of Weft runs on one machine; leave it out"
         )
-    if local_mode and engine not in {None, "inline"}:
+    if given["local_mode"] and engine not in {None, "inline"}:
         raise OptionError(
             f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one"
         )
-    job = job_config if job_config is not None else JobConfig()
-    logging_config = logging_config if logging_config is not None else job.logging_config
-    given = with_environment({"runtime_env": runtime_env or job.runtime_env}, "init")
-    options = init_options(
-        {
-            **given,
-            "num_cpus": num_cpus,
-            "num_gpus": num_gpus,
-            "resources": resources,
-            "labels": labels,
-            "object_store_memory": object_store_memory,
-            "log_to_driver": log_to_driver,
-            "namespace": namespace or job.namespace,
-            "runtime_env": runtime_env or job.runtime_env,
-            "metadata": job.metadata,
-            "preload": preload,
-            "engine": engine or ("inline" if local_mode else None),
-            "temp_dir": _temp_dir,
-            "logging": logging_config.to_json() if logging_config else None,
-        }
-    )
+
+
+def _session_options(given: Mapping[str, Any]) -> InitOptions:
+    """Return what the session is to be; a JobConfig stands in for what was not given."""
+    job = given["job_config"] or JobConfig()
+    logging_config = given["logging_config"] or job.logging_config
+    options = {
+        **{name: given[name] for name in _PLAIN_OPTIONS},
+        "namespace": given["namespace"] or job.namespace,
+        "runtime_env": given["runtime_env"] or job.runtime_env,
+        "metadata": job.metadata,
+        "engine": given["engine"] or ("inline" if given["local_mode"] else None),
+        "temp_dir": given["_temp_dir"],
+        "logging": logging_config.to_json() if logging_config else None,
+    }
+    return init_options(with_environment(options, "init"))
+
+
+def _begin(given: Mapping[str, Any], options: InitOptions) -> ClientContext:
+    """Start the session, unless there is one."""
     with _turns.lock:
         if current.engine is not None:
-            if ignore_reinit_error:
+            if given["ignore_reinit_error"]:
                 return _describe(current.engine)
             raise SessionError(
                 "weft.init() was called before in this process (or a remote call started a session "
                 "by itself): call weft.shutdown() first, or pass ignore_reinit_error=True"
             )
-        if configure_logging:
-            configure_logger(logging_level, logging_format)
-        if logging_config is not None:
-            logging_config.apply()
+        if given["configure_logging"]:
+            configure_logger(given["logging_level"], given["logging_format"])
+        if options.logging:
+            LoggingConfig.from_json(options.logging).apply()
         return _describe(_start(options))
-
-
-_PARAMETERS = frozenset(name for name in init.__kwdefaults__ or () if not name.startswith("_"))
 
 
 def shutdown(wait_for_processes: bool = True) -> None:
