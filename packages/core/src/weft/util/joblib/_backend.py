@@ -34,7 +34,6 @@ from weft.util.multiprocessing.pool import Pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from weft._engine import Engine
     from weft._refs import ObjectRef
     from weft.util.multiprocessing._results import AsyncResult
 
@@ -55,26 +54,29 @@ class _KeptPool:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: tuple[Pool, Engine, Any] | None = None
+        self._kept: tuple[Pool, Any] | None = None
 
-    def take(self, fit_for: Any) -> Pool | None:
+    def take(self, purpose: Any) -> Pool | None:
         """Return the pool, if it is fit; it is no longer kept then."""
-        with self._lock:
-            kept, self._kept = self._kept, None
+        kept = self._swap(None)
         if kept is None:
             return None
-        pool, engine, purpose = kept
-        if engine is started() and purpose == fit_for:
+        pool, fit_for = kept
+        if fit_for == purpose:
             return pool
         pool.terminate()
         return None
 
     def keep(self, pool: Pool, fit_for: Any) -> None:
         """Keep a pool, instead of one that was kept before."""
-        with self._lock:
-            before, self._kept = self._kept, (pool, started(), fit_for)
+        before = self._swap((pool, fit_for))
         if before is not None:
             before[0].terminate()
+
+    def _swap(self, kept: tuple[Pool, Any] | None) -> tuple[Pool, Any] | None:
+        with self._lock:
+            before, self._kept = self._kept, kept
+        return before
 
 
 _kept_pool = _KeptPool()
@@ -129,7 +131,7 @@ class WeftBackend(AutoBatchingMixin, ParallelBackendBase):  # type: ignore[misc]
         self.parallel = parallel
         self._limit_bytes = max_nbytes
         threads: dict[str, str] = self._prepare_worker_env(n_jobs)
-        self._purpose = (n_jobs, repr(sorted(self._options.items())), threads)
+        self._purpose = (started(), n_jobs, repr(sorted(self._options.items())), threads)
         self._pool = _kept_pool.take(self._purpose) or Pool(
             n_jobs, limit_threads, (threads,), ray_remote_args=self._options
         )
