@@ -169,12 +169,14 @@ class Engine(Protocol):
 
 
 class _Current:
-    """The one engine of this process, or None."""
+    """The one engine of this process, or None, and who is told when it is so no more."""
 
-    __slots__ = ("engine",)
+    __slots__ = ("at_end", "engine")
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
+        self.at_end: set[Callable[[], object]] = set()
+        """Called when `shutdown` has taken the engine away, before it ends. They do not block."""
 
 
 current = _Current()

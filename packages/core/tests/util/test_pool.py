@@ -299,6 +299,16 @@ def test_closed_pool_ends_its_work_and_takes_no_more(make: Callable[..., Any]) -
     assert list(results) == later.get(LIMIT_S) == [square(number) for number in range(10)]
 
 
+def test_workers_of_a_closed_pool_are_gone_when_it_is_joined(make: Callable[..., Any]) -> None:
+    pool = make(2)
+    pids = set(pool.map(pid, range(40), 1))
+    pool.close()
+    pool.join()
+    for worker in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+
+
 def test_pool_is_terminated_at_the_end_of_its_block(make: Callable[..., Any]) -> None:
     with make(2) as pool:
         assert pool.map(square, [2]) == [4]

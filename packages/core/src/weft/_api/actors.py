@@ -499,7 +499,8 @@ class ActorClass(Generic[C_co]):
             ActorAlreadyExistsError: The name is taken (a ValueError).
             PicklingError: An argument cannot travel. Nothing was sent.
         """
-        handle: Any = self._create(args, kwargs)
+        engine = current.engine if current.engine is not None else started()
+        handle: Any = self._create(engine, args, kwargs)
         return handle  # type: ignore[no-any-return]
 
     def _settle(self) -> None:
@@ -509,8 +510,9 @@ class ActorClass(Generic[C_co]):
         self._shape = structs.replace(self._shape, env=env)
         self._session = session
 
-    def _create(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> ActorHandle[Any]:
-        engine = current.engine if current.engine is not None else started()
+    def _create(
+        self, engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> ActorHandle[Any]:
         self._check(args, kwargs)
         options = self._options
         namespace = (options.namespace or engine.context().namespace) if options.name else ""

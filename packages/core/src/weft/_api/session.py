@@ -69,6 +69,7 @@ class _Turns:
         """
         self.lock = threading.RLock()
         current.engine = None
+        current.at_end.clear()
 
 
 _turns = _Turns()
@@ -279,6 +280,8 @@ def shutdown(wait_for_processes: bool = True) -> None:
         engine = current.engine
         current.engine = None
         if engine is not None:
+            for tell in tuple(current.at_end):
+                tell()
             uninstall_excepthook()
             inherited.end()
             engine.shutdown()

@@ -1,12 +1,11 @@
 """The workers of a pool, and the one thread that gives them work.
 
-    user's threads  --post-->  inbox  -->  crew thread: queue of sources, members  -->  actors
-    actors' answers --post-->    |                        job._take(outcomes)
+    user's threads  --post-->  inbox  -->  crew thread: backlog, members  -->  actors
+    actors' answers --post-->    |                      job._take(outcomes)
+    end of session  --post-->    |
 
-A source yields the chunks of one job; the crew draws from it when a member has room. Chunks that
-take a moment are given several at a time, in batches, and a member gets its next batch before it
-has answered the last. A batch that takes longer than was expected ends early: what it had not
-begun goes to whoever is free.
+A member gets chunks in batches, and its next batch before it has answered the last. A batch that
+takes longer than was expected ends early: what it had not begun goes to whoever is free.
 
 What is always true
 1. Until it has ended, only the crew's thread touches the state; everybody else posts. So a signal
@@ -21,7 +20,6 @@ What is always true
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
 from functools import partial
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -39,62 +37,29 @@ from weft.exceptions import (
     WeftError,
 )
 from weft.util._endings import wait_until_gone
-from weft.util.multiprocessing._results import PoolJob, error_of
-from weft.util.multiprocessing._worker import BATCH_S, Given, PoolCode, PoolWorker
+from weft.util.multiprocessing._backlog import Backlog, PoolChunk, numbered
+from weft.util.multiprocessing._results import error_of
+from weft.util.multiprocessing._worker import PoolWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from weft._refs import ObjectRef
+    from weft.util.multiprocessing._backlog import PoolWork
+    from weft.util.multiprocessing._results import PoolJob
 
-BATCH_CHUNKS = 64
 # A member has so many batches, so that it finds the next one when it has done the last.
 BATCHES_AHEAD = 2
 # So many chunks for each member are drawn from an iterable before there is room: they may be large.
 FED_AHEAD = 16
-# So often an idle crew looks whether its session is still there.
-PULSE_S = 1.0
 # How long `terminate` waits until the workers are gone.
 END_S = 5.0
-# Functions whose pace is remembered.
-KNOWN_FUNCTIONS = 64
-
-
-class PoolWork:
-    """A function that is called many times. `stops`: a chunk ends at the first call that raises."""
-
-    __slots__ = ("code", "how", "name", "stops")
-
-    def __init__(self, code: PoolCode, name: str, how: int, *, stops: bool) -> None:
-        self.code = code
-        self.name = name
-        self.how = how
-        self.stops = stops
-
-
-class PoolChunk:
-    """Calls that are made one after the other by one worker."""
-
-    __slots__ = ("calls", "index", "is_suspect", "job", "work")
-
-    def __init__(self, job: PoolJob, work: PoolWork, index: int, calls: Sequence[Any]) -> None:
-        self.job = job
-        self.work = work
-        self.index = index
-        self.calls = calls
-        self.is_suspect = False
-        """Its worker died, perhaps of it: it gets one for itself."""
-
-    def as_given(self) -> Given:
-        """Return what a worker gets of it."""
-        work = self.work
-        return work.code, work.name, work.how, self.calls, work.stops
 
 
 class _Member:
     """One worker."""
 
-    __slots__ = ("actor", "batches", "given", "has_started", "leaving")
+    __slots__ = ("actor", "batches", "given", "has_started")
 
     def __init__(self, actor: Any) -> None:
         self.actor = actor
@@ -102,7 +67,6 @@ class _Member:
         """Given and not answered, in the order in which it runs them."""
         self.given = 0
         self.has_started = False
-        self.leaving: ObjectRef[Any] | None = None
 
     def has_suspect(self) -> bool:
         """Tell whether it runs a chunk that wants it for itself."""
@@ -129,17 +93,19 @@ class Crew:
         self._inbox: SimpleQueue[Callable[[], object]] = SimpleQueue()
         self._members: list[_Member] = []
         self._leaving: list[_Member] = []
-        self._sources: deque[tuple[PoolJob, Iterator[PoolChunk]]] = deque()
-        self._returned: deque[PoolChunk] = deque()
-        """Drawn, and with no member: it died before it came to them, or all are busy."""
+        self._backlog = Backlog(is_one_by_one=share is not None)
         self._fed: dict[PoolJob, threading.Semaphore] = {}
-        self._draining = threading.RLock()
         """The jobs whose chunks come from threads of their own, and the room that those have."""
-        self._pace: OrderedDict[PoolCode, float] = OrderedDict()
-        """Seconds that a call of a function takes, in the mean of the last few chunks."""
         self._closing = False
         self._broken: BaseException | None = None
         self.ended = False
+        self._draining = threading.RLock()
+        """Held by whoever does what is posted after the end."""
+        for _ in range(size):
+            self._inbox.put(self._hire)
+        current.at_end.add(self._tell_session_ends)
+        if current.engine is not self._engine:
+            self._tell_session_ends()
         self.thread = threading.Thread(target=self._serve, name="weft-pool", daemon=True)
         self.thread.start()
 
@@ -147,7 +113,7 @@ class Crew:
 
     def submit(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
         """Queue a job. The chunks are drawn in the crew's thread: drawing one must not block."""
-        self._post(partial(self._add, job, _numbered(job, work, chunks)))
+        self._post(partial(self._add, job, numbered(job, work, chunks)))
 
     def feed(self, job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> None:
         """Queue a job whose chunks a thread of its own draws.
@@ -158,7 +124,7 @@ class Crew:
 
     def close(self) -> None:
         """Let the workers end when all work is done. Safe from `__del__`."""
-        self._post(self._close)
+        self._inbox.put(self._close)
 
     def terminate(self) -> None:
         """End the workers now; what is not done fails."""
@@ -167,18 +133,15 @@ class Crew:
     # -------------------------------------------------------------- the crew's thread
 
     def _serve(self) -> None:
-        for _ in range(self._size):
-            self._hire()
         while not self.ended:
-            try:
-                posted = self._inbox.get(timeout=PULSE_S)
-            except Empty:
-                posted = self._look_for_session
+            posted = self._inbox.get()
             try:
                 posted()
             except Exception as error:  # noqa: BLE001 - else everybody would wait for ever
-                logger().exception("a pool failed")
+                if current.engine is self._engine:
+                    logger().exception("a pool failed")
                 self._break(error)
+        current.at_end.discard(self._tell_session_ends)
         self._drain()
 
     def _post(self, what: Callable[[], object]) -> None:
@@ -197,27 +160,28 @@ class Crew:
                     return
                 posted()
 
-    def _look_for_session(self) -> None:
+    def _tell_session_ends(self) -> None:
+        self._inbox.put(self._session_ends)
+
+    def _session_ends(self) -> None:
         """End with the session: what was asked of its actors is never answered."""
-        if current.engine is not self._engine:
-            self.ended = True
-            self._break(SessionError("the session of this pool has ended"))
-            self._members.clear()
-            self._leaving.clear()
+        self.ended = True
+        self._break(SessionError("the session of this pool has ended"))
+        self._members.clear()
+        self._leaving.clear()
 
     def _hire(self) -> None:
         if self._broken is not None or (self._closing and not self._has_work()):
             return
-        if current.engine is not self._engine:
-            self._look_for_session()
-            return
         try:
-            member = _Member(self._worker.remote(*self._worker_args))
+            # In its own session: `remote` would start another one if that has just ended.
+            member = _Member(self._worker._create(self._engine, self._worker_args, {}))
+            ready = member.actor.__weft_ready__.remote()
         except Exception as error:  # noqa: BLE001 - the initializer's arguments may be anything
             self._break(error)
             return
         self._members.append(member)
-        self._watch(member.actor.__weft_ready__.remote(), partial(self._joined, member))
+        self._watch(ready, partial(self._joined, member))
 
     def _watch(self, ref: ObjectRef[Any], then: Callable[[ObjectRef[Any]], object]) -> None:
         self._engine.when_ready(ref, partial(self._inbox.put, partial(then, ref)))
@@ -279,33 +243,20 @@ class Crew:
         self._leave_if_done()
 
     def _add(self, job: PoolJob, chunks: Iterator[PoolChunk]) -> None:
-        self._sources.append((job, chunks))
+        self._backlog.add(job, chunks)
         if self._broken is not None:
             self._fail_all(self._broken)
         self._hand_out()
 
     # -------------------------------------------------------------- giving out
 
-    def _next_chunk(self) -> PoolChunk | None:
-        while self._returned:
-            chunk = self._returned.popleft()
-            if not chunk.job._abandoned:
-                return chunk
-        while self._sources:
-            job, chunks = self._sources[0]
-            drawn = None if job._abandoned else next(chunks, None)
-            if drawn is not None:
-                return drawn
-            self._sources.popleft()
-        return None
-
     def _has_work(self) -> bool:
-        return bool(self._sources or self._returned or self._fed)
+        return bool(self._backlog or self._fed)
 
     def _hand_out(self) -> None:
         """Give work to members that have room."""
         while (member := self._freest()) is not None:
-            batch = self._next_batch(is_urgent=not member.batches)
+            batch = self._backlog.take_batch(is_urgent=not member.batches)
             if not batch:
                 break
             self._give(member, batch)
@@ -322,21 +273,6 @@ class Crew:
                 best = member
         return best
 
-    def _next_batch(self, *, is_urgent: bool) -> list[PoolChunk]:
-        """Draw chunks for a moment's work; for who is busy nothing that would take longer."""
-        batch: list[PoolChunk] = []
-        takes_s = 0.0
-        while len(batch) < BATCH_CHUNKS and (chunk := self._next_chunk()) is not None:
-            takes_s += self._pace.get(chunk.work.code, BATCH_S) * len(chunk.calls)
-            is_alone = chunk.is_suspect or self._share is not None
-            if (takes_s > BATCH_S or is_alone) and (batch or not is_urgent):
-                self._returned.appendleft(chunk)
-                break
-            batch.append(chunk)
-            if is_alone:
-                break
-        return batch
-
     def _give(self, member: _Member, batch: list[PoolChunk]) -> None:
         try:
             ref = member.actor.run.remote([chunk.as_given() for chunk in batch])
@@ -345,7 +281,7 @@ class Crew:
                 for chunk in batch:
                     self._give(member, [chunk])
             else:
-                batch[0].job._take(batch[0].index, [(False, error)])
+                batch[0].fail(error)
             return
         member.given += 1
         member.batches[ref] = batch
@@ -362,23 +298,16 @@ class Crew:
             if isinstance(error, ActorDiedError) and TaskError not in type(error).__mro__:
                 batch = self._lost(member, batch)
             for chunk in batch:
-                chunk.job._take(chunk.index, [(False, error)])
+                chunk.fail(error)
         else:
             for chunk, (duration_s, outcomes) in zip(batch, answers, strict=False):
-                self._note_pace(chunk, duration_s)
+                self._backlog.note_pace(chunk, duration_s)
                 chunk.job._take(chunk.index, outcomes)
-            self._returned.extendleft(reversed(batch[len(answers) :]))
+            self._backlog.put_back(batch[len(answers) :])
         if self._share and member.given >= self._share and not member.batches:
             self._dismiss(member)
             self._hire()
         self._hand_out()
-
-    def _note_pace(self, chunk: PoolChunk, duration_s: float) -> None:
-        code, call_s = chunk.work.code, duration_s / len(chunk.calls)
-        before = self._pace.get(code, call_s)
-        self._pace[code] = before + (call_s - before) / 4
-        if len(self._pace) > KNOWN_FUNCTIONS:
-            self._pace.popitem(last=False)
 
     def _lost(self, member: _Member, batch: list[PoolChunk]) -> list[PoolChunk]:
         """A member died: return what has failed; what may be innocent is given out again."""
@@ -391,7 +320,7 @@ class Crew:
             return chunks
         for chunk in chunks:
             chunk.is_suspect = True
-        self._returned.extendleft(reversed(chunks))
+        self._backlog.put_back(chunks)
         return []
 
     # -------------------------------------------------------------- the end
@@ -402,14 +331,17 @@ class Crew:
             self._members.remove(member)
         self._leaving.append(member)
         try:
-            member.leaving = member.actor.__weft_terminate__.remote()
+            member.actor.__weft_terminate__.remote()
+            # Behind that it is never answered: it fails when the process is gone.
+            gone = member.actor.__weft_ready__.remote()
         except WeftError:
             self._left(member, None)
             return
-        self._watch(member.leaving, partial(self._left, member))
+        self._watch(gone, partial(self._left, member))
 
     def _left(self, member: _Member, _ref: ObjectRef[Any] | None) -> None:
-        self._leaving.remove(member)
+        if member in self._leaving:
+            self._leaving.remove(member)
         self._leave_if_done()
 
     def _close(self) -> None:
@@ -450,23 +382,14 @@ class Crew:
         """Fail what is not done."""
         for member in self._members:
             for batch in member.batches.values():
-                self._returned.extend(batch)
+                self._backlog.put_back(batch)
             member.batches.clear()
         for job, room in list(self._fed.items()):
             job._fail(error)
             # Its feeder sees that and ends, unless it is inside the user's iterable.
             room.release()
-        while (chunk := self._next_chunk()) is not None:
-            chunk.job._take(chunk.index, [(False, error)])
-
-
-def _numbered(job: PoolJob, work: PoolWork, chunks: Iterator[Sequence[Any]]) -> Iterator[PoolChunk]:
-    """Yield a job's chunks; tell it in the end how many those were."""
-    index = 0
-    for calls in chunks:
-        yield PoolChunk(job, work, index, calls)
-        index += 1
-    job._end(index)
+        while (chunk := self._backlog.take()) is not None:
+            chunk.fail(error)
 
 
 def _one(chunk: PoolChunk, room: threading.Semaphore) -> Iterator[PoolChunk]:

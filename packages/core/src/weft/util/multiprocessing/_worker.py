@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import BuiltinFunctionType, FunctionType
 from typing import TYPE_CHECKING, Any
@@ -23,7 +22,7 @@ ONE, STARRED, BOTH = range(3)
 
 # What a batch takes at most: long against the way there and back (0.2 ms), short for who waits.
 BATCH_S = 0.002
-# Functions that a worker keeps.
+# Small functions that a worker keeps; of those that were stored, which may be large, the last one.
 KEPT_FUNCTIONS = 32
 
 PoolCode = bytes | ObjectRef[bytes]
@@ -37,7 +36,7 @@ class PoolWorker:
     """The actor that is one of a pool's workers."""
 
     def __init__(self, initializer: Callable[..., object] | None, initargs: Sequence[Any]) -> None:
-        self._functions: OrderedDict[PoolCode, Callable[..., Any]] = OrderedDict()
+        self._functions: dict[PoolCode, Callable[..., Any]] = {}
         self._globals = ModuleGlobals()
         if initializer is not None:
             with self._globals.shared_with(initializer):
@@ -83,10 +82,14 @@ class PoolWorker:
         # What has state of its own, such as a partial or a bound method, comes fresh with every
         # chunk, as in a Pool.
         if isinstance(function, FunctionType | BuiltinFunctionType | type):
-            self._functions[code] = function
-            if len(self._functions) > KEPT_FUNCTIONS:
-                self._functions.popitem(last=False)
+            self._keep(code, function)
         return function
+
+    def _keep(self, code: PoolCode, function: Callable[..., Any]) -> None:
+        others = [other for other in self._functions if type(other) is type(code)]
+        if len(others) >= (KEPT_FUNCTIONS if isinstance(code, bytes) else 1):
+            del self._functions[others[0]]
+        self._functions[code] = function
 
 
 def _call(function: Callable[..., Any], how: int, call: Any) -> Any:

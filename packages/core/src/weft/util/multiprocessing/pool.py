@@ -23,7 +23,8 @@ from weft._api.objects import put
 from weft._api.session import init, is_initialized, started
 from weft._override import override
 from weft._serialize.pickling import dump_code
-from weft.util.multiprocessing._crew import Crew, PoolWork
+from weft.util.multiprocessing._backlog import PoolWork
+from weft.util.multiprocessing._crew import Crew
 from weft.util.multiprocessing._results import (
     AsyncResult,
     IMapIterator,
