@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Literal, TypeVar, overload
+from typing import Any, Literal, TypedDict, TypeVar, Unpack, overload
 
 from weft._api.decorators import remote
 from weft._api.objects import get
@@ -15,13 +15,20 @@ from weft.exceptions import ArgumentError, GetTimeoutError, OptionError
 T = TypeVar("T")
 
 
+class WaitKeywords(TypedDict, total=False):
+    """How the next result is waited for."""
+
+    timeout: float | None
+    fetch_local: bool
+
+
 @overload
 def as_completed(
     refs: Sequence[ObjectRef[T]],
     *,
     chunk_size: int = ...,
     yield_obj_refs: Literal[False] = ...,
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[T]: ...
 @overload
 def as_completed(
@@ -29,18 +36,22 @@ def as_completed(
     *,
     chunk_size: int = ...,
     yield_obj_refs: Literal[True],
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[ObjectRef[T]]: ...
 @overload
 def as_completed(
-    refs: Sequence[ObjectRef[T]], *, chunk_size: int = ..., yield_obj_refs: bool, **kwargs: Any
+    refs: Sequence[ObjectRef[T]],
+    *,
+    chunk_size: int = ...,
+    yield_obj_refs: bool,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[Any]: ...
 def as_completed(
     refs: Sequence[ObjectRef[Any]],
     *,
     chunk_size: int = 10,
     yield_obj_refs: bool = False,
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[Any]:
     """Yield the values of references as they come. Blocks while none is there.
 
@@ -62,9 +73,10 @@ def as_completed(
         ArgumentError: What was given is no list of references (a TypeError).
         OptionError: A number is out of range, or a reference is there twice.
     """
-    pending = _references(refs)
+    pending = references(refs, "as_completed")
     _check_chunk_size(chunk_size)
-    found = _completed(pending, _waiting(kwargs))
+    _check_keywords(kwargs)
+    found = _completed(pending, kwargs)
     return found if yield_obj_refs else map(get, found)
 
 
@@ -76,7 +88,7 @@ def map_unordered(
     backpressure_size: int | None = ...,
     chunk_size: int = ...,
     yield_obj_refs: Literal[True],
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[ObjectRef[Any]]: ...
 @overload
 def map_unordered(
@@ -86,7 +98,7 @@ def map_unordered(
     backpressure_size: int | None = ...,
     chunk_size: int = ...,
     yield_obj_refs: bool = ...,
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[Any]: ...
 def map_unordered(
     fn: Any,
@@ -95,7 +107,7 @@ def map_unordered(
     backpressure_size: int | None = 100,
     chunk_size: int = 10,
     yield_obj_refs: bool = False,
-    **kwargs: Any,
+    **kwargs: Unpack[WaitKeywords],
 ) -> Iterator[Any]:
     """Call a remote function with each item and yield the results as they come.
 
@@ -122,8 +134,9 @@ def map_unordered(
         raise OptionError(
             f"backpressure_size={backpressure_size!r} has to be a whole number from 1 up, or None"
         )
+    _check_keywords(kwargs)
     start: Callable[[Any], ObjectRef[Any]] = getattr(fn, "remote", None) or remote(fn).remote
-    found = _mapped(start, iter(items), backpressure_size, _waiting(kwargs))
+    found = _mapped(start, iter(items), backpressure_size, kwargs)
     return found if yield_obj_refs else map(get, found)
 
 
@@ -131,7 +144,7 @@ def _mapped(
     start: Callable[[Any], ObjectRef[Any]],
     items: Iterator[Any],
     limit: int | None,
-    waiting: dict[str, Any],
+    waiting: WaitKeywords,
 ) -> Iterator[ObjectRef[Any]]:
     pending: list[ObjectRef[Any]] = []
     ready: deque[ObjectRef[Any]] = deque()
@@ -152,7 +165,7 @@ def _mapped(
         yield ready.popleft()
 
 
-def _completed(pending: list[ObjectRef[Any]], waiting: dict[str, Any]) -> Iterator[ObjectRef[Any]]:
+def _completed(pending: list[ObjectRef[Any]], waiting: WaitKeywords) -> Iterator[ObjectRef[Any]]:
     while pending:
         ready, pending = take_ready(pending, **waiting)
         while ready:
@@ -177,15 +190,16 @@ def take_ready(
     return ready, rest
 
 
-def _references(refs: Any) -> list[ObjectRef[Any]]:
+def references(refs: Any, verb: str) -> list[ObjectRef[Any]]:
+    """Return what `verb` was given as a list. ArgumentError, OptionError."""
     if isinstance(refs, ObjectRef) or not isinstance(refs, Iterable):
-        raise ArgumentError(f"as_completed takes a list of references, not {type(refs).__name__}")
+        raise ArgumentError(f"{verb} takes a list of references, not {type(refs).__name__}")
     found = list(refs)
     for ref in found:
         if not isinstance(ref, ObjectRef):
-            raise ArgumentError(f"as_completed takes references, not {type(ref).__name__}")
+            raise ArgumentError(f"{verb} takes references, not {type(ref).__name__}")
     if len(set(found)) != len(found):
-        raise OptionError("as_completed was given a reference twice: give each once")
+        raise OptionError(f"{verb} was given a reference twice: give each once")
     return found
 
 
@@ -194,8 +208,7 @@ def _check_chunk_size(chunk_size: Any) -> None:
         raise OptionError(f"chunk_size={chunk_size!r} has to be a whole number from 1 up")
 
 
-def _waiting(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _check_keywords(kwargs: WaitKeywords) -> None:
     for name in kwargs:
-        if name not in {"timeout", "fetch_local"}:
+        if name not in WaitKeywords.__optional_keys__:
             raise TypeError(f"there is no option {name}: there are timeout and fetch_local")
-    return kwargs

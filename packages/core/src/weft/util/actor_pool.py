@@ -11,6 +11,8 @@ from weft._clock import monotonic
 from weft._refs import ObjectRef
 from weft.exceptions import ActorDiedError, GetTimeoutError, SessionError, TaskError
 
+__all__ = ["ActorPool"]
+
 V = TypeVar("V")
 Submit = Callable[[Any, V], ObjectRef[Any]]
 
@@ -53,7 +55,7 @@ class ActorPool(Generic[V]):
                 handles.
         """
         self._idle = deque(actors)
-        self._busy: list[_Item[V]] = []
+        self._busy: dict[int, _Item[V]] = {}
         self._queue: deque[_Item[V]] = deque()
         self._untaken: dict[int, _Item[V]] = {}
         """In the order of submission."""
@@ -186,7 +188,7 @@ class ActorPool(Generic[V]):
         Raises:
             ValueError: It is in the pool already.
         """
-        if actor in self._idle or any(item.actor == actor for item in self._busy):
+        if actor in self._idle or any(item.actor == actor for item in self._busy.values()):
             raise ValueError(f"{actor!r} is in the pool already")
         self._idle.append(actor)
         self._hand_out()
@@ -195,10 +197,7 @@ class ActorPool(Generic[V]):
 
     def _hand_out(self) -> None:
         """Take back the actors whose calls have ended, and give the free ones work."""
-        ended = [item for item in self._busy if item.ref.done()]
-        if ended:
-            self._busy = [item for item in self._busy if item not in ended]
-        for item in ended:
+        for item in [item for item in self._busy.values() if item.ref.done()]:
             self._collect(item)
         while self._idle and self._queue:
             item = self._queue.popleft()
@@ -209,7 +208,7 @@ class ActorPool(Generic[V]):
                 self._idle.append(item.actor)
                 del self._untaken[item.number]
                 raise
-            self._busy.append(item)
+            self._busy[item.number] = item
 
     def _collect(self, item: _Item[V]) -> None:
         """Fetch what a call has given, at once.
@@ -228,7 +227,7 @@ class ActorPool(Generic[V]):
             self._idle.append(item.actor)
         if not item.ignored:
             self._done[item.number] = item
-        del item.ref
+        del self._busy[item.number], item.ref
 
     def _take(self, timeout_s: float | None, *, in_order: bool, ignores: bool) -> Any:
         oldest = next(iter(self._untaken.values()), None)
@@ -237,7 +236,7 @@ class ActorPool(Generic[V]):
         deadline = None if timeout_s is None else monotonic() + timeout_s
         self._hand_out()
         while oldest.number not in self._done if in_order else not self._done:
-            refs = [item.ref for item in self._busy]
+            refs = [item.ref for item in self._busy.values()]
             if not refs:
                 raise self._nobody_left(oldest)
             left_s = None if deadline is None else max(0.0, deadline - monotonic())

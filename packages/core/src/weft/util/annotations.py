@@ -8,12 +8,15 @@ class Mixer: ...
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, TypeVar, overload
 
+__all__ = ["Deprecated", "DeveloperAPI", "PublicAPI", "WeftDeprecationWarning"]
+
 TargetT = TypeVar("TargetT", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
 
 STABILITIES = ("stable", "beta", "alpha")
 
@@ -42,14 +45,14 @@ def PublicAPI(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
     Raises:
         ValueError: The stability is none of the three.
     """
-    if args:
-        return _marked(_only(args, kwargs), "PublicAPI", "stable", "Others")
-    stability = _take(kwargs, "stability", "stable")
-    group = _take(kwargs, "api_group", "Others")
-    _refuse(kwargs)
+    return _decorated(_public, args, kwargs)
+
+
+def _public(*, stability: str = "stable", api_group: str = "Others") -> Decorator:
     if stability not in STABILITIES:
         raise ValueError(f"stability={stability!r} has to be one of {', '.join(STABILITIES)}")
-    return lambda target: _marked(target, "PublicAPI", stability, group)
+    note = "" if stability == "stable" else f"Stability: {stability}."
+    return partial(_marked, kind="PublicAPI", stability=stability, group=api_group, note=note)
 
 
 @overload
@@ -66,11 +69,12 @@ def DeveloperAPI(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
     Returns:
         What is marked; with options alone, a decorator.
     """
-    if args:
-        return _marked(_only(args, kwargs), "DeveloperAPI", "developer", "Others")
-    group = _take(kwargs, "api_group", "Others")
-    _refuse(kwargs)
-    return lambda target: _marked(target, "DeveloperAPI", "developer", group)
+    return _decorated(_developer, args, kwargs)
+
+
+def _developer(*, api_group: str = "Others") -> Decorator:
+    note = "Stability: for developers of libraries; it may change."
+    return partial(_marked, kind="DeveloperAPI", stability="developer", group=api_group, note=note)
 
 
 @overload
@@ -88,34 +92,25 @@ def Deprecated(*args: Any, **kwargs: Any) -> Any:  # noqa: N802 - Ray's name
     Returns:
         What is marked; with options alone, a decorator.
     """
-    if args:
-        return _deprecated(_only(args, kwargs), "", warns=False)
-    message = _take(kwargs, "message", "")
-    warns = _take(kwargs, "warning", False)
-    _refuse(kwargs)
-    return lambda target: _deprecated(target, message, warns=warns)
+    return _decorated(_deprecated, args, kwargs)
 
 
-def _take(kwargs: dict[str, Any], name: str, default: Any) -> Any:
-    return kwargs.pop(name, default)
+def _deprecated(*, message: str = "", warning: bool = False) -> Decorator:
+    return partial(_outdated, message=message, warns=warning)
 
 
-def _refuse(kwargs: dict[str, Any]) -> None:
-    if kwargs:
-        raise TypeError(f"there is no option {', '.join(kwargs)}")
-
-
-def _only(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _decorated(make: Callable[..., Decorator], args: tuple[Any, ...], kwargs: Any) -> Any:
+    """Return what is marked, or the decorator where only options are given."""
+    if not args:
+        return make(**kwargs)
     if len(args) != 1 or kwargs or not callable(args[0]):
         raise TypeError("write the decorator above a function or class, or give it keywords only")
-    return args[0]
+    return make()(args[0])
 
 
-def _marked(target: Any, kind: str, stability: str, group: str) -> Any:
-    if stability in {"beta", "alpha"}:
-        _add_to_docstring(target, f"Stability: {stability}.")
-    elif stability == "developer":
-        _add_to_docstring(target, "Stability: for developers of libraries; it may change.")
+def _marked(target: Any, *, kind: str, stability: str, group: str, note: str) -> Any:
+    if note:
+        _add_to_docstring(target, note)
     target._annotated = target.__name__
     target._annotated_type = kind
     target._annotated_stability = stability
@@ -123,9 +118,10 @@ def _marked(target: Any, kind: str, stability: str, group: str) -> Any:
     return target
 
 
-def _deprecated(target: Any, message: str, *, warns: bool) -> Any:
-    text = f"{target.__qualname__} is deprecated{f': {message}' if message else ''}"
-    _add_to_docstring(target, f"Deprecated{f': {message}' if message else '.'}")
+def _outdated(target: Any, *, message: str, warns: bool) -> Any:
+    why = f": {message}" if message else ""
+    _add_to_docstring(target, f"Deprecated{why or '.'}")
+    text = f"{target.__qualname__} is deprecated{why}"
     if warns and isinstance(target, type):
         target.__init__ = _warning(target.__init__, text)  # type: ignore[misc]  # the class's own
     elif warns:
@@ -136,7 +132,7 @@ def _deprecated(target: Any, message: str, *, warns: bool) -> Any:
 
 
 def _warning(function: Callable[..., Any], text: str) -> Callable[..., Any]:
-    @functools.wraps(function)
+    @wraps(function)
     def warn_and_call(*args: Any, **kwargs: Any) -> Any:
         warnings.warn(text, WeftDeprecationWarning, stacklevel=2)
         return function(*args, **kwargs)

@@ -1,22 +1,14 @@
 """A first-in, first-out queue that tasks, actors and the driver share.
 
-It is an async actor with the items in it. Who waits, waits there, so nobody polls. Items travel by
-value: what was put stays when its producer ends.
-
-What is always true
-1. Items leave in the order in which they came; those of one producer in the order in which it put
-   them.
-2. Consumers that wait are served in the order in which they asked, and so are producers.
-3. A consumer that gives up (a timeout, Ctrl-C, a cancelled `get_async`) takes no item: one that was
-   on its way to it goes back to the head.
-
-What is not: an item on its way to a process that dies is lost with it.
+The items are in an async actor, and who waits, waits there, so nobody polls. Items travel by value:
+what was put stays when its producer ends. A consumer that gives up (a timeout, Ctrl-C, a cancelled
+`get_async`) takes no item: one that was on its way to it goes back to the head. What is not: an
+item on its way to a process that dies is lost with it.
 """
 
 from __future__ import annotations
 
 import queue as standard_queue
-from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -27,27 +19,27 @@ from weft._api.session import started
 from weft._lazy import lazy
 from weft.exceptions import OptionError, SessionError, WeftError
 from weft.util._endings import wait_until_gone
+from weft.util._queue_actor import QueueActor
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
     from concurrent.futures import Future
 
     from weft._refs import ObjectRef
 else:
     asyncio = lazy("asyncio")
 
+__all__ = ["Empty", "Full", "Queue"]
+
 T = TypeVar("T")
+A = TypeVar("A")
 
+# So many may wait at a time. A wait costs the actor a coroutine, and must never keep out who would
+# end it.
 WAITERS = 1_000_000
-"""How many may wait at a time.
-
-A wait costs the actor a coroutine, and must never keep out who would end it.
-"""
-
-
+# How long a process takes at most to end that was killed.
 END_S = 5.0
-"""How long a process takes at most to end that was killed."""
 
 
 class Empty(standard_queue.Empty):
@@ -56,107 +48,6 @@ class Empty(standard_queue.Empty):
 
 class Full(standard_queue.Full):
     """There is no room, or none came up in time. Nothing was put."""
-
-
-class QueueActor:
-    """The actor behind a Queue: the items, and who waits for them or for room."""
-
-    def __init__(self, maxsize: int) -> None:
-        self._maxsize = maxsize
-        self._items: deque[Any] = deque()
-        self._consumers: deque[asyncio.Future[Any]] = deque()
-        self._producers: deque[tuple[asyncio.Future[None], Any]] = deque()
-
-    def qsize(self) -> int:
-        """Return the number of items."""
-        return len(self._items)
-
-    def has_room(self, items: int = 1) -> bool:
-        """Tell whether so many items find room."""
-        return self._maxsize <= 0 or len(self._items) + items <= self._maxsize
-
-    async def put(self, item: Any, timeout_s: float | None) -> bool:
-        """Wait for room and put an item; False if there was none in time."""
-        if self.has_room() and not self._producers:
-            self._items.append(item)
-            self._match()
-            return True
-        admitted = asyncio.get_running_loop().create_future()
-        self._producers.append((admitted, item))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await admitted
-        except TimeoutError:
-            # Admitted in the same turn of the loop: then it is in.
-            return admitted.done() and not admitted.cancelled()
-        return True
-
-    async def get(self, timeout_s: float | None) -> tuple[bool, Any]:
-        """Wait for an item and take it; (False, None) if there was none in time."""
-        if self._items:
-            return self.get_nowait()
-        served = asyncio.get_running_loop().create_future()
-        self._consumers.append(served)
-        try:
-            async with asyncio.timeout(timeout_s):
-                return True, await served
-        except TimeoutError:
-            self._withdraw(served)
-            return False, None
-        except asyncio.CancelledError:
-            self._withdraw(served)
-            raise
-
-    def _withdraw(self, served: asyncio.Future[Any]) -> None:
-        if served.done() and not served.cancelled():
-            self.put_back(served.result())
-
-    def put_nowait(self, item: Any) -> bool:
-        """Put an item if there is room."""
-        return self.put_nowait_batch([item])
-
-    def put_nowait_batch(self, items: list[Any]) -> bool:
-        """Put all of several items, if there is room for all."""
-        if self._producers or not self.has_room(len(items)):
-            return False
-        self._items.extend(items)
-        self._match()
-        return True
-
-    def get_nowait(self) -> tuple[bool, Any]:
-        """Take an item if there is one."""
-        if not self._items:
-            return False, None
-        item = self._items.popleft()
-        self._match()
-        return True, item
-
-    def get_nowait_batch(self, items: int) -> list[Any] | None:
-        """Take so many items, if there are as many."""
-        if len(self._items) < items:
-            return None
-        taken = [self._items.popleft() for _ in range(items)]
-        self._match()
-        return taken
-
-    def put_back(self, item: Any) -> None:
-        """Put an item at the head: it was taken and could not be handed over."""
-        self._items.appendleft(item)
-        self._match()
-
-    def _match(self) -> None:
-        """Give items to who waits for them, then room to who waits for that."""
-        while self._items or self._producers:
-            while self._items and self._consumers:
-                served = self._consumers.popleft()
-                if not served.done():
-                    served.set_result(self._items.popleft())
-            if not self._producers or not self.has_room():
-                return
-            admitted, item = self._producers.popleft()
-            if not admitted.done():
-                self._items.append(item)
-                admitted.set_result(None)
 
 
 class Queue(Generic[T]):
@@ -223,15 +114,7 @@ class Queue(Generic[T]):
             Full: There is no room, or none came up in time.
             ValueError: The timeout is negative.
         """
-        ref = self._putting(item, timeout, blocks=block)
-        try:
-            was_put = get(ref)
-        except BaseException as error:
-            if not isinstance(error, WeftError):
-                # Ctrl-C, or what a signal handler raised.
-                cancel(ref)
-            raise
-        self._check_put(was_put)
+        _check_put(_wait(self._putting(item, timeout, blocks=block), cancel))
 
     async def put_async(
         self,
@@ -250,13 +133,7 @@ class Queue(Generic[T]):
             Full: There is no room, or none came up in time.
             ValueError: The timeout is negative.
         """
-        ref = self._putting(item, timeout, blocks=block)
-        try:
-            was_put = await ref
-        except asyncio.CancelledError:
-            cancel(ref)
-            raise
-        self._check_put(was_put)
+        _check_put(await _wait_async(self._putting(item, timeout, blocks=block), cancel))
 
     def put_nowait(self, item: T) -> None:
         """Put an item if there is room.
@@ -279,7 +156,7 @@ class Queue(Generic[T]):
             Full: There is no room for all of them. None was put.
             TypeError: `items` is no iterable.
         """
-        self._check_put(get(self._actor.put_nowait_batch.remote(list(items))))
+        _check_put(get(self._actor.put_nowait_batch.remote(list(items))))
 
     # -------------------------------------------------------------- getting
 
@@ -294,14 +171,7 @@ class Queue(Generic[T]):
             Empty: There is no item, or none came in time.
             ValueError: The timeout is negative.
         """
-        ref = self._getting(timeout, blocks=block)
-        try:
-            answer = get(ref)
-        except BaseException as error:
-            if not isinstance(error, WeftError):
-                self._give_back(ref)
-            raise
-        return self._item(answer)
+        return _item(_wait(self._getting(timeout, blocks=block), self._give_back))
 
     async def get_async(
         self,
@@ -318,13 +188,7 @@ class Queue(Generic[T]):
             Empty: There is no item, or none came in time.
             ValueError: The timeout is negative.
         """
-        ref = self._getting(timeout, blocks=block)
-        try:
-            answer = await ref
-        except asyncio.CancelledError:
-            self._give_back(ref)
-            raise
-        return self._item(answer)
+        return _item(await _wait_async(self._getting(timeout, blocks=block), self._give_back))
 
     def get_nowait(self) -> T:
         """Take an item if there is one.
@@ -384,32 +248,56 @@ class Queue(Generic[T]):
         return self.actor
 
     def _putting(self, item: T, timeout_s: float | None, *, blocks: bool) -> ObjectRef[bool]:
-        if not blocks:
-            return self._actor.put_nowait.remote(item)  # type: ignore[no-any-return]  # handles are Any
-        return self._actor.put.remote(item, _checked(timeout_s))  # type: ignore[no-any-return]  # as above
+        actor = self._actor
+        ref: ObjectRef[bool] = (
+            actor.put.remote(item, _checked(timeout_s)) if blocks else actor.put_nowait.remote(item)
+        )
+        return ref
 
     def _getting(self, timeout_s: float | None, *, blocks: bool) -> ObjectRef[tuple[bool, T]]:
-        if not blocks:
-            return self._actor.get_nowait.remote()  # type: ignore[no-any-return]  # as above
-        return self._actor.get.remote(_checked(timeout_s))  # type: ignore[no-any-return]  # as above
-
-    def _check_put(self, was_put: Any) -> None:
-        if not was_put:
-            raise Full("the queue has no room")
-
-    def _item(self, answer: tuple[bool, T]) -> T:
-        is_there, item = answer
-        if not is_there:
-            raise Empty("the queue has no item")
-        return item
+        actor = self._actor
+        ref: ObjectRef[tuple[bool, T]] = (
+            actor.get.remote(_checked(timeout_s)) if blocks else actor.get_nowait.remote()
+        )
+        return ref
 
     def _give_back(self, ref: ObjectRef[tuple[bool, T]]) -> None:
-        """Nobody waits for this answer any more.
-
-        Withdraw the question, or the item if it was answered.
-        """
+        """Nobody waits for this item any more: withdraw the question, or return the item."""
         cancel(ref)
         ref.future().add_done_callback(partial(_return_item, self.actor))
+
+
+def _wait(ref: ObjectRef[A], withdraw: Callable[[ObjectRef[A]], object]) -> A:
+    """Return the actor's answer. Who gives up waiting withdraws the question."""
+    try:
+        return get(ref)
+    except WeftError:
+        raise
+    except BaseException:
+        # Ctrl-C, or what a signal handler raised.
+        withdraw(ref)
+        raise
+
+
+async def _wait_async(ref: ObjectRef[A], withdraw: Callable[[ObjectRef[A]], object]) -> A:
+    """Do as `_wait` does, in a coroutine."""
+    try:
+        return await ref
+    except asyncio.CancelledError:
+        withdraw(ref)
+        raise
+
+
+def _check_put(was_put: bool) -> None:
+    if not was_put:
+        raise Full("the queue has no room")
+
+
+def _item(answer: tuple[bool, T]) -> T:
+    is_there, item = answer
+    if not is_there:
+        raise Empty("the queue has no item")
+    return item
 
 
 def _return_item(actor: Any, answer: Future[tuple[bool, Any]]) -> None:

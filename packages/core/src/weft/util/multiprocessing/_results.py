@@ -169,9 +169,10 @@ class IMapIterator(PoolJob):
             timeout: Seconds to wait at most; None: for ever.
 
         Raises:
-            StopIteration: There are no more. multiprocessing.TimeoutError: Time was up. The calls
-            go on. Exception: What the function raised for this item: the error itself, with a note
-            that says where.
+            StopIteration: There are no more.
+            multiprocessing.TimeoutError: Time was up. The calls go on.
+            Exception: What the function raised for this item: the error itself, with a note that
+                says where.
         """
         deadline = None if timeout is None else monotonic() + timeout
         with self._changed:

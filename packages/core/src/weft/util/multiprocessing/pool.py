@@ -193,7 +193,9 @@ class Pool:
 
         Raises:
             Exception: What the function raised for the first item that failed, once all calls have
-            ended. ValueError: The pool is closed.
+                ended.
+            PicklingError: The function cannot travel.
+            ValueError: The pool is closed.
         """
         results: list[Any] = _finish(self.map_async(func, iterable, chunksize))
         return results
@@ -238,7 +240,9 @@ class Pool:
 
         Raises:
             Exception: What the function raised for the first item that failed, once all calls have
-            ended. ValueError: The pool is closed.
+                ended.
+            PicklingError: The function cannot travel.
+            ValueError: The pool is closed.
         """
         results: list[Any] = _finish(self.starmap_async(func, iterable, chunksize))
         return results

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Generic, TypeVar
 
-from weft._refs import ObjectRef
-from weft.exceptions import ArgumentError, GetTimeoutError, OptionError
+from weft.exceptions import GetTimeoutError
 from weft.util._bars import Bar
-from weft.util._iteration import take_ready
+from weft.util._iteration import references, take_ready
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+
+    from weft._refs import ObjectRef
 
 T = TypeVar("T")
 
@@ -23,12 +24,7 @@ class Progress(Generic[T]):
 
     def __init__(self, refs: Sequence[ObjectRef[T]], desc: str, file: IO[str] | None) -> None:
         """Hold the references; nothing is waited for or drawn yet."""
-        self._refs = list(refs)
-        for ref in self._refs:
-            if not isinstance(ref, ObjectRef):
-                raise ArgumentError(f"progress takes references, not {type(ref).__name__}")
-        if len(set(self._refs)) != len(self._refs):
-            raise OptionError("progress was given a reference twice: give each once")
+        self._refs: list[ObjectRef[T]] = references(refs, "progress")
         self._desc = desc
         self._file = file
         self._total = len(self._refs)
