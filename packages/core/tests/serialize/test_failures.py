@@ -254,11 +254,13 @@ def test_an_error_whose_class_cannot_travel_gets_a_stand_in() -> None:
     assert len(again.hops) == 2
 
 
-def test_a_module_that_the_caller_lacks_gets_a_stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    module: Any = type(sys)("lacking_for_test")
-    exec("class Odd(Exception): pass", module.__dict__)
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    packed = pack_failure(module.Odd("boom"), task="f")
+def test_a_module_that_the_caller_lacks_gets_a_stand_in(
+    load_module: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as worker:
+        worker.syspath_prepend(tmp_path)
+        module = load_module("lacking_for_test", "class Odd(Exception): pass")
+        packed = pack_failure(module.Odd("boom"), task="f")
     monkeypatch.delitem(sys.modules, module.__name__)
     found = unpack_failure(packed)
     assert str(found) == "lacking_for_test.Odd: boom"

@@ -212,22 +212,18 @@ class ModuleClass:
 
 
 def test_functions_of_importable_modules_go_by_reference() -> None:
-    module: Any = types.ModuleType("importable_for_test")
-    exec("def f(): return 1\nclass C: pass", module.__dict__)
-    sys.modules[module.__name__] = module
-    try:
-        packed = dumps([module.f, module.C, module.C()]).pack()
-        assert len(packed) < 150
-        found = unpack(packed)
-        assert found[0] is module.f
-        assert found[1] is module.C
-    finally:
-        del sys.modules[module.__name__]
+    packed = dumps([textwrap.dedent, fractions.Fraction, fractions.Fraction(1)]).pack()
+    assert len(packed) < 150
+    found = unpack(packed)
+    assert found[0] is textwrap.dedent
+    assert found[1] is fractions.Fraction
 
 
-def test_a_decorated_function_is_found_behind_its_name() -> None:
-    module: Any = types.ModuleType("decorated_for_test")
-    exec("def f(): return 7\nclass C: pass", module.__dict__)
+def test_a_decorated_function_is_found_behind_its_name(
+    load_module: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    module = load_module("decorated_for_test", "def f(): return 7\nclass C: pass")
     plain, cls = module.f, module.C
 
     class Remote:
@@ -235,15 +231,11 @@ def test_a_decorated_function_is_found_behind_its_name() -> None:
             self.__wrapped__ = wrapped
 
     module.f, module.C = Remote(plain), Remote(cls)
-    sys.modules[module.__name__] = module
-    try:
-        packed = dumps([plain, cls()]).pack()
-        assert b"cloudpickle" not in packed
-        found = unpack(packed)
-        assert found[0] is plain
-        assert type(found[1]) is cls
-    finally:
-        del sys.modules[module.__name__]
+    packed = dumps([plain, cls()]).pack()
+    assert b"cloudpickle" not in packed
+    found = unpack(packed)
+    assert found[0] is plain
+    assert type(found[1]) is cls
 
 
 def test_modules_chosen_for_cloudpickle_go_by_value() -> None:

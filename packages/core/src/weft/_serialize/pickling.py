@@ -10,6 +10,8 @@ Three ways, the first that does:
    Classes of `__main__` and local ones are in it by value, but pickled and read only once.
 3. Functions of `__main__`, lambdas, closures: the same on top of cloudpickle, which writes them by
    value. Tried when the second way meets one, or fails.
+What is said here of `__main__` holds of every module that another process cannot import, as
+modules.py tells.
 
 The packed layout. A value without buffers is its pickle, so the first byte is pickle's 0x80. Else:
 
@@ -23,8 +25,8 @@ What is always true
    memoryview stay what they are.
 2. Buffers of an unpacked value are read-only views on the memory given; they keep it alive.
 3. References come in the order in which they were met, each once.
-4. A function or class that its module knows under its name goes by reference, also if the module's
-   name leads to a wrapper around it that has it as `__wrapped__`.
+4. A function or class that its module knows under its name goes by reference if that module can be
+   imported elsewhere; also if the name leads to a wrapper around it that has it as `__wrapped__`.
 5. What cannot be pickled raises PicklingError, which names the path to the part to blame.
 
 It does not copy buffers before `pack` or `write_into`: until then the value must not change.
@@ -39,8 +41,8 @@ from importlib import import_module
 from io import BytesIO
 from operator import is_
 from struct import Struct
-from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -51,6 +53,7 @@ from weft._override import override
 from weft._refs import ObjectRef
 from weft._serialize.arrays import IN_BAND_BYTES, LIBRARIES, reducers_of
 from weft._serialize.blame import explain
+from weft._serialize.modules import MAIN, goes_by_value
 from weft._serialize.refs import reduce_ref
 
 if TYPE_CHECKING:
@@ -235,13 +238,7 @@ class _Pickler(pickle.Pickler):
         if kind is ObjectRef:
             return reduce_ref(obj, self.met)
         if kind is FunctionType or isinstance(obj, type):
-            module_name = obj.__module__
-            if (
-                module_name is None
-                or module_name in _MAIN
-                or "<locals>" in obj.__qualname__
-                or _goes_by_value(module_name)
-            ):
+            if "<locals>" in obj.__qualname__ or goes_by_value(obj.__module__):
                 if kind is FunctionType:
                     raise _NeedsValue
                 return _reduce_class(obj)
@@ -294,9 +291,14 @@ class _ByValue:
                         return NotImplemented
                     if wrapped := _reduce_wrapped(obj):
                         return wrapped
-                    if isinstance(obj, type) and not self.is_code and obj.__module__ != "builtins":
-                        return _reduce_class(obj)
-                    return super().reducer_override(obj)
+                    # Not left to cloudpickle, which takes all of sys.modules for importable.
+                    if isinstance(obj, FunctionType):
+                        return self._dynamic_function_reduce(obj)
+                    if obj.__module__ == "builtins":  # such as type(None), which no name leads to
+                        return super().reducer_override(obj)
+                    if self.is_code:
+                        return cloudpickle.cloudpickle._dynamic_class_reduce(obj)
+                    return _reduce_class(obj)
 
             cls.made = ValuePickler
         return cls.made
@@ -320,24 +322,13 @@ def reduce_instance(obj: Any) -> Any:
 
 # ------------------------------------------------------------------ what goes by reference
 
-_MAIN = frozenset({"__main__", "__mp_main__"})
-
 
 def _is_importable(target: Any) -> bool:
     """Tell whether another process finds a function or class under its module and name."""
-    module_name: str | None = getattr(target, "__module__", None)
-    if module_name is None or module_name in _MAIN or _goes_by_value(module_name):
+    module_name: Any = getattr(target, "__module__", None)
+    if goes_by_value(module_name):
         return False
     return _look_up(sys.modules.get(module_name), target.__qualname__) is target
-
-
-def _goes_by_value(module_name: str) -> bool:
-    """Tell whether the user asked cloudpickle to write the module's functions by value."""
-    module = sys.modules.get("cloudpickle.cloudpickle")
-    chosen: set[str] = module._PICKLE_BY_VALUE_MODULES if module is not None else set()
-    return bool(chosen) and any(
-        module_name == each or module_name.startswith(f"{each}.") for each in chosen
-    )
 
 
 def _look_up(found: Any, qualname: str) -> Any:
@@ -350,8 +341,8 @@ def _look_up(found: Any, qualname: str) -> Any:
 
 def _reduce_wrapped(target: Any) -> tuple[Any, ...] | None:
     """Return how to find a target that hides behind its decorated name, or None."""
-    module_name: str | None = getattr(target, "__module__", None)
-    if module_name is None or module_name in _MAIN or _goes_by_value(module_name):
+    module_name: Any = getattr(target, "__module__", None)
+    if goes_by_value(module_name):
         return None
     found = _look_up(sys.modules.get(module_name), target.__qualname__)
     depth = 0
@@ -460,7 +451,36 @@ def rebuild_memoryview(content: Memory, layout: str, shape: tuple[int, ...]) -> 
     return shaped
 
 
-_reducers: dict[type, Callable[[Any], Any]] = {memoryview: _reduce_memoryview}
+_OF_THE_IMPORT = frozenset({"__builtins__", "__loader__", "__spec__"})
+"""What a module was loaded with, which need not travel, and may not be able to."""
+
+
+def _reduce_module(module: ModuleType) -> Any:
+    name = module.__name__
+    if name in MAIN or not goes_by_value(name):
+        return NotImplemented  # cloudpickle lets it be imported
+    state = {key: value for key, value in vars(module).items() if key not in _OF_THE_IMPORT}
+    # The members are state, no arguments: they may lead back to the module.
+    return make_module, (name,), state
+
+
+def make_module(name: str) -> ModuleType:
+    """Make a module that goes by value. Its name is part of the format of pickles."""
+    return ModuleType(name)
+
+
+def _reduce_type_variable(variable: TypeVar) -> Any:
+    if not goes_by_value(variable.__module__):
+        return NotImplemented
+    tool = cloudpickle.cloudpickle
+    return tool._make_typevar, tool._decompose_typevar(variable)
+
+
+_reducers: dict[type, Callable[[Any], Any]] = {
+    memoryview: _reduce_memoryview,
+    ModuleType: _reduce_module,
+    TypeVar: _reduce_type_variable,
+}
 _unseen = set(LIBRARIES)
 
 
