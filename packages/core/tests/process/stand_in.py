@@ -96,6 +96,17 @@ class StandIn:
             case "leave":
                 self.say(self.daemon, ActorExit(self.actor, argument))
                 self.ends = True
+            case "heir":
+                # Out of the worker's group, and with all that the worker had open.
+                ready, tell = os.pipe()
+                if (child := os.fork()) == 0:
+                    os.setsid()
+                    os.write(tell, b"!")
+                    time.sleep(1000)
+                os.read(ready, 1)
+                Path(argument).write_text(str(child))
+                self.say(self.daemon, ActorExit(self.actor, "it leaves an heir"))
+                os._exit(4)
             case "child":
                 child = subprocess.Popen(["sleep", "1000"])
                 Path(argument).write_text(str(child.pid))

@@ -7,6 +7,7 @@ import pytest
 
 from weft._node.environments import Environments
 from weft._node.output import Outputs
+from weft._node.timers import Timers
 from weft._transport.sockets import Poller
 
 if TYPE_CHECKING:
@@ -24,8 +25,18 @@ def poller() -> Iterator[Poller]:
     poller.close()
 
 
+class Ready:
+    """A reader that keeps up."""
+
+    def is_behind(self) -> bool:
+        return False
+
+    def when_it_has_read(self, function: Callable[[], None]) -> None:
+        raise AssertionError("it never is behind")
+
+
 def environments(poller: Poller, builder: Callable[[str], int]) -> Environments:
-    outputs = Outputs(poller, lambda delay_s, function: None, lambda: False)
+    outputs = Outputs(poller, Timers(), Ready())
     return Environments(poller, outputs, "", builder=lambda env, _: builder(env))
 
 

@@ -249,7 +249,8 @@ def test_message_that_is_not_for_a_daemon_ends_the_connection(session: Session) 
 
 def test_idle_daemon_and_template_sleep(session: Session) -> None:
     session.lease(CPU)
-    time.sleep(1.3)  # the removal of leftovers comes a second after the start
+    session.wait(lambda: all(worker["state"] != "starting" for worker in session.workers()))
+    session.ask("nodes")  # after it, what the daemon does when its workers are up is done
     pid = session.started.process.pid
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     pids = [pid, *(int(child) for child in children)]
@@ -262,6 +263,10 @@ def test_idle_daemon_and_template_sleep(session: Session) -> None:
             if "ctxt" in line
         ]
 
+    def sleeps(pid: int) -> bool:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
+
+    session.wait(lambda: all(map(sleeps, pids)))
     before = switches()
     time.sleep(1.0)
     assert switches() == before
@@ -429,6 +434,18 @@ def test_children_of_a_worker_end_with_it(session: Session, tmp_path: Path, gone
     session.run(granted, "exit:0", wait=False)
     session.explain(granted.worker_id)
     assert gone([child], 2) == []
+
+
+def test_child_that_holds_its_workers_connection_does_not_hide_the_end(
+    session: Session, tmp_path: Path
+) -> None:
+    actor_id, _ = session.create_actor()
+    alive = actor_state(session, actor_id, "alive")
+    file = tmp_path / "pid"
+    call(session, alive.address, f"heir:{file}")
+    assert actor_state(session, actor_id, "dead").cause == "it leaves an heir"
+    assert session.explain(alive.worker_id).exit_code == 4
+    os.kill(int(file.read_text()), signal.SIGKILL)
 
 
 # ------------------------------------------------------------------ output

@@ -15,7 +15,7 @@ from typing import NoReturn
 import msgspec
 
 from weft._launch import NODE_FILE, NodeFile
-from weft._node.processes import fork_template
+from weft._node.forks import fork_template
 
 
 def run(session_dir: str) -> NoReturn:

@@ -15,7 +15,6 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
-from weft._node.output import unread_bytes
 from weft._transport.sockets import Poller, SocketConnection, peer_uid
 from weft._wire.version import check_hello
 from weft.exceptions import ProtocolError
@@ -38,10 +37,6 @@ class Client:
         self.address = hello.address
         self.pid = hello.pid
         self.role = hello.role
-
-    def unread_bytes(self) -> int:
-        """Return how much of what was sent it has not read yet."""
-        return 0 if self.connection.closed else unread_bytes(self.sock)
 
 
 class Clients:
@@ -83,6 +78,13 @@ class Clients:
             return False
         self.send(client, message)
         return True
+
+    def send_to_workers(self, message: Message) -> set[bytes]:
+        """Queue a message to every worker; return which."""
+        workers = [client for client in self._client_of.values() if client.role == "worker"]
+        for client in workers:
+            self.send(client, message)
+        return {client.worker_id for client in workers}
 
     def flush(self) -> None:
         """Send what is queued."""

@@ -14,31 +14,37 @@ now, without waiting for the end.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable
 
+    from weft._node.timers import Timers
     from weft._transport.sockets import Poller
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 64 * 1024
 PARTIAL_S = 0.2
-# A driver that has this much unread in its socket is behind; the kernel's buffer holds about 200
-# KiB.
-BEHIND_BYTES = 96 * 1024
 TAIL_LINES = 20
 TAIL_LINE_BYTES = 500
 # faulthandler writes up to a hundred frames a thread, the crashed thread last: all that says how a
 # process crashed.
 REPORT_LINES = 400
 _REPORT = b"Fatal Python error:"
+
+
+class Reader(Protocol):
+    """Who gets what workers write."""
+
+    def is_behind(self) -> bool:
+        """Tell whether it has much to read yet."""
+        ...
+
+    def when_it_has_read(self, function: Callable[[], None]) -> None:
+        """Call a function once, when it is behind no longer."""
+        ...
 
 
 class Tail:
@@ -131,16 +137,10 @@ class Pipe:
 class Outputs:
     """All pipes of a node."""
 
-    def __init__(
-        self,
-        poller: Poller,
-        call_later: Callable[[float, Callable[[], None]], None],
-        is_behind: Callable[[], bool],
-    ) -> None:
-        """`call_later` is the loop's timer; `is_behind` says whether a driver is."""
+    def __init__(self, poller: Poller, timers: Timers, reader: Reader) -> None:
         self._poller = poller
-        self._call_later = call_later
-        self._is_behind = is_behind
+        self._timers = timers
+        self._reader = reader
         self._paused: list[Pipe] = []
         self._partial: set[Pipe] = set()
 
@@ -158,7 +158,7 @@ class Outputs:
     def flush_later(self, pipe: Pipe) -> None:
         """Deliver a pipe's partial line if the rest does not come soon."""
         if not self._partial:
-            self._call_later(PARTIAL_S, self._flush_partial)
+            self._timers.call_later(PARTIAL_S, self._flush_partial)
         self._partial.add(pipe)
 
     def _flush_partial(self) -> None:
@@ -167,23 +167,15 @@ class Outputs:
             pipe.flush()
 
     def _readable(self, pipe: Pipe) -> None:
-        if self._is_behind():
+        if self._reader.is_behind():
             self._poller.remove(pipe.fd)
             if not self._paused:
-                self._call_later(0.01, self._resume)
+                self._reader.when_it_has_read(self._resume)
             self._paused.append(pipe)
         else:
             pipe.read()
 
     def _resume(self) -> None:
-        if self._is_behind():
-            self._call_later(0.01, self._resume)
-            return
         paused, self._paused = self._paused, []
         for pipe in paused:
             self.watch(pipe)
-
-
-def unread_bytes(sock: socket.socket) -> int:
-    """Return how much of what was sent the peer has not read yet."""
-    return int(struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))[0])

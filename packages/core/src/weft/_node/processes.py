@@ -1,4 +1,4 @@
-"""The worker processes as the daemon sees them: their starts, their pages, their ends.
+"""A worker process as the daemon sees it: its start, its page, its end.
 
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
 task id, the length of the function's name as two little-endian bytes, the name in UTF-8; the length
@@ -7,108 +7,25 @@ is zero when it is idle. The page outlives the process, so what a killed worker 
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import os
-import select
 import signal
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._env.spec import FAILED_SUFFIX
+from weft._exits import signal_name
 from weft._node import host
 from weft._node.output import Outputs, Pipe
-from weft._wire.codec import decode, encode
-from weft._wire.frame import HEADER_BYTES
-from weft._wire.messages import Certificate, Fork, Message, Reaped
+from weft._wire.messages import Certificate, Fork, Reaped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._launch import NodeFile
-    from weft._transport.sockets import Poller
+    from weft._node.forks import Template
 
 PAGE_BYTES = 4096
 _NAME_AT = 18
 _READ_NAME_BYTES = 512
-_PACKET_BYTES = 256 * 1024
-
-
-def fork_template(node: NodeFile) -> tuple[socket.socket, int]:
-    """Fork the template; return the socket to it and its process id.
-
-    The daemon does this before it has any state. When a template has died it does it again: the new
-    one carries the daemon's memory along, unused.
-    """
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    daemon_pid = os.getpid()
-    pid = os.fork()
-    if pid == 0:
-        os.closerange(3, theirs.fileno())
-        os.closerange(theirs.fileno() + 1, os.sysconf("SC_OPEN_MAX"))
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        importlib.import_module("weft._node.template").serve(theirs, daemon_pid, node)
-    theirs.close()
-    return ours, pid
-
-
-class Template:
-    """The daemon's end of the template."""
-
-    def __init__(
-        self,
-        poller: Poller,
-        sock: socket.socket,
-        pid: int,
-        *,
-        said: Callable[[Message], None],
-        lost: Callable[[], None],
-    ) -> None:
-        self.pid = pid
-        self.has_forked = False
-        self._poller = poller
-        self._sock = sock
-        self._said = said
-        self._lost = lost
-        poller.add(sock.fileno(), self._handle)
-
-    def send(self, message: Message, fds: tuple[int, ...] = ()) -> None:
-        """Send one message, with descriptors."""
-        # Its end is told by the read that meets it.
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            socket.send_fds(self._sock, [encode([message])], fds)
-
-    def _handle(self, events: int) -> None:
-        try:
-            packet = self._sock.recv(_PACKET_BYTES, socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return
-        except ConnectionResetError:
-            packet = b""
-        if not packet:
-            self.close()
-            self._lost()
-            return
-        for message in decode(packet[HEADER_BYTES:]):
-            self.has_forked = True
-            self._said(message)
-
-    def close(self) -> None:
-        """Let it end; its workers end with it."""
-        self._poller.remove(self._sock.fileno())
-        self._sock.close()
-
-    def wait(self, grace_s: float) -> int:
-        """Wait for its end, and kill it when time is up; return its exit code."""
-        pidfd = os.pidfd_open(self.pid)
-        waiter = select.poll()
-        waiter.register(pidfd, select.POLLIN)
-        if not waiter.poll(grace_s * 1000):
-            os.kill(self.pid, signal.SIGKILL)
-        os.close(pidfd)
-        _, status = os.waitpid(self.pid, 0)
-        return os.waitstatus_to_exitcode(status)
 
 
 class Process:
@@ -122,7 +39,6 @@ class Process:
         deliver: Callable[[Process, bool, bytes], None],
     ) -> None:
         self.worker_id = worker_id
-        self.env = ""
         self.pid = 0
         """0: not forked yet."""
         self.address = f"{session_dir}/{worker_id.hex()}.s"
@@ -169,6 +85,11 @@ class Process:
                 break
             except ProcessLookupError:
                 continue  # It has not made its group yet, or it is gone.
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it was reaped, or is gone with the template."""
+        return self.reaped is not None or self.is_orphan
 
     def running(self) -> tuple[bytes, str]:
         """Return (task id, function name) of what it runs or last ran; (b"", "") if it is idle."""
@@ -222,15 +143,8 @@ def describe(certificate: Certificate) -> str:
     elif code is None:
         how = "ended with the process that had started it"
     elif code < 0:
-        how = f"was killed by {_signal_name(-code)}"
+        how = f"was killed by {signal_name(code)}"
     else:
         how = f"exited with code {code}"
     what = f" while it ran {certificate.function}" if certificate.function else ""
     return f"its process {certificate.pid} {how}{what}"
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

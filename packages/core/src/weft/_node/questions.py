@@ -21,9 +21,10 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._node.clients import Client
+    from weft._node.clients import Client, Clients
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
+    from weft._node.timers import Timers
 
 # A worker that runs C code for long does not answer; the others' events are worth having without
 # it.
@@ -45,61 +46,63 @@ def nodes(daemon: Daemon, body: bytes) -> Any:
     name = os.uname().nodename
     return [
         {
-            "NodeID": daemon.node_id.hex(),
+            "NodeID": daemon.facts.node_id.hex(),
             "Alive": True,
             "alive": True,
             "NodeManagerAddress": "127.0.0.1",
             "NodeManagerHostname": name,
             "NodeManagerPort": 0,
             "NodeName": name,
-            "Resources": daemon.leases.total.to_floats(),
-            "Labels": daemon.labels,
+            "Resources": daemon.facts.total.to_floats(),
+            "Labels": daemon.facts.labels,
         }
     ]
 
 
 def resources(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: {"total": amounts, "available": amounts}, as users write them."""
-    free = daemon.leases.free.to_floats()
-    total = daemon.leases.total.to_floats()
+    free = daemon.rules.leases.free.to_floats()
+    total = daemon.facts.total.to_floats()
     return {"total": total, "available": {name: max(0.0, free.get(name, 0.0)) for name in total}}
 
 
 def find_actor(daemon: Daemon, body: bytes) -> Any:
     """Body: [name, namespace]. Answer: [ActorMeta, its owner's address; empty if detached]."""
     query = unpack(body, ActorQuery)
-    found = daemon.actors.find(query.name, query.namespace)
+    found = daemon.rules.actors.find(query.name, query.namespace)
     if found is None:
         raise ValueError(
             f"no actor is named {query.name!r} in namespace {query.namespace!r}: "
             "it was never created, or it has ended"
         )
-    return daemon.actor_record(found)
+    return daemon.creations.record(found)
 
 
 def named_actors(daemon: Daemon, body: bytes) -> Any:
     """Body: a namespace, or nil for all. Answer: [[namespace, name], ...]."""
     namespace = unpack(body, str) if body and body != NIL else None
-    return [pair for pair in daemon.actors.names() if namespace is None or pair[0] == namespace]
+    return [
+        pair for pair in daemon.rules.actors.names() if namespace is None or pair[0] == namespace
+    ]
 
 
 def why_shape(daemon: Daemon, body: bytes) -> bytes:
     """Body: a Shape. Answer: what a demand of this shape waits for, as plain text."""
-    return daemon.explain_shape(unpack(body, Shape), monotonic()).encode()
+    return daemon.demands.explain(unpack(body, Shape), monotonic()).encode()
 
 
 def why_actor(daemon: Daemon, body: bytes) -> bytes:
     """Body: an actor's id in hexadecimal digits. Answer: as of why_shape."""
     actor_id = bytes.fromhex(unpack(body, str))
-    return daemon.explain_actor(actor_id, monotonic()).encode()
+    return daemon.creations.explain(actor_id, monotonic()).encode()
 
 
 def workers(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
-    states = {worker: (state, env) for worker, state, env in daemon.pool.workers()}
+    states = {worker: (state, env) for worker, state, env in daemon.rules.pool.workers()}
     return [
         _worker(process, *states.get(process.worker_id, ("gone", "")))
-        for process in daemon.processes()
+        for process in daemon.roster.all()
     ]
 
 
@@ -129,8 +132,9 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
 class Timelines:
     """The question `timeline`. No body. Answer: Chrome trace events, of every worker."""
 
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
+    def __init__(self, clients: Clients, timers: Timers) -> None:
+        self._clients = clients
+        self._timers = timers
         self._requests = 0
         self._gathered: dict[int, tuple[Client, int, set[bytes], list[msgspec.Raw]]] = {}
         """By our number of the request: who asked, under which number, who has not answered, the
@@ -141,10 +145,10 @@ class Timelines:
         """Collect from all workers, then answer."""
         self._requests += 1
         number = self._requests
-        asked = self._daemon.send_to_workers(Collect(number))
+        asked = self._clients.send_to_workers(Collect(number))
         self._gathered[number] = (client, request, asked, [])
         if asked:
-            self._daemon.call_later(COLLECT_S, lambda: self._answer(number))
+            self._timers.call_later(COLLECT_S, lambda: self._answer(number))
         else:
             self._answer(number)
 
@@ -162,7 +166,7 @@ class Timelines:
         gathered = self._gathered.pop(number, None)
         if gathered is not None:
             client, request, _, found = gathered
-            self._daemon.clients.send(client, Answer(request, codec.pack(found)))
+            self._clients.send(client, Answer(request, codec.pack(found)))
 
 
 def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Timers:
-    """The timers of a loop, which asks `next_at` how long it may sleep and then calls `ring`."""
+    """The timers of a loop, which asks `sleep_s` how long it may sleep and then calls `ring`."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -23,9 +23,12 @@ class Timers:
         """Call a function once, after a delay."""
         heapq.heappush(self._heap, (monotonic() + delay_s, next(self._numbers), function))
 
-    def next_at(self) -> float | None:
-        """Return when the next is due, in seconds; None: there is none."""
-        return self._heap[0][0] if self._heap else None
+    def sleep_s(self, until: float | None = None) -> float | None:
+        """Return how long nothing is due, at most to a point in time; None: for ever."""
+        times = [until] if until is not None else []
+        if self._heap:
+            times.append(self._heap[0][0])
+        return max(0.0, min(times) - monotonic()) if times else None
 
     def ring(self) -> None:
         """Call those that are due."""

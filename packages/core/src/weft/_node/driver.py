@@ -1,0 +1,96 @@
+"""The driver that began the session: what its user is shown, and how its end is learned.
+
+Facts about unix sockets: a socket is writable while less than a quarter of its send buffer is not
+read by the peer (unix_writable in the kernel's af_unix.c), and epoll tells when it becomes so. A
+copy of a descriptor has a place of its own in an epoll set.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from typing import TYPE_CHECKING
+
+from weft._wire.messages import Output
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.clients import Client
+    from weft._transport.sockets import Poller
+    from weft._wire.messages import Message
+
+_WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
+
+
+class SessionDriver:
+    """The driver: not connected yet, connected, or gone."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        pid: int,
+        *,
+        send: Callable[[Client, Message], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        """`ended(why)` is called when the process is gone, before this returns if it is so now."""
+        self.pid = pid
+        self._poller = poller
+        self._send = send
+        self._client: Client | None = None
+        self._pidfd = -1
+        try:
+            # Its children may hold its connection open: the kernel knows better.
+            self._pidfd = os.pidfd_open(pid)
+            poller.add(self._pidfd, lambda _: ended("the driver is gone"))
+        except ProcessLookupError:
+            ended("the driver is gone")
+
+    def connected(self, client: Client) -> None:
+        """The driver has connected."""
+        self._client = client
+
+    def is_client(self, client: Client) -> bool:
+        """Tell whether a client is the driver."""
+        return client is self._client
+
+    def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
+        """Show what a process has written."""
+        if self._client is not None and not self._client.connection.closed:
+            self._send(self._client, Output(worker, pid, label, is_stderr, data))
+
+    def is_behind(self) -> bool:
+        """Tell whether the driver has much to read yet."""
+        if self._client is None or self._client.connection.closed:
+            return False
+        look = select.poll()
+        look.register(self._client.sock, select.POLLOUT)
+        return not look.poll(0)
+
+    def when_it_has_read(self, function: Callable[[], None]) -> None:
+        """Call a function once, when a driver that is behind is so no longer."""
+        assert self._client is not None
+        fd = os.dup(self._client.sock.fileno())
+
+        def told(events: int) -> None:
+            if events & _WRITABLE:
+                self._poller.remove(fd)
+                os.close(fd)
+                function()
+
+        self._poller.add(fd, told)
+        self._poller.watch_writing(fd, on=True)
+
+    def drain(self) -> None:
+        """Send what is queued, waiting for the driver to take it."""
+        if self._client is not None:
+            self._client.connection.drain()
+
+    def close(self) -> None:
+        """End the connection, and forget the process."""
+        if self._client is not None:
+            self._client.connection.close()
+        if self._pidfd >= 0:
+            self._poller.remove(self._pidfd)
+            os.close(self._pidfd)

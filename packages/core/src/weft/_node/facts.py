@@ -1,0 +1,75 @@
+"""What this node is and has: its ids, its labels, its resources and devices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._ids import JobId, NodeId
+from weft._machines.placement import NodeView
+from weft._node import host
+from weft._resources import Resources
+from weft._wire.messages import Welcome
+
+if TYPE_CHECKING:
+    from weft._launch import NodeFile
+
+# What is left is for the system, the page cache and what workers have in common.
+MEMORY_SHARE = 0.7
+STORE_SHARE = 0.3
+
+
+class NodeFacts:
+    """Does not change while the session goes on."""
+
+    def __init__(self, node: NodeFile) -> None:
+        options = node.options
+        self._node = node
+        self.node_id = NodeId.from_random()
+        self.job_id = JobId.from_random()
+        self.labels = {"weft.io/node-id": self.node_id.hex(), **options.labels}
+        self.cpus = host.cpus() if options.num_cpus is None else options.num_cpus
+        self.devices = _devices(options.num_gpus)
+        memory = host.memory_bytes()
+        store = options.object_store_memory
+        self.total = Resources(
+            {
+                "CPU": self.cpus,
+                "GPU": len(self.devices),
+                "memory": int(memory * MEMORY_SHARE),
+                "object_store_memory": int(memory * STORE_SHARE) if store is None else store,
+                **options.resources,
+            }
+        )
+
+    def view(self) -> NodeView:
+        """Return the node as placement sees it, all of it free."""
+        return NodeView(
+            node_id=self.node_id,
+            total=self.total,
+            free=self.total,
+            labels=self.labels,
+            is_local=True,
+        )
+
+    def welcome(self) -> Welcome:
+        """Return what a process that connects is told."""
+        options = self._node.options
+        return Welcome(
+            job_id=self.job_id,
+            node_id=self.node_id,
+            session=self._node.session,
+            session_dir=self._node.session_dir,
+            store_dir=self._node.store_dir,
+            namespace=options.namespace,
+            resources=self.total.to_floats(),
+            labels=self.labels,
+            runtime_env=options.runtime_env,
+            logging=options.logging,
+        )
+
+
+def _devices(num_gpus: int | None) -> list[str]:
+    found = host.gpus()
+    if num_gpus is None:
+        return found
+    return found[:num_gpus] if num_gpus <= len(found) else [str(index) for index in range(num_gpus)]

@@ -1,0 +1,135 @@
+"""The leases that this node has granted: to whom, and which worker serves each.
+
+    Grant -> WorkerWanted -> UseWorker -> LeaseBound, and Granted to the client
+    ReturnLease (the client), LoseLease (the worker is gone) -> LeaseReturned
+
+What is always true
+1. A grant is kept from Grant to LeaseReturned or CancelGrant; its worker from LeaseBound on.
+2. The client hears of a worker when the machines agree that it has it, and not before.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._machines.actors import ActorPlaced
+from weft._machines.leases import (
+    ACTOR_KEY,
+    Grant,
+    LeaseBound,
+    LeaseReturned,
+    TaskBlocked,
+    TaskUnblocked,
+)
+from weft._machines.workers import WantCancelled, WorkerReleased, WorkerWanted
+from weft._wire.messages import Granted
+
+if TYPE_CHECKING:
+    from weft._ids import NodeId
+    from weft._node.clients import Clients
+    from weft._node.roster import Roster
+    from weft._node.rules import Rules
+
+
+class Grants:
+    """Joins the machine of leases with that of workers."""
+
+    def __init__(self, node_id: NodeId, rules: Rules, clients: Clients, roster: Roster) -> None:
+        self._node_id = node_id
+        self._rules = rules
+        self._clients = clients
+        self._roster = roster
+        self._grant_of: dict[int, Grant] = {}
+        self._worker_of: dict[int, bytes] = {}
+
+    # -------------------------------------------------------------- questions
+
+    def served_by(self, worker: bytes) -> Grant | None:
+        """Return the grant that a worker serves or is about to serve."""
+        lease = self._rules.pool.lease_of(worker)
+        return None if lease is None else self._grant_of.get(lease)
+
+    def served_to(self, client: bytes, worker: bytes) -> Grant | None:
+        """The same, if the client is the one who has it."""
+        grant = self.served_by(worker)
+        return grant if grant is not None and grant.client == client else None
+
+    def actor_on(self, worker: bytes) -> bytes | None:
+        """Return the actor that a worker is or is about to be."""
+        grant = self.served_by(worker)
+        return grant.client if grant is not None and grant.key == ACTOR_KEY else None
+
+    def worker_of(self, lease: int) -> bytes:
+        """Return the worker that serves a lease; empty if none does."""
+        return self._worker_of.get(lease, b"")
+
+    # -------------------------------------------------------------- effects
+
+    def add(self, grant: Grant) -> None:
+        """Find a worker for a lease."""
+        self._grant_of[grant.lease] = grant
+        self._rules.tell_pool(WorkerWanted(grant.lease, grant.shape.env))
+
+    def cancel(self, lease: int) -> None:
+        """A lease is gone before it had a worker."""
+        self._forget(lease)
+        self._rules.tell_pool(WantCancelled(lease))
+
+    def bind(self, lease: int, worker: bytes) -> None:
+        """A lease has its worker: tell the client."""
+        grant = self._grant_of.get(lease)
+        process = self._roster.get(worker)
+        if grant is None or process is None or self._rules.pool.lease_of(worker) != lease:
+            return
+        if not self._rules.leases.is_unbound(lease):
+            return  # It was cancelled meanwhile; CancelGrant follows and frees the worker.
+        self._worker_of[lease] = worker
+        self._rules.tell_leases(LeaseBound(lease))
+        if grant.key == ACTOR_KEY:
+            self._rules.tell_actors(ActorPlaced(grant.client, worker, process.address))
+            return
+        granted = Granted(
+            key=grant.key,
+            worker_id=worker,
+            address=process.address,
+            contended=grant.contended,
+            node_id=self._node_id,
+            accelerators=grant.accelerators,
+        )
+        self._clients.send_to(grant.client, granted)
+
+    def lose(self, lease: int) -> None:
+        """The worker of a lease is gone."""
+        grant = self._grant_of.get(lease)
+        if grant is None:
+            return
+        if lease in self._worker_of:
+            self._forget(lease)
+            self._rules.tell_leases(LeaseReturned(lease))
+        else:
+            # It died between being chosen and being told: nobody else knows of it.
+            self._rules.tell_pool(WorkerWanted(lease, grant.shape.env, first=True))
+
+    def _forget(self, lease: int) -> None:
+        self._grant_of.pop(lease, None)
+        self._worker_of.pop(lease, None)
+
+    # -------------------------------------------------------------- messages
+
+    def take_back(self, client: bytes, worker: bytes, *, retire: bool) -> None:
+        """A client needs a worker no longer. `retire`: the worker is not to be used again."""
+        grant = self.served_to(client, worker)
+        if grant is None:
+            return  # The worker has died meanwhile.
+        if retire or grant.accelerators:
+            self._rules.tell_pool(WorkerReleased(worker, retire=True))
+            return
+        self._forget(grant.lease)
+        self._rules.tell_pool(WorkerReleased(worker))
+        self._rules.tell_leases(LeaseReturned(grant.lease))
+
+    def note_blocked(self, worker: bytes, event: type[TaskBlocked | TaskUnblocked]) -> None:
+        """The task on a worker waits in `get`, or goes on."""
+        lease = self._rules.pool.lease_of(worker)
+        if lease in self._worker_of:
+            self._rules.tell_leases(event(lease))

@@ -1,0 +1,96 @@
+"""The machines of a node - leases, workers, actors - and their effects that wait to be done.
+
+What is always true
+1. An event is handled at once; its effects wait their turn, behind those of earlier events. So an
+   effect can be stale (its lease was cancelled meanwhile): then doing it does nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from typing import TYPE_CHECKING
+
+from weft import _settings
+from weft._clock import monotonic
+from weft._machines import actors as actor_rules
+from weft._machines import leases as lease_rules
+from weft._machines import workers as worker_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.facts import NodeFacts
+
+# Forking is serial in the template; more in flight would only fill its socket.
+MAX_STARTING = 16
+
+Effect = lease_rules.Effect | worker_rules.Effect | actor_rules.Effect
+
+
+class Rules:
+    """Who wants something of the machines tells them here."""
+
+    def __init__(self, facts: NodeFacts) -> None:
+        keep = _settings.IDLE_WORKERS.value()
+        devices = {"GPU": facts.devices} if facts.devices else {}
+        self.leases = lease_rules.Leases(facts.view(), devices)
+        self.pool = worker_rules.Workers(
+            keep=facts.cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
+        )
+        self.actors = actor_rules.Actors()
+        self._checks = _settings.CHECK.value()
+        self._effects: deque[Effect] = deque()
+
+    def tell_leases(self, event: lease_rules.Event) -> None:
+        """Tell the machine of leases what has happened."""
+        self._effects += self.leases.handle(event, monotonic())
+        if self._checks:
+            self.leases.check()
+
+    def tell_pool(self, event: worker_rules.Event) -> None:
+        """Tell the machine of workers what has happened."""
+        self._effects += self.pool.handle(event, monotonic())
+        if self._checks:
+            self.pool.check()
+
+    def tell_actors(self, event: actor_rules.Event) -> None:
+        """Tell the machine of actors what has happened."""
+        self._effects += self.actors.handle(event, monotonic())
+        if self._checks:
+            self.actors.check()
+
+    def doom(self, worker: bytes, reason: str) -> None:
+        """Have a worker killed, if it is still there."""
+        if self.pool.state_of(worker) != "gone":
+            self.tell_pool(worker_rules.WorkerDoomed(worker, reason))
+
+    def is_starting(self) -> bool:
+        """Tell whether workers are on their way."""
+        return any(state == "starting" for _, state, _ in self.pool.workers())
+
+    def add(self, effect: Effect) -> None:
+        """Have an effect done after those that wait, as if a machine had returned it."""
+        self._effects.append(effect)
+
+    def settle(self, do: Callable[[Effect], None]) -> None:
+        """Do all effects, and those that they lead to."""
+        while self._effects:
+            do(self._effects.popleft())
+
+    def drop_effects(self) -> None:
+        """Do none of what waits: the session is over."""
+        self._effects.clear()
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is due, in seconds; None: never."""
+        times = (self.pool.wake_at(), self.actors.wake_at())
+        return min((at for at in times if at is not None), default=None)
+
+    def tick(self) -> None:
+        """Tell the machines whose time has come."""
+        now = monotonic()
+        if (at := self.pool.wake_at()) is not None and at <= now:
+            self.tell_pool(worker_rules.WorkersTicked())
+        if (at := self.actors.wake_at()) is not None and at <= now:
+            self.tell_actors(actor_rules.ActorsTicked())
