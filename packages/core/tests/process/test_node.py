@@ -20,6 +20,8 @@ from weft._transport.sockets import connect
 from weft._wire.codec import encode
 from weft._wire.messages import (
     ActorState,
+    Answer,
+    Ask,
     Bye,
     Call,
     Demand,
@@ -563,6 +565,17 @@ def test_questions_about_the_node(session: Session) -> None:
     assert msgspec.msgpack.decode(session.ask("timeline").body) == [], "the stand-ins do not answer"
     assert "does not know the question 'weather'" in session.ask("weather").error
     assert session.ask("find_actor", 7).error
+
+
+def test_timeline_does_not_wait_for_a_worker_that_has_ended(
+    start: Callable[..., Session],
+) -> None:
+    session = start(num_cpus=1)
+    granted = session.lease(CPU)
+    session.say(Ask(77, "timeline"))
+    session.say(KillWorker(granted.worker_id, "to see who waits for it"))
+    session.explain(granted.worker_id)
+    assert Answer(77, msgspec.msgpack.encode([])) in session.inbox
 
 
 def test_why_says_what_falls_short_and_who_has_it(session: Session) -> None:

@@ -207,6 +207,7 @@ class Daemon:
 
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
+        self._timelines.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.rules.tell_actors(actor_rules.ClientEnded(client))
 

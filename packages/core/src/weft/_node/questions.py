@@ -156,11 +156,20 @@ class Timelines:
         """Note a worker's events."""
         gathered = self._gathered.get(events.request)
         if gathered is not None:
-            _, _, missing, found = gathered
-            missing.discard(worker)
+            _, _, _, found = gathered
             found += unpack(events.body, list[msgspec.Raw])
-            if not missing:
-                self._answer(events.request)
+            self._miss_no_longer(events.request, worker)
+
+    def forget(self, worker: bytes) -> None:
+        """A worker is gone: nobody waits for its events."""
+        for number in list(self._gathered):
+            self._miss_no_longer(number, worker)
+
+    def _miss_no_longer(self, number: int, worker: bytes) -> None:
+        _, _, missing, _ = self._gathered[number]
+        missing.discard(worker)
+        if not missing:
+            self._answer(number)
 
     def _answer(self, number: int) -> None:
         gathered = self._gathered.pop(number, None)
