@@ -692,7 +692,7 @@ class ActorPlacementGroupRemoved(UnschedulableError):  # noqa: N818 - Ray's name
 
 
 class EnvSetupError(WeftError):
-    """A runtime environment could not be built. The tasks that need it fail; nothing else does.
+    """No worker can start in a runtime environment. Tasks that need it fail; nothing else does.
 
     Attributes:
         error_message: What the installer wrote last, or how the start of a worker in it failed.
