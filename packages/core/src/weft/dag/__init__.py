@@ -15,6 +15,7 @@ from weft._api.graphs import (
     InputNode,
     MultiOutputNode,
 )
+from weft._api.graphs.pictures import plot
 
 __all__ = [
     "ClassMethodNode",
@@ -25,4 +26,5 @@ __all__ = [
     "InputAttributeNode",
     "InputNode",
     "MultiOutputNode",
+    "plot",
 ]

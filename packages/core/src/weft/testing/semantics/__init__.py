@@ -20,7 +20,7 @@ from weft.testing.semantics.concurrent_actors import AsyncActorSemantics, Thread
 from weft.testing.semantics.context import ContextSemantics
 from weft.testing.semantics.engines import CAPABILITIES, EngineSemantics, Signal, needs
 from weft.testing.semantics.errors import ErrorSemantics
-from weft.testing.semantics.graphs import GraphSemantics
+from weft.testing.semantics.graphs import CompiledGraphSemantics, GraphSemantics
 from weft.testing.semantics.objects import ObjectSemantics, ReferenceSemantics
 from weft.testing.semantics.placement import PlacementSemantics
 from weft.testing.semantics.streams import StreamSemantics
@@ -40,6 +40,7 @@ ALL = (
     ContextSemantics,
     PlacementSemantics,
     GraphSemantics,
+    CompiledGraphSemantics,
 )
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "ActorSemantics",
     "AsyncActorSemantics",
     "CancelSemantics",
+    "CompiledGraphSemantics",
     "ContextSemantics",
     "EngineSemantics",
     "ErrorSemantics",
