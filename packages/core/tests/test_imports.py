@@ -28,7 +28,7 @@ def modules() -> set[str]:
     [
         "asyncio", "cloudpickle", "click", "grpc", "multiprocessing", "numpy", "pandas", "psutil",
         "pyarrow", "socket", "ssl", "subprocess", "torch", "weft._runtime.local",
-        "weft._runtime.runtime", "weft.testing", "weft.util", "pytest",
+        "weft._runtime.runtime", "weft._api.graphs", "weft.testing", "weft.util", "pytest",
     ],
 )  # fmt: skip
 def test_import_does_not_load(modules: set[str], module: str) -> None:

@@ -12,7 +12,7 @@ print(weft.get([square.remote(number) for number in range(10)]))
 import pkgutil as _pkgutil
 
 from weft import _missing, actor, exceptions, remote_function, runtime_context, runtime_env, types
-from weft._api.actors import get_actor, kill, method
+from weft._api.actors import get_actor, kill
 from weft._api.cluster import available_resources, cluster_resources, nodes, timeline, why
 from weft._api.context import get_gpu_ids, get_runtime_context
 from weft._api.decorators import remote
@@ -25,6 +25,7 @@ from weft._api.languages import (
     java_actor_class,
     java_function,
 )
+from weft._api.methods import method
 from weft._api.objects import cancel, get, put, wait
 from weft._api.session import ClientContext, __version__, init, is_initialized, shutdown
 from weft._ids import ActorId as ActorID

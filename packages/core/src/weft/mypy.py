@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from mypy.plugin import ClassDefContext
     from mypy.types import Type
 
-_ACTORS: Final = "weft._api.actors"
+_CLASSES: Final = "weft._api.actors"
+_METHOD: Final = "weft._api.methods.DecoratedMethod"
 _DECORATOR: Final = "weft._api.decorators.remote"
 _STREAMS: Final = frozenset({"Iterator", "Generator", "AsyncIterator", "AsyncGenerator"})
 
@@ -56,8 +57,8 @@ def _make_remote(context: ClassDefContext) -> bool:
     """Change what mypy thinks of a class. False: ask again when more is known."""
     info = context.cls.info
     kind = "GenericRemoteType" if info.type_vars else "RemoteType"
-    metaclass = _class(context, f"{_ACTORS}.{kind}")
-    decorated = _class(context, f"{_ACTORS}.DecoratedMethod")
+    metaclass = _class(context, f"{_CLASSES}.{kind}")
+    decorated = _class(context, _METHOD)
     reference = _class(context, "weft._refs.ObjectRef")
     stream = _class(context, "weft._refs.ObjectRefGenerator")
     if metaclass is None or decorated is None or reference is None or stream is None:

@@ -1,6 +1,8 @@
 """Mistakes that type checkers find: without these comments each line is an error. Never run."""
 
 import weft
+from weft.util import as_completed
+from weft.util.queue import Queue
 
 
 @weft.remote
@@ -28,3 +30,5 @@ counter = CounterActor.remote(1)
 counter.add.remote("a")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 counter.sub.remote(1)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
 weft.get(3)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+as_completed([length.remote("a")], timeuot=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+Queue[int]().put("a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -1,29 +1,18 @@
-"""Actors: what `@weft.remote` makes of a class, the handles of its instances, and their methods.
+"""Actors: what `@weft.remote` makes of a class, and the verbs.
 
-A handle holds what its holder must know of the actor (ActorMeta) and a token: a counted reference
-that keeps the actor alive. So handles travel as values do, through Weft's serializer only, and the
-actor ends when the last one is gone. A method that was taken from a handle holds the token too, not
-the handle, so that no cycle keeps either alive.
-
-Types. `ActorClass.remote` is typed as returning the class itself, so that checkers and editors know
-the methods; what `@weft.method` decorates has `.remote` there, with the method's own parameters and
-result.
+`ActorClass.remote` is typed as returning the class itself, so that checkers and editors know the
+methods.
 """
 
 from __future__ import annotations
 
-import pickle
-from types import FunctionType
 from typing import (
     TYPE_CHECKING,
-    Annotated,
     Any,
-    Concatenate,
     Generic,
     Literal,
     NoReturn,
     ParamSpec,
-    Protocol,
     TypeVar,
     Unpack,
     overload,
@@ -31,235 +20,34 @@ from typing import (
 
 from msgspec import structs
 
-from weft._api.graphs import ClassMethodNode, ClassNode, outputs_of
-from weft._api.session import running, started
-from weft._api.signatures import ANY_ARGUMENTS, checker, parameters_of
+from weft._api.handles import ActorHandle
+from weft._api.methods import methods_of
+from weft._api.session import started
+from weft._api.signatures import checker, parameters_of
 from weft._engine import Engine, current
 from weft._env.inheritance import inherited
 from weft._env.spec import with_environment
 from weft._ids import ActorId
 from weft._lazy import lazy
-from weft._options import (
-    DEFAULT_METHOD,
-    ActorKeywords,
-    ActorOptions,
-    MethodKeywords,
-    MethodOptions,
-    actor_options,
-    method_options,
-)
+from weft._options import ActorKeywords, ActorOptions, actor_options
 from weft._override import override
 from weft._refs import ObjectRef, ObjectRefGenerator
-from weft._runtime.invocation import ALIASES, CALL, READY, TERMINATE, ActorLeaves
-from weft._serialize.pickling import dumps
-from weft._specs import ActorMeta, ActorSpec, CallSpec, Code, MethodSpec, Shape, shape_of
+from weft._runtime.invocation import ActorLeaves
+from weft._specs import ActorMeta, ActorSpec, Code, MethodSpec, Shape, shape_of
 from weft.exceptions import ActorClassInheritanceException, OptionError, SessionError
 
 if TYPE_CHECKING:
-    import inspect
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
-    from weft._runtime.invocation import DynamicObjectRefGenerator
+    from weft._api import graphs
+    from weft._api.graphs import ClassNode
 else:
-    inspect = lazy("inspect")
+    graphs = lazy("weft._api.graphs")
 
 P = ParamSpec("P")
 T = TypeVar("T")
-R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
-F_co = TypeVar("F_co", covariant=True)
-T_co = TypeVar("T_co", covariant=True)
 C_co = TypeVar("C_co", covariant=True)
 ClassT = TypeVar("ClassT", bound=type)
-
-ActorProxy = Annotated[T, "an actor's handle"]
-"""The type of a handle in annotations: `counter: ActorProxy[Counter]`."""
-
-_OWN_OPTIONS = "__weft_method__"
-_BUILT_IN = {
-    READY: MethodSpec(parameters=()),
-    CALL: MethodSpec(parameters=ANY_ARGUMENTS),
-    TERMINATE: MethodSpec(parameters=()),
-}
-_SEVERAL = frozenset({0, "streaming"})
-
-# ------------------------------------------------------------------ methods
-
-
-class ActorMethod(Generic[P, R_co, F_co]):
-    """A method of an actor: `handle.method.remote(...)`.
-
-    `P` are its parameters, `R_co` is what it returns, `F_co` what `remote` returns. Inside the
-    class, `self.method(...)` is a plain call.
-    """
-
-    __slots__ = (
-        "_check",
-        "_engine",
-        "_given",
-        "_meta",
-        "_method",
-        "_name",
-        "_options",
-        "_returns_one",
-        "_token",
-    )
-
-    def __init__(
-        self,
-        meta: ActorMeta,
-        token: ObjectRef[Any] | None,
-        engine: Engine,
-        method: str,
-        given: MethodOptions,
-    ) -> None:
-        """Hold the method; take it from a handle instead."""
-        spec = meta.methods.get(method) or _BUILT_IN[method]
-        self._meta = meta
-        self._token = token
-        self._engine = engine
-        self._method = method
-        self._given = given
-        self._name = given.name or f"{meta.class_name}.{method}"
-        self._options = _effective(meta, spec, given)
-        self._returns_one = self._options[0] in {1, "dynamic"}
-        self._check = checker(
-            spec.parameters, self._name if not given.name else f"{meta.class_name}.{method}"
-        )
-
-    @overload
-    def remote(self, *args: P.args, **kwargs: P.kwargs) -> F_co: ...
-    @overload
-    def remote(self, arg: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
-    @overload
-    def remote(self, arg: Any, arg2: ObjectRef[Any], /, *args: Any, **kwargs: Any) -> F_co: ...
-    @overload
-    def remote(
-        self, arg: Any, arg2: Any, arg3: ObjectRef[Any], /, *args: Any, **kwargs: Any
-    ) -> F_co: ...
-    @overload
-    def remote(self, **kwargs: ObjectRef[Any]) -> F_co: ...
-    def remote(self, *args: Any, **kwargs: Any) -> Any:
-        """Call the method on the actor. Does not block.
-
-        Calls of one caller start in the order in which they were made.
-
-        Args:
-            *args: The method's arguments. An ObjectRef stands for its value; references inside
-                other values stay references.
-            **kwargs: As above.
-
-        Returns:
-            An ObjectRef; with `num_returns` over 1 a list of them; for a generator method an
-            ObjectRefGenerator.
-
-        Raises:
-            TypeError: The arguments do not fit the method. Nothing was sent.
-            PicklingError: An argument cannot travel. Nothing was sent.
-            PendingCallsLimitExceeded: `max_pending_calls` calls wait already. Nothing was sent.
-        """
-        self._check(*args, **kwargs)
-        num_returns, group, retries, retried, timeout_s, backpressure = self._options
-        refs = self._engine.call(
-            CallSpec(
-                self._meta, self._method, args, kwargs, num_returns, group, retries, retried,
-                timeout_s, self._name, backpressure,
-            )
-        )  # fmt: skip
-        return refs[0] if self._returns_one else refs or None  # type: ignore[index]  # a list then
-
-    @overload
-    def options(
-        self,
-        *,
-        num_returns: Literal["streaming"],
-        name: str | None = None,
-        **options: Unpack[MethodKeywords],
-    ) -> ActorMethod[P, R_co, ObjectRefGenerator[Any]]: ...
-    @overload
-    def options(
-        self,
-        *,
-        num_returns: Literal["dynamic"],
-        name: str | None = None,
-        **options: Unpack[MethodKeywords],
-    ) -> ActorMethod[P, R_co, ObjectRef[DynamicObjectRefGenerator[Any]]]: ...
-    @overload
-    def options(
-        self, *, num_returns: int, name: str | None = None, **options: Unpack[MethodKeywords]
-    ) -> ActorMethod[P, R_co, list[ObjectRef[Any]]]: ...
-    @overload
-    def options(
-        self, *, name: str | None = None, **options: Unpack[MethodKeywords]
-    ) -> ActorMethod[P, R_co, F_co]: ...
-    def options(self, **options: Any) -> ActorMethod[P, R_co, Any]:
-        """Return the same method with other options; those not given stay.
-
-        Args:
-            **options: num_returns, concurrency_group, max_task_retries, retry_exceptions, timeout,
-                name.
-
-        Raises:
-            OptionError: An option is unknown or wrong.
-        """
-        changed = method_options(options, self._given, subject=self._name)
-        return ActorMethod(self._meta, self._token, self._engine, self._method, changed)
-
-    def bind(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a node of a lazy graph instead of making the call.
-
-        With `num_returns` over 1 it is a tuple of nodes.
-
-        Args:
-            *args: The method's arguments; other nodes stand for their results.
-            **kwargs: As above.
-        """
-        self._check(*args, **kwargs)
-        handle: ActorHandle[Any] = ActorHandle(self._meta, self._token, self._engine)
-        given = {
-            name: value
-            for name in MethodOptions.__struct_fields__
-            if (value := getattr(self._given, name)) is not None
-        }
-        changed = {
-            name: value for name, value in given.items() if value != getattr(DEFAULT_METHOD, name)
-        }
-        node = ClassMethodNode(self._method, args, kwargs, changed, actor=handle)
-        return outputs_of(node, self._options[0])
-
-    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co:
-        """Raise TypeError: an actor's method is called by `.remote(...)`."""
-        raise TypeError(
-            f"{self._name} is an actor's method: call handle.{self._method}.remote(...)"
-        )
-
-    @override
-    def __repr__(self) -> str:
-        return f"ActorMethod({self._name})"
-
-
-_Effective = tuple[int | str, str, int, bool | tuple[type[BaseException], ...], float | None, int]
-
-
-def _effective(meta: ActorMeta, spec: MethodSpec, given: MethodOptions) -> _Effective:
-    """Lay a call's options over the method's, and those over the actor's."""
-    retries = (
-        given.max_task_retries if given.max_task_retries is not None else spec.max_task_retries
-    )
-    retried = given.retry_exceptions
-    if retried is None:
-        packed = spec.retry_exceptions
-        # They came with the class.
-        retried = pickle.loads(packed) if isinstance(packed, bytes) else packed  # noqa: S301
-    return (
-        given.num_returns if given.num_returns is not None else spec.num_returns,
-        given.concurrency_group or spec.concurrency_group,
-        retries if retries is not None else meta.max_task_retries,
-        retried,
-        given.timeout if given.timeout is not None else spec.timeout_s,
-        given.backpressure or spec.backpressure,
-    )
-
 
 if TYPE_CHECKING:
 
@@ -280,176 +68,6 @@ if TYPE_CHECKING:
         def options(cls, **options: Unpack[ActorKeywords]) -> ActorClass[Any]: ...
 
         def bind(cls, *args: Any, **kwargs: Any) -> ClassNode: ...
-
-    class DecoratedMethod(Protocol[P, R_co, F_co]):
-        """What checkers see in place of a method that `@weft.method` decorates."""
-
-        def __get__(
-            self, instance: object, owner: type | None = None, /
-        ) -> ActorMethod[P, R_co, F_co]: ...
-
-    class _Decorator(Protocol):
-        @overload
-        def __call__(
-            self, function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
-        ) -> DecoratedMethod[P, Coroutine[Any, Any, T], ObjectRef[T]]: ...
-        @overload
-        def __call__(  # type: ignore[overload-overlap]
-            self, function: Callable[Concatenate[Any, P], Iterator[T] | AsyncIterator[T]], /
-        ) -> DecoratedMethod[P, Iterator[T], ObjectRefGenerator[T]]: ...
-        @overload
-        def __call__(
-            self, function: Callable[Concatenate[Any, P], R], /
-        ) -> DecoratedMethod[P, R, ObjectRef[R]]: ...
-
-    class _SeveralDecorator(Protocol):
-        def __call__(
-            self, function: Callable[Concatenate[Any, P], R], /
-        ) -> DecoratedMethod[P, R, list[ObjectRef[Any]]]: ...
-
-    class _StreamingDecorator(Protocol):
-        def __call__(
-            self, function: Callable[Concatenate[Any, P], R], /
-        ) -> DecoratedMethod[P, R, ObjectRefGenerator[Any]]: ...
-
-    class _DynamicDecorator(Protocol):
-        def __call__(
-            self, function: Callable[Concatenate[Any, P], R], /
-        ) -> DecoratedMethod[P, R, ObjectRef[DynamicObjectRefGenerator[Any]]]: ...
-
-
-@overload
-def method(
-    function: Callable[Concatenate[Any, P], Coroutine[Any, Any, T]], /
-) -> DecoratedMethod[P, Coroutine[Any, Any, T], ObjectRef[T]]: ...
-@overload
-def method(  # type: ignore[overload-overlap]
-    function: Callable[Concatenate[Any, P], Iterator[T] | AsyncIterator[T]], /
-) -> DecoratedMethod[P, Iterator[T], ObjectRefGenerator[T]]: ...
-@overload
-def method(
-    function: Callable[Concatenate[Any, P], R], /
-) -> DecoratedMethod[P, R, ObjectRef[R]]: ...
-@overload
-def method(
-    *, num_returns: Literal["streaming"], **options: Unpack[MethodKeywords]
-) -> _StreamingDecorator: ...
-@overload
-def method(
-    *, num_returns: Literal["dynamic"], **options: Unpack[MethodKeywords]
-) -> _DynamicDecorator: ...
-@overload
-def method(*, num_returns: int, **options: Unpack[MethodKeywords]) -> _SeveralDecorator: ...
-@overload
-def method(**options: Unpack[MethodKeywords]) -> _Decorator: ...
-def method(*args: Any, **kwargs: Any) -> Any:
-    """Give a method of a remote class options, and checkers its type.
-
-    Args:
-        *args: The method, if the decorator is written without parentheses.
-        **kwargs: num_returns, concurrency_group, max_task_retries, retry_exceptions, timeout.
-
-    Returns:
-        The method itself.
-
-    Raises:
-        OptionError: An option is unknown or wrong.
-    """
-    if args:
-        if kwargs or len(args) != 1 or not callable(getattr(args[0], "__func__", args[0])):
-            raise TypeError(
-                "write @weft.method above a method, or @weft.method(num_returns=2) with keywords"
-            )
-        return _mark(args[0], DEFAULT_METHOD)
-    options = method_options(kwargs, subject="@method")
-    return lambda function: _mark(function, options)
-
-
-def _mark(function: Any, options: MethodOptions) -> Any:
-    setattr(getattr(function, "__func__", function), _OWN_OPTIONS, options)
-    return function
-
-
-# ------------------------------------------------------------------ handles
-
-
-class ActorHandle(Generic[T_co]):
-    """Stands for an actor; its methods are attributes: `handle.method.remote(...)`.
-
-    Pass it to tasks and actors, keep it in objects. The actor ends when its last handle is gone,
-    unless it is detached. Equal to every other handle of the same actor. Safe from threads.
-    """
-
-    _weft_meta: ActorMeta
-    _weft_token: ObjectRef[Any] | None
-    _weft_engine: Engine
-
-    def __init__(self, meta: ActorMeta, token: ObjectRef[Any] | None, engine: Engine) -> None:
-        """Hold the actor; get a handle from `.remote(...)` or `get_actor` instead."""
-        self.__dict__.update(_weft_meta=meta, _weft_token=token, _weft_engine=engine)
-
-    def __getattr__(self, name: str) -> ActorMethod[..., Any, Any]:
-        meta: ActorMeta = self.__dict__["_weft_meta"]
-        method_name = ALIASES.get(name, name)
-        if method_name not in meta.methods and method_name not in _BUILT_IN:
-            raise AttributeError(_no_method(meta, name), name=name, obj=self)
-        found: ActorMethod[..., Any, Any] = ActorMethod(
-            meta, self._weft_token, self._weft_engine, method_name, DEFAULT_METHOD
-        )
-        self.__dict__[name] = found
-        return found
-
-    @override
-    def __setattr__(self, name: str, value: object) -> NoReturn:
-        raise AttributeError(
-            f"a handle has no attributes of its own: give {self._weft_meta.class_name} a method "
-            f"that sets {name}"
-        )
-
-    @override
-    def __dir__(self) -> list[str]:
-        return sorted({*object.__dir__(self), *self._weft_meta.methods})
-
-    @property
-    def _actor_id(self) -> ActorId:
-        return self._weft_meta.actor_id
-
-    @override
-    def __hash__(self) -> int:
-        return hash(self._weft_meta.actor_id)
-
-    @override
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ActorHandle) and self._weft_meta.actor_id == other._weft_meta.actor_id
-        )
-
-    @override
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The token is an ObjectRef: plain pickle refuses it, Weft's serializer counts it.
-        return _restored, (self._weft_meta, self._weft_token)
-
-    def __copy__(self) -> ActorHandle[T_co]:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ActorHandle[T_co]:
-        return self
-
-    @override
-    def __repr__(self) -> str:
-        return f"ActorHandle({self._weft_meta.class_name}, {self._weft_meta.actor_id.hex()})"
-
-
-def _restored(meta: ActorMeta, token: ObjectRef[Any] | None) -> ActorHandle[Any]:
-    return ActorHandle(meta, token, running())
-
-
-def _no_method(meta: ActorMeta, name: str) -> str:
-    public = sorted(method for method in meta.methods if not method.startswith("_"))
-    return f"{meta.class_name} has no method {name!r}; it has {', '.join(public) or 'none'}"
-
-
-# ------------------------------------------------------------------ classes
 
 
 class ActorClass(Generic[C_co]):
@@ -539,7 +157,7 @@ class ActorClass(Generic[C_co]):
     def method_specs(self) -> dict[str, MethodSpec]:
         """Return what callers must know of each method; worked out once."""
         if self._methods is None:
-            self._methods, self._is_async = _methods_of(self._class, self._code.name, self._options)
+            self._methods, self._is_async = methods_of(self._class, self._code.name, self._options)
         return self._methods
 
     def options(self, **options: Unpack[ActorKeywords]) -> ActorClass[C_co]:
@@ -573,7 +191,7 @@ class ActorClass(Generic[C_co]):
             **kwargs: As above.
         """
         self._check(args, kwargs)
-        return ClassNode(self, self._code.name, self.method_specs(), args, kwargs, {})
+        return graphs.ClassNode(self, self._code.name, self.method_specs(), args, kwargs, {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: a remote class is instantiated by `.remote(...)`."""
@@ -602,55 +220,6 @@ class ActorClass(Generic[C_co]):
         return f"ActorClass({self._code.name})"
 
 
-def _methods_of(cls: type, name: str, options: ActorOptions) -> tuple[dict[str, MethodSpec], bool]:
-    """Return what callers must know of each method, and whether any is async."""
-    found: dict[str, MethodSpec] = {}
-    is_async = False
-    for base in reversed(cls.__mro__[:-1]):
-        for attribute, member in vars(base).items():
-            function = getattr(member, "__func__", member)
-            if not isinstance(function, FunctionType) and not hasattr(function, _OWN_OPTIONS):
-                found.pop(attribute, None)
-                continue
-            if attribute in vars(object) or attribute in {"__getattr__", "__del__"}:
-                continue
-            is_async |= inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(
-                function
-            )
-            found[attribute] = _method_spec(member, function, f"{name}.{attribute}", options)
-    return found, is_async
-
-
-def _method_spec(
-    member: Any, function: Callable[..., Any], name: str, options: ActorOptions
-) -> MethodSpec:
-    own: MethodOptions = getattr(function, _OWN_OPTIONS, DEFAULT_METHOD)
-    group = own.concurrency_group
-    if group and group not in options.concurrency_groups:
-        known = ", ".join(sorted(options.concurrency_groups)) or "none"
-        raise OptionError(
-            f"concurrency_group={group!r} of {name} is no group of its class; it has {known}"
-        )
-    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    retried = own.retry_exceptions
-    return MethodSpec(
-        parameters=parameters_of(function, without_first=not isinstance(member, staticmethod)),
-        num_returns=own.num_returns
-        if own.num_returns is not None
-        else "streaming"
-        if is_generator
-        else 1,
-        concurrency_group=group,
-        max_task_retries=own.max_task_retries,
-        is_generator=is_generator,
-        retry_exceptions=bytes(dumps(retried).pack())
-        if isinstance(retried, tuple)
-        else bool(retried),
-        timeout_s=own.timeout,
-        backpressure=own.backpressure,
-    )
-
-
 def make_actor_class(cls: type, given: Mapping[str, Any]) -> ActorClass[Any]:
     """Make a class remote. OptionError."""
     name = cls.__qualname__.rpartition("<locals>.")[2]
@@ -673,7 +242,7 @@ def get_actor(name: str, namespace: str | None = None) -> ActorHandle[Any]:
     given: object = name
     if not isinstance(given, str) or not given:
         raise OptionError(f"the name of an actor is a string that is not empty, not {name!r}")
-    engine = current.engine if current.engine is not None else started()
+    engine = started()
     meta, token = engine.find_actor(name, namespace or engine.context().namespace)
     return ActorHandle(meta, token, engine)
 
@@ -691,7 +260,7 @@ def list_named_actors(all_namespaces: bool = False) -> list[Any]:
     Returns:
         Names; with `all_namespaces` dicts with "name" and "namespace".
     """
-    engine = current.engine if current.engine is not None else started()
+    engine = started()
     if all_namespaces:
         return [
             {"namespace": namespace, "name": name} for namespace, name in engine.named_actors(None)

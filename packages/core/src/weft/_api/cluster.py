@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 import msgspec
 
-from weft._api.actors import ActorHandle
+from weft._api.handles import ActorHandle
 from weft._api.session import running
 from weft._refs import ObjectRef
 from weft.exceptions import ArgumentError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from weft._api.actors import ActorHandle
+from weft._api.handles import ActorHandle
 from weft._api.session import started
 from weft._engine import current
 from weft._env.environment import RuntimeEnv

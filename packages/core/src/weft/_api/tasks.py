@@ -21,7 +21,6 @@ from typing import (
 
 from msgspec import structs
 
-from weft._api.graphs import FunctionNode
 from weft._api.session import started
 from weft._api.signatures import checker, parameters_of
 from weft._engine import current
@@ -36,9 +35,12 @@ if TYPE_CHECKING:
     import inspect
     from collections.abc import Callable, Mapping
 
+    from weft._api import graphs
+    from weft._api.graphs import FunctionNode
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.invocation import DynamicObjectRefGenerator
 else:
+    graphs = lazy("weft._api.graphs")
     inspect = lazy("inspect")
 
 P = ParamSpec("P")
@@ -165,7 +167,7 @@ class RemoteFunction(Generic[P, F_co]):
             TypeError: The arguments do not fit the function.
         """
         self._check(*args, **kwargs)
-        return FunctionNode(self, self._code.name, args, kwargs, {})
+        return graphs.FunctionNode(self, self._code.name, args, kwargs, {})
 
     def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raise TypeError: a remote function is called by `.remote(...)`."""
