@@ -34,6 +34,7 @@ import msgspec
 
 from weft._env.inheritance import inherited
 from weft._env.spec import BUILT, DRIVER_FILE, PLAIN, decode
+from weft._error_parts import safe_str, type_name
 from weft._lazy import lazy
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ def attempt(part: str, run: Callable[[], T]) -> T:
         # Without the frame of this function.
         trace = error.__traceback__ and error.__traceback__.tb_next
         story = "".join(traceback.format_exception(type(error), error, trace))
-        why = "".join(traceback.format_exception_only(error)).partition("\n")[0]
+        why = f"{type_name(error)}: {safe_str(error)}".partition("\n")[0]
         raise EntryError(f"{part} failed: {why}\n{story}") from error
 
 
