@@ -194,7 +194,7 @@ def init(
         SessionError: There is a session already.
         OptionError: An option is unknown or wrong. Nothing was started.
     """
-    given = dict(locals())
+    given = dict(locals())  # by name, so that each parameter is spelled here and where it counts
     _check(given)
     return _begin(given, _session_options(given))
 
