@@ -135,7 +135,18 @@ class ObjectRef(Generic[T_co]):
 
     def result(self) -> T_co:
         """Return the value, or raise the task's error. Blocks until it is there."""
-        value: T_co = self._engine.get([self], None)[0]
+        return self.get()
+
+    def get(self, timeout: float | None = None) -> T_co:
+        """Return the value, or raise the task's error. Blocks until it is there; see `weft.get`.
+
+        Args:
+            timeout: Seconds to wait at most; None: for ever.
+
+        Raises:
+            GetTimeoutError: Time was up. The task goes on.
+        """
+        value: T_co = self._engine.get([self], timeout)[0]
         return value
 
     def exception(self) -> BaseException | None:

@@ -14,8 +14,14 @@ import pytest
 
 import weft
 from weft._api.graphs import DAGNode, InputAttributeNode, InputNode, MultiOutputNode
-from weft.exceptions import ActorDiedError, OptionError, PicklingError, SessionError
-from weft.testing.semantics.engines import EngineSemantics
+from weft.exceptions import (
+    ActorDiedError,
+    GetTimeoutError,
+    OptionError,
+    PicklingError,
+    SessionError,
+)
+from weft.testing.semantics.engines import LIMIT_S, EngineSemantics, Signal, needs
 
 
 @weft.remote
@@ -244,7 +250,16 @@ class CompiledGraphSemantics(EngineSemantics):
         with InputNode() as number:
             compiled = double.bind(number).experimental_compile()
         ref = compiled.execute(2)
-        assert [weft.get(ref), weft.get(ref), weft.get(double.remote(ref))] == [4, 4, 8]
+        assert [weft.get(ref), ref.get(), weft.get(double.remote(ref))] == [4, 4, 8]
+
+    @needs("concurrency")
+    def test_result_of_a_compiled_graph_is_waited_for_in_time(self) -> None:
+        signal = Signal.remote()
+        ref = signal.wait.bind().experimental_compile().execute()
+        with pytest.raises(GetTimeoutError):
+            ref.get(timeout=0.01)
+        signal.send.remote()
+        assert ref.get(timeout=LIMIT_S) == "sent"
 
     def test_compiled_graph_is_awaited(self) -> None:
         with InputNode() as number:
