@@ -169,7 +169,7 @@ class Engine(Protocol):
 
 
 class _Current:
-    """The one engine of this process, or None, and who is told when it is so no more."""
+    """The one engine of this process, or None, and who is told when its session ends."""
 
     __slots__ = ("at_end", "engine")
 

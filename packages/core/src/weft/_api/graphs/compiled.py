@@ -18,7 +18,7 @@ from weft._serialize.pickling import dumps
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from weft._api.graphs import pictures
     from weft._api.graphs.nodes import DAGNode
@@ -45,7 +45,7 @@ class CompiledDAG:
     Its references are as any other: `weft.get` them, as often as wanted, await them, pass them on.
     """
 
-    def __init__(self, root: DAGNode, actors: Sequence[Any]) -> None:
+    def __init__(self, root: DAGNode, actors: list[Any]) -> None:
         """Hold the graph; use `experimental_compile` instead."""
         self._id = os.urandom(16).hex()
         self._root = root
@@ -92,7 +92,7 @@ class CompiledDAG:
         return self.execute(*args, **kwargs)
 
     def teardown(self, kill_actors: bool = False) -> None:
-        """Let go of the actors and of what was stored: `execute` raises from here on. Idempotent.
+        """Let go of what was stored: `execute` raises from here on. Idempotent.
 
         Does not block. What was executed before goes on.
 
@@ -100,7 +100,7 @@ class CompiledDAG:
             kill_actors: End the actors of the graph at once: what they have not done fails.
         """
         self._run = None
-        actors, self._actors = self._actors, ()
+        actors, self._actors = self._actors, []
         if kill_actors:
             for actor in actors:
                 actor._weft_engine.kill(actor._weft_meta.actor_id, no_restart=True)
@@ -172,8 +172,7 @@ def compile_graph(root: DAGNode, limits: Mapping[str, Any]) -> CompiledDAG:
             raise ValueError(f"{node!r} cannot be in a compiled graph: {node._not_compiled}")
     if sum(node._reads_input and not node._children() for node in nodes) > 1:
         raise ValueError("the graph has two inputs: use one InputNode, and inp[0], inp[1] of it")
-    handles = (node._handle() for node in nodes)
-    actors = tuple(dict.fromkeys(handle for handle in handles if handle is not None))
+    actors = root._actors()
     get([actor.__weft_ready__.remote() for actor in actors])
     return CompiledDAG(root, actors)
 

@@ -199,6 +199,11 @@ class DAGNode:
                 path.append((child, iter(child._children())))
         return ordered
 
+    def _actors(self) -> list[Any]:
+        """Return the handles of the actors that its graph calls and does not make, each once."""
+        handles = (node._handle() for node in self._in_order())
+        return list(dict.fromkeys(handle for handle in handles if handle is not None))
+
     # -------------------------------------------------------------- rewriting it
 
     def apply_recursive(self, fn: Callable[[DAGNode], Any]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import reprlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weft._lazy import lazy
 from weft.exceptions import OptionError
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import shutil
     import subprocess
     import webbrowser
-    from collections.abc import Sequence
     from os import PathLike
 
     from weft._api.graphs.nodes import DAGNode
@@ -66,7 +65,7 @@ def text_of(root: DAGNode) -> str:
     """Return a line for each node, in the order in which they run."""
     nodes = root._in_order()
     name_of = {node._uuid: f"#{number}" for number, node in enumerate(nodes)}
-    actors = _actors_of(nodes)
+    actors = root._actors()
     lines = []
     for node in nodes:
         words = ", ".join(node._words(lambda child: name_of[child._uuid], reprlib.repr))
@@ -82,7 +81,7 @@ def dot_of(root: DAGNode) -> str:
     nodes = root._in_order()
     name_of = {node._uuid: f"n{number}" for number, node in enumerate(nodes)}
     lines = ["digraph {", "  node [shape=box]"]
-    for number, actor in enumerate(_actors_of(nodes)):
+    for number, actor in enumerate(root._actors()):
         label = _quoted(f"{actor._weft_meta.class_name} {actor._weft_meta.actor_id.hex()[:8]}")
         lines += [f"  subgraph cluster_{number} {{", f"    label={label}"]
         lines += [f"    {name_of[node._uuid]}" for node in nodes if node._handle() == actor]
@@ -93,11 +92,6 @@ def dot_of(root: DAGNode) -> str:
         children = dict.fromkeys(child._uuid for child in node._children())
         lines += [f"  {name_of[child]} -> {name_of[node._uuid]}" for child in children]
     return "\n".join([*lines, "}", ""])
-
-
-def _actors_of(nodes: Sequence[DAGNode]) -> list[Any]:
-    handles = (node._handle() for node in nodes)
-    return list(dict.fromkeys(handle for handle in handles if handle is not None))
 
 
 def _quoted(text: str) -> str:
