@@ -129,6 +129,46 @@ def test_an_exception_of_the_users_signal_handler_leaves_get() -> None:
     assert (out, err, code) == ("left slept\n", "", 0)
 
 
+def test_a_signal_handler_may_get_in_the_middle_of_get() -> None:
+    out, err, code = run(
+        """
+        import signal, time, weft
+        weft.init(num_cpus=2)
+        @weft.remote
+        def sleep(seconds): time.sleep(seconds); return seconds
+        def handler(number, frame): print("handled", weft.get(sleep.remote(0.1)))
+        signal.signal(signal.SIGALRM, handler)
+        ref = sleep.remote(0.5)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        print(weft.get(ref))
+        """
+    )
+    assert (out, err, code) == ("handled 0.1\n0.5\n", "", 0)
+
+
+def test_signals_reach_the_handlers_of_asyncio_also_during_get() -> None:
+    out, err, code = run(
+        """
+        import asyncio, os, signal, threading, time, weft
+        weft.init(num_cpus=1)
+        @weft.remote
+        def strike(pid): time.sleep(0.2); os.kill(pid, signal.SIGUSR1); time.sleep(0.2)
+        async def main():
+            handled = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGUSR1, handled.set)
+            weft.get(strike.remote(os.getpid()))
+            await handled.wait()
+            handled.clear()
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await handled.wait()
+            print("handled")
+        asyncio.run(main())
+        """
+    )
+    assert (out, err, code) == ("handled\n", "", 0)
+
+
 def test_nothing_survives_a_killed_driver() -> None:
     process = start(
         """

@@ -18,6 +18,7 @@ import pytest
 
 from weft._clock import monotonic
 from weft._runtime import loop as loop_module
+from weft._runtime import signals as signals_module
 from weft._runtime.loop import HEADROOM, QUIET_S, Guard, Loop, Waiter
 
 if TYPE_CHECKING:
@@ -538,6 +539,24 @@ def test_guard_refuses_the_thread_that_has_it(bench: Bench) -> None:
     assert guard.shields == 0
 
 
+def test_guard_is_free_for_a_handler_that_runs_as_it_is_taken(bench: Bench) -> None:
+    """The lock is taken then, and nothing is begun."""
+    guard = bench.loop.guard
+    ran: list[str] = []
+
+    def handler(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "c_return" and argument.__name__ == "acquire" and not ran:
+            ran.append("handler")
+            with guard:
+                ran.append("guard")
+
+    sys.setprofile(handler)
+    with guard:
+        sys.setprofile(None)
+    assert ran == ["handler", "guard"]
+    assert bench.loop.wait(Waiter(0))
+
+
 def test_interrupt_is_raised_at_once_where_nothing_is_shielded() -> None:
     with pytest.raises(KeyboardInterrupt):
         Guard().interrupt(KeyboardInterrupt())
@@ -646,6 +665,9 @@ def test_interrupts_at_any_moment_leave_the_loop_whole() -> None:
     }
 
 
+OURS = {loop_module.__file__, signals_module.__file__}
+
+
 class InterruptAt:
     """Interrupts the main thread at the n-th of the places where a signal's handler may run.
 
@@ -658,7 +680,7 @@ class InterruptAt:
         self.left = place
 
     def __call__(self, frame: FrameType, event: str, _argument: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename == loop_module.__file__:
+        if event in ("call", "c_return") and frame.f_code.co_filename in OURS:
             self.left -= 1
             if self.left == 0:
                 self.guard.interrupt(KeyboardInterrupt())
@@ -697,32 +719,84 @@ def test_interrupt_at_every_place_leaves_the_loop_whole(bench: Bench, case: str)
         assert other.come()
 
 
-def test_interrupt_ends_a_blocking_wait_at_once(bench: Bench) -> None:
+@pytest.fixture
+def interruptible(bench: Bench) -> Iterator[Guard]:
+    """Lets SIGINT interrupt the main thread, as in a driver."""
     guard = bench.loop.guard
     before = signal.signal(
         signal.SIGINT, lambda _number, _frame: guard.interrupt(KeyboardInterrupt())
     )
-    main = threading.main_thread().ident
-    assert main is not None
-    try:
-        for takes_baton in (True, False):
-            other = None if takes_baton else Waiting(bench)
-            if other is not None:
-                until_baton(bench, other)
-            waiter = Waiter()
-            killer = threading.Thread(target=interrupt_when_waiting, args=(bench, waiter, main))
-            killer.start()
-            with pytest.raises(KeyboardInterrupt):
-                bench.loop.wait(waiter)
-            killer.join()
-            assert guard.shields == 0
-            if other is not None:
-                bench.message(other.waiter.ready)
-                assert other.come()
-    finally:
-        signal.signal(signal.SIGINT, before)
+    yield guard
+    signal.signal(signal.SIGINT, before)
 
 
-def interrupt_when_waiting(bench: Bench, waiter: Waiter, main: int) -> None:
+@pytest.mark.parametrize("reads", ["main", "user", "io"])
+@pytest.mark.parametrize("hit", ["main", "other"])
+def test_interrupt_ends_a_blocking_wait_at_once(
+    bench: Bench, interruptible: Guard, reads: str, hit: str
+) -> None:
+    """Also one that does not end the kernel's wait: here, since the kernel gives it elsewhere."""
+    other = Waiting(bench) if reads == "user" else None
+    if other is not None:
+        until_baton(bench, other)
+    if reads == "io":
+        bench.wait_until_quiet()
+    waiter = Waiter()
+    killer = threading.Thread(target=interrupt_when_waiting, args=(bench, waiter, hit))
+    killer.start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.loop.wait(waiter)
+    killer.join()
+    assert interruptible.shields == 0
+    assert signal.set_wakeup_fd(-1) == -1
+    if other is not None:
+        bench.message(other.waiter.ready)
+        assert other.come()
+
+
+def interrupt_when_waiting(bench: Bench, waiter: Waiter, hit: str) -> None:
     settle(bench, lambda: waiter.is_reader or waiter in bench.loop._waiting)
-    signal.pthread_kill(main, signal.SIGINT)
+    target = threading.main_thread().ident if hit == "main" else threading.get_ident()
+    assert target is not None
+    signal.pthread_kill(target, signal.SIGINT)
+
+
+@pytest.mark.parametrize("reads", ["main", "user", "user who leaves"])
+def test_handler_may_wait_in_the_middle_of_a_wait(bench: Bench, reads: str) -> None:
+    """It stands in its thread's place, and the wait in whose middle it ran goes on."""
+    other = Waiting(bench) if reads != "main" else None
+    if other is not None:
+        until_baton(bench, other)
+    guard, outer = bench.loop.guard, Waiter()
+    order: list[str] = []
+
+    def handler(_number: int, _frame: object) -> None:
+        inner = Waiter()
+        if other is not None and "leaves" in reads:
+            bench.message(other.waiter.ready)
+            assert other.come()
+        bench.message(outer.ready)
+        bench.message(inner.ready)
+        assert bench.loop.wait(inner, monotonic() + LIMIT_S)
+        order.append("inner")
+
+    def strike() -> None:
+        waiting = bench.loop._waiting
+        settle(bench, lambda: not guard.shields and (outer.is_reader or outer in waiting))
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, handler)
+    killer = threading.Thread(target=strike)
+    killer.start()
+    assert bench.loop.wait(outer)
+    order.append("outer")
+    killer.join()
+    signal.signal(signal.SIGUSR1, before)
+    assert order == ["inner", "outer"]
+    assert signal.set_wakeup_fd(-1) == -1
+    if reads == "user":
+        assert other is not None
+        bench.message(other.waiter.ready)
+        assert other.come()
+    assert bench.loop.wait(Waiter(0))
+    assert bench.loop._waiting == deque()

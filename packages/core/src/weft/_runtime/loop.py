@@ -20,14 +20,16 @@ What is always true
    makes it the reader, opens.
 4. The I/O thread sleeps without a time limit while a user thread reads for long, or while it reads
    itself.
+5. A wait in the middle of another one of its thread, which a signal handler or a destructor may
+   begin, stands in its place until it is over.
 
 Facts about signals: Python runs signal handlers in the main thread, after a call returns, at a
 function's beginning and where a loop jumps back. A KeyboardInterrupt inside a machine would leave
 it half changed, and one between two steps of `wait` would lose the baton. So the main thread is
 shielded there: our SIGINT handler only notes the interrupt, and the end of the shield raises it.
-The places that block are not shielded, so Ctrl-C ends a blocking `get` at once. After them the
-shield is up again by an assignment to `shields`: a call would be one more place for a handler to
-run.
+The places that block are not shielded, so Ctrl-C ends a blocking `get` at once; that a signal ends
+them is the work of signals.py. After them the shield is up again by an assignment to `shields`: a
+call would be one more place for a handler to run.
 """
 
 from __future__ import annotations
@@ -40,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._log import logger
+from weft._runtime.signals import Signals, main_ident
 from weft._transport.sockets import Poller
 
 if TYPE_CHECKING:
@@ -50,19 +53,10 @@ if TYPE_CHECKING:
 QUIET_S = 0.004
 # The kernel's waits take no longer times; a wait that is longer goes on after it.
 LONGEST_S = 1e6
-# A signal that comes just before the kernel's wait does not end it. So the main thread looks so
-# often whether there was one: too rarely to cost anything, and Ctrl-C is late by no more.
-LOOK_S = 1.0
 # As many frames as handling a message may need, and more.
 HEADROOM = 120
 
 _get_ident = threading.get_ident
-_main_ident = threading.main_thread().ident
-
-
-def in_main_thread() -> bool:
-    """Tell whether the caller is what interrupts are raised in."""
-    return _get_ident() == _main_ident
 
 
 def refuse_deep_stack(more: int = 0) -> None:
@@ -84,7 +78,8 @@ class Guard:
     __slots__ = ("_holder", "_lock", "interrupted", "shields")
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant for a signal handler that runs when it is taken and not marked so yet.
+        self._lock = threading.RLock()
         self._holder = 0
         self.shields = 0
         """How many reasons the main thread has not to be interrupted just now."""
@@ -97,7 +92,7 @@ class Guard:
                 "Weft was called from a destructor or a signal handler that ran inside Weft: "
                 "call it from a thread"
             )
-        if ident != _main_ident:
+        if ident != main_ident:
             refuse_deep_stack()
         elif self.shields:
             self.shields += 1
@@ -115,7 +110,7 @@ class Guard:
     ) -> None:
         self._holder = 0
         self._lock.release()
-        if _get_ident() == _main_ident:
+        if _get_ident() == main_ident:
             self.shields -= 1
             if self.interrupted is not None and not self.shields:
                 self._raise()
@@ -127,12 +122,12 @@ class Guard:
 
     def shield(self) -> None:
         """Hold interrupts of the main thread back; for another thread this does nothing."""
-        if _get_ident() == _main_ident:
+        if _get_ident() == main_ident:
             self.shields += 1
 
     def unshield(self) -> None:
         """End one `shield`; raise what was held back if it was the last."""
-        if _get_ident() == _main_ident:
+        if _get_ident() == main_ident:
             self.shields -= 1
             if self.interrupted is not None and not self.shields:
                 self._raise()
@@ -196,6 +191,8 @@ class Loop:
                 nothing can be trusted.
         """
         self.poller = Poller()
+        self._signals = Signals()
+        self.poller.add(self._signals.fileno(), self._signalled)
         self.guard = Guard()
         self.closed = False
         self._before_wait = before_wait
@@ -255,12 +252,18 @@ class Loop:
         guard = self.guard
         waiter.thread = _get_ident()
         refuse_deep_stack()
+        is_watched = False
+        outer: Waiter | None = None
         guard.shield()
         try:
             with guard:
+                is_watched = self._signals.begin()
                 if waiter.missing <= 0 or self.closed:
                     return waiter.missing <= 0
-                if self._reader is None:
+                outer = self._wait_of(waiter.thread)
+                if outer is not None:
+                    self._replace(outer, waiter)
+                elif self._reader is None:
                     self._take(waiter)
                 else:
                     self._waiting.append(waiter)
@@ -273,7 +276,14 @@ class Loop:
         finally:
             try:
                 with guard:
-                    if waiter.is_reader:
+                    if is_watched:
+                        self._signals.end()
+                    if outer is not None:
+                        self._replace(waiter, outer)
+                        # It may be over: let it look, wherever it was when this one began.
+                        outer.open()
+                        self.poller.wake()
+                    elif waiter.is_reader:
                         waiter.is_reader = False
                         self._pass_on()
                     elif waiter in self._waiting:
@@ -281,12 +291,19 @@ class Loop:
             finally:
                 guard.unshield()
 
+    def _signalled(self, _events: int) -> None:
+        """The main thread has a signal to handle: let it, if it does not read itself."""
+        self._signals.receive()
+        for waiter in self._waiting:
+            if waiter.thread == main_ident:
+                waiter.open()
+
     def _await_baton(self, waiter: Waiter, deadline: float | None) -> None:
         """Block until the waiter is the reader, or need not be it."""
         guard = self.guard
-        is_main = waiter.thread == _main_ident
+        is_main = waiter.thread == main_ident
         while not (waiter.is_reader or waiter.missing <= 0 or self.closed):
-            timeout = LOOK_S if is_main else LONGEST_S
+            timeout = LONGEST_S
             if deadline is not None:
                 timeout = min(timeout, max(0.0, deadline - monotonic()))
             shields = guard.shields
@@ -298,6 +315,23 @@ class Loop:
                     guard.shields = shields
             if not opened and deadline is not None and monotonic() >= deadline:
                 return
+
+    def _wait_of(self, thread: int) -> Waiter | None:
+        """Return the wait in whose middle a thread runs a signal handler, or a destructor."""
+        if isinstance(self._reader, Waiter) and self._reader.thread == thread:
+            return self._reader
+        for waiter in self._waiting:
+            if waiter.thread == thread:
+                return waiter
+        return None
+
+    def _replace(self, old: Waiter, new: Waiter) -> None:
+        """Let one wait of a thread stand where another one of it stood."""
+        if old.is_reader:
+            old.is_reader = False
+            self._take(new)
+        elif old in self._waiting:
+            self._waiting[self._waiting.index(old)] = new
 
     def _take(self, waiter: Waiter) -> None:
         self._reader = waiter
@@ -320,7 +354,7 @@ class Loop:
     def _read(self, over: Callable[[], bool], deadline: float | None) -> None:
         """Read until it is over, or the deadline has come. The main thread is shielded."""
         guard, poller = self.guard, self.poller
-        is_main = _get_ident() == _main_ident
+        is_main = _get_ident() == main_ident
         events: list[tuple[int, int]] = []
         # Even without any time to wait, what has arrived is read once.
         has_looked = False
@@ -332,7 +366,7 @@ class Loop:
                 wake_at = self._round(events, now)
                 if over():
                     return
-            timeout = LOOK_S if is_main else LONGEST_S
+            timeout = LONGEST_S
             if wake_at is not None:
                 timeout = min(timeout, max(0.0, wake_at - now))
             if deadline is not None:
@@ -434,4 +468,11 @@ class Loop:
         if leaving is not None:
             with leaving:
                 pass
+        with self.guard:
+            self._signals.close()
         self.poller.close()
+
+    def abandon(self) -> None:
+        """Let go of everything in a forked child: the parent goes on with it."""
+        self.poller.abandon()
+        self._signals.abandon()

@@ -36,7 +36,8 @@ from weft._machines.ownership import (
 )
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
-from weft._runtime.loop import in_main_thread, refuse_deep_stack
+from weft._runtime.loop import refuse_deep_stack
+from weft._runtime.signals import in_main_thread
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import Serialized, dumps, unpack
 from weft._wire.messages import (

@@ -174,7 +174,7 @@ class Runtime:
         self.closing = True
         self.peers.abandon()
         self.listener.abandon()
-        self.loop.poller.abandon()
+        self.loop.abandon()
         if current.engine is self:
             current.engine = None
 
