@@ -572,11 +572,58 @@ class Preload(Message, frozen=True, tag=103):
     modules: list[str]
 
 
+# ------------------------------------------------------------------ daemon <-> spiller
+
+
+class Spill(Message, frozen=True, tag=104):
+    """Daemon to spiller: write these segments into one file. Answered by Spilled."""
+
+    batch: int
+    file: str
+    names: list[str]
+    sizes: list[int]
+    """Of the objects in them, in bytes."""
+
+
+class Spilled(Message, frozen=True, tag=105):
+    """The file of a batch is complete; or it is not there, for `error`."""
+
+    batch: int
+    error: str
+    places: list[tuple[int, int, int]]
+    """(offset, size_bytes, checksum) of each segment, in the order of Spill."""
+
+
+class Unspill(Message, frozen=True, tag=106):
+    """Daemon to spiller: make a segment of what a file holds. Answered by Unspilled."""
+
+    request: int
+    name: str
+    file: str
+    offset: int
+    size_bytes: int
+    segment_bytes: int
+    checksum: int
+
+
+class Unspilled(Message, frozen=True, tag=107):
+    """The segment is there; or it is not, for `error`."""
+
+    request: int
+    error: str
+
+
+class Unlink(Message, frozen=True, tag=108):
+    """Daemon to spiller: delete these files, as far as they are there."""
+
+    files: list[str]
+
+
 ANY = (
     Hello | Export | Run | Call | Cancel | Taken | Done | Yielded | GiveBack | Fetch | Fetched
     | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand | ReturnLease
     | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain | Discard
     | Bye | Answer | Granted | Refused | Reclaim | Welcome | Certificate | ActorState
     | BecomeActor | Output | Quit | Assigned | ActorReady | ActorExit | Why | Because | Collect
-    | Events | Fork | Forked | Reaped | Preload
+    | Events | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill | Unspilled | Unlink
 )  # fmt: skip
