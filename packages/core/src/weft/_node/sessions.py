@@ -35,18 +35,28 @@ def remove_tree(path: str) -> None:
 
 def remove_leftovers(root: str) -> list[str]:
     """Remove the directories under `root` whose sessions are dead; return them."""
-    removed = []
-    for entry in os.scandir(root):
-        if not entry.is_dir(follow_symlinks=False):
-            continue
-        if entry.name.startswith("."):
-            is_dead = wall() - entry.stat().st_mtime > UNBORN_S
-        else:
-            is_dead = _is_unlocked(entry.path)
-        if is_dead:
-            remove_tree(entry.path)
-            removed.append(entry.path)
-    return removed
+    found = leftovers(root)
+    for path in found:
+        remove_tree(path)
+    return found
+
+
+def leftovers(root: str) -> list[str]:
+    """Return the directories under `root` whose sessions are dead."""
+    return [
+        entry.path
+        for entry in os.scandir(root)
+        if entry.is_dir(follow_symlinks=False) and _is_leftover(entry)
+    ]
+
+
+def _is_leftover(entry: os.DirEntry[str]) -> bool:
+    if not entry.name.startswith("."):
+        return _is_unlocked(entry.path)
+    try:
+        return wall() - entry.stat().st_mtime > UNBORN_S
+    except FileNotFoundError:
+        return False  # It has got its name meanwhile.
 
 
 def _is_unlocked(directory: str) -> bool:
