@@ -19,8 +19,8 @@ PURE_TESTS = ["packages/core/tests/machines", "packages/core/tests/wire"]
 PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*"
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "coverage", "hypothesis", "import-linter", "joblib", "mypy", "numpy", "pandas", "pyarrow",
-    "torch",
+    "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "mypy", "numpy", "pandas",
+    "pyarrow", "torch",
 ]  # fmt: skip
 
 
