@@ -8,6 +8,8 @@ still starts; nothing is polled.
                                               <worker>.s (its socket) <worker>.page
     <store root>/weft-<uid>/<session>/  0700  lock, segments
 
+Where objects are spilled to, the daemon makes another of these (_node/spilling.py).
+
 What is always true
 1. A session's directories appear under their final names with their locks held; the daemon, and
    nobody else, holds them until it ends. A directory whose lock is free is a leftover, and every
@@ -159,8 +161,8 @@ def start_daemon(*, node: NodeOptions) -> Started:
         OSError: A directory cannot be made; then nothing was started.
     """
     session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
-    session_dir, session_lock = _make_dir(_session_root(node), session)
-    store_dir, store_lock = _make_dir(user_root(_settings.STORE_ROOT.value()), session)
+    session_dir, session_lock = make_session_dir(_session_root(node), session)
+    store_dir, store_lock = make_session_dir(user_root(_settings.STORE_ROOT.value()), session)
     address = f"{session_dir}/{DAEMON_SOCKET}"
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     log_fd = _above_stdio(os.open(f"{session_dir}/{LOG_FILE}", log_flags, 0o600))
@@ -181,16 +183,16 @@ def start_daemon(*, node: NodeOptions) -> Started:
             with_site=not sys.flags.no_site,
         )
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
-        pid = _spawn(session_dir, fds, log_fd)
+        pid = spawn("boot", session_dir, fds=fds, output_fd=log_fd)
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)
     return Started(session, session_dir, store_dir, address, DaemonProcess(pid))
 
 
-def user_root(parent: str) -> str:
+def user_root(parent: str, name: str = "weft") -> str:
     """Return this user's directory under `parent`. PermissionError: it is someone else's."""
-    root = f"{parent}/weft-{os.getuid()}"
+    root = f"{parent}/{name}-{os.getuid()}"
     Path(root).mkdir(mode=0o700, parents=True, exist_ok=True)
     status = os.lstat(root)
     if status.st_uid != os.getuid() or Path(root).is_symlink():
@@ -217,10 +219,10 @@ def _session_root(node: NodeOptions) -> str:
     return root
 
 
-def _make_dir(root: str, session: str) -> tuple[str, int]:
-    """Make a session's directory and lock it; it appears locked."""
+def make_session_dir(root: str, session: str) -> tuple[str, int]:
+    """Make a session's directory and lock it; it appears locked. Return its path and the lock."""
     unborn = f"{root}/.{session}"
-    Path(unborn).mkdir(mode=0o700)
+    Path(unborn).mkdir(mode=0o700, exist_ok=True)
     lock_fd = _above_stdio(os.open(f"{unborn}/{LOCK}", os.O_RDWR | os.O_CREAT, 0o600))
     fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     path = f"{root}/{session}"
@@ -248,19 +250,25 @@ def _above_stdio(fd: int) -> int:
     return moved
 
 
-def _spawn(session_dir: str, fds: tuple[int, ...], log_fd: int) -> int:
+def spawn(
+    module: str, session_dir: str, *arguments: str, fds: tuple[int, ...], output_fd: int
+) -> int:
+    """Start `run(session_dir, *arguments)` of a module of `weft._node` in a fresh interpreter.
+
+    It gets `fds` under the same numbers, and writes to `output_fd`. Returns its process id.
+    """
     main = str(Path(__file__).with_name("_node") / "__main__.py")
     actions: list[tuple[int, ...] | tuple[int, int, str, int, int]] = [
         (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_DUP2, log_fd, 1),
-        (os.POSIX_SPAWN_DUP2, log_fd, 2),
+        (os.POSIX_SPAWN_DUP2, output_fd, 1),
+        (os.POSIX_SPAWN_DUP2, output_fd, 2),
         # A descriptor that is copied to itself loses close-on-exec, in the child alone.
         *((os.POSIX_SPAWN_DUP2, fd, fd) for fd in fds),
     ]
     return os.posix_spawn(
         sys.executable,
         # No site: the search path is known, so the interpreter starts in 6 ms instead of 9.
-        [sys.executable, *_interpreter_flags(), "-S", "-P", main, session_dir],
+        [sys.executable, *_interpreter_flags(), "-S", "-P", main, module, session_dir, *arguments],
         os.environ,
         file_actions=actions,
         setsid=True,

@@ -1,0 +1,249 @@
+"""The spiller as the daemon sees it: its start, what is asked of it, its end.
+
+What is always true
+1. Every Spill and Unspill is answered once: by the process, or with an error if that cannot be
+   started or dies. It may be answered before the call returns.
+2. What a process that dies leaves half done is removed: segments at once, files by the next
+   process, before it writes any. The next need brings that one.
+3. The directory appears locked, as the session's others do (_launch.py). The lock is the daemon's.
+4. The process ends with the session or the daemon, and removes all that was spilled. It learns of
+   that from the end of a pipe: a connection can break while both live.
+
+    <where>/weft-spill-<uid>/<session>/   0700  lock, spill files
+    <URL>/weft-spill-<session>/                 spill files
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft import _launch
+from weft._node import sessions
+from weft._store.spill import FULL, is_full, is_url, unborn_segment
+from weft._transport.sockets import SocketConnection
+from weft._wire.messages import Message, Spill, Spilled, Unlink, Unspill, Unspilled
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from weft._transport.sockets import Poller
+
+ROOT = "weft-spill"
+# So long a process has to remove everything. It is killed then, and the daemon removes what is on
+# this machine.
+END_S = 10.0
+
+
+class Spiller:
+    """The spiller of a session: a process while it is needed, and the place of its files."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        *,
+        session_dir: str,
+        store_dir: str,
+        where: str,
+        answered: Callable[[Spilled | Unspilled], None],
+    ) -> None:
+        """`where` is a directory, or a URL for fsspec; `answered` is called in the loop."""
+        self._poller = poller
+        self._session_dir = session_dir
+        self._store_dir = store_dir
+        self._where = where
+        self._answered = answered
+        self._directory = ""
+        self._lock_fd = -1
+        self._process: _SpillerProcess | None = None
+        self._spills: dict[int, Spill] = {}
+        self._restores: dict[int, Unspill] = {}
+        self._half_written: list[str] = []
+        """Files of processes that have died."""
+
+    # -------------------------------------------------------------- what is asked
+
+    def spill(self, message: Spill) -> None:
+        """Write segments to a file. Answered by Spilled."""
+        self._spills[message.batch] = message
+        self._send(message)
+
+    def unspill(self, message: Unspill) -> None:
+        """Make a segment of what a file holds. Answered by Unspilled."""
+        self._restores[message.request] = message
+        self._send(message)
+
+    def unlink(self, files: list[str]) -> None:
+        """Remove files, as far as they are there. They are gone before the next spill begins."""
+        if self._process is None:
+            self._half_written += files
+        else:
+            self._process.send(Unlink(files))
+
+    def directory(self) -> str:
+        """Return the directory or the URL of the session's files, which is made if need be.
+
+        OSError: it cannot be made.
+        """
+        if not self._directory:
+            session = Path(self._session_dir).name
+            if is_url(self._where):
+                slash = "" if self._where.endswith("/") else "/"
+                self._directory = f"{self._where}{slash}{ROOT}-{session}"
+            else:
+                root = _launch.user_root(self._where, ROOT)
+                self._directory, self._lock_fd = _launch.make_session_dir(root, session)
+        return self._directory
+
+    def remove_leftovers(self) -> None:
+        """Let a process remove what dead sessions have left on this machine, if there is any."""
+        root = f"{self._where}/{ROOT}-{os.getuid()}"
+        if self._process is None and Path(root).is_dir() and sessions.leftovers(root):
+            try:
+                self._start()
+            except OSError as error:
+                print(f"weft: no spiller removes leftovers: {error}", file=sys.stderr)  # noqa: T201
+
+    # -------------------------------------------------------------- the process
+
+    @property
+    def pid(self) -> int:
+        """The process's number, 0 if there is none."""
+        return self._process.pid if self._process else 0
+
+    def _send(self, message: Message) -> None:
+        try:
+            process = self._process or self._start()
+        except OSError as error:
+            full = FULL if is_full(error) else ""
+            self._give_up(f"{full}the spiller cannot be started: {error}")
+        else:
+            process.send(message)
+
+    def _start(self) -> _SpillerProcess:
+        """Start the process. What another one left is removed before anything is written."""
+        arguments = (self._store_dir, self.directory())
+        process = self._process = _SpillerProcess(
+            self._poller, self._session_dir, arguments, said=self._said, ended=self._ended
+        )
+        if self._half_written:
+            process.send(Unlink(self._half_written))
+            self._half_written = []
+        return process
+
+    def _said(self, message: Message) -> None:
+        match message:
+            case Spilled(batch):
+                del self._spills[batch]
+                self._answered(message)
+            case Unspilled(request):
+                del self._restores[request]
+                self._answered(message)
+            case _:
+                raise TypeError(f"the spiller sent {message!r}")
+
+    def _ended(self, how: str) -> None:
+        self._process = None
+        self._half_written += [message.file for message in self._spills.values()]
+        for message in self._restores.values():
+            unborn_segment(Path(self._store_dir, message.name)).unlink(missing_ok=True)
+        self._give_up(f"the spiller died: {how}")
+
+    def _give_up(self, error: str) -> None:
+        """Answer everything that waits."""
+        spills, self._spills = self._spills, {}
+        restores, self._restores = self._restores, {}
+        for batch in spills:
+            self._answered(Spilled(batch, error, []))
+        for request in restores:
+            self._answered(Unspilled(request, error))
+
+    def close(self) -> None:
+        """End the session's spilling: no process and no file is left. Nothing is answered.
+
+        Blocks until all is removed. What is behind a URL and takes longer than `END_S` stays.
+        """
+        if self._process is not None:
+            self._process.close(END_S)
+            self._process = None
+        if self._lock_fd >= 0:
+            sessions.remove_tree(self._directory)
+            os.close(self._lock_fd)
+            self._lock_fd = -1
+
+
+class _SpillerProcess:
+    """One process, from its start to its end."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        session_dir: str,
+        arguments: tuple[str, ...],
+        *,
+        said: Callable[[Message], None],
+        ended: Callable[[str], None],
+    ) -> None:
+        self._poller = poller
+        self._said = said
+        self._ended = ended
+        ours, theirs = socket.socketpair()
+        life_fd, self._life_fd = os.pipe()
+        fds = (theirs.fileno(), life_fd)
+        try:
+            self.pid = _launch.spawn(
+                "spiller", session_dir, *arguments, *map(str, fds), fds=fds, output_fd=2
+            )
+        except OSError:
+            ours.close()
+            os.close(self._life_fd)
+            raise
+        finally:
+            theirs.close()
+            os.close(life_fd)
+        self._connection = SocketConnection(poller, ours, self._receive, self._lost)
+        self._pidfd = os.pidfd_open(self.pid)
+        poller.add(self._pidfd, self._exited)
+
+    def send(self, message: Message) -> None:
+        """Send a message; it is lost if the process has ended."""
+        self._connection.queue(message)
+        self._connection.flush()
+
+    def _receive(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self._said(message)
+
+    def _lost(self, connection: SocketConnection, reason: str) -> None:
+        """Its end is told when it is reaped; see to it that there is one."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def _exited(self, events: int) -> None:
+        self._connection.read_rest()
+        self._let_go()
+        code = self._reap()
+        self._ended(f"exit code {code}" if code >= 0 else f"killed by signal {-code}")
+
+    def _let_go(self) -> None:
+        self._connection.close()
+        os.close(self._life_fd)
+
+    def _reap(self) -> int:
+        self._poller.remove(self._pidfd)
+        os.close(self._pidfd)
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def close(self, grace_s: float) -> None:
+        """Let it end, and kill it when time is up."""
+        self._let_go()
+        waiter = select.poll()
+        waiter.register(self._pidfd, select.POLLIN)
+        if not waiter.poll(grace_s * 1000):
+            os.kill(self.pid, signal.SIGKILL)
+        self._reap()
