@@ -19,7 +19,7 @@ import pytest
 from weft._clock import monotonic
 from weft._runtime import loop as loop_module
 from weft._runtime import signals as signals_module
-from weft._runtime.loop import HEADROOM, QUIET_S, Guard, Loop, Waiter
+from weft._runtime.loop import HEADROOM, QUIET_S, SHORT_S, Guard, Loop, Waiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -686,8 +686,12 @@ class InterruptAt:
                 self.guard.interrupt(KeyboardInterrupt())
 
 
+@pytest.mark.parametrize("short_s", [0, SHORT_S], ids=["long", "short"])
 @pytest.mark.parametrize("case", ["reads", "is late", "waits", "waits and is late", "is ready"])
-def test_interrupt_at_every_place_leaves_the_loop_whole(bench: Bench, case: str) -> None:
+def test_interrupt_at_every_place_leaves_the_loop_whole(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, case: str, short_s: float
+) -> None:
+    monkeypatch.setattr(loop_module, "SHORT_S", short_s)
     loop, guard = bench.loop, bench.loop.guard
     other = Waiting(bench) if "waits" in case else None
     if other is not None:
@@ -709,6 +713,7 @@ def test_interrupt_at_every_place_leaves_the_loop_whole(bench: Bench, case: str)
         assert guard._holder != threading.get_ident(), place
         assert loop._reader is not waiter, place
         assert waiter not in loop._waiting, place
+        assert signal.set_wakeup_fd(-1) == -1, place
         if interrupt.left > 0:
             break
         finish = Waiter(0)
@@ -742,7 +747,7 @@ def test_interrupt_ends_a_blocking_wait_at_once(
     if reads == "io":
         bench.wait_until_quiet()
     waiter = Waiter()
-    killer = threading.Thread(target=interrupt_when_waiting, args=(bench, waiter, hit))
+    killer = threading.Thread(target=interrupt_when_watched, args=(bench, hit))
     killer.start()
     with pytest.raises(KeyboardInterrupt):
         bench.loop.wait(waiter)
@@ -754,8 +759,9 @@ def test_interrupt_ends_a_blocking_wait_at_once(
         assert other.come()
 
 
-def interrupt_when_waiting(bench: Bench, waiter: Waiter, hit: str) -> None:
-    settle(bench, lambda: waiter.is_reader or waiter in bench.loop._waiting)
+def interrupt_when_watched(bench: Bench, hit: str) -> None:
+    # So that it is watched for signals.
+    settle(bench, lambda: bench.loop._signals._depth > 0)
     target = threading.main_thread().ident if hit == "main" else threading.get_ident()
     assert target is not None
     signal.pthread_kill(target, signal.SIGINT)

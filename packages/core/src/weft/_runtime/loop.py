@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 QUIET_S = 0.004
 # The kernel's waits take no longer times; a wait that is longer goes on after it.
 LONGEST_S = 1e6
+# A wait of the main thread that takes longer is watched for signals: a loop of short waits does not
+# pay for that, and a signal that just missed the kernel's wait is late by no more.
+SHORT_S = 0.01
 # As many frames as handling a message may need, and more.
 HEADROOM = 120
 
@@ -66,10 +69,17 @@ def refuse_deep_stack(more: int = 0) -> None:
     """
     limit = getrecursionlimit()
     try:
-        _getframe(limit - min(HEADROOM, limit // 2) - more)
+        _getframe((limit - HEADROOM if limit > 2 * HEADROOM else limit // 2) - more)
     except ValueError:
         return
     raise RecursionError(f"Weft was called with fewer than {HEADROOM} frames left on the stack")
+
+
+def _left_s(until: float | None, now: float) -> float:
+    """Return how long the kernel is to wait, in [0, LONGEST_S]."""
+    if until is None or until - now > LONGEST_S:
+        return LONGEST_S
+    return until - now if until > now else 0.0
 
 
 class Guard:
@@ -257,7 +267,6 @@ class Loop:
         guard.shield()
         try:
             with guard:
-                is_watched = self._signals.begin()
                 if waiter.missing <= 0 or self.closed:
                     return waiter.missing <= 0
                 outer = self._wait_of(waiter.thread)
@@ -269,9 +278,13 @@ class Loop:
                     self._waiting.append(waiter)
                     if self._reader is self:
                         self.poller.wake()
-            self._await_baton(waiter, deadline)
-            if waiter.is_reader:
-                self._read(lambda: waiter.missing <= 0 or self.closed, deadline)
+            if waiter.thread == main_ident:
+                short = monotonic() + SHORT_S
+                if (deadline is None or deadline > short) and not self._block(waiter, short):
+                    with guard:
+                        self._signals.begin()
+                        is_watched = True
+            self._block(waiter, deadline)
             return waiter.missing <= 0
         finally:
             try:
@@ -298,18 +311,23 @@ class Loop:
             if waiter.thread == main_ident:
                 waiter.open()
 
+    def _block(self, waiter: Waiter, deadline: float | None) -> bool:
+        """Wait for the baton, then read. Return whether it is over, and not just the time up."""
+        self._await_baton(waiter, deadline)
+        if waiter.is_reader and waiter.missing > 0:
+            self._read(lambda: waiter.missing <= 0 or self.closed, deadline)
+        return waiter.missing <= 0 or self.closed
+
     def _await_baton(self, waiter: Waiter, deadline: float | None) -> None:
         """Block until the waiter is the reader, or need not be it."""
         guard = self.guard
         is_main = waiter.thread == main_ident
         while not (waiter.is_reader or waiter.missing <= 0 or self.closed):
-            timeout = LONGEST_S
-            if deadline is not None:
-                timeout = min(timeout, max(0.0, deadline - monotonic()))
+            left_s = _left_s(deadline, monotonic())
             shields = guard.shields
             try:
                 guard.unshield()
-                opened = waiter.lock.acquire(timeout=timeout)
+                opened = waiter.lock.acquire(timeout=left_s)
             finally:
                 if is_main:
                     guard.shields = shields
@@ -366,19 +384,18 @@ class Loop:
                 wake_at = self._round(events, now)
                 if over():
                     return
-            timeout = LONGEST_S
-            if wake_at is not None:
-                timeout = min(timeout, max(0.0, wake_at - now))
+            until = wake_at
             if deadline is not None:
-                left = deadline - now
-                if left <= 0 and has_looked:
+                if deadline <= now and has_looked:
                     return
-                timeout = min(timeout, max(0.0, left))
+                if until is None or deadline < until:
+                    until = deadline
             has_looked = True
+            left_s = _left_s(until, now)
             shields = guard.shields
             try:
                 guard.unshield()
-                events = poller.wait(timeout)
+                events = poller.wait(left_s)
             except (OSError, ValueError):
                 # A signal handler that ran here has closed the loop.
                 if not self.closed:

@@ -46,14 +46,11 @@ class Signals:
         """Return the descriptor that is readable when a signal has come."""
         return self._near.fileno()
 
-    def begin(self) -> bool:
-        """The calling thread is about to wait. Return whether `end` has to be called."""
-        if not in_main_thread():
-            return False
+    def begin(self) -> None:
+        """The main thread is about to wait."""
         if not self._depth:
             self._theirs = signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
         self._depth += 1
-        return True
 
     def end(self) -> None:
         """The main thread has waited."""
