@@ -9,24 +9,29 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from weft._ids import TaskId, WorkerId
-from weft._machines.tasks import (
+from weft._machines.attempts import (
     GRACE_S,
+    Answered,
+    ArgumentFailed,
+    ArgumentsReady,
+    AskCancel,
+    CancelAsked,
+    Complete,
+    Fail,
+    Kill,
+    Ticked,
+)
+from weft._machines.tasks import (
     LINGER_S,
     MOST_WANTED,
     PIPELINE_S,
     PIPELINE_TASKS,
-    ArgumentFailed,
-    ArgumentReady,
-    AskCancel,
-    CancelAsked,
-    Complete,
+    AskAbort,
     Effect,
     Event,
-    Fail,
-    Finished,
+    ForgetPool,
     GivenBack,
     GiveUpLease,
-    Kill,
     LeaseGranted,
     LeaseLost,
     LeaseMissed,
@@ -36,7 +41,6 @@ from weft._machines.tasks import (
     Submitted,
     Task,
     Tasks,
-    TasksTicked,
     Want,
     WorkerEnded,
 )
@@ -64,12 +68,20 @@ class Desk:
         return effects
 
     def task(
-        self, function: bytes = b"f", *, retries: int = 0, timeout_s: float = 0.0, waits: int = 0
+        self,
+        function: bytes = b"f",
+        *,
+        retries: int = 0,
+        timeout_s: float = 0.0,
+        waits: bool = False,
+        shape: int = 0,
     ) -> Task:
         self.made += 1
         task_id = TaskId(self.made.to_bytes(16, "big"))
         task = Task(task_id, "f", function, retries=retries, timeout_s=timeout_s, note=None)
-        task.waits = waits
+        task.shape = shape
+        if waits:
+            task.state = "waiting"
         return task
 
     def submit(self, function: bytes = b"f", **options: Any) -> Task:
@@ -87,7 +99,7 @@ class Desk:
     def learn(self, function: bytes, duration_s: float) -> None:
         """Have a worker idle that ran the function once."""
         task = self.sent(function)
-        self(Finished(W, task.id, duration_s, False))
+        self(finished(task, duration_s=duration_s))
 
 
 @pytest.fixture
@@ -95,9 +107,12 @@ def desk() -> Desk:
     return Desk()
 
 
-def finished(task: Task, *, retriable: bool = False, duration_s: float = 1.0) -> Finished:
-    assert task.worker is not None
-    return Finished(task.worker, task.id, duration_s, retriable)
+def finished(task: Task, *, retriable: bool = False, duration_s: float = 1.0) -> Answered:
+    return Answered(task.id, duration_s, retriable)
+
+
+def begun(task: Task) -> tuple[TaskId, int]:
+    return task.id, task.attempt
 
 
 # ------------------------------------------------------------------ towards a worker
@@ -137,13 +152,13 @@ def test_function_that_was_never_timed_goes_to_idle_workers_only(desk: Desk) -> 
 def test_short_tasks_queue_at_a_worker_as_deep_as_is_quick(desk: Desk) -> None:
     desk.learn(MIDDLING, PIPELINE_S / 3)
     tasks = [desk.submit(MIDDLING) for _ in range(5)]
-    assert [task.state for task in tasks] == ["sent"] * 3 + ["queued"] * 2
+    assert [task.state for task in tasks] == ["sent"] * 3 + ["ready"] * 2
 
 
 def test_no_more_than_a_bound_of_tasks_queue_at_a_worker(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
     tasks = [desk.submit(QUICK) for _ in range(PIPELINE_TASKS + 1)]
-    assert [task.state for task in tasks] == ["sent"] * PIPELINE_TASKS + ["queued"]
+    assert [task.state for task in tasks] == ["sent"] * PIPELINE_TASKS + ["ready"]
 
 
 def test_short_task_goes_where_fewest_are(desk: Desk) -> None:
@@ -161,7 +176,7 @@ def test_running_mean_follows_a_function_that_became_slow(desk: Desk) -> None:
     for _ in range(3):
         desk(finished(desk.submit(QUICK), duration_s=1.0))
     desk.submit(QUICK)
-    assert desk.submit(QUICK).state == "queued"
+    assert desk.submit(QUICK).state == "ready"
 
 
 def test_queue_goes_in_order_once_a_worker_is_free(desk: Desk) -> None:
@@ -173,56 +188,60 @@ def test_queue_goes_in_order_once_a_worker_is_free(desk: Desk) -> None:
 
 def test_shapes_do_not_share_workers(desk: Desk) -> None:
     desk.sent()
-    other = desk.task()
-    other.shape = 1
+    other = desk.task(shape=1)
     assert desk(Submitted(other)) == [Want(1, 1)]
     assert desk(LeaseGranted(1, V, False)) == [Send(V, other), Want(1, 0)]
 
 
 def test_worker_that_was_gone_when_granted_is_wanted_again(desk: Desk) -> None:
-    task = desk.submit()
+    desk.submit()
     assert desk(LeaseMissed(0)) == [Want(0, 1)]
-    desk(CancelAsked(task.id, False))
-    assert desk(LeaseMissed(0)) == []
 
 
 # ------------------------------------------------------------------ arguments
 
 
-def test_task_is_queued_when_its_last_argument_is_there(desk: Desk) -> None:
-    task = desk.task(waits=2)
+def test_task_is_queued_when_its_arguments_are_there(desk: Desk) -> None:
+    task = desk.task(waits=True)
     assert desk(Submitted(task)) == []
-    assert desk(ArgumentReady(task.id)) == []
-    assert desk(ArgumentReady(task.id)) == [Want(0, 1)]
+    assert desk(ArgumentsReady(task.id)) == [Want(0, 1)]
 
 
 def test_task_ends_with_the_error_of_an_argument(desk: Desk) -> None:
-    task = desk.submit(waits=2)
-    assert desk(ArgumentFailed(task.id, "why")) == [Fail(task, "argument", "why")]
-    assert desk(ArgumentReady(task.id), ArgumentFailed(task.id, "again")) == []
+    task = desk.submit(waits=True)
+    assert desk(ArgumentFailed(task.id, "why")) == [Fail(task, "argument", "why"), ForgetPool(0)]
+    assert desk(ArgumentsReady(task.id), ArgumentFailed(task.id, "again")) == []
 
 
 def test_argument_of_a_task_that_does_not_wait_is_no_news(desk: Desk) -> None:
     task = desk.submit()
-    assert desk(ArgumentReady(task.id), ArgumentFailed(task.id, "late")) == []
-    assert task.state == "queued"
+    assert desk(ArgumentsReady(task.id), ArgumentFailed(task.id, "late")) == []
+    assert task.state == "ready"
 
 
 # ------------------------------------------------------------------ refusals
 
 
-def test_shape_that_fits_nowhere_fails_what_is_queued_and_what_comes(desk: Desk) -> None:
+def test_refusal_fails_all_that_is_queued_and_the_next_task_asks_anew(desk: Desk) -> None:
     tasks = [desk.submit(), desk.submit()]
-    refused = LeaseRefused(0, "unschedulable", "needs 8 CPU")
-    assert desk(refused) == [Fail(task, "unschedulable", "needs 8 CPU") for task in tasks]
-    later = desk.task()
-    assert desk(Submitted(later)) == [Fail(later, "unschedulable", "needs 8 CPU")]
-
-
-def test_environment_that_failed_is_tried_again_by_the_next_task(desk: Desk) -> None:
-    task = desk.submit()
-    assert desk(LeaseRefused(0, "environment", "no net")) == [Fail(task, "environment", "no net")]
+    assert desk(LeaseRefused(0, "unschedulable", "needs 8 CPU")) == [
+        *(Fail(task, "unschedulable", "needs 8 CPU") for task in tasks),
+        ForgetPool(0),
+    ]
     assert desk(Submitted(desk.task())) == [Want(0, 1)]
+
+
+def test_refusal_leaves_the_tasks_that_wait_for_arguments(desk: Desk) -> None:
+    waiting, queued = desk.submit(waits=True), desk.submit()
+    refused = LeaseRefused(0, "environment", "no net")
+    assert desk(refused) == [Fail(queued, "environment", "no net")]
+    assert desk(ArgumentsReady(waiting.id)) == [Want(0, 1)]
+
+
+def test_refusal_of_what_is_not_wanted_any_more_is_no_news(desk: Desk) -> None:
+    task = desk.submit()
+    desk(CancelAsked(task.id, False))
+    assert desk(LeaseRefused(0, "environment", "no net"), LeaseMissed(0)) == []
 
 
 # ------------------------------------------------------------------ retries
@@ -246,7 +265,7 @@ def test_retried_task_waits_behind_the_others(desk: Desk) -> None:
     task = desk.sent(retries=1)
     other = desk.submit()
     assert desk(finished(task, retriable=True)) == [Send(W, other)]
-    assert task.state == "queued"
+    assert task.state == "ready"
 
 
 def test_cancelled_task_is_not_retried(desk: Desk) -> None:
@@ -270,7 +289,7 @@ def test_worker_that_gave_tasks_back_gets_more_after_its_answer(desk: Desk) -> N
     desk.learn(QUICK, 0.0)
     running, given = desk.submit(QUICK), desk.submit(QUICK)
     desk(GivenBack(W, [given.id], busy=True))
-    assert given.state == "queued"
+    assert given.state == "ready"
     assert desk(finished(running)) == [Complete(running), Send(W, given), Want(0, 0)]
 
 
@@ -308,14 +327,14 @@ def test_given_back_task_that_was_cancelled_meanwhile_ends(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
     desk.submit(QUICK)
     task = desk.submit(QUICK)
-    assert desk(CancelAsked(task.id, False)) == [AskCancel(W, task)]
+    assert desk(CancelAsked(task.id, False)) == [AskCancel(task)]
     assert desk(GivenBack(W, [task.id], busy=True)) == [Fail(task, "cancelled")]
 
 
 def test_given_back_task_that_ran_out_of_time_meanwhile_ends(desk: Desk) -> None:
     task = desk.sent(timeout_s=1.0)
     desk.now += 1.0
-    desk(TasksTicked())
+    desk(Ticked())
     assert desk(GivenBack(W, [task.id], busy=False)) == [Fail(task, "timeout")]
 
 
@@ -332,13 +351,16 @@ def test_lost_worker_gets_nothing_more(desk: Desk) -> None:
 def test_started_task_without_retries_ends_with_the_certificate(desk: Desk) -> None:
     task = desk.sent()
     desk(LeaseLost(W))
-    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == [Fail(task, "died", CERTIFICATE)]
+    assert desk(WorkerEnded(W, begun(task), CERTIFICATE)) == [
+        Fail(task, "died", CERTIFICATE),
+        ForgetPool(0),
+    ]
 
 
 def test_started_task_with_retries_is_sent_again(desk: Desk) -> None:
     task = desk.sent(retries=1)
     desk(LeaseLost(W))
-    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == [Want(0, 1)]
+    assert desk(WorkerEnded(W, begun(task), CERTIFICATE)) == [Want(0, 1)]
     assert (task.attempt, task.retries) == (1, 0)
     assert desk(LeaseGranted(0, V, False)) == [Send(V, task), Want(0, 0)]
 
@@ -347,11 +369,11 @@ def test_task_that_was_not_started_costs_no_retry(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
     started, waiting = desk.submit(QUICK), desk.submit(QUICK)
     desk(LeaseLost(W))
-    assert desk(WorkerEnded(W, started.id, CERTIFICATE)) == [
+    assert desk(WorkerEnded(W, begun(started), CERTIFICATE)) == [
         Fail(started, "died", CERTIFICATE),
         Want(0, 1),
     ]
-    assert (waiting.state, waiting.attempt) == ("queued", 0)
+    assert (waiting.state, waiting.attempt) == ("ready", 0)
 
 
 def test_tasks_before_the_last_started_one_were_started_too(desk: Desk) -> None:
@@ -359,7 +381,7 @@ def test_tasks_before_the_last_started_one_were_started_too(desk: Desk) -> None:
     first = desk.submit(QUICK)
     second, third = desk.submit(QUICK, retries=1), desk.submit(QUICK)
     desk(LeaseLost(W))
-    desk(WorkerEnded(W, second.id, CERTIFICATE))
+    desk(WorkerEnded(W, begun(second), CERTIFICATE))
     assert (first.state, second.attempt, third.attempt) == ("done", 1, 0)
     desk(LeaseGranted(0, V, False))
     assert [*desk.machine.leases[V].tasks.values()] == [second, third]
@@ -372,29 +394,43 @@ def test_worker_that_died_before_it_started_anything_costs_nothing(desk: Desk) -
     assert task.attempt == 0
 
 
+def test_worker_that_died_before_it_began_the_next_attempt_costs_nothing(desk: Desk) -> None:
+    task = desk.sent(retries=2)
+    first = begun(task)
+    assert desk(finished(task, retriable=True)) == [Send(W, task)]
+    desk(LeaseLost(W), WorkerEnded(W, first, CERTIFICATE))
+    assert (task.state, task.attempt, task.retries) == ("ready", 1, 1)
+
+
 def test_worker_that_died_after_its_last_answer_costs_nothing(desk: Desk) -> None:
     answered = desk.sent(QUICK)
     desk(finished(answered, duration_s=0.0))
     task = desk.submit(QUICK)
-    desk(LeaseLost(W), WorkerEnded(W, answered.id, CERTIFICATE))
-    assert (task.state, task.attempt) == ("queued", 0)
+    desk(LeaseLost(W), WorkerEnded(W, begun(answered), CERTIFICATE))
+    assert (task.state, task.attempt) == ("ready", 0)
 
 
 @pytest.mark.parametrize("was_started", [True, False])
 def test_cancelled_task_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> None:
     task = desk.sent(retries=3)
     desk(CancelAsked(task.id, False), LeaseLost(W))
-    last = task.id if was_started else None
-    assert desk(WorkerEnded(W, last, CERTIFICATE)) == [Fail(task, "cancelled", CERTIFICATE)]
+    began = begun(task) if was_started else None
+    assert desk(WorkerEnded(W, began, CERTIFICATE)) == [
+        Fail(task, "cancelled", CERTIFICATE),
+        ForgetPool(0),
+    ]
 
 
 @pytest.mark.parametrize("was_started", [True, False])
 def test_task_out_of_time_of_a_lost_worker_ends(desk: Desk, was_started: bool) -> None:
     task = desk.sent(retries=3, timeout_s=1.0)
     desk.now += 1.0
-    desk(TasksTicked(), LeaseLost(W))
-    last = task.id if was_started else None
-    assert desk(WorkerEnded(W, last, CERTIFICATE)) == [Fail(task, "timeout", CERTIFICATE)]
+    desk(Ticked(), LeaseLost(W))
+    began = begun(task) if was_started else None
+    assert desk(WorkerEnded(W, began, CERTIFICATE)) == [
+        Fail(task, "timeout", CERTIFICATE),
+        ForgetPool(0),
+    ]
 
 
 def test_end_of_a_worker_that_is_not_leased_is_no_news(desk: Desk) -> None:
@@ -405,7 +441,7 @@ def test_answer_that_came_before_the_loss_is_taken(desk: Desk) -> None:
     task = desk.sent()
     desk(LeaseLost(W))
     assert desk(finished(task)) == [Complete(task)]
-    assert desk(WorkerEnded(W, task.id, CERTIFICATE)) == []
+    assert desk(WorkerEnded(W, begun(task), CERTIFICATE)) == [ForgetPool(0)]
 
 
 # ------------------------------------------------------------------ idle workers
@@ -414,21 +450,20 @@ def test_answer_that_came_before_the_loss_is_taken(desk: Desk) -> None:
 def test_idle_worker_is_returned_after_a_while(desk: Desk) -> None:
     desk(finished(desk.sent()))
     assert desk.machine.next_deadline == desk.now + LINGER_S
-    assert desk(TasksTicked()) == []
+    assert desk(Ticked()) == []
     desk.now += LINGER_S
-    assert desk(TasksTicked()) == [GiveUpLease(W)]
+    assert desk(Ticked()) == [GiveUpLease(W), ForgetPool(0)]
     assert desk.machine.next_deadline is None
 
 
 def test_worker_that_others_wait_for_is_returned_at_once(desk: Desk) -> None:
     task = desk.submit()
     desk(LeaseGranted(0, W, True))
-    assert desk(finished(task)) == [Complete(task), GiveUpLease(W)]
+    assert desk(finished(task)) == [Complete(task), GiveUpLease(W), ForgetPool(0)]
 
 
 def test_worker_that_comes_too_late_rests_or_is_returned(desk: Desk) -> None:
-    task = desk.submit()
-    desk(CancelAsked(task.id, False))
+    desk.submit(waits=True)
     assert desk(LeaseGranted(0, W, False)) == []
     assert desk(LeaseGranted(0, V, True)) == [GiveUpLease(V)]
 
@@ -437,7 +472,7 @@ def test_idle_workers_are_returned_when_others_wait(desk: Desk) -> None:
     busy = desk.sent()
     desk(finished(desk.sent(worker=V)))
     assert desk(Reclaimed()) == [GiveUpLease(V)]
-    assert desk(finished(busy)) == [Complete(busy), GiveUpLease(W)]
+    assert desk(finished(busy)) == [Complete(busy), GiveUpLease(W), ForgetPool(0)]
 
 
 def test_idle_workers_can_be_returned_without_anybody_waiting(desk: Desk) -> None:
@@ -453,34 +488,70 @@ def test_idle_workers_can_be_returned_without_anybody_waiting(desk: Desk) -> Non
 def test_waiting_or_queued_task_is_cancelled_at_once(desk: Desk) -> None:
     waiting, queued = desk.submit(waits=1), desk.submit()
     assert desk(CancelAsked(waiting.id, False)) == [Fail(waiting, "cancelled")]
-    assert desk(CancelAsked(queued.id, True)) == [Want(0, 0), Fail(queued, "cancelled")]
+    assert desk(CancelAsked(queued.id, True)) == [
+        Want(0, 0),
+        Fail(queued, "cancelled"),
+        ForgetPool(0),
+    ]
     assert desk(CancelAsked(queued.id, True)) == []
 
 
 def test_sent_task_is_asked_to_stop_and_ends_with_its_answer(desk: Desk) -> None:
     task = desk.sent()
-    assert desk(CancelAsked(task.id, False)) == [AskCancel(W, task)]
+    assert desk(CancelAsked(task.id, False)) == [AskCancel(task)]
     assert desk(finished(task)) == [Complete(task)]
 
 
-def test_forced_cancel_ends_the_process_of_what_may_be_running(desk: Desk) -> None:
-    task = desk.sent()
-    (kill,) = desk(CancelAsked(task.id, True))
-    assert isinstance(kill, Kill)
-    assert kill.worker == W
-
-
-def test_forced_cancel_spares_a_process_that_runs_something_else(desk: Desk) -> None:
+def test_forced_cancel_leaves_it_to_the_worker_which_task_it_ends_with(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
-    desk.submit(QUICK)
-    behind = desk.submit(QUICK)
-    assert desk(CancelAsked(behind.id, True)) == [AskCancel(W, behind)]
+    first, behind = desk.submit(QUICK), desk.submit(QUICK)
+    assert desk(CancelAsked(behind.id, True)) == [AskAbort(behind)]
+    assert desk.machine.next_deadline is None
+    assert desk(finished(first)) == [Complete(first)]
+    assert desk(CancelAsked(behind.id, True)) == [AskAbort(behind)]
+
+
+def test_worker_that_does_not_end_with_a_task_that_was_cancelled_by_force_is_ended(
+    desk: Desk,
+) -> None:
+    task = desk.sent()
+    assert desk(CancelAsked(task.id, True)) == [AskAbort(task)]
+    assert desk.machine.next_deadline == desk.now + GRACE_S
+    desk.now += GRACE_S
+    assert desk(Ticked()) == [Kill(task, "f was cancelled with force")]
+    assert desk(LeaseLost(W), WorkerEnded(W, begun(task), CERTIFICATE)) == [
+        Fail(task, "cancelled", CERTIFICATE),
+        ForgetPool(0),
+    ]
+
+
+def test_task_that_ends_before_a_forced_cancel_comes_ends_with_its_answer(desk: Desk) -> None:
+    task = desk.sent()
+    desk(CancelAsked(task.id, True))
+    assert desk(finished(task)) == [Complete(task)]
+    desk.now += GRACE_S
+    assert desk(Ticked()) == [GiveUpLease(W), ForgetPool(0)]
+
+
+def test_tasks_behind_one_that_was_cancelled_by_force_are_sent_again_and_lose_no_attempt(
+    desk: Desk,
+) -> None:
+    desk.learn(QUICK, 0.0)
+    cancelled, behind = desk.submit(QUICK), desk.submit(QUICK)
+    desk(CancelAsked(cancelled.id, True), LeaseLost(W))
+    assert desk(WorkerEnded(W, begun(cancelled), CERTIFICATE)) == [
+        Fail(cancelled, "cancelled", CERTIFICATE),
+        Want(0, 1),
+    ]
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, behind), Want(0, 0)]
+    assert behind.attempt == 0
 
 
 def test_forced_cancel_does_not_kill_what_is_dead(desk: Desk) -> None:
     task = desk.sent()
     desk(LeaseLost(W))
-    assert desk(CancelAsked(task.id, True)) == [AskCancel(W, task)]
+    assert desk(CancelAsked(task.id, True)) == [AskAbort(task)]
+    assert desk.machine.next_deadline is None
 
 
 # ------------------------------------------------------------------ time limits
@@ -490,10 +561,10 @@ def test_task_over_its_limit_is_asked_to_stop_and_then_ended(desk: Desk) -> None
     task = desk.sent(timeout_s=2.0)
     assert desk.machine.next_deadline == desk.now + 2.0
     desk.now += 2.0
-    assert desk(TasksTicked()) == [AskCancel(W, task)]
+    assert desk(Ticked()) == [AskCancel(task)]
     assert desk.machine.next_deadline == desk.now + GRACE_S
     desk.now += GRACE_S
-    (kill,) = desk(TasksTicked())
+    (kill,) = desk(Ticked())
     assert isinstance(kill, Kill)
     assert kill.reason == "f ran over its time limit of 2 s"
     assert desk.machine.next_deadline is None
@@ -502,7 +573,7 @@ def test_task_over_its_limit_is_asked_to_stop_and_then_ended(desk: Desk) -> None
 def test_answer_after_the_limit_is_a_timeout(desk: Desk) -> None:
     task = desk.sent(timeout_s=1.0, retries=1)
     desk.now += 1.0
-    desk(TasksTicked())
+    desk(Ticked())
     assert desk(finished(task, retriable=True)) == [Fail(task, "timeout")]
 
 
@@ -516,19 +587,47 @@ def test_limit_begins_anew_with_a_retry(desk: Desk) -> None:
 def test_task_with_a_limit_shares_its_worker_with_none(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
     desk.submit(QUICK)
-    assert desk.submit(QUICK, timeout_s=1.0).state == "queued"
+    assert desk.submit(QUICK, timeout_s=1.0).state == "ready"
     desk(LeaseGranted(0, V, False))
     desk(*[Submitted(desk.task(QUICK)) for _ in range(3)])
     assert len(desk.machine.leases[V].tasks) == 1
 
 
-def test_worker_that_is_to_be_ended_gets_no_other_task(desk: Desk) -> None:
+@pytest.mark.parametrize("by_force", [True, False])
+def test_worker_that_is_to_be_ended_gets_no_other_task(desk: Desk, by_force: bool) -> None:
+    task = desk.sent(QUICK, timeout_s=0.0 if by_force else 1.0)
+    if by_force:
+        desk(CancelAsked(task.id, True))
+    else:
+        desk.now += 1.0
+        desk(Ticked())
+    desk.now += GRACE_S
+    desk(Ticked())
+    desk(finished(task))
+    later = desk.submit(QUICK)
+    assert later.state == "ready"
+    assert desk(LeaseLost(W), WorkerEnded(W, begun(task), CERTIFICATE)) == []
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, later), Want(0, 0)]
+
+
+# ------------------------------------------------------------------ pools that come and go
+
+
+def test_pool_is_forgotten_when_its_last_lease_is_gone_and_nothing_waits(desk: Desk) -> None:
+    task = desk.sent()
+    waiting = desk.submit(waits=True)
+    assert desk(LeaseLost(W), WorkerEnded(W, begun(task), CERTIFICATE)) == [
+        Fail(task, "died", CERTIFICATE)
+    ]
+    assert desk(CancelAsked(waiting.id, False)) == [Fail(waiting, "cancelled"), ForgetPool(0)]
+    assert not desk.machine.pools
+
+
+def test_what_was_learned_of_a_function_is_forgotten_with_its_pool(desk: Desk) -> None:
     desk.learn(QUICK, 0.0)
-    desk.submit(QUICK, timeout_s=1.0)
-    for pause_s in (1.0, GRACE_S):
-        desk.now += pause_s
-        desk(TasksTicked())
-    assert desk.submit(QUICK).state == "queued"
+    desk(Reclaimed(others_wait=False))
+    desk.sent(QUICK, worker=V)
+    assert desk.submit(QUICK).state == "ready"
 
 
 # ------------------------------------------------------------------ impossible events, and check
@@ -537,11 +636,8 @@ def test_worker_that_is_to_be_ended_gets_no_other_task(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        Finished(V, NOT_THERE, 0.0, False),
-        Finished(W, NOT_THERE, 0.0, False),
+        Answered(NOT_THERE, 0.0, False),
         LeaseGranted(7, V, False),
-        LeaseMissed(7),
-        LeaseRefused(7, "unschedulable", ""),
         LeaseLost(V),
     ],
 )
@@ -551,6 +647,13 @@ def test_impossible_event_raises_and_changes_nothing(desk: Desk, event: Event) -
         desk(event)
     desk.machine.check()
     assert task.state == "sent"
+
+
+def test_answer_to_a_task_that_nobody_has_raises(desk: Desk) -> None:
+    task = desk.submit()
+    with pytest.raises(KeyError):
+        desk(finished(task))
+    assert desk(LeaseGranted(0, W, False)) == [Send(W, task), Want(0, 0)]
 
 
 def test_check_finds_a_task_in_two_places(desk: Desk) -> None:
@@ -570,6 +673,12 @@ def test_check_finds_a_demand_without_tasks(desk: Desk) -> None:
 # ------------------------------------------------------------------ a daemon and workers
 
 
+def tables_of(machine: Tasks) -> dict[str, Any]:
+    """All that the machine keeps, by name."""
+    own = {name: table for name, table in vars(machine).items() if name != "attempts"}
+    return {**own, **vars(machine.attempts)}
+
+
 class Worker:
     """What a leased process does: takes what is sent, runs one task after the other, answers."""
 
@@ -577,9 +686,10 @@ class Worker:
         self.key = key
         self.inbox: deque[tuple[str, Task]] = deque()
         self.outbox: deque[Event] = deque()
+        """What it tells the owner."""
         self.queue: list[Task] = []
         self.running: Task | None = None
-        self.last: TaskId | None = None
+        self.began: tuple[TaskId, int] | None = None
         self.is_dead = False
         self.is_lost = False
         """The owner knows of the death."""
@@ -598,7 +708,8 @@ class Owning(RuleBasedStateMachine):
         self.ends: Counter[TaskId] = Counter()
         self.stopped: set[TaskId] = set()
         """Cancelled by the user."""
-        self.to_daemon: deque[Effect] = deque()
+        self.doomed: set[WorkerId | None] = set()
+        self.to_daemon: deque[Any] = deque()
         self.from_daemon: deque[Event] = deque()
         self.demand: Counter[int] = Counter()
         self.workers: dict[WorkerId, Worker] = {}
@@ -611,15 +722,25 @@ class Owning(RuleBasedStateMachine):
                 case Send(worker=worker, task=task):
                     assert task.id not in self.stopped, "sent although it was cancelled"
                     assert task.id not in self.ends
+                    assert worker not in self.doomed, "sent to a worker that is to be ended"
                     self.workers[worker].inbox.append(("run", task))
-                case AskCancel(worker=worker, task=task):
-                    self.workers[worker].inbox.append(("cancel", task))
+                case AskCancel(task=task):
+                    self.workers[task.worker].inbox.append(("cancel", task))
+                case AskAbort(task=task):
+                    self.workers[task.worker].inbox.append(("abort", task))
                 case Complete(task=task) | Fail(task=task):
                     self.ends[task.id] += 1
                     assert self.ends[task.id] == 1, "ended twice"
-                case Want() | GiveUpLease() | Kill():
+                case Kill(task=task):
+                    self.doomed.add(task.worker)
+                    self.to_daemon.append(("kill", task.worker))
+                case ForgetPool(key=key):
+                    assert key not in self.machine.pools
+                case Want() | GiveUpLease():
                     self.to_daemon.append(effect)
         self.machine.check()
+        for task in self.machine.attempts.open.values():
+            assert task.attempt <= self.starts[task.id], "an attempt that was not begun is counted"
 
     def some_id(self) -> bytes:
         self.made += 1
@@ -632,35 +753,31 @@ class Owning(RuleBasedStateMachine):
         shape=st.sampled_from([0, 0, 1]),
         retries=st.sampled_from([0, 0, 1, -1]),
         timeout_s=st.sampled_from([0.0, 0.0, 0.0, 2.0]),
-        waits=st.sampled_from([0, 0, 0, 1, 2]),
+        waits=st.sampled_from([False, False, True]),
     )
     def submit(
-        self, function: bytes, shape: int, retries: int, timeout_s: float, waits: int
+        self, function: bytes, shape: int, retries: int, timeout_s: float, waits: bool
     ) -> None:
         task_id = TaskId(self.some_id())
         task = Task(task_id, "f", function, retries=retries, timeout_s=timeout_s, note=None)
         task.shape = shape
-        task.waits = waits
+        if waits:
+            task.state = "waiting"
         self.tasks.append(task)
         self.most_starts[task_id] = float("inf") if retries < 0 else retries + 1
         self.tell(Submitted(task))
 
-    @rule(data=st.data())
+    @rule(data=st.data(), fails=st.booleans())
     @precondition(lambda self: any(task.state == "waiting" for task in self.tasks))
-    def bring_an_argument(self, data: st.DataObject) -> None:
+    def bring_arguments(self, data: st.DataObject, fails: bool) -> None:
         waiting = [task for task in self.tasks if task.state == "waiting"]
         task = data.draw(st.sampled_from(waiting))
-        event = data.draw(
-            st.sampled_from(
-                [ArgumentReady(task.id), ArgumentReady(task.id), ArgumentFailed(task.id, "")]
-            )
-        )
-        self.tell(event)
+        self.tell(ArgumentFailed(task.id, "") if fails else ArgumentsReady(task.id))
 
     @rule(data=st.data(), force=st.booleans())
-    @precondition(lambda self: self.machine.tasks)
+    @precondition(lambda self: self.machine.attempts.open)
     def cancel(self, data: st.DataObject, force: bool) -> None:
-        task = data.draw(st.sampled_from(list(self.machine.tasks.values())))
+        task = data.draw(st.sampled_from(list(self.machine.attempts.open.values())))
         self.tell(CancelAsked(task.id, force))
         self.stopped.add(task.id)
 
@@ -672,7 +789,7 @@ class Owning(RuleBasedStateMachine):
     def tick(self) -> None:
         deadline = self.machine.next_deadline
         if deadline is not None and deadline <= self.now:
-            self.tell(TasksTicked())
+            self.tell(Ticked())
 
     # -------------------------------------------------------------- the daemon
 
@@ -685,7 +802,7 @@ class Owning(RuleBasedStateMachine):
             case GiveUpLease(worker=worker):
                 assert worker not in self.returned
                 self.returned.add(worker)
-            case Kill(worker=worker):
+            case ("kill", worker):
                 self.die(worker)
 
     @rule(key=st.sampled_from([0, 1]), contended=st.booleans())
@@ -717,8 +834,10 @@ class Owning(RuleBasedStateMachine):
     @precondition(lambda self: self.from_daemon)
     def owner_reads_from_the_daemon(self) -> None:
         event = self.from_daemon.popleft()
-        if isinstance(event, LeaseGranted | LeaseRefused | LeaseMissed):
-            assert event.key in self.machine.pools
+        if isinstance(event, LeaseGranted) and event.key not in self.machine.pools:
+            # As the shell does, which has no use for it any more.
+            self.returned.add(event.worker)
+            event = LeaseMissed(event.key)
         self.tell(event)
 
     # -------------------------------------------------------------- workers
@@ -741,7 +860,9 @@ class Owning(RuleBasedStateMachine):
             worker.queue.append(task)
         elif task in worker.queue:
             worker.queue.remove(task)
-            worker.outbox.append(Finished(worker_id, task.id, 0.0, False))
+            worker.outbox.append(Answered(task.id, 0.0, False))
+        elif what == "abort" and worker.running is task:
+            self.die(worker_id)
 
     @rule(data=st.data())
     @precondition(lambda self: self.living())
@@ -751,7 +872,7 @@ class Owning(RuleBasedStateMachine):
     def start(self, worker: Worker) -> None:
         if worker.queue and worker.running is None:
             worker.running = task = worker.queue.pop(0)
-            worker.last = task.id
+            worker.began = begun(task)
             self.starts[task.id] += 1
             assert self.starts[task.id] <= self.most_starts[task.id], "started too often"
 
@@ -764,7 +885,7 @@ class Owning(RuleBasedStateMachine):
         worker = self.workers[worker_id]
         if worker.running is not None:
             task, worker.running = worker.running, None
-            worker.outbox.append(Finished(worker_id, task.id, duration_s, retriable))
+            worker.outbox.append(Answered(task.id, duration_s, retriable))
 
     @rule(data=st.data())
     @precondition(lambda self: self.living())
@@ -805,7 +926,7 @@ class Owning(RuleBasedStateMachine):
         else:
             worker.is_lost = True
             self.tell(LeaseLost(worker_id))
-            self.from_daemon.append(WorkerEnded(worker_id, worker.last, CERTIFICATE))
+            self.from_daemon.append(WorkerEnded(worker_id, worker.began, CERTIFICATE))
 
     # -------------------------------------------------------------- all of it
 
@@ -832,8 +953,7 @@ class Owning(RuleBasedStateMachine):
             if not self.go_on():
                 break
         assert [task.id for task in self.tasks if task.id not in self.ends] == []
-        assert not self.machine.tasks
-        assert not self.machine.leases
+        assert not any(tables_of(self.machine).values())
         assert not +self.demand
         living = {worker_id for worker_id, worker in self.workers.items() if not worker.is_dead}
         assert living <= self.returned
@@ -841,14 +961,14 @@ class Owning(RuleBasedStateMachine):
     def go_on(self) -> bool:
         for task in self.tasks:
             if task.state == "waiting":
-                self.tell(ArgumentReady(task.id))
+                self.tell(ArgumentsReady(task.id))
         self.flow()
         for worker_id in self.living():
             self.answer(worker_id, retriable=False, duration_s=0.0)
         self.now += 0.3
         self.tick()
-        left = (self.machine.tasks, self.machine.leases, self.to_daemon, +self.demand)
-        return any(left) or bool(self.from_daemon)
+        left = (*tables_of(self.machine).values(), self.to_daemon, +self.demand, self.from_daemon)
+        return any(left)
 
 
 TestOwning = Owning.TestCase

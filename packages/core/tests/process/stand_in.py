@@ -70,11 +70,12 @@ class StandIn:
                 case Run(task_id) | Call(task_id):
                     name = message.name
                     label = name.encode()
+                    attempt = message.attempt.to_bytes(4, "little")
                     self.page.seek(0)
-                    self.page.write(task_id + len(label).to_bytes(2, "little") + label)
+                    self.page.write(task_id + attempt + len(label).to_bytes(2, "little") + label)
                     self.do(*name.split(":", 1))
-                    self.page.seek(0)
-                    self.page.write(bytes(18 + len(label)))
+                    self.page.seek(20)
+                    self.page.write(bytes(2))
                     self.say(connection, Done(task_id, [], 0.0, 0.0))
 
     def do(self, what: str, argument: str = "") -> None:

@@ -165,7 +165,7 @@ def test_ids_travel_as_their_bytes() -> None:
 
 
 def test_every_message_is_known_to_the_codec() -> None:
-    parts = {messages.Held, *messages.Value.__args__}
+    parts = {messages.Held, *messages.Packed.__args__}
     assert set(Message.__subclasses__()) - parts == set(KINDS)
 
 

@@ -12,7 +12,11 @@ What is always true
    once.
 3. Nothing is sent unless the directory said that the actor is alive at an address and the
    connection stands.
-4. Every call ends in exactly one Completed or Failed.
+4. Every call ends in exactly one Complete or Fail.
+5. An actor that is dead is forgotten, but by its maker, while there are handles of it anywhere.
+   Who calls it all the same asks the directory again.
+
+`next_deadline` says when `Ticked` is due.
 """
 
 from __future__ import annotations
@@ -23,29 +27,28 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from weft._ids import ActorId, TaskId
+from weft._machines.attempts import (
+    Answered,
+    ArgumentFailed,
+    ArgumentsReady,
+    AskCancel,
+    Attempted,
+    AttemptEvent,
+    Attempts,
+    CancelAsked,
+    Complete,
+    Fail,
+    FailKind,
+    Kill,
+    Ticked,
+)
 from weft._wire.messages import ActorState
 
-# As for tasks: a call that ran over its limit is asked to stop, then its actor's process is ended.
-GRACE_S = 0.5
 
+class ActorCall(Attempted):
+    """One call."""
 
-class ActorCall:
-    """One call. `note` is the shell's."""
-
-    __slots__ = (
-        "actor",
-        "attempt",
-        "cancelled",
-        "deadline",
-        "id",
-        "name",
-        "note",
-        "retries",
-        "state",
-        "timed_out",
-        "timeout_s",
-        "waits",
-    )
+    __slots__ = ("actor",)
 
     def __init__(
         self,
@@ -57,19 +60,8 @@ class ActorCall:
         timeout_s: float,
         note: Any,
     ) -> None:
-        self.id = task_id
+        super().__init__(task_id, name, retries=retries, timeout_s=timeout_s, note=note)
         self.actor = actor
-        self.name = name
-        self.retries = retries
-        """Attempts left after this one; -1: no end."""
-        self.waits = 0
-        self.timeout_s = timeout_s
-        self.state: Literal["waiting", "ready", "sent", "done"] = "ready"
-        self.attempt = 0
-        self.cancelled = False
-        self.deadline = 0.0
-        self.timed_out = False
-        self.note = note
 
 
 class Callee:
@@ -79,6 +71,7 @@ class Callee:
         "address",
         "connected",
         "in_any_order",
+        "kept",
         "queue",
         "restarts",
         "sent",
@@ -94,6 +87,8 @@ class Callee:
         self.queue: deque[ActorCall] = deque()
         self.sent: OrderedDict[TaskId, ActorCall] = OrderedDict()
         self.in_any_order = in_any_order
+        self.kept = False
+        """It was made here, and there are handles of it."""
         self.told: ActorState | None = None
         """The directory's last word."""
 
@@ -101,24 +96,24 @@ class Callee:
 # ------------------------------------------------------------------ events
 
 
+class ActorMade(msgspec.Struct, frozen=True):
+    """This process makes an actor."""
+
+    actor: ActorId
+    in_any_order: bool
+
+
+class HandlesGone(msgspec.Struct, frozen=True):
+    """The last handle of an actor that was made here is gone."""
+
+    actor: ActorId
+
+
 class CallMade(msgspec.Struct, frozen=True):
     """A method was called."""
 
     call: ActorCall
     in_any_order: bool
-
-
-class CallArgumentReady(msgspec.Struct, frozen=True):
-    """One more argument of a waiting call is there."""
-
-    task_id: TaskId
-
-
-class CallArgumentFailed(msgspec.Struct, frozen=True):
-    """An argument ended in an error: the call cannot run."""
-
-    task_id: TaskId
-    error: Any
 
 
 class Told(msgspec.Struct, frozen=True):
@@ -140,34 +135,15 @@ class ConnectionLost(msgspec.Struct, frozen=True):
     actor: ActorId
 
 
-class Answered(msgspec.Struct, frozen=True):
-    """The actor answered. `retriable`: with an exception that the call wants retried."""
-
-    actor: ActorId
-    task_id: TaskId
-    retriable: bool
-
-
 class Killed(msgspec.Struct, frozen=True):
     """This process has asked the directory to end the actor."""
 
     actor: ActorId
 
 
-class CallCancelAsked(msgspec.Struct, frozen=True):
-    """The user cancels a call."""
-
-    task_id: TaskId
-
-
-class CallsTicked(msgspec.Struct, frozen=True):
-    """`next_deadline` has come."""
-
-
 Event = (
-    CallMade | Answered | CallArgumentReady | CallArgumentFailed | Told | Connected
-    | ConnectionLost | Killed | CallCancelAsked | CallsTicked
-)  # fmt: skip
+    AttemptEvent | ActorMade | HandlesGone | CallMade | Told | Connected | ConnectionLost | Killed
+)
 
 # ------------------------------------------------------------------ effects
 
@@ -192,49 +168,21 @@ class SendCall(msgspec.Struct, frozen=True):
     call: ActorCall
 
 
-class Completed(msgspec.Struct, frozen=True):
-    """The actor's answer is the call's end."""
-
-    call: ActorCall
-
-
-class Failed(msgspec.Struct, frozen=True):
-    """The call ends without an answer."""
-
-    call: ActorCall
-    kind: Literal["died", "unavailable", "cancelled", "timeout", "argument"]
-    detail: Any = None
-
-
-class AskCallCancel(msgspec.Struct, frozen=True):
-    """Ask the actor to stop the call."""
-
-    address: str
-    call: ActorCall
-
-
-class KillCallee(msgspec.Struct, frozen=True):
-    """End the actor's process: a call of it would not stop."""
-
-    actor: ActorId
-    reason: str
-
-
-Effect = Watch | Connect | SendCall | Completed | Failed | AskCallCancel | KillCallee
+OwnEffect = Watch | Connect | SendCall | Kill[ActorCall]
+Effect = OwnEffect | AskCancel[ActorCall] | Complete[ActorCall] | Fail[ActorCall]
 
 
 class Calls:
     """The actors that this process calls, and its calls."""
 
     def __init__(self) -> None:
+        self.attempts: Attempts[ActorCall] = Attempts()
         self.callees: dict[ActorId, Callee] = {}
-        self.calls: dict[TaskId, ActorCall] = {}
-        self._timed: dict[TaskId, ActorCall] = {}
 
     @property
     def next_deadline(self) -> float | None:
-        """When `CallsTicked` is due; None: never, as things are."""
-        return min((call.deadline for call in self._timed.values()), default=None)
+        """When `Ticked` is due; None: never, as things are."""
+        return self.attempts.next_deadline
 
     def pending(self, actor: ActorId) -> int:
         """How many calls to the actor have not ended."""
@@ -249,20 +197,22 @@ class Calls:
                 self._made(event, now, effects)
             case Answered():
                 self._answered(event, now, effects)
-            case CallArgumentReady():
-                call = self.calls.get(event.task_id)
-                if call is not None and call.state == "waiting":
-                    call.waits -= 1
-                    if not call.waits:
-                        call.state = "ready"
-                        self._became_ready(call, now, effects)
-            case CallArgumentFailed():
-                call = self.calls.get(event.task_id)
-                if call is not None and call.state == "waiting":
-                    callee = self.callees[call.actor]
-                    callee.queue.remove(call)
-                    self._fail(call, "argument", event.error, effects)
-                    self._advance(callee, now, effects)
+            case ArgumentsReady():
+                call = self.attempts.waiting(event.task_id)
+                if call is not None:
+                    call.state = "ready"
+                    self._became_ready(call, now, effects)
+            case ArgumentFailed():
+                call = self.attempts.waiting(event.task_id)
+                if call is not None:
+                    self._fail_unsent(call, "argument", event.error, now, effects)
+            case ActorMade():
+                callee = self.callees[event.actor] = Callee(in_any_order=event.in_any_order)
+                callee.kept = True
+                effects.append(Watch(event.actor))
+            case HandlesGone():
+                self.callees[event.actor].kept = False
+                self._forget_if_over(event.actor)
             case Told():
                 self._told(event.state, now, effects)
             case Connected():
@@ -274,10 +224,10 @@ class Calls:
                 self.callees[event.actor].connected = False
             case Killed():
                 self._killed(event)
-            case CallCancelAsked():
+            case CancelAsked():
                 self._cancel(event, now, effects)
-            case CallsTicked():
-                self._tick(now, effects)
+            case Ticked():
+                effects.extend(self.attempts.tick(now))
             case _:
                 assert_never(event)
         return effects
@@ -290,9 +240,9 @@ class Calls:
         if callee is None:
             callee = self.callees[call.actor] = Callee(in_any_order=event.in_any_order)
             effects.append(Watch(call.actor))
-        self.calls[call.id] = call
+        self.attempts.open[call.id] = call
         if callee.state == "dead":
-            self._fail(call, "died", callee.told, effects)
+            effects.append(self.attempts.fail(call, "died", callee.told))
             return
         is_next = callee.in_any_order or not callee.queue
         if callee.connected and is_next and call.state == "ready":
@@ -326,16 +276,13 @@ class Calls:
             self._advance(callee, now, effects)
 
     def _send(self, callee: Callee, call: ActorCall, now: float, effects: list[Effect]) -> None:
-        call.state = "sent"
+        self.attempts.send(call, now)
         callee.sent[call.id] = call
-        if call.timeout_s:
-            call.deadline = now + call.timeout_s
-            self._timed[call.id] = call
         effects.append(SendCall(callee.address, call))
 
     def _answered(self, event: Answered, now: float, effects: list[Effect]) -> None:
-        callee = self.callees[event.actor]
-        call = self.calls[event.task_id]
+        call = self.attempts.open[event.task_id]
+        callee = self.callees[call.actor]
         if callee.sent.pop(event.task_id, None) is None:
             # The answer of an incarnation that is gone, which the directory's word has overtaken.
             if call.state != "ready" or not call.attempt:
@@ -343,35 +290,11 @@ class Calls:
             if event.retriable:
                 return
             callee.queue.remove(call)
-        if event.retriable and call.retries and not call.cancelled and not call.timed_out:
-            self._again(call)
+        if event.retriable and self.attempts.try_again(call):
             callee.queue.appendleft(call)
             self._advance(callee, now, effects)
             return
-        self._end(call)
-        effects.append(Failed(call, "timeout") if call.timed_out else Completed(call))
-
-    def _again(self, call: ActorCall) -> None:
-        self._timed.pop(call.id, None)
-        call.state = "ready"
-        call.attempt += 1
-        if call.retries > 0:
-            call.retries -= 1
-
-    def _end(self, call: ActorCall) -> None:
-        self._timed.pop(call.id, None)
-        call.state = "done"
-        del self.calls[call.id]
-
-    def _fail(
-        self,
-        call: ActorCall,
-        kind: Literal["died", "unavailable", "cancelled", "timeout", "argument"],
-        detail: Any,
-        effects: list[Effect],
-    ) -> None:
-        self._end(call)
-        effects.append(Failed(call, kind, detail))
+        effects.append(self.attempts.answer(call))
 
     # -------------------------------------------------------------- the actor's life
 
@@ -396,13 +319,13 @@ class Calls:
         elif told.state == "dead":
             callee.state = "dead"
             callee.connected = False
-            for call in (*callee.sent.values(), *callee.queue):
-                kind: Literal["timeout", "cancelled", "died"] = (
-                    "timeout" if call.timed_out else "cancelled" if call.cancelled else "died"
-                )
-                self._fail(call, kind, told, effects)
+            effects.extend(
+                self.attempts.fail(call, "died", told)
+                for call in (*callee.sent.values(), *callee.queue)
+            )
             callee.sent.clear()
             callee.queue.clear()
+            self._forget_if_over(actor)
         else:
             self._take_back(callee, told.cause, effects)
             callee.state = "restarting" if told.state == "restarting" else "pending"
@@ -423,53 +346,47 @@ class Calls:
         sent = list(callee.sent.values())
         callee.sent.clear()
         for call in reversed(sent):
-            if call.timed_out:
-                self._fail(call, "timeout", cause, effects)
-            elif call.cancelled:
-                self._fail(call, "cancelled", cause, effects)
-            elif call.retries:
-                self._again(call)
+            if self.attempts.try_again(call):
                 callee.queue.appendleft(call)
             else:
-                self._fail(call, "unavailable", cause, effects)
+                effects.append(self.attempts.fail(call, "unavailable", cause))
 
-    def _cancel(self, event: CallCancelAsked, now: float, effects: list[Effect]) -> None:
-        call = self.calls.get(event.task_id)
+    def _forget_if_over(self, actor: ActorId) -> None:
+        callee = self.callees[actor]
+        if callee.state == "dead" and not callee.kept:
+            del self.callees[actor]
+
+    def _cancel(self, event: CancelAsked, now: float, effects: list[Effect]) -> None:
+        call = self.attempts.open.get(event.task_id)
         if call is None:
             return
-        callee = self.callees[call.actor]
         if call.state == "sent":
             call.cancelled = True
-            effects.append(AskCallCancel(callee.address, call))
-            return
-        callee.queue.remove(call)
-        self._fail(call, "cancelled", None, effects)
-        self._advance(callee, now, effects)
+            effects.append(AskCancel(call))
+        else:
+            self._fail_unsent(call, "cancelled", None, now, effects)
 
-    def _tick(self, now: float, effects: list[Effect]) -> None:
-        for call in [call for call in self._timed.values() if call.deadline <= now]:
-            if call.timed_out:
-                del self._timed[call.id]
-                effects.append(
-                    KillCallee(
-                        call.actor, f"{call.name} ran over its time limit of {call.timeout_s:g} s"
-                    )
-                )
-            else:
-                call.timed_out = True
-                call.deadline = now + GRACE_S
-                effects.append(AskCallCancel(self.callees[call.actor].address, call))
+    def _fail_unsent(
+        self, call: ActorCall, kind: FailKind, detail: Any, now: float, effects: list[Effect]
+    ) -> None:
+        callee = self.callees[call.actor]
+        callee.queue.remove(call)
+        effects.append(self.attempts.fail(call, kind, detail))
+        self._advance(callee, now, effects)
 
     def check(self) -> None:
         """Assert what is always true, by its number above."""
-        for callee in self.callees.values():
+        self.attempts.check()
+        calls = self.attempts.open
+        for actor, callee in self.callees.items():
             assert callee.connected <= (callee.state == "alive"), 3
+            assert callee.state != "dead" or callee.kept, (5, actor)
             for call in callee.queue:
-                assert call.state in ("waiting", "ready") and self.calls[call.id] is call, (
+                assert call.state in ("waiting", "ready") and calls[call.id] is call, (
                     4,
                     call.id,
                 )
             for call in callee.sent.values():
-                assert call.state == "sent" and self.calls[call.id] is call, (4, call.id)
+                assert call.state == "sent" and calls[call.id] is call, (4, call.id)
             held_back = list(callee.queue) if callee.in_any_order else list(callee.queue)[:1]
             assert not callee.connected or all(call.state == "waiting" for call in held_back), 1

@@ -1,9 +1,9 @@
 """A process's own tasks, from submission to their end, and the workers it leases for them.
 
-    waiting -> queued -> sent -> done
-       |         ^ |       |
-       |         | +-------+  given back, worker lost and retried, exception retried
-       +---------+-> done     cancelled, refused
+    waiting -> ready -> sent -> done
+       |        ^ |       |
+       |        | +-------+  given back, worker lost and retried, exception retried
+       +--------+-> done     cancelled, refused
 
 Tasks of one shape share a pool of leased workers. A short task is sent to a worker that has others
 yet to run, as many deep as are expected to finish within `PIPELINE_S`; a function that was never
@@ -13,23 +13,40 @@ back.
 What is always true
 1. A task is in exactly one place: waiting, in its pool's queue, or with one lease.
 2. A lease holds at most one task that carries a time limit, and then no other.
-3. Tasks that were never started cost no retry when their worker is lost.
+3. Tasks that were never started cost no retry when their worker is lost. A worker whose process is
+   to be ended gets no task more.
 4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
-   or after `LINGER_S`.
+   or after `LINGER_S`. A pool without tasks and leases is forgotten.
 5. Every task ends in exactly one Complete or Fail.
 
-Effects are in the order in which they must be done. `next_deadline` says when `TasksTicked` is due.
+Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, Literal, assert_never
+from typing import Any, assert_never
 
 import msgspec
 
 from weft._ids import TaskId, WorkerId
+from weft._machines.attempts import (
+    GRACE_S,
+    Answered,
+    ArgumentFailed,
+    ArgumentsReady,
+    AskCancel,
+    Attempted,
+    AttemptEvent,
+    Attempts,
+    CancelAsked,
+    Complete,
+    Fail,
+    FailKind,
+    Kill,
+    Ticked,
+)
 from weft._wire.messages import Certificate
 
 # Long enough to hide a round trip (0.1 ms) and a scheduler's slice, short enough that a wrong guess
@@ -39,32 +56,15 @@ PIPELINE_TASKS = 256
 # An idle lease saves the next task a round trip to the daemon; another client that wants it gets it
 # at once.
 LINGER_S = 0.5
-# After the limit a task is asked to stop; so long after that its process is ended.
-GRACE_S = 0.5
 MOST_WANTED = 1024
 # Weight of the newest duration in a function's running mean.
 _NEWEST = 0.2
 
 
-class Task:
-    """One task of this process. `note` is the shell's."""
+class Task(Attempted):
+    """One task of this process."""
 
-    __slots__ = (
-        "attempt",
-        "cancelled",
-        "deadline",
-        "function",
-        "id",
-        "name",
-        "note",
-        "retries",
-        "shape",
-        "state",
-        "timed_out",
-        "timeout_s",
-        "waits",
-        "worker",
-    )
+    __slots__ = ("function", "shape", "worker")
 
     def __init__(
         self,
@@ -76,24 +76,12 @@ class Task:
         timeout_s: float,
         note: Any,
     ) -> None:
-        self.id = task_id
-        self.name = name
+        super().__init__(task_id, name, retries=retries, timeout_s=timeout_s, note=note)
+        self.function = function
         self.shape = 0
         """Key of its pool."""
-        self.function = function
-        self.retries = retries
-        """Attempts left after this one; -1: no end."""
-        self.waits = 0
-        """Arguments that are not there yet."""
-        self.timeout_s = timeout_s
-        """0: none."""
-        self.state: Literal["waiting", "queued", "sent", "done"] = "waiting"
         self.worker: WorkerId | None = None
-        self.deadline = 0.0
-        self.timed_out = False
-        self.cancelled = False
-        self.attempt = 0
-        self.note = note
+        """Who has it, while it is sent."""
 
 
 class Lease:
@@ -111,15 +99,18 @@ class Lease:
         self.contended = contended
         self.idle_at = 0.0
         self.lost = False
+        """Its process is gone, or is being ended: nothing more is sent."""
 
 
 class LeasePool:
     """The tasks and leases of one shape."""
 
-    __slots__ = ("full", "key", "leases", "queue", "refused", "told", "wanted")
+    __slots__ = ("full", "key", "leases", "mean_s", "queue", "told", "waiting", "wanted")
 
     def __init__(self, key: int) -> None:
         self.key = key
+        self.waiting = 0
+        """Tasks whose arguments are still to come."""
         self.queue: deque[Task] = deque()
         self.leases: dict[WorkerId, Lease] = {}
         self.wanted = 0
@@ -128,7 +119,8 @@ class LeasePool:
         """The daemon's last word from here is not that nothing is wanted."""
         self.full = False
         """No lease had room at the last look."""
-        self.refused: LeaseRefused | None = None
+        self.mean_s: dict[bytes, float] = {}
+        """Running mean of each function's duration."""
 
 
 # ------------------------------------------------------------------ events
@@ -138,19 +130,6 @@ class Submitted(msgspec.Struct, frozen=True):
     """A call was made."""
 
     task: Task
-
-
-class ArgumentReady(msgspec.Struct, frozen=True):
-    """One more argument of a waiting task is there."""
-
-    task_id: TaskId
-
-
-class ArgumentFailed(msgspec.Struct, frozen=True):
-    """An argument ended in an error: the task cannot run."""
-
-    task_id: TaskId
-    error: Any
 
 
 class LeaseGranted(msgspec.Struct, frozen=True):
@@ -171,17 +150,8 @@ class LeaseRefused(msgspec.Struct, frozen=True):
     """The daemon never gives a worker of this shape."""
 
     key: int
-    kind: str
+    kind: FailKind
     reason: str
-
-
-class Finished(msgspec.Struct, frozen=True):
-    """A worker answered. `retriable`: with an exception that the task wants retried."""
-
-    worker: WorkerId
-    task_id: TaskId
-    duration_s: float
-    retriable: bool
 
 
 class GivenBack(msgspec.Struct, frozen=True):
@@ -199,18 +169,11 @@ class LeaseLost(msgspec.Struct, frozen=True):
 
 
 class WorkerEnded(msgspec.Struct, frozen=True):
-    """How a lost worker ended. `last`: the last task that it started."""
+    """How a lost worker ended. `began`: the last attempt that it began, as (task, number)."""
 
     worker: WorkerId
-    last: TaskId | None
+    began: tuple[TaskId, int] | None
     certificate: Certificate
-
-
-class CancelAsked(msgspec.Struct, frozen=True):
-    """The user cancels a task."""
-
-    task_id: TaskId
-    force: bool
 
 
 class Reclaimed(msgspec.Struct, frozen=True):
@@ -219,13 +182,9 @@ class Reclaimed(msgspec.Struct, frozen=True):
     others_wait: bool = True
 
 
-class TasksTicked(msgspec.Struct, frozen=True):
-    """`next_deadline` has come."""
-
-
 Event = (
-    Submitted | Finished | ArgumentReady | ArgumentFailed | LeaseGranted | LeaseMissed
-    | LeaseRefused | GivenBack | LeaseLost | WorkerEnded | CancelAsked | Reclaimed | TasksTicked
+    AttemptEvent | Submitted | LeaseGranted | LeaseMissed | LeaseRefused | GivenBack | LeaseLost
+    | WorkerEnded | Reclaimed
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -251,54 +210,38 @@ class GiveUpLease(msgspec.Struct, frozen=True):
     worker: WorkerId
 
 
-class Complete(msgspec.Struct, frozen=True):
-    """The worker's answer is the task's end."""
+class ForgetPool(msgspec.Struct, frozen=True):
+    """There is nothing left under this key."""
+
+    key: int
+
+
+class AskAbort(msgspec.Struct, frozen=True):
+    """Have the worker that has the task end its process if it runs it, else drop it."""
 
     task: Task
 
 
-class Fail(msgspec.Struct, frozen=True):
-    """The task ends without an answer. `detail` depends on `kind`."""
-
-    task: Task
-    kind: Literal["cancelled", "timeout", "died", "unschedulable", "environment", "argument"]
-    detail: Any = None
-
-
-class AskCancel(msgspec.Struct, frozen=True):
-    """Ask the worker to stop the task."""
-
-    worker: WorkerId
-    task: Task
-
-
-class Kill(msgspec.Struct, frozen=True):
-    """End the worker's process."""
-
-    worker: WorkerId
-    reason: str
-
-
-Effect = Send | Want | GiveUpLease | Complete | Fail | AskCancel | Kill
+OwnEffect = Send | Want | GiveUpLease | ForgetPool | AskAbort | Kill[Task]
+Effect = OwnEffect | AskCancel[Task] | Complete[Task] | Fail[Task]
 
 
 class Tasks:
     """The tasks that this process owns."""
 
     def __init__(self) -> None:
-        self.tasks: dict[TaskId, Task] = {}
+        self.attempts: Attempts[Task] = Attempts()
         self.pools: dict[int, LeasePool] = {}
         self.leases: dict[WorkerId, Lease] = {}
-        self.mean_s: dict[bytes, float] = {}
-        """Running mean of each function's duration."""
         self._idle: dict[WorkerId, Lease] = {}
-        self._timed: dict[TaskId, Task] = {}
 
     @property
     def next_deadline(self) -> float | None:
-        """When `TasksTicked` is due; None: never, as things are."""
+        """When `Ticked` is due; None: never, as things are."""
         times = [lease.idle_at + LINGER_S for lease in self._idle.values()]
-        times += [task.deadline for task in self._timed.values()]
+        deadline = self.attempts.next_deadline
+        if deadline is not None:
+            times.append(deadline)
         return min(times, default=None)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -310,25 +253,26 @@ class Tasks:
         match event:
             case Submitted():
                 self._submit(event.task, now, effects)
-            case Finished():
-                self._finish(event, now, effects)
-            case ArgumentReady():
-                task = self.tasks.get(event.task_id)
-                if task is not None and task.state == "waiting":
-                    task.waits -= 1
-                    if not task.waits:
-                        self._enqueue(task, now, effects)
+            case Answered():
+                self._answered(event, now, effects)
+            case ArgumentsReady():
+                task = self.attempts.waiting(event.task_id)
+                if task is not None:
+                    pool = self.pools[task.shape]
+                    pool.waiting -= 1
+                    task.state = "ready"
+                    pool.queue.append(task)
+                    self._dispatch(pool, now, effects)
             case ArgumentFailed():
-                task = self.tasks.get(event.task_id)
-                if task is not None and task.state == "waiting":
-                    self._end(task)
-                    effects.append(Fail(task, "argument", event.error))
+                task = self.attempts.waiting(event.task_id)
+                if task is not None:
+                    self._fail_unsent(task, "argument", event.error, effects)
             case LeaseGranted():
                 self._grant(event, now, effects)
             case LeaseMissed():
-                pool = self.pools[event.key]
-                pool.wanted = 0
-                self._want(pool, effects)
+                if event.key in self.pools:
+                    self.pools[event.key].wanted = 0
+                    self._want(self.pools[event.key], effects)
             case LeaseRefused():
                 self._refuse(event, effects)
             case GivenBack():
@@ -340,13 +284,13 @@ class Tasks:
             case WorkerEnded():
                 self._worker_ended(event, now, effects)
             case CancelAsked():
-                self._cancel(event, effects)
+                self._cancel(event, now, effects)
             case Reclaimed():
                 for lease in list(self._idle.values()):
                     self._give_up(lease, effects)
                 for lease in self.leases.values():
                     lease.contended = lease.contended or event.others_wait
-            case TasksTicked():
+            case Ticked():
                 self._tick(now, effects)
             case _:
                 assert_never(event)
@@ -355,21 +299,15 @@ class Tasks:
     # -------------------------------------------------------------- towards a worker
 
     def _submit(self, task: Task, now: float, effects: list[Effect]) -> None:
-        self.tasks[task.id] = task
-        if not task.waits:
-            self._enqueue(task, now, effects)
-
-    def _enqueue(self, task: Task, now: float, effects: list[Effect]) -> None:
+        self.attempts.open[task.id] = task
         pool = self.pools.get(task.shape)
         if pool is None:
             pool = self.pools[task.shape] = LeasePool(task.shape)
-        if pool.refused is not None:
-            self._end(task)
-            effects.append(Fail(task, pool.refused.kind, pool.refused.reason))  # type: ignore[arg-type]
-            return
-        task.state = "queued"
-        pool.queue.append(task)
-        self._dispatch(pool, now, effects)
+        if task.state == "waiting":
+            pool.waiting += 1
+        else:
+            pool.queue.append(task)
+            self._dispatch(pool, now, effects)
 
     def _dispatch(self, pool: LeasePool, now: float, effects: list[Effect]) -> None:
         queue = pool.queue
@@ -384,15 +322,13 @@ class Tasks:
                 self._idle.pop(lease.worker, None)
             lease.tasks[task.id] = task
             task.worker = lease.worker
-            task.state = "sent"
-            if task.timeout_s:
-                task.deadline = now + task.timeout_s
-                self._timed[task.id] = task
+            self.attempts.send(task, now)
             effects.append(Send(lease.worker, task))
-        self._want(pool, effects)
+        if queue or pool.told:
+            self._want(pool, effects)
 
     def _roomy(self, pool: LeasePool, task: Task) -> Lease | None:
-        mean_s = self.mean_s.get(task.function)
+        mean_s = pool.mean_s.get(task.function)
         room = 1
         if mean_s is not None and not task.timeout_s:
             room = (
@@ -435,37 +371,37 @@ class Tasks:
             self._rest(lease, now, effects)
 
     def _refuse(self, event: LeaseRefused, effects: list[Effect]) -> None:
-        pool = self.pools[event.key]
+        """Fail what waits. The next task of the shape asks anew: things may have changed."""
+        pool = self.pools.get(event.key)
+        if pool is None:
+            return
         pool.wanted = 0
         pool.told = False
-        # An environment may be mended and tried again; what fits no node never will.
-        pool.refused = event if event.kind == "unschedulable" else None
         while pool.queue:
             task = pool.queue.popleft()
-            self._end(task)
-            effects.append(Fail(task, event.kind, event.reason))  # type: ignore[arg-type]
+            effects.append(self.attempts.fail(task, event.kind, event.reason))
+        self._forget_if_unused(pool, effects)
 
     # -------------------------------------------------------------- back from a worker
 
-    def _finish(self, event: Finished, now: float, effects: list[Effect]) -> None:
-        lease = self.leases[event.worker]
-        task = lease.tasks.pop(event.task_id)
+    def _answered(self, event: Answered, now: float, effects: list[Effect]) -> None:
+        task = self.attempts.open[event.task_id]
+        if task.worker is None:
+            raise KeyError(event.task_id)
+        lease = self.leases[task.worker]
+        del lease.tasks[task.id]
         lease.busy = False
         pool = lease.pool
         pool.full = False
-        mean_s = self.mean_s.get(task.function)
-        self.mean_s[task.function] = (
+        mean_s = pool.mean_s.get(task.function)
+        pool.mean_s[task.function] = (
             event.duration_s if mean_s is None else mean_s + _NEWEST * (event.duration_s - mean_s)
         )
-        if event.retriable and task.retries and not task.cancelled and not task.timed_out:
-            self._again(task)
+        if event.retriable and self.attempts.try_again(task):
+            task.worker = None
             pool.queue.append(task)
         else:
-            self._end(task)
-            if task.timed_out:
-                effects.append(Fail(task, "timeout"))
-            else:
-                effects.append(Complete(task))
+            effects.append(self.attempts.answer(task))
         if pool.queue:
             self._dispatch(pool, now, effects)
         if not lease.tasks and not lease.lost:
@@ -482,23 +418,12 @@ class Tasks:
         self._idle.pop(lease.worker, None)
         del self.leases[lease.worker], lease.pool.leases[lease.worker]
         effects.append(GiveUpLease(lease.worker))
+        self._forget_if_unused(lease.pool, effects)
 
-    def _again(self, task: Task) -> None:
-        """Take one retry and queue the task; the caller puts it into the queue."""
-        if task.retries > 0:
-            task.retries -= 1
-        task.attempt += 1
-        self._unsend(task)
-
-    def _unsend(self, task: Task) -> None:
-        self._timed.pop(task.id, None)
-        task.state = "queued"
-        task.worker = None
-
-    def _end(self, task: Task) -> None:
-        self._timed.pop(task.id, None)
-        task.state = "done"
-        del self.tasks[task.id]
+    def _forget_if_unused(self, pool: LeasePool, effects: list[Effect]) -> None:
+        if not (pool.queue or pool.leases or pool.waiting):
+            del self.pools[pool.key]
+            effects.append(ForgetPool(pool.key))
 
     def _give_back(self, event: GivenBack, now: float, effects: list[Effect]) -> None:
         lease = self.leases.get(event.worker)
@@ -524,17 +449,18 @@ class Tasks:
         sent = list(lease.tasks.values())
         started = 0
         for index, task in enumerate(sent):
-            if task.id == event.last:
+            if (task.id, task.attempt) == event.began:
                 started = index + 1
         self._put_back(sent[started:], pool, event.certificate, effects)
         for task in reversed(sent[:started]):
-            if task.timed_out or task.cancelled or not task.retries:
-                self._fail_sent(task, event.certificate, effects)
-            else:
-                self._again(task)
+            if self.attempts.try_again(task):
+                task.worker = None
                 pool.queue.appendleft(task)
+            else:
+                effects.append(self.attempts.fail(task, "died", event.certificate))
         pool.full = False
         self._dispatch(pool, now, effects)
+        self._forget_if_unused(pool, effects)
 
     def _put_back(
         self, tasks: Sequence[Task], pool: LeasePool, detail: Any, effects: list[Effect]
@@ -545,73 +471,77 @@ class Tasks:
         """
         for task in reversed(tasks):
             if task.timed_out or task.cancelled:
-                self._fail_sent(task, detail, effects)
+                effects.append(self.attempts.fail(task, "cancelled", detail))
             else:
-                self._unsend(task)
+                self.attempts.unsend(task)
+                task.worker = None
                 pool.queue.appendleft(task)
-
-    def _fail_sent(self, task: Task, detail: Any, effects: list[Effect]) -> None:
-        self._end(task)
-        kind: Literal["timeout", "cancelled", "died"] = (
-            "timeout" if task.timed_out else "cancelled" if task.cancelled else "died"
-        )
-        effects.append(Fail(task, kind, detail))
 
     # -------------------------------------------------------------- users and time
 
-    def _cancel(self, event: CancelAsked, effects: list[Effect]) -> None:
-        task = self.tasks.get(event.task_id)
+    def _cancel(self, event: CancelAsked, now: float, effects: list[Effect]) -> None:
+        task = self.attempts.open.get(event.task_id)
         if task is None:
             return
         if task.state == "sent":
-            assert task.worker is not None
-            task.cancelled = True
-            lease = self.leases[task.worker]
-            first = next(iter(lease.tasks))
-            if event.force and first == task.id and not lease.lost:
-                effects.append(Kill(task.worker, f"{task.name} was cancelled with force"))
-            else:
-                effects.append(AskCancel(task.worker, task))
+            self._cancel_sent(task, now, effects, force=event.force)
             return
-        if task.state == "queued":
-            self.pools[task.shape].queue.remove(task)
-            self._want(self.pools[task.shape], effects)
-        self._end(task)
-        effects.append(Fail(task, "cancelled"))
+        self._fail_unsent(task, "cancelled", None, effects)
+
+    def _fail_unsent(self, task: Task, kind: FailKind, detail: Any, effects: list[Effect]) -> None:
+        pool = self.pools[task.shape]
+        if task.state == "waiting":
+            pool.waiting -= 1
+        else:
+            pool.queue.remove(task)
+            self._want(pool, effects)
+        effects.append(self.attempts.fail(task, kind, detail))
+        self._forget_if_unused(pool, effects)
+
+    def _cancel_sent(self, task: Task, now: float, effects: list[Effect], *, force: bool) -> None:
+        assert task.worker is not None
+        task.cancelled = True
+        if not force:
+            effects.append(AskCancel(task))
+            return
+        # Only the worker knows what it runs at the moment when it ends.
+        effects.append(AskAbort(task))
+        lease = self.leases[task.worker]
+        if next(iter(lease.tasks)) == task.id and not lease.lost:
+            # Unless it runs code that lets nobody in.
+            self.attempts.end_by(task, now + GRACE_S)
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
         for lease in [lease for lease in self._idle.values() if lease.idle_at + LINGER_S <= now]:
             self._give_up(lease, effects)
-        for task in [task for task in self._timed.values() if task.deadline <= now]:
-            assert task.worker is not None
-            if task.timed_out:
-                del self._timed[task.id]
-                effects.append(
-                    Kill(
-                        task.worker, f"{task.name} ran over its time limit of {task.timeout_s:g} s"
-                    )
-                )
-            else:
-                task.timed_out = True
-                task.deadline = now + GRACE_S
-                effects.append(AskCancel(task.worker, task))
+        for effect in self.attempts.tick(now):
+            if isinstance(effect, Kill):
+                assert effect.task.worker is not None
+                self.leases[effect.task.worker].lost = True
+            effects.append(effect)
 
     def check(self) -> None:
         """Assert what is always true, by its number above."""
+        self.attempts.check()
         placed: dict[TaskId, int] = {}
         for pool in self.pools.values():
             for task in pool.queue:
-                assert task.state == "queued", (1, task.id)
+                assert task.state == "ready", (1, task.id)
                 placed[task.id] = placed.get(task.id, 0) + 1
+            assert pool.queue or pool.leases or pool.waiting, (4, pool.key)
             assert pool.queue or not (pool.told or pool.wanted), (4, pool.key)
         for worker, lease in self.leases.items():
             assert lease.pool.leases[worker] is lease, (4, worker)
+            assert self.pools[lease.pool.key] is lease.pool, (4, worker)
             for task in lease.tasks.values():
                 assert task.state == "sent" and task.worker == worker, (1, task.id)
                 placed[task.id] = placed.get(task.id, 0) + 1
                 assert not task.timeout_s or len(lease.tasks) == 1, (2, worker)
             if not lease.tasks and not lease.lost:
                 assert worker in self._idle, (4, worker)
-        for task_id, task in self.tasks.items():
+        open_tasks = self.attempts.open
+        waiting = sum(task.state == "waiting" for task in open_tasks.values())
+        assert waiting == sum(pool.waiting for pool in self.pools.values()), 1
+        for task_id, task in open_tasks.items():
             assert placed.get(task_id, 0) == (0 if task.state == "waiting" else 1), (1, task_id)
-        assert placed.keys() <= self.tasks.keys(), (5, placed.keys() - self.tasks.keys())
+        assert placed.keys() <= open_tasks.keys(), (5, placed.keys() - open_tasks.keys())

@@ -1,8 +1,9 @@
 """A worker process as the daemon sees it: its start, its page, its end.
 
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
-task id, the length of the function's name as two little-endian bytes, the name in UTF-8; the length
-is zero when it is idle. The page outlives the process, so what a killed worker ran is known.
+task id, the attempt's number in four bytes, the length of the function's name in two (both
+little-endian), the name in UTF-8. When the worker is idle the length is zero, and the rest is what
+it ran last. The page outlives the process, so what a killed worker had begun is known.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from weft._node.forks import Template
 
 PAGE_BYTES = 4096
-_NAME_AT = 18
+_ATTEMPT_AT = 16
+_LENGTH_AT = 20
+_NAME_AT = 22
 _READ_NAME_BYTES = 512
 
 
@@ -96,10 +99,16 @@ class Process:
         if self._page_fd < 0:
             return b"", ""
         page = os.pread(self._page_fd, _READ_NAME_BYTES, 0)
-        length = int.from_bytes(page[16:_NAME_AT], "little")
+        length = int.from_bytes(page[_LENGTH_AT:_NAME_AT], "little")
         if not length:
             return b"", ""
-        return page[:16], page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
+        return page[:_ATTEMPT_AT], page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
+
+    def _begun(self) -> tuple[bytes, int]:
+        """Return (task id, attempt) of what it began last; (b"", 0) if nothing."""
+        page = os.pread(self._page_fd, _LENGTH_AT, 0)
+        task_id, attempt = page[:_ATTEMPT_AT], page[_ATTEMPT_AT:]
+        return task_id if any(task_id) else b"", int.from_bytes(attempt, "little")
 
     def entry_failure(self) -> str:
         """Return why it could not enter its environment; empty if it could."""
@@ -114,17 +123,18 @@ class Process:
         self.stderr.drain()
         reaped = self.reaped or Reaped(self.pid, signal.SIGKILL, 0)
         exit_code = None if self.is_orphan else os.waitstatus_to_exitcode(reaped.status)
-        task_id, function = self.running()
+        task_id, attempt = self._begun()
         return Certificate(
             worker_id=self.worker_id,
             pid=self.pid,
             exit_code=exit_code,
             peak_bytes=reaped.peak_bytes,
             limit_bytes=host.limit_bytes(reaped.address_space_bytes),
-            function=function,
+            function=self.running()[1],
             stderr=self.stderr.tail.text(),
             reason=self.killed_for,
             task_id=task_id,
+            attempt=attempt,
         )
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from weft._runtime.answers import Job
     from weft._runtime.executor import Executor
-    from weft._wire.messages import BecomeActor, Value
+    from weft._wire.messages import BecomeActor, Packed
 else:
     asyncio = lazy("asyncio")
     inspect = lazy("inspect")
@@ -217,7 +217,7 @@ class Actor:
     async def _run_async(self, job: Job, slots: asyncio.Semaphore, task_id: TaskId) -> None:
         executor = self.executor
         began_at, began = wall(), monotonic()
-        values: list[Value]
+        values: list[Packed]
         now: Running | None = None
         try:
             async with slots:
@@ -239,19 +239,20 @@ class Actor:
 
     async def _call(
         self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any
-    ) -> list[Value]:
+    ) -> list[Packed]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
         result = target(*args, **kwargs)
         if inspect.isawaitable(result):
             result = await result
         return await self._values(job, result)
 
-    async def _values(self, job: Job, result: Any) -> list[Value]:
+    async def _values(self, job: Job, result: Any) -> list[Packed]:
         executor = self.executor
         count = job.message.num_returns
+        if count == 1:
+            return [executor.answers.pack(job, result)]
         if count >= 0:
-            parts = (result,) if count == 1 else split(result, count, job.function)
-            return [executor.answers.pack(job, value) for value in parts]
+            return executor.answers.pack_all(job, split(result, count, job.function))
         if hasattr(result, "__aiter__"):
             async for value in result:
                 executor.answers.send_item(job, executor.answers.pack(job, value))

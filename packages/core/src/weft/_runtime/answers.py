@@ -13,6 +13,7 @@ import msgspec
 
 from weft._clock import monotonic, wall
 from weft._ids import TaskId
+from weft._runtime import bundles
 from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
 from weft._runtime.loop import Waiter
 from weft._serialize.failures import pack_error, pack_failure
@@ -21,13 +22,13 @@ from weft._wire.messages import Call, Collect, Done, Events, Failure, Run, Settl
 from weft.exceptions import ActorDiedError, TaskCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from weft._refs import ObjectRef
     from weft._runtime.actors import LoopWaiter
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
-    from weft._wire.messages import Value
+    from weft._wire.messages import Packed, Value
 
 # Answers of quick tasks are sent together, so often at least.
 ANSWER_S = 0.001
@@ -90,7 +91,7 @@ class Answers:
             {Taken: self.on_taken, Settled: self.on_settled, Collect: self.on_collect}
         )
 
-    def send(self, job: Job, values: list[Value], began_at: float, duration_s: float) -> None:
+    def send(self, job: Job, values: list[Packed], began_at: float, duration_s: float) -> None:
         """Send a job's answer; with others, if there will be some at once. Inside the guard."""
         task_id = job.message.task_id
         self.jobs.pop(TaskId(task_id), None)
@@ -113,7 +114,13 @@ class Answers:
             job.refs.extend(serialized.refs)
         return self._objects.store_value(serialized)
 
-    def values(self, job: Job, result: Any) -> list[Value]:
+    def pack_all(self, job: Job, values: Sequence[Any]) -> list[Packed]:
+        """Turn all values that a job returned into what is sent."""
+        packed = [self.pack(job, value) for value in values]
+        with self._guard:
+            return bundles.pack_together(self._objects, packed)
+
+    def values(self, job: Job, result: Any) -> list[Packed]:
         """Turn what a job returned into its answer; a generator's items are sent as they come."""
         message = job.message
         count = message.num_returns
@@ -123,7 +130,7 @@ class Answers:
         if count == 1:
             return [self.pack(job, result)]
         if count >= 0:
-            return [self.pack(job, value) for value in split(result, count, job.function)]
+            return self.pack_all(job, split(result, count, job.function))
         for value in result:
             self.send_item(job, self.pack(job, value))
             self._await_consumer(job)
@@ -162,7 +169,7 @@ class Answers:
             self.on_wait()
         return True
 
-    def failures(self, job: Job, error: BaseException, *, cancelled: bool) -> list[Value]:
+    def failures(self, job: Job, error: BaseException, *, cancelled: bool) -> list[Packed]:
         """Turn what a job raised into its answer. `cancelled`: somebody asked for an interrupt."""
         message = job.message
         failure: Failure

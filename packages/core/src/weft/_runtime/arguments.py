@@ -11,12 +11,13 @@ import msgspec
 
 from weft._refs import ObjectRef
 from weft._serialize.pickling import dumps_call
-from weft._wire.messages import Held, Inline, Shared, Value
+from weft._wire.messages import Bundle, Held, Inline, Shared
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from weft._runtime.objects import Objects
+    from weft._wire.messages import Packed, Value
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -72,13 +73,13 @@ def pack_arguments(objects: Objects, args: tuple[Any, ...], kwargs: dict[str, An
 def unpack_arguments(
     objects: Objects,
     data: bytes,
-    deps: Sequence[Value],
+    deps: Sequence[Packed],
     owners: Sequence[Held],
     large: Shared | None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return (args, kwargs). An error of a dependency is raised."""
     if large is not None:
-        args, kwargs = objects.load_argument(large, owners[len(deps)])
+        args, kwargs = objects.load_argument(large, owners[-1])
     elif data:
         args, kwargs = objects.unpack_arguments(data)
     else:
@@ -86,7 +87,7 @@ def unpack_arguments(
     if deps:
         values = [
             objects.load_argument(value, source)
-            for value, source in zip(deps, owners, strict=False)
+            for value, source in zip(_unpacked(objects, deps), owners, strict=False)
         ]
         args = tuple(
             [values[value.index] if type(value) is Dependency else value for value in args]
@@ -96,3 +97,12 @@ def unpack_arguments(
             for name, value in kwargs.items()
         }
     return args, kwargs
+
+
+def _unpacked(objects: Objects, deps: Sequence[Packed]) -> Iterator[Value]:
+    """Yield the values, those of one bundle at a time."""
+    for packed in deps:
+        if isinstance(packed, Bundle):
+            yield from objects.unpack_bundle(packed)
+        else:
+            yield packed

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from weft._clock import monotonic
 from weft._ids import ActorId, ObjectId, TaskId
-from weft._machines import calls as calls_machine
+from weft._machines import calls as call_rules
+from weft._machines.attempts import Fail, Kill
 from weft._machines.calls import ActorCall, Calls
 from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.arguments import pack_arguments
-from weft._runtime.leasing import BATCH_TASKS, EAGER_TASKS
+from weft._runtime.gathering import gather, let_go, own_large_arguments
 from weft._runtime.loop import Waiter
-from weft._runtime.submissions import Submission
-from weft._serialize.failures import pack_error, unpack_failure
+from weft._runtime.submissions import Submission, Submissions
+from weft._serialize.failures import unpack_failure
 from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
     ActorState,
     Call,
-    Cancel,
     CreateActor,
-    Done,
     EndActor,
     Failure,
-    Held,
     Inline,
     WatchActor,
 )
@@ -33,20 +30,15 @@ from weft.exceptions import (
     ActorUnschedulableError,
     EnvSetupError,
     PendingCallsLimitExceeded,
-    TaskCancelledError,
-    TaskTimeoutError,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.questions import Questions
-    from weft._runtime.submissions import Submissions
+    from weft._runtime.streams import Streams
     from weft._specs import ActorSpec, CallSpec
-    from weft._wire.messages import Value
     from weft.exceptions import WeftError
 
 _TOKEN = Inline(b"")
@@ -58,74 +50,22 @@ class Calling:
     Inside the guard, where a docstring does not say otherwise.
     """
 
-    def __init__(self, links: Links, submissions: Submissions, questions: Questions) -> None:
+    def __init__(self, links: Links, streams: Streams, questions: Questions) -> None:
         self.machine = Calls()
+        self.calls: Submissions[ActorCall] = Submissions(links, streams, self.machine, self)
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
         self._peers = links.peers
-        self._submissions = submissions
         self._questions = questions
         self._actors: dict[ActorId, Peer] = {}
-        self._actor_of: dict[Peer, set[ActorId]] = {}
-        self._actor_holds: dict[ActorId, Submission] = {}
-        """Constructor arguments: a restart needs them again."""
+        """Those that live, and that this process calls."""
+        self._made: dict[ActorId, Submission] = {}
+        """What this process made, with the constructor's arguments: a restart needs them again."""
         self._mortal: set[ActorId] = set()
         """Actors made here that end with their last handle."""
 
-    def tick(self, now: float) -> float | None:
-        """Do what is due; return when to call again."""
-        deadline = self.machine.next_deadline
-        if deadline is not None and deadline <= now:
-            self._do(self.machine.handle(calls_machine.CallsTicked(), now))
-            deadline = self.machine.next_deadline
-        return deadline
-
-    def lost(self, peer: Peer) -> None:
-        """The connection to a process broke.
-
-        The directory will say what became of the actor that it was.
-        """
-        for actor in self._actor_of.pop(peer, ()):
-            if self._actors.get(actor) is peer:
-                del self._actors[actor]
-                self._do(self.machine.handle(calls_machine.ConnectionLost(actor), monotonic()))
-
-    def cancel(self, task_id: TaskId, *, force: bool) -> bool:
-        """Ask a call to end; False if it is none of these.
-
-        ValueError: an actor's call cannot be forced.
-        """
-        known = task_id in self.machine.calls
-        if known and force:
-            raise ValueError(
-                "a call of an actor cannot be cancelled with force: weft.kill ends the actor"
-            )
-        if known:
-            self._do(self.machine.handle(calls_machine.CallCancelAsked(task_id), monotonic()))
-        return known
-
-    def fail_all(self, failure: Failure) -> None:
-        """End every call with a failure."""
-        machine, self.machine = self.machine, Calls()
-        for call in machine.calls.values():
-            self._submissions.fail(call.note, failure)
-
-    def peer_of(self, task_id: TaskId) -> Peer | None:
-        """Return the actor's process that a call is for, if it is known."""
-        call = self.machine.calls.get(task_id)
-        return None if call is None else self._actors.get(call.actor)
-
-    def on_done(self, message: Done) -> bool:
-        """An actor has answered; False if the call is none of these any more."""
-        call = self.machine.calls.get(TaskId(message.task_id))
-        if call is None:
-            return False
-        note: Submission = call.note
-        note.values = message.values
-        answered = calls_machine.Answered(call.actor, call.id, self._submissions.is_retriable(note))
-        self._do(self.machine.handle(answered, monotonic()))
-        return True
+    # -------------------------------------------------------------- making
 
     def create_actor(self, spec: ActorSpec) -> ObjectRef[Any] | None:
         """Start an actor; see Engine."""
@@ -133,68 +73,70 @@ class Calling:
         arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
         options = spec.options
         meta = spec.meta
-        token_id = ObjectId(meta.actor_id)
-        note = Submission(TaskId(meta.actor_id), f"{meta.class_name}.__init__", arguments, 1)
-        waits = 0
+        actor = meta.actor_id
+        note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
         answer = Waiter()
         with self._guard:
             self._links.refuse_if_ended()
-            self._objects.drain()
-            self._objects.handle(ObjectMade(token_id))
-            self._objects.handle(Sealed(token_id, _TOKEN))
-            token = self._objects.ref(self._objects.machine.entries[token_id])
+            token = self._make_token(ObjectId(actor))
             if arguments.large is not None:
-                self._submissions.own_large_arguments(note)
-            self._actor_holds[meta.actor_id] = note
+                own_large_arguments(self._links, note)
+            self._made[actor] = note
             if options.lifetime != "detached":
-                self._mortal.add(meta.actor_id)
+                self._mortal.add(actor)
             request = self._questions.expect(answer)
+            self.calls.handle(
+                call_rules.ActorMade(actor, in_any_order=meta.is_async or meta.in_any_order)
+            )
 
-            def create() -> None:
-                nonlocal waits
-                waits -= 1
-                if waits > 0:
-                    return
-                found = self._submissions.dependencies(note)
-                if isinstance(found, Failure):
-                    told = ActorState(
-                        meta.actor_id, "dead", "", 0, "a constructor argument failed", found.error
-                    )
-                    self._told_of_actor(told)
-                    return
-                deps, owners = found
-                self._peers.send(
-                    self._links.daemon,
+            def create(failure: Failure | None) -> None:
+                if failure is not None:
+                    self._give_up(actor, failure)
+                self._links.tell_daemon(
                     CreateActor(
                         meta,
                         spec.shape,
                         function_id,
                         code,
                         note.arguments.data,
-                        deps,
+                        note.deps,
                         self._links.address,
                         actor_options(options),
                         request,
-                        owners,
+                        note.owners,
                         note.arguments.large,
-                    ),
+                    )
                 )
-                self._peers.flush()
 
-            callee = calls_machine.Callee(in_any_order=meta.is_async or meta.in_any_order)
-            self.machine.callees[meta.actor_id] = callee
-            self._peers.send(self._links.daemon, WatchActor(meta.actor_id))
-            waits = self._submissions.await_arguments(arguments.deps, create)
-            if not waits:
-                create()
+            gather(self._links, note, create)
         if meta.name:
             reply = self._questions.wait(request, answer)
             if reply.error:
+                with self._guard:
+                    self._told(ActorState(actor, "dead", "", 0, reply.error))
                 raise ValueError(reply.error)
         else:
             with self._guard:
                 self._questions.forget(request)
         return None if options.lifetime == "detached" else token
+
+    def _make_token(self, token_id: ObjectId) -> ObjectRef[Any]:
+        objects = self._objects
+        objects.drain()
+        objects.handle(ObjectMade(token_id))
+        objects.handle(Sealed(token_id, _TOKEN))
+        return objects.ref(objects.machine.entries[token_id])
+
+    def _give_up(self, actor: ActorId, failure: Failure) -> None:
+        """An argument of the constructor failed: the actor is dead before it is created.
+
+        The directory is told both, so that it answers everybody who has a handle.
+        """
+        why = "a constructor argument failed"
+        self._told(ActorState(actor, "dead", "", 0, why, failure.error))
+        self._links.tell_daemon(EndActor(actor, graceful=False, no_restart=True, reason=why))
+
+    # -------------------------------------------------------------- calling
 
     def call(self, spec: CallSpec) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Call an actor's method; see Engine."""
@@ -224,192 +166,138 @@ class Calling:
         )
         with self._guard:
             self._links.refuse_if_ended()
-            returned = self._submissions.prepare(note)
             token = self._objects.machine.entries.get(ObjectId(actor))
             if token is not None:
                 note.token = self._objects.new_ref(token)
-            if arguments.deps:
-                call.waits = self._submissions.await_arguments(
-                    arguments.deps,
-                    lambda: self._do(
-                        self.machine.handle(calls_machine.CallArgumentReady(task_id), monotonic())
-                    ),
-                )
-                if call.waits:
-                    call.state = "waiting"
-            self._do(
-                self.machine.handle(
-                    calls_machine.CallMade(call, meta.is_async or meta.in_any_order), monotonic()
-                )
-            )
-        return returned
+            made = call_rules.CallMade(call, meta.is_async or meta.in_any_order)
+            return self.calls.start(call, made)
 
-    def _do(self, effects: Sequence[calls_machine.Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case calls_machine.SendCall():
-                    self._send_call(effect.call)
-                case calls_machine.Completed():
-                    self._submissions.end(effect.call.note)
-                case calls_machine.Failed():
-                    self._submissions.fail(effect.call.note, self._call_error(effect))
-                case calls_machine.Watch():
-                    self._peers.send(self._links.daemon, WatchActor(effect.actor))
-                    self._peers.flush()
-                case calls_machine.Connect():
-                    self._connect_actor(effect.actor, effect.address)
-                case calls_machine.AskCallCancel():
-                    peer = self._actors.get(effect.call.actor)
-                    if peer is not None:
-                        self._peers.send(peer, Cancel(effect.call.id, recursive=True))
-                        self._peers.flush()
-                case calls_machine.KillCallee():
-                    self._peers.send(
-                        self._links.daemon,
-                        EndActor(
-                            effect.actor, graceful=False, no_restart=False, reason=effect.reason
-                        ),
-                    )
-                    self._peers.flush()
+    def kill(self, actor_id: ActorId, *, no_restart: bool) -> None:
+        """End an actor; see Engine."""
+        with self._guard:
+            self._links.refuse_if_ended()
+            self._end(actor_id, "weft.kill ended it", no_restart=no_restart)
+            if actor_id in self.machine.callees:
+                # What is called after this is for the next life, not for the process that is being
+                # killed.
+                self.calls.handle(call_rules.Killed(actor_id))
 
-    def _connect_actor(self, actor: ActorId, address: str) -> None:
+    def _end(
+        self, actor: ActorId, reason: str, *, no_restart: bool, graceful: bool = False
+    ) -> None:
+        self._links.tell_daemon(
+            EndActor(actor, graceful=graceful, no_restart=no_restart, reason=reason)
+        )
+
+    # -------------------------------------------------------------- what the machine says
+
+    def perform(self, effect: call_rules.OwnEffect) -> None:
+        """Do what is particular to calls."""
+        match effect:
+            case call_rules.SendCall():
+                self._send(effect.call)
+            case call_rules.Watch():
+                self._links.tell_daemon(WatchActor(effect.actor))
+            case call_rules.Connect():
+                self._connect(effect.actor, effect.address)
+            case Kill():
+                self._end(effect.task.actor, effect.reason, no_restart=False)
+
+    def _connect(self, actor: ActorId, address: str) -> None:
         peer = self._peers.connect(address)
         if peer is None:
             # It died already: the directory will say so.
             return
+        peer.actor_id = actor
         self._actors[actor] = peer
-        self._actor_of.setdefault(peer, set()).add(actor)
-        self._do(self.machine.handle(calls_machine.Connected(actor, address), monotonic()))
+        self.calls.handle(call_rules.Connected(actor, address))
 
-    def _send_call(self, call: ActorCall) -> None:
+    def _send(self, call: ActorCall) -> None:
         note: Submission = call.note
-        peer = self._actors[call.actor]
-        deps: list[Value] = []
-        owners: list[Held] = []
-        if note.arguments.deps or note.arguments.large is not None:
-            found = self._submissions.dependencies(note)
-            if isinstance(found, Failure):
-                note.values = [found] * len(note.returns)
-                note.retry_on = False
-                self._do(
-                    self.machine.handle(
-                        calls_machine.Answered(call.actor, call.id, retriable=False), monotonic()
-                    )
-                )
-                return
-            deps, owners = found
-        self._peers.send(
-            peer,
-            Call(
-                call.id,
-                call.actor,
-                note.method,
-                note.arguments.data,
-                deps,
-                note.num_returns,
-                note.group,
-                note.name,
-                note.depth,
-                call.timeout_s,
-                note.stream.limit if note.stream is not None else 0,
-                call.attempt,
-                note.is_dynamic,
-                owners,
-                note.arguments.large,
-            ),
+        message = Call(
+            call.id,
+            call.actor,
+            note.method,
+            note.arguments.data,
+            note.deps,
+            note.num_returns,
+            note.group,
+            note.name,
+            note.depth,
+            call.timeout_s,
+            note.stream.limit if note.stream is not None else 0,
+            call.attempt,
+            note.is_dynamic,
+            note.owners,
+            note.arguments.large,
         )
-        in_flight = len(self.machine.callees[call.actor].sent)
-        if in_flight <= EAGER_TASKS or peer.connection.queued >= BATCH_TASKS:
-            peer.connection.flush()
+        sent = len(self.machine.callees[call.actor].sent)
+        self.calls.send(self._actors[call.actor], message, sent)
 
-    def _call_error(self, effect: calls_machine.Failed) -> Failure:
-        call = effect.call
-        told: ActorState | None = effect.detail if isinstance(effect.detail, ActorState) else None
-        cause = (
-            told.cause
-            if told is not None
-            else effect.detail
-            if isinstance(effect.detail, str)
-            else ""
-        )
-        error: WeftError
-        match effect.kind:
-            case "cancelled":
-                error = TaskCancelledError(call.id, task=call.name)
-            case "timeout":
-                error = TaskTimeoutError(task=call.name, timeout_s=call.timeout_s)
-            case "unavailable":
-                error = ActorUnavailableError(
-                    error_message=(
-                        f"{call.name} may or may not have run: {cause or 'its actor is restarting'}"
-                    ),
-                    actor_id=call.actor,
-                )
-            case "died":
-                if told is not None and told.error:
-                    return self._constructor_failed(call, told.error)
-                error = self._why_dead(call, cause, "" if told is None else told.refused)
-            case "argument":
-                assert isinstance(effect.detail, Failure)
-                return effect.detail
-        return Failure(pack_error(error))
+    def peer_of(self, task: ActorCall) -> Peer | None:
+        """Return the process of the actor that a call is for, if it is known."""
+        return self._actors.get(task.actor)
 
-    def _why_dead(self, call: ActorCall, cause: str, refused: str) -> WeftError:
-        name = call.name.rpartition(".")[0]
-        if refused == "environment":
-            return EnvSetupError(cause)
-        if refused == "unschedulable":
-            return ActorUnschedulableError(f"actor {name} can never run: {cause}")
-        return ActorDiedError(cause, actor_id=call.actor, class_name=name)
-
-    def _constructor_failed(self, call: ActorCall, packed: bytes) -> Failure:
-        cause = unpack_failure(packed)
-        name = call.name.rpartition(".")[0]
-        return Failure(
-            pack_error(
-                ActorDiedError(cause, actor_id=call.actor, class_name=name, actor_init_failed=True)
+    def error_of(self, failed: Fail[ActorCall]) -> WeftError:
+        """Return the error of a call whose actor is dead, or has died meanwhile."""
+        call = failed.task
+        if failed.kind == "unavailable":
+            why = failed.detail or "its actor is restarting"
+            return ActorUnavailableError(
+                error_message=f"{call.name} may or may not have run: {why}", actor_id=call.actor
             )
-        )
+        told: ActorState = failed.detail
+        name = call.name.rpartition(".")[0]
+        if told.error:
+            cause = unpack_failure(told.error)
+            return ActorDiedError(
+                cause, actor_id=call.actor, class_name=name, actor_init_failed=True
+            )
+        match told.refused:
+            case "environment":
+                return EnvSetupError(told.cause)
+            case "unschedulable":
+                return ActorUnschedulableError(f"actor {name} can never run: {told.cause}")
+            case _:
+                return ActorDiedError(told.cause, actor_id=call.actor, class_name=name)
+
+    # -------------------------------------------------------------- news
 
     def on_actor_state(self, peer: Peer, message: ActorState) -> None:
-        self._told_of_actor(message)
+        self._told(message)
 
-    def _told_of_actor(self, message: ActorState) -> None:
+    def _told(self, message: ActorState) -> None:
         actor = ActorId(message.actor_id)
         peer = self._actors.get(actor)
         if message.state != "alive" and peer is not None:
             # What it answered before it ended is on its own connection, perhaps not read yet.
             peer.connection.read_rest()
         if message.state == "dead":
-            self._actor_holds.pop(actor, None)
+            self._actors.pop(actor, None)
+            note = self._made.pop(actor, None)
+            if note is not None:
+                let_go(self._links, note)
         if actor in self.machine.callees:
-            self._do(self.machine.handle(calls_machine.Told(message), monotonic()))
+            self.calls.handle(call_rules.Told(message))
+
+    def lost(self, peer: Peer) -> None:
+        """The connection to a process broke.
+
+        The directory will say what became of the actor that it was.
+        """
+        if self._actors.get(peer.actor_id) is peer:
+            del self._actors[peer.actor_id]
+            self.calls.handle(call_rules.ConnectionLost(peer.actor_id))
 
     def on_freed(self, entry: Entry) -> None:
         """An owned object has left the table: if it was an actor's token, the actor ends."""
         actor = ActorId(entry.id)
+        if actor not in self.machine.callees:
+            return
         if actor in self._mortal:
             self._mortal.discard(actor)
-            ended = EndActor(
-                actor, graceful=True, no_restart=True, reason="its last handle is gone"
-            )
-            self._peers.send(self._links.daemon, ended)
-            self._peers.flush()
-
-    def kill(self, actor_id: ActorId, *, no_restart: bool) -> None:
-        """End an actor; see Engine."""
-        reason = "weft.kill ended it"
-        with self._guard:
-            self._links.refuse_if_ended()
-            self._peers.send(
-                self._links.daemon,
-                EndActor(actor_id, graceful=False, no_restart=no_restart, reason=reason),
-            )
-            self._peers.flush()
-            if actor_id in self.machine.callees:
-                # What is called after this is for the next life, not for the process that is being
-                # killed.
-                self._do(self.machine.handle(calls_machine.Killed(actor_id), monotonic()))
+            self._end(actor, "its last handle is gone", no_restart=True, graceful=True)
+        self.calls.handle(call_rules.HandlesGone(actor))
 
 
 def actor_options(options: Any) -> dict[str, Any]:

@@ -12,6 +12,7 @@ answer with references inside waits until their owners count who holds them.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections import deque
@@ -29,6 +30,7 @@ from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
 from weft._runtime.running import Running, running
 from weft._serialize.pickling import load_code
 from weft._wire.messages import (
+    Abort,
     ActorExit,
     ActorReady,
     Assigned,
@@ -48,12 +50,16 @@ if TYPE_CHECKING:
 
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
-    from weft._wire.messages import Value
+    from weft._wire.messages import Packed
 
     Find = Callable[[], tuple[Callable[..., Any], Any, Any]]
     """Finds a job's code and arguments: (callable, args, kwargs)."""
 else:
     inspect = lazy("inspect")
+
+
+# Where the status page has the length of the function's name; see _node/processes.py.
+_LENGTH_AT = 20
 
 
 class Executor:
@@ -88,6 +94,7 @@ class Executor:
                 Run: self._on_run,
                 Call: self._on_call,
                 Cancel: self._on_cancel,
+                Abort: self._on_abort,
                 Quit: self._on_quit,
                 BecomeActor: self._on_become,
                 Assigned: self._on_assigned,
@@ -134,23 +141,9 @@ class Executor:
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         task_id = TaskId(message.task_id)
-        job = self.answers.jobs.get(task_id)
-        if job is None:
-            return
         now = self._running.get(task_id)
         if now is None:
-            try:
-                self._queue.remove(job)
-            except ValueError:
-                # A thread is just about to begin it: it looks first.
-                job.is_cancelled = True
-            else:
-                self.answers.send(
-                    job,
-                    [self.answers.cancelled(job.message)] * max(1, job.message.num_returns),
-                    wall(),
-                    0.0,
-                )
+            self._drop(task_id)
             return
         if now.cancelled:
             return
@@ -162,6 +155,38 @@ class Executor:
             self.actor.cancel(task_id)
         elif now is self._main:
             signal.pthread_kill(now.thread, signal.SIGINT)
+
+    def _drop(self, task_id: TaskId) -> None:
+        """End a job that was cancelled before it began."""
+        job = self.answers.jobs.get(task_id)
+        if job is None:
+            return
+        try:
+            self._queue.remove(job)
+        except ValueError:
+            # A thread is just about to begin it: it looks first.
+            job.is_cancelled = True
+        else:
+            self.answers.send(
+                job,
+                [self.answers.cancelled(job.message)] * max(1, job.message.num_returns),
+                wall(),
+                0.0,
+            )
+
+    def _on_abort(self, peer: Peer, message: Abort) -> None:
+        """End this process if it runs the task.
+
+        It cannot begin another meanwhile: at its end it takes the guard, which is held here.
+        """
+        task_id = TaskId(message.task_id)
+        now = self._running.get(task_id)
+        if now is None:
+            self._drop(task_id)
+        elif not now.finished:
+            # What was answered before is still to be sent.
+            self.runtime.peers.drain()
+            os.killpg(0, signal.SIGKILL)
 
     def _interrupted(self, _number: int, _frame: object) -> None:
         now = self._main
@@ -229,7 +254,7 @@ class Executor:
             try:
                 item = queue.popleft()
             except IndexError:
-                self._page[16:18] = b"\0\0"
+                self._page[_LENGTH_AT : _LENGTH_AT + 2] = b"\0\0"
                 waiter = Waiter()
                 with self.guard:
                     if queue:
@@ -301,7 +326,7 @@ class Executor:
         if is_main:
             self._main = None
 
-    def _outcome(self, job: Job, now: Running, find: Find) -> list[Value]:
+    def _outcome(self, job: Job, now: Running, find: Find) -> list[Packed]:
         try:
             values = self._call(job, *find())
             # Interrupts that come later are for nobody: see `_interrupted`.
@@ -311,7 +336,7 @@ class Executor:
             return self.answers.failures(job, error, cancelled=now.cancelled or job.is_cancelled)
         return values
 
-    def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Value]:
+    def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Packed]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
         return self.answers.values(job, target(*args, **kwargs))
 
@@ -339,7 +364,8 @@ class Executor:
         if page_name is None:
             encoded = name.encode()[:4000]
             page_name = self._page_names[name] = len(encoded).to_bytes(2, "little") + encoded
-        self._page[: 16 + len(page_name)] = task_id + page_name
+        attempt = message.attempt.to_bytes(4, "little")
+        self._page[: _LENGTH_AT + len(page_name)] = task_id + attempt + page_name
 
         def find() -> tuple[Callable[..., Any], Any, Any]:
             if job.is_cancelled or now.cancelled:
@@ -361,7 +387,12 @@ class Executor:
         return function
 
     def end(
-        self, job: Job, now: Running | None, values: list[Value], began_at: float, duration_s: float
+        self,
+        job: Job,
+        now: Running | None,
+        values: list[Packed],
+        began_at: float,
+        duration_s: float,
     ) -> None:
         """Answer a job. `now` is None if it was cancelled before it began."""
         message = job.message

@@ -2,131 +2,59 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from weft._clock import monotonic
 from weft._ids import TaskId, WorkerId
-from weft._machines import tasks as tasks_machine
+from weft._machines import tasks as task_rules
+from weft._machines.attempts import Fail, Kill
 from weft._machines.tasks import Task, Tasks
 from weft._runtime.arguments import pack_arguments
 from weft._runtime.running import running
-from weft._runtime.submissions import Submission
-from weft._serialize.failures import pack_error
+from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
+    Abort,
     Assigned,
-    Cancel,
     Certificate,
     Demand,
-    Done,
     Explain,
     Export,
-    Failure,
     GiveBack,
     Granted,
-    Held,
     KillWorker,
     Reclaim,
     Refused,
     ReturnLease,
     Run,
 )
-from weft.exceptions import (
-    EnvSetupError,
-    TaskCancelledError,
-    TaskTimeoutError,
-    TaskUnschedulableError,
-    WorkerDiedError,
-)
+from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
-    from weft._runtime.submissions import Submissions
+    from weft._runtime.streams import Streams
     from weft._specs import Shape, TaskSpec
-    from weft._wire.messages import Value
     from weft.exceptions import WeftError
-
-# A worker with so many tasks on their way is busy for a while: more are sent in batches, when
-# somebody next reads.
-EAGER_TASKS = 8
-BATCH_TASKS = 64
 
 
 class Leasing:
     """This process's tasks. Inside the guard, where a docstring does not say otherwise."""
 
-    def __init__(self, links: Links, submissions: Submissions) -> None:
+    def __init__(self, links: Links, streams: Streams) -> None:
         self.machine = Tasks()
+        self.tasks: Submissions[Task] = Submissions(links, streams, self.machine, self)
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
         self._peers = links.peers
-        self._submissions = submissions
-        self._shapes: dict[Shape, int] = {}
-        self._shape_of: list[Shape] = []
-        self._name_of: list[str] = []
+        self._keys = count()
+        self._key_of: dict[Shape, int] = {}
+        self._pools: dict[int, tuple[Shape, str]] = {}
+        """By key: the shape, and the name of the task that wanted it first."""
         self._workers: dict[WorkerId, Peer] = {}
         """Those leased, or lost and not yet explained."""
-
-    def tick(self, now: float) -> float | None:
-        """Do what is due; return when to call again."""
-        deadline = self.machine.next_deadline
-        if deadline is not None and deadline <= now:
-            self._do(self.machine.handle(tasks_machine.TasksTicked(), now))
-            deadline = self.machine.next_deadline
-        return deadline
-
-    def lost(self, peer: Peer) -> None:
-        """The connection to a process broke; if it is a leased worker, ask how it ended."""
-        if self._workers.get(peer.worker_id) is peer:
-            self._do(self.machine.handle(tasks_machine.LeaseLost(peer.worker_id), monotonic()))
-            self._peers.send(self._links.daemon, Explain(peer.worker_id))
-
-    def give_up_idle(self) -> None:
-        """Return the leases that have nothing to do."""
-        self._do(self.machine.handle(tasks_machine.Reclaimed(others_wait=False), monotonic()))
-
-    def cancel(self, task_id: TaskId, *, force: bool) -> bool:
-        """Ask a task to end; False if it is none of these."""
-        known = task_id in self.machine.tasks
-        if known:
-            self._do(self.machine.handle(tasks_machine.CancelAsked(task_id, force), monotonic()))
-        return known
-
-    def fail_all(self, failure: Failure) -> None:
-        """End every task with a failure."""
-        machine, self.machine = self.machine, Tasks()
-        for task in machine.tasks.values():
-            self._submissions.fail(task.note, failure)
-
-    def peer_of(self, task_id: TaskId) -> Peer | None:
-        """Return the worker that has a task, if one has."""
-        task = self.machine.tasks.get(task_id)
-        return None if task is None or task.worker is None else self._workers.get(task.worker)
-
-    def shape_of(self, key: int) -> Shape:
-        """Return the shape of a pool."""
-        return self._shape_of[key]
-
-    def worker(self, worker_id: WorkerId) -> Peer:
-        """Return a leased worker."""
-        return self._workers[worker_id]
-
-    def on_done(self, peer: Peer, message: Done) -> bool:
-        """A worker has answered; False if the task is none of these any more."""
-        task = self.machine.tasks.get(TaskId(message.task_id))
-        if task is None or task.worker != peer.worker_id:
-            return False
-        note: Submission = task.note
-        note.values = message.values
-        retriable = self._submissions.is_retriable(note)
-        finished = tasks_machine.Finished(peer.worker_id, task.id, message.duration_s, retriable)
-        self._do(self.machine.handle(finished, monotonic()))
-        return True
 
     def submit(self, spec: TaskSpec) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Start a task; see Engine."""
@@ -149,153 +77,131 @@ class Leasing:
         )
         with self._guard:
             self._links.refuse_if_ended()
-            shape = self._shapes.get(spec.shape)
-            if shape is None:
-                shape = self._shapes[spec.shape] = len(self._shape_of)
-                self._shape_of.append(spec.shape)
-                self._name_of.append(note.name)
-            task.shape = shape
-            returned = self._submissions.prepare(note)
-            if arguments.deps:
-                task.waits = self._submissions.await_arguments(
-                    arguments.deps,
-                    lambda: self._do(
-                        self.machine.handle(tasks_machine.ArgumentReady(task_id), monotonic())
-                    ),
-                )
-            self._do(self.machine.handle(tasks_machine.Submitted(task), monotonic()))
-        return returned
+            key = self._key_of.get(spec.shape)
+            if key is None:
+                key = self._key_of[spec.shape] = next(self._keys)
+                self._pools[key] = (spec.shape, note.name)
+            task.shape = key
+            return self.tasks.start(task, task_rules.Submitted(task))
 
-    def _do(self, effects: Sequence[tasks_machine.Effect]) -> None:
-        for effect in effects:
-            match effect:
-                case tasks_machine.Send():
-                    self._send_task(effect.worker, effect.task)
-                case tasks_machine.Complete():
-                    self._submissions.end(effect.task.note)
-                case tasks_machine.Fail():
-                    self._submissions.fail(effect.task.note, self._task_error(effect))
-                case tasks_machine.Want():
-                    depth = running_depth()
-                    shape = self._shape_of[effect.key]
-                    self._peers.send(
-                        self._links.daemon,
-                        Demand(effect.key, shape, effect.workers, depth, self._name_of[effect.key]),
-                    )
-                    self._peers.flush()
-                case tasks_machine.GiveUpLease():
-                    self._workers.pop(effect.worker, None)
-                    self._peers.send(self._links.daemon, ReturnLease(effect.worker))
-                    self._peers.flush()
-                case tasks_machine.AskCancel():
-                    self._peers.send(
-                        self._workers[effect.worker], Cancel(effect.task.id, recursive=True)
-                    )
-                    self._peers.flush()
-                case tasks_machine.Kill():
-                    self._peers.send(self._links.daemon, KillWorker(effect.worker, effect.reason))
-                    self._peers.flush()
+    # -------------------------------------------------------------- what the machine says
 
-    def _send_task(self, worker: WorkerId, task: Task) -> None:
+    def perform(self, effect: task_rules.OwnEffect) -> None:
+        """Do what is particular to tasks."""
+        match effect:
+            case task_rules.Send():
+                self._send(effect.worker, effect.task)
+            case task_rules.Want():
+                shape, name = self._pools[effect.key]
+                depth = running_depth()
+                self._links.tell_daemon(Demand(effect.key, shape, effect.workers, depth, name))
+            case task_rules.GiveUpLease():
+                self._workers.pop(effect.worker, None)
+                self._links.tell_daemon(ReturnLease(effect.worker))
+            case task_rules.ForgetPool():
+                del self._key_of[self._pools.pop(effect.key)[0]]
+            case task_rules.AskAbort():
+                self.tasks.tell(effect.task, Abort(effect.task.id))
+            case Kill():
+                assert effect.task.worker is not None
+                self._links.tell_daemon(KillWorker(effect.task.worker, effect.reason))
+
+    def _send(self, worker: WorkerId, task: Task) -> None:
         note: Submission = task.note
         peer = self._workers[worker]
-        deps: list[Value] = []
-        owners: list[Held] = []
-        if note.arguments.deps or note.arguments.large is not None:
-            found = self._submissions.dependencies(note)
-            if isinstance(found, Failure):
-                # Sent to nobody: the lease is asked to answer for it at once.
-                note.values = [found] * len(note.returns)
-                note.retry_on = False
-                finished = tasks_machine.Finished(worker, task.id, 0.0, retriable=False)
-                self._do(self.machine.handle(finished, monotonic()))
-                return
-            deps, owners = found
         function_id, name, code = note.code
         if function_id not in peer.exported:
             peer.exported.add(function_id)
             self._peers.send(peer, Export(function_id, name, code))
-        self._peers.send(
-            peer,
-            Run(
-                task.id,
-                function_id,
-                note.arguments.data,
-                deps,
-                note.num_returns,
-                note.name,
-                note.depth,
-                task.timeout_s,
-                note.max_calls,
-                note.stream.limit if note.stream is not None else 0,
-                task.attempt,
-                note.is_dynamic,
-                owners,
-                note.arguments.large,
-            ),
+        run = Run(
+            task.id,
+            function_id,
+            note.arguments.data,
+            note.deps,
+            note.num_returns,
+            note.name,
+            note.depth,
+            task.timeout_s,
+            note.max_calls,
+            note.stream.limit if note.stream is not None else 0,
+            task.attempt,
+            note.is_dynamic,
+            note.owners,
+            note.arguments.large,
         )
-        in_flight = len(self.machine.leases[worker].tasks)
-        if in_flight <= EAGER_TASKS or peer.connection.queued >= BATCH_TASKS:
-            peer.connection.flush()
+        self.tasks.send(peer, run, len(self.machine.leases[worker].tasks))
 
-    def _task_error(self, effect: tasks_machine.Fail) -> Failure:
-        task = effect.task
-        error: WeftError
-        match effect.kind:
-            case "cancelled":
-                error = TaskCancelledError(task.id, task=task.name)
-            case "timeout":
-                error = TaskTimeoutError(task=task.name, timeout_s=task.timeout_s)
-            case "died":
-                error = worker_died(effect.detail, task.name, task.attempt + 1)
+    def peer_of(self, task: Task) -> Peer | None:
+        """Return the worker that has a task, if one has."""
+        return None if task.worker is None else self._workers.get(task.worker)
+
+    def error_of(self, failed: Fail[Task]) -> WeftError:
+        """Return the error of a task that no worker could be had for, or whose worker died."""
+        task = failed.task
+        match failed.kind:
             case "unschedulable":
-                error = TaskUnschedulableError(f"{task.name} can never run: {effect.detail}")
+                return TaskUnschedulableError(f"{task.name} can never run: {failed.detail}")
             case "environment":
-                error = EnvSetupError(str(effect.detail))
-            case "argument":
-                assert isinstance(effect.detail, Failure)
-                return effect.detail
-        return Failure(pack_error(error))
+                return EnvSetupError(str(failed.detail))
+            case _:
+                return worker_died(failed.detail, task.name, task.attempt + 1)
+
+    # -------------------------------------------------------------- workers
+
+    def shape_of(self, key: int) -> Shape:
+        """Return the shape of a pool."""
+        return self._pools[key][0]
+
+    def worker(self, worker_id: WorkerId) -> Peer:
+        """Return a leased worker."""
+        return self._workers[worker_id]
+
+    def give_up_idle(self) -> None:
+        """Return the leases that have nothing to do."""
+        self.tasks.handle(task_rules.Reclaimed(others_wait=False))
+
+    def lost(self, peer: Peer) -> None:
+        """The connection to a process broke; if it is a leased worker, ask how it ended."""
+        if self._workers.get(peer.worker_id) is peer:
+            self.tasks.handle(task_rules.LeaseLost(peer.worker_id))
+            self._peers.send(self._links.daemon, Explain(peer.worker_id))
 
     def on_granted(self, peer: Peer, message: Granted) -> None:
         worker_id = WorkerId(message.worker_id)
-        worker = self._peers.connect(message.address)
-        if worker is None:
-            # It died between the grant and now; the daemon knows, or will.
+        pool = self._pools.get(message.key)
+        worker = None if pool is None else self._peers.connect(message.address)
+        if pool is None or worker is None:
+            # Nobody waits for it any more; or it died between the grant and now, and the daemon
+            # knows, or will.
             self._peers.send(self._links.daemon, ReturnLease(worker_id))
-            self._do(self.machine.handle(tasks_machine.LeaseMissed(message.key), monotonic()))
+            self.tasks.handle(task_rules.LeaseMissed(message.key))
             return
         worker.worker_id = worker_id
         self._workers[worker_id] = worker
-        shape = self._shape_of[message.key]
+        shape, _ = pool
         # On the connection that will bring the tasks, so that it comes first.
         self._peers.send(
             worker,
             Assigned(dict(shape.amounts), message.accelerators, shape.env, self._links.address),
         )
-        granted = tasks_machine.LeaseGranted(message.key, worker_id, message.contended)
-        self._do(self.machine.handle(granted, monotonic()))
+        self.tasks.handle(task_rules.LeaseGranted(message.key, worker_id, message.contended))
 
     def on_refused(self, peer: Peer, message: Refused) -> None:
-        refused = tasks_machine.LeaseRefused(message.key, message.kind, message.reason)
-        self._do(self.machine.handle(refused, monotonic()))
+        refused = task_rules.LeaseRefused(message.key, message.kind, message.reason)  # type: ignore[arg-type]  # the daemon's are among the kinds
+        self.tasks.handle(refused)
 
     def on_reclaim(self, peer: Peer, message: Reclaim) -> None:
-        self._do(self.machine.handle(tasks_machine.Reclaimed(), monotonic()))
+        self.tasks.handle(task_rules.Reclaimed())
 
     def on_certificate(self, peer: Peer, message: Certificate) -> None:
         worker_id = WorkerId(message.worker_id)
         self._workers.pop(worker_id, None)
-        last = TaskId(message.task_id) if message.task_id else None
-        self._do(
-            self.machine.handle(tasks_machine.WorkerEnded(worker_id, last, message), monotonic())
-        )
+        began = (TaskId(message.task_id), message.attempt) if message.task_id else None
+        self.tasks.handle(task_rules.WorkerEnded(worker_id, began, message))
 
     def on_give_back(self, peer: Peer, message: GiveBack) -> None:
-        given = tasks_machine.GivenBack(
-            peer.worker_id, [TaskId(task_id) for task_id in message.task_ids], message.busy
-        )
-        self._do(self.machine.handle(given, monotonic()))
+        task_ids = [TaskId(task_id) for task_id in message.task_ids]
+        self.tasks.handle(task_rules.GivenBack(peer.worker_id, task_ids, message.busy))
 
 
 def running_depth() -> int:

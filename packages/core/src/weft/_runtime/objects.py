@@ -36,6 +36,7 @@ from weft._machines.ownership import (
 )
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
+from weft._runtime import bundles
 from weft._runtime.loop import refuse_deep_stack
 from weft._runtime.signals import in_main_thread
 from weft._serialize.failures import pack_error, unpack_failure
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
     from weft._store.shared_memory import SharedMemoryStore
-    from weft._wire.messages import Value
+    from weft._wire.messages import Bundle, Value
 
 # Up to here a copy through two sockets is cheaper than a segment, its mapping and its recycling.
 INLINE_BYTES = 100 * 1024
@@ -383,6 +384,11 @@ class Objects:
         Without the guard.
         """
         return self._unpack_with_refs(data, None, defer=True)
+
+    def unpack_bundle(self, bundle: Bundle) -> list[Value]:
+        """Return the values of a bundle. Without the guard."""
+        with self._guard:
+            return bundles.unpack(self, bundle)
 
     def _view(self, value: Shared, object_id: ObjectId) -> memoryview:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from weft._ids import WorkerId
+from weft._ids import ActorId, WorkerId
 from weft._override import override
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.messages import Hello, Message
@@ -22,11 +22,13 @@ if TYPE_CHECKING:
 class Peer:
     """A process at the other end of a connection. Hashable by identity."""
 
-    __slots__ = ("address", "connection", "exported", "pid", "role", "worker_id")
+    __slots__ = ("actor_id", "address", "connection", "exported", "pid", "role", "worker_id")
 
     def __init__(self, address: str) -> None:
         self.address = address
         self.worker_id = WorkerId.nil()
+        self.actor_id = ActorId.nil()
+        """The actor that it is, if this process calls it."""
         self.pid = 0
         self.role = ""
         self.exported: set[bytes] = set()

@@ -114,10 +114,10 @@ class Reasons:
                 f"{_ref(object_id)} is made elsewhere", [Step("object", entry.owner, object_id)]
             )
         task_id = object_id.task_id()
-        task = self._leasing.machine.tasks.get(task_id)
+        task = self._leasing.tasks.open.get(task_id)
         if task is not None:
             return self._explain_task(task)
-        call = self._calling.machine.calls.get(task_id)
+        call = self._calling.calls.open.get(task_id)
         if call is not None:
             return self._explain_call(call)
         return Reason(f"{_ref(object_id)} is on its way")
@@ -127,7 +127,7 @@ class Reasons:
             return Reason(
                 f"{task.name} waits for its arguments", list(self._missing_arguments(task.note))
             )
-        if task.state == "queued":
+        if task.state == "ready":
             shape = codec.pack(self._leasing.shape_of(task.shape))
             ahead = self._leasing.machine.pools[task.shape].queue.index(task)
             behind = f", {ahead} before it" if ahead else ""

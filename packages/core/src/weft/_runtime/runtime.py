@@ -5,6 +5,7 @@ runs what others send. The parts share one loop, whose guard is held by whoever 
 a connection:
 
     leasing.py   tasks and the workers leased for them        calling.py    actors and their calls
+    submissions.py   what those two have in common
     streams.py   what generator tasks yield                   values.py     put, get, wait
     objects.py   the table of objects, borrowers, segments    questions.py  of others, and why
 """
@@ -20,8 +21,10 @@ from typing import TYPE_CHECKING, Any
 from weft._engine import current
 from weft._ids import JobId, NodeId, ObjectId, TaskId, WorkerId
 from weft._lazy import lazy
+from weft._machines.attempts import CancelAsked
 from weft._machines.ownership import PeerLost, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
+from weft._runtime import bundles
 from weft._runtime.calling import Calling
 from weft._runtime.leasing import Leasing
 from weft._runtime.links import Links
@@ -32,7 +35,6 @@ from weft._runtime.questions import Questions
 from weft._runtime.reasons import Reasons
 from weft._runtime.running import running
 from weft._runtime.streams import Streams
-from weft._runtime.submissions import Submissions
 from weft._runtime.values import Values
 from weft._serialize.failures import pack_error
 from weft._serialize.refs import hooks
@@ -93,10 +95,10 @@ class Runtime:
         self.objects.peers = self.peers
         self.links = Links(self.loop, self.objects, self.peers, address=address, role=role)
         self.streams = Streams(self.links)
-        submissions = Submissions(self.links, self.streams)
         self.questions = Questions(self.links)
-        self.leasing = Leasing(self.links, submissions)
-        self.calling = Calling(self.links, submissions, self.questions)
+        self.leasing = Leasing(self.links, self.streams)
+        self.calling = Calling(self.links, self.streams, self.questions)
+        self._submissions = (self.leasing.tasks, self.calling.calls)
         self.values = Values(self.links, self.leasing, self.questions)
         self.objects.on_freed = self.calling.on_freed
         self.streams.peer_of = self._peer_of
@@ -184,13 +186,10 @@ class Runtime:
     def _before_wait(self, now: float) -> float | None:
         self.objects.drain()
         self.streams.drop_released()
-        deadline = self.leasing.tick(now)
-        call_deadline = self.calling.tick(now)
+        deadlines = [submissions.tick(now) for submissions in self._submissions]
         self.on_idle()
         self.peers.flush()
-        if deadline is None or call_deadline is None:
-            return deadline if call_deadline is None else call_deadline
-        return min(deadline, call_deadline)
+        return min((at for at in deadlines if at is not None), default=None)
 
     def _on_quiet(self) -> None:
         self.on_quiet()
@@ -237,11 +236,16 @@ class Runtime:
                     list(self.objects.machine.asked), lambda: self.peers.send(peer, settled)
                 )
             )
-        if self.calling.on_done(message) or self.leasing.on_done(peer, message):
-            return
-        # It was ended here meanwhile: its segments are nobody's.
-        for index, value in enumerate(message.values):
-            self.objects.handle(Sealed(TaskId(message.task_id).object_id(index + 1), value))
+        task_id = TaskId(message.task_id)
+        values = bundles.unpack_all(self.objects, message.values)
+        if (call := self.calling.calls.open.get(task_id)) is not None:
+            self.calling.calls.on_answer(call, values, message.duration_s)
+        elif (task := self.leasing.tasks.open.get(task_id)) is not None:
+            self.leasing.tasks.on_answer(task, values, message.duration_s)
+        else:
+            # It was ended here meanwhile: its segments are nobody's.
+            for index, value in enumerate(values):
+                self.objects.handle(Sealed(task_id.object_id(index + 1), value))
 
     def _on_cancel_object(self, peer: Peer, message: CancelObject) -> None:
         self.cancel_task(ObjectId(message.object_id).task_id(), force=message.force)
@@ -282,21 +286,26 @@ class Runtime:
         """Ask a task to end; see Engine."""
         with self.guard:
             if isinstance(ref, ObjectRefGenerator):
-                self.cancel_task(ref._task_id, force=force)
-                return
-            entry: Entry = ref._entry
-            if entry.owner:
-                peer = self.peers.connect(entry.owner)
-                if peer is not None:
-                    self.peers.send(peer, CancelObject(entry.id, force, recursive))
-                    self.peers.flush()
-                return
-            self.cancel_task(entry.id.task_id(), force=force)
+                task_id = ref._task_id
+            else:
+                entry: Entry = ref._entry
+                if entry.owner:
+                    peer = self.peers.connect(entry.owner)
+                    if peer is not None:
+                        self.peers.send(peer, CancelObject(entry.id, force, recursive))
+                        self.peers.flush()
+                    return
+                task_id = entry.id.task_id()
+            if force and task_id in self.calling.calls.open:
+                raise ValueError(
+                    "a call of an actor cannot be cancelled with force: weft.kill ends the actor"
+                )
+            self.cancel_task(task_id, force=force)
 
     def cancel_task(self, task_id: TaskId, *, force: bool = False) -> None:
         """Ask one of this process's tasks or calls to end. Inside the guard."""
-        if not self.leasing.cancel(task_id, force=force):
-            self.calling.cancel(task_id, force=force)
+        for submissions in self._submissions:
+            submissions.handle(CancelAsked(task_id, force))
 
     def fail_everything(self, error: WeftError) -> None:
         """End every task, call and question of this process with `error`, and refuse new ones.
@@ -305,13 +314,13 @@ class Runtime:
         """
         self.links.ended = error
         failure = Failure(pack_error(error))
-        self.leasing.fail_all(failure)
-        self.calling.fail_all(failure)
+        for submissions in self._submissions:
+            submissions.fail_all(failure)
         self.questions.fail_all()
         self.objects.fail_pending(failure)
 
     def _peer_of(self, task_id: TaskId) -> Peer | None:
-        return self.leasing.peer_of(task_id) or self.calling.peer_of(task_id)
+        return self.leasing.tasks.peer_of(task_id) or self.calling.calls.peer_of(task_id)
 
     # -------------------------------------------------------------- context and end
 

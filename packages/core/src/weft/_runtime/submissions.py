@@ -1,33 +1,51 @@
-"""What tasks and calls have in common.
+"""What tasks and actors' calls have in common, on either side of the machine that decides.
 
-The objects that they return, the arguments that they wait for, their end.
+Before it: the objects that they return, the arguments that they wait for. After it: how they are
+sent, cancelled and ended. What is particular to one of them is its Carrier's.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-import msgspec
-
+from weft._clock import monotonic
+from weft._machines.attempts import (
+    Answered,
+    ArgumentFailed,
+    ArgumentsReady,
+    AskCancel,
+    Attempted,
+    Attempts,
+    Complete,
+    Fail,
+    T,
+    Ticked,
+)
 from weft._machines.ownership import ObjectMade, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
+from weft._runtime.gathering import gather, let_go, own_large_arguments, try_gather
 from weft._runtime.running import Running, running
-from weft._serialize.failures import unpack_failure
-from weft._wire.messages import Failure, Held, Shared
+from weft._serialize.failures import pack_error, unpack_failure
+from weft._wire.messages import Cancel, Failure, Held, Shared
+from weft.exceptions import TaskCancelledError, TaskTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from weft._ids import ObjectId, TaskId
     from weft._runtime.links import Links
+    from weft._runtime.peers import Peer
     from weft._runtime.streams import Stream, Streams
-    from weft._wire.messages import Value
+    from weft._wire.messages import Message, Packed, Value
+    from weft.exceptions import WeftError
 
 # A stream's consumer that is slower than its task holds so many items at most.
 STREAM_ITEMS = 1000
-_LARGE_ARGUMENTS = 0xFFFF_FFFF
-"""Index of the object that is a task's own arguments, where those are large."""
+# A worker with so many tasks on their way is busy for a while: more are sent in batches, when
+# somebody next reads.
+EAGER_TASKS = 8
+BATCH_TASKS = 64
 
 
 class Submission:
@@ -37,6 +55,7 @@ class Submission:
         "arguments",
         "backpressure",
         "code",
+        "deps",
         "depth",
         "group",
         "is_dynamic",
@@ -44,6 +63,7 @@ class Submission:
         "method",
         "name",
         "num_returns",
+        "owners",
         "parent",
         "retry_on",
         "returns",
@@ -60,6 +80,10 @@ class Submission:
         self.name = name
         self.arguments = arguments
         """Holds the references that the task needs, until it ends."""
+        self.deps: list[Packed] = []
+        """The values of the references among its arguments, when they are there."""
+        self.owners: list[Held] = []
+        """Whose those are, and its own large arguments."""
         self.is_dynamic = num_returns == "dynamic"
         self.num_returns = (
             num_returns if isinstance(num_returns, int) else 1 if self.is_dynamic else -1
@@ -85,15 +109,112 @@ class Submission:
         """The task that submitted it."""
 
 
-class Submissions:
-    """Prepares and ends them. The loop's guard is held in every method."""
+T_contra = TypeVar("T_contra", bound=Attempted, contravariant=True)
 
-    def __init__(self, links: Links, streams: Streams) -> None:
+
+class Machine(Protocol[T]):
+    """Decides where tasks, or calls, go; see _machines/tasks.py and calls.py."""
+
+    attempts: Attempts[T]
+
+    @property
+    def next_deadline(self) -> float | None:
+        """When it is to be told that time has passed."""
+
+    def handle(self, event: Any, now: float) -> Sequence[Any]:
+        """Take an event; return what to do."""
+
+
+class Carrier(Protocol[T_contra]):
+    """What is particular to tasks, or to calls. The loop's guard is held in every method."""
+
+    def perform(self, effect: Any) -> None:
+        """Do one of the machine's own effects."""
+
+    def peer_of(self, task: T_contra) -> Peer | None:
+        """Return the process that has a task, or will get it, if that is known."""
+
+    def error_of(self, failed: Fail[Any]) -> WeftError:
+        """Return the error of a task that fails for a reason of its own kind."""
+
+
+class Submissions(Generic[T]):
+    """This process's tasks, or its calls, that one machine decides about.
+
+    The loop's guard is held in every method.
+    """
+
+    def __init__(
+        self, links: Links, streams: Streams, machine: Machine[T], carrier: Carrier[T]
+    ) -> None:
         self._links = links
         self._objects = links.objects
+        self._peers = links.peers
         self._streams = streams
+        self.open = machine.attempts.open
+        """The tasks that have not ended."""
+        self._machine = machine
+        self._carrier = carrier
+        self._is_over = False
+        """All were failed: nothing is decided any more."""
 
-    def prepare(self, note: Submission) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
+    # -------------------------------------------------------------- the machine
+
+    def handle(self, event: Any) -> None:
+        """Tell the machine, and do what it says."""
+        if self._is_over:
+            return
+        for effect in self._machine.handle(event, monotonic()):
+            match effect:
+                case Complete():
+                    self._end(effect.task.note)
+                case Fail():
+                    self._fail(effect.task.note, self._failure_of(effect))
+                case AskCancel():
+                    self.tell(effect.task, Cancel(effect.task.id, recursive=True))
+                case _:
+                    self._carrier.perform(effect)
+
+    def tick(self, now: float) -> float | None:
+        """Do what is due; return when to call again."""
+        deadline = self._machine.next_deadline
+        if deadline is not None and deadline <= now:
+            self.handle(Ticked())
+            deadline = self._machine.next_deadline
+        return deadline
+
+    def peer_of(self, task_id: TaskId) -> Peer | None:
+        """Return the process that has a task, if one has."""
+        task = self.open.get(task_id)
+        return None if task is None else self._carrier.peer_of(task)
+
+    def fail_all(self, failure: Failure) -> None:
+        """End every task with a failure. Nothing is started or sent any more."""
+        self._is_over = True
+        while self.open:
+            self._fail(self.open.popitem()[1].note, failure)
+
+    # -------------------------------------------------------------- the beginning
+
+    def start(self, task: T, submitted: object) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
+        """Give a task to the machine, as the event `submitted`; return what it will return."""
+        note: Submission = task.note
+        returned = self._prepare(note)
+        is_ready = note.arguments is NO_ARGUMENTS or try_gather(self._links, note)
+        if not is_ready:
+            task.state = "waiting"
+        self.handle(submitted)
+        if not is_ready:
+            gather(self._links, note, lambda failure: self._gathered(task.id, failure))
+        return returned
+
+    def _gathered(self, task_id: TaskId, failure: Failure | None) -> None:
+        if failure is None:
+            self.handle(ArgumentsReady(task_id))
+        else:
+            self.handle(ArgumentFailed(task_id, failure))
+
+    def _prepare(self, note: Submission) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Make the objects that a submission will return, and the references to them."""
         task_id = note.task_id
         objects = self._objects
@@ -106,7 +227,7 @@ class Submissions:
                 parent.children = set()
             parent.children.add(task_id)
         if note.arguments.large is not None:
-            self.own_large_arguments(note)
+            own_large_arguments(self._links, note)
         entries = objects.machine.entries
         refs: list[ObjectRef[Any]] = []
         # A stream has one object of its own: its end.
@@ -120,41 +241,63 @@ class Submissions:
         stream = note.stream = self._streams.open(task_id, note.backpressure or STREAM_ITEMS)
         return ObjectRefGenerator(task_id, objects.engine, refs[0], stream)
 
-    def own_large_arguments(self, note: Submission) -> None:
-        """Keep arguments that are too large for a message as an object, while they are needed."""
-        arguments = note.arguments
-        assert arguments.large is not None
-        object_id = note.task_id.object_id(_LARGE_ARGUMENTS)
-        self._objects.handle(ObjectMade(object_id))
-        self._objects.handle(Sealed(object_id, arguments.large))
-        holder = self._objects.ref(self._objects.machine.entries[object_id])
-        note.arguments = msgspec.structs.replace(arguments, inner=[*arguments.inner, holder])
+    # -------------------------------------------------------------- on the way
 
-    def await_arguments(self, deps: Sequence[ObjectRef[Any]], ready: Callable[[], None]) -> int:
-        """Call `ready` once for each argument that is still to come; return how many those are."""
-        waits = 0
-        for ref in deps:
-            entry = ref._entry
-            if entry.value is None and self._objects.when_sealed(entry, lambda _entry: ready()):
-                waits += 1
-        return waits
+    def send(self, peer: Peer, message: Message, in_flight: int) -> None:
+        """Send one attempt to a process that now has `in_flight` of them."""
+        self._peers.send(peer, message)
+        if in_flight <= EAGER_TASKS or peer.connection.queued >= BATCH_TASKS:
+            peer.connection.flush()
 
-    def dependencies(self, note: Submission) -> tuple[list[Value], list[Held]] | Failure:
-        """Return the arguments' values and whose they are, or the error of one of them."""
-        values: list[Value] = []
-        owners: list[Held] = []
-        for ref in note.arguments.deps:
-            value = ref._entry.value
-            if type(value) is Failure:
-                return value
-            values.append(value)
-            owners.append(Held(ref._id, ref._owner))
-        if note.arguments.large is not None:
-            owners.append(Held(note.task_id.object_id(_LARGE_ARGUMENTS), self._links.address))
-        return values, owners
+    def tell(self, task: T, message: Message) -> None:
+        """Send the process that has a task a message, if there is one."""
+        peer = self._carrier.peer_of(task)
+        if peer is not None:
+            self._peers.send(peer, message)
+            self._peers.flush()
 
-    def end(self, note: Submission) -> None:
-        """A task or call has its answer: seal what it returns."""
+    # -------------------------------------------------------------- the end
+
+    def on_answer(self, task: T, values: list[Value], duration_s: float) -> None:
+        """A task was answered."""
+        note: Submission = task.note
+        note.values = values
+        retriable = note.retry_on is not False and self._is_retriable(note)
+        self.handle(Answered(task.id, duration_s, retriable))
+
+    def _is_retriable(self, note: Submission) -> bool:
+        """Tell whether the answer is an exception that the user wants retried."""
+        values = note.values
+        if not values or not isinstance(values[0], Failure):
+            return False
+        if isinstance(note.retry_on, bool):
+            return True
+        return isinstance(unpack_failure(values[0].error), note.retry_on)
+
+    def _failure_of(self, failed: Fail[T]) -> Failure:
+        task = failed.task
+        match failed.kind:
+            case "argument":
+                assert isinstance(failed.detail, Failure)
+                return failed.detail
+            case "cancelled":
+                return Failure(pack_error(TaskCancelledError(task.id, task=task.name)))
+            case "timeout":
+                error = TaskTimeoutError(task=task.name, timeout_s=task.timeout_s)
+                return Failure(pack_error(error))
+            case _:
+                return Failure(pack_error(self._carrier.error_of(failed)))
+
+    def _fail(self, note: Submission, failure: Failure) -> None:
+        """End a submission without an answer, or with one that came too late."""
+        for value in note.values:
+            if isinstance(value, Shared):
+                self._objects.recycle(value)
+        note.values = [failure] * len(note.returns)
+        self._end(note)
+
+    def _end(self, note: Submission) -> None:
+        """A submission has its answer: seal what it returns."""
         objects = self._objects
         stream = note.stream
         values = note.values
@@ -164,27 +307,8 @@ class Submissions:
             # A task that returns nothing has one failure all the same, for nobody.
             for object_id, value in zip(note.returns, values, strict=False):
                 objects.handle(Sealed(object_id, value))
-        self._forget(note)
-
-    def fail(self, note: Submission, failure: Failure) -> None:
-        """A task or call ends without an answer, or with one that came too late."""
-        for value in note.values:
-            if isinstance(value, Shared):
-                self._objects.recycle(value)
-        note.values = [failure] * len(note.returns)
-        self.end(note)
-
-    def _forget(self, note: Submission) -> None:
-        note.arguments = NO_ARGUMENTS
         note.token = None
         if note.parent is not None and note.parent.children is not None:
             note.parent.children.discard(note.task_id)
-
-    def is_retriable(self, note: Submission) -> bool:
-        """Tell whether the answer is an exception that the user wants retried."""
-        values = note.values
-        if not note.retry_on or not values or not isinstance(values[0], Failure):
-            return False
-        if isinstance(note.retry_on, bool):
-            return True
-        return isinstance(unpack_failure(values[0].error), note.retry_on)
+        if note.arguments is not NO_ARGUMENTS:
+            let_go(self._links, note)

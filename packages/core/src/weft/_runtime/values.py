@@ -143,7 +143,7 @@ class Values:
         self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]
     ) -> bool:
         """Wait inside a task: tell the daemon that this worker's CPU is free meanwhile."""
-        if not any(entry.id.task_id() in self._leasing.machine.tasks for entry in entries):
+        if not any(entry.id.task_id() in self._leasing.tasks.open for entry in entries):
             patience = monotonic() + CALL_PATIENCE_S
             if deadline is not None and deadline <= patience:
                 return self._loop.wait(waiter, deadline)

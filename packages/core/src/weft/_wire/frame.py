@@ -19,9 +19,8 @@ HEADER = struct.Struct("<IB")
 HEADER_BYTES = HEADER.size
 MESSAGES = 1
 """The one kind of frame: a msgpack list of messages."""
-# Values over 100 KiB travel in shared memory, so a frame is large only when a batch is; HTTP/2
-# servers and gRPC bound messages at 4 to 64 MiB. A task's arguments that are many small objects
-# need the upper end.
+# Values over 100 KiB travel in shared memory, and so do smaller ones that are many, so a frame is
+# large only when a batch is, or names very many objects.
 MAX_BODY_BYTES = 512 * 1024 * 1024
 
 

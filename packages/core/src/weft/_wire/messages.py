@@ -61,6 +61,15 @@ class Failure(Message, frozen=True, tag=3):
 
 Value = Inline | Shared | Failure
 
+
+class Bundle(Message, frozen=True, tag=4):
+    """Values one after the other, as a msgpack list: together they are too large for a message."""
+
+    place: Shared
+
+
+Packed = Value | Bundle
+
 # ------------------------------------------------------------------ both ways, first on every
 # connection
 
@@ -107,7 +116,7 @@ class Run(Message, frozen=True, tag=21):
 
     Empty for no arguments.
     """
-    deps: list[Value] = []
+    deps: list[Packed] = []
     num_returns: int = 1
     """-1: a stream."""
     name: str = ""
@@ -122,7 +131,10 @@ class Run(Message, frozen=True, tag=21):
     is_dynamic: bool = False
     """The single return is a list of references to all that the generator yields."""
     owners: list[Held] = []
-    """For each dependency, the reference that it is the value of; and one more for `large`."""
+    """For each dependency, also in bundles, the reference that it is the value of.
+
+    And one more for `large`.
+    """
     large: Shared | None = None
     """The arguments' pickle, if it is too large for `args`."""
 
@@ -134,7 +146,7 @@ class Call(Message, frozen=True, tag=22):
     actor_id: bytes
     method: str
     args: bytes
-    deps: list[Value] = []
+    deps: list[Packed] = []
     num_returns: int = 1
     group: str = ""
     name: str = ""
@@ -154,6 +166,15 @@ class Cancel(Message, frozen=True, tag=23):
     recursive: bool
 
 
+class Abort(Message, frozen=True, tag=25):
+    """End a task by force: drop it if it waits here, end this process if it runs.
+
+    Dropped, it still answers with Done.
+    """
+
+    task_id: bytes
+
+
 class Taken(Message, frozen=True, tag=24):
     """The consumer of a stream has taken this many items in all."""
 
@@ -168,7 +189,7 @@ class Done(Message, frozen=True, tag=30):
     """A task has ended: one value a return, or one Failure for all."""
 
     task_id: bytes
-    values: list[Value]
+    values: list[Packed]
     started_at: float
     """Wall clock, seconds."""
     duration_s: float
@@ -307,7 +328,7 @@ class CreateActor(Message, frozen=True, tag=55):
     function_id: bytes
     code: bytes
     args: bytes
-    deps: list[Value]
+    deps: list[Packed]
     owner: str
     options: dict[str, Any]
     """max_restarts, lifetime, get_if_exists, max_concurrency, concurrency_groups, runtime_env."""
@@ -431,7 +452,9 @@ class Certificate(Message, frozen=True, tag=75):
     reason: str
     """Why it was ended, if Weft ended it."""
     task_id: bytes = b""
-    """Of what it ran last; empty if idle."""
+    """What it ran last; empty if nothing."""
+    attempt: int = 0
+    """Which attempt of that."""
 
 
 class ActorState(Message, frozen=True, tag=76):
@@ -458,7 +481,7 @@ class BecomeActor(Message, frozen=True, tag=77):
     function_id: bytes
     code: bytes
     args: bytes
-    deps: list[Value]
+    deps: list[Packed]
     options: dict[str, Any]
     restarts: int
     accelerators: dict[str, list[str]]
@@ -620,10 +643,11 @@ class Unlink(Message, frozen=True, tag=108):
 
 
 ANY = (
-    Hello | Export | Run | Call | Cancel | Taken | Done | Yielded | GiveBack | Fetch | Fetched
-    | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand | ReturnLease
-    | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain | Discard
-    | Bye | Answer | Granted | Refused | Reclaim | Welcome | Certificate | ActorState
-    | BecomeActor | Output | Quit | Assigned | ActorReady | ActorExit | Why | Because | Collect
-    | Events | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill | Unspilled | Unlink
+    Hello | Export | Run | Call | Cancel | Abort | Taken | Done | Yielded | GiveBack | Fetch
+    | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand
+    | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker
+    | Explain | Discard | Bye | Answer | Granted | Refused | Reclaim | Welcome | Certificate
+    | ActorState | BecomeActor | Output | Quit | Assigned | ActorReady | ActorExit | Why | Because
+    | Collect | Events | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill
+    | Unspilled | Unlink
 )  # fmt: skip

@@ -1,0 +1,104 @@
+"""Arguments that are objects: they are awaited, and their values are put together for the message.
+
+The loop's guard is held in every function.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from weft._machines.ownership import ObjectMade, Sealed
+from weft._runtime import bundles
+from weft._runtime.arguments import NO_ARGUMENTS
+from weft._serialize.failures import pack_error
+from weft._wire.messages import Failure, Held
+from weft.exceptions import StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._runtime.links import Links
+    from weft._runtime.submissions import Submission
+    from weft._wire.messages import Value
+
+_LARGE_ARGUMENTS = 0xFFFF_FFFF
+"""Index of the object that is a task's own arguments, where those are large."""
+
+
+def own_large_arguments(links: Links, note: Submission) -> None:
+    """Keep arguments that are too large for a message as an object, while they are needed."""
+    arguments = note.arguments
+    assert arguments.large is not None
+    objects = links.objects
+    object_id = note.task_id.object_id(_LARGE_ARGUMENTS)
+    objects.handle(ObjectMade(object_id))
+    objects.handle(Sealed(object_id, arguments.large))
+    holder = objects.ref(objects.machine.entries[object_id])
+    note.arguments = msgspec.structs.replace(arguments, inner=[*arguments.inner, holder])
+
+
+def gather(links: Links, note: Submission, then: Callable[[Failure | None], None]) -> None:
+    """Call `then` when all arguments are there, or with the failure of the first that fails.
+
+    At once, or later.
+    """
+    left = 1
+
+    def came(value: Value | None) -> None:
+        nonlocal left
+        if left:
+            left = 0 if type(value) is Failure else left - 1
+            if not left:
+                then(_take(links, note))
+
+    for ref in note.arguments.deps:
+        entry = ref._entry
+        if entry.value is None and links.objects.when_sealed(
+            entry, lambda entry: came(entry.value)
+        ):
+            left += 1
+        elif type(entry.value) is Failure:
+            came(entry.value)
+            return
+    came(None)
+
+
+def try_gather(links: Links, note: Submission) -> bool:
+    """Put the arguments together if all are there, and fit; return whether."""
+    arguments = note.arguments
+    if not arguments.deps and arguments.large is None:
+        return True
+    for ref in arguments.deps:
+        if ref._entry.value is None:
+            return False
+    return _take(links, note) is None
+
+
+def _take(links: Links, note: Submission) -> Failure | None:
+    """Take the arguments' values; return why they cannot be had, if so."""
+    arguments = note.arguments
+    values: list[Value] = []
+    owners: list[Held] = []
+    for ref in arguments.deps:
+        value = ref._entry.value
+        if type(value) is Failure:
+            return value
+        values.append(value)
+        owners.append(Held(ref._id, ref._owner))
+    if arguments.large is not None:
+        owners.append(Held(note.task_id.object_id(_LARGE_ARGUMENTS), links.address))
+    try:
+        note.deps = bundles.pack_together(links.objects, values)
+    except StoreFullError as error:
+        return Failure(pack_error(error))
+    note.owners = owners
+    return None
+
+
+def let_go(links: Links, note: Submission) -> None:
+    """The arguments are not needed any more."""
+    note.arguments = NO_ARGUMENTS
+    bundles.recycle(links.objects, note.deps)
+    note.deps = []
