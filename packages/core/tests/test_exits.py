@@ -21,7 +21,7 @@ from weft.exceptions import OutOfMemoryError, WorkerDiedError
         ({"exit_code": -9}, "killed", "SIGKILL"),
         ({"exit_code": -9, "peak_bytes": 95, "limit_bytes": 100}, "memory", "95 bytes of 100"),
         ({"exit_code": -9, "peak_bytes": 5, "limit_bytes": 100}, "killed", "5 bytes of 100 bytes"),
-        ({"exit_code": -11}, "segfault", "SIGSEGV"),
+        ({"exit_code": -11}, "segfault", "(SIGSEGV), unreported: often a thread's stack"),
         ({"exit_code": -7}, "bus error", "/dev/shm"),
         ({"exit_code": -6}, "aborted", "SIGABRT"),
         ({"exit_code": -6, "stderr": "what():  std::bad_alloc"}, "memory", "bad_alloc"),

@@ -77,7 +77,12 @@ def describe_exit(
         case "SIGSEGV" | "SIGABRT" | "SIGBUS" if no_memory:
             return "memory", f"out of memory ({name}): {no_memory}{memory}"
         case "SIGSEGV":
-            return "segfault", f"segmentation fault (SIGSEGV){_where(stderr)}"
+            # faulthandler reports on a stack of its own, which the interpreter gives to the main
+            # thread only: a thread whose stack is used up dies without a word.
+            silent = (
+                "" if _last(stderr, _FATAL) else ", unreported: often a thread's stack overflow"
+            )
+            return "segfault", f"segmentation fault (SIGSEGV){_where(stderr)}{silent}"
         case "SIGABRT":
             fatal = _last(stderr, _FATAL)
             said = f": {fatal}" if fatal and not fatal.endswith("Aborted") else ""

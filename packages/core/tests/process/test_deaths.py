@@ -105,6 +105,23 @@ def test_a_death_certificate_names_how_the_worker_died(way: str) -> None:
     assert weft.get(weft.remote(os.getpid).remote(), timeout=20) != caught.value.pid
 
 
+def test_a_thread_whose_stack_overflows_is_suspected() -> None:
+    @weft.remote(max_retries=0)
+    def overflow_in_a_thread() -> None:
+        thread = threading.Thread(target=overflow_the_stack)
+        thread.start()
+        thread.join()
+
+    with pytest.raises(weft.exceptions.WorkerDiedError, match="often a thread's stack overflow"):
+        weft.get(overflow_in_a_thread.remote(), timeout=20)
+
+
+def test_a_crash_that_is_reported_is_not_suspected_to_be_another() -> None:
+    with pytest.raises(weft.exceptions.WorkerDiedError) as caught:
+        weft.get(weft.remote(read_null).options(max_retries=0).remote(), timeout=20)
+    assert "thread" not in str(caught.value)
+
+
 def test_the_tail_of_stderr_is_in_the_certificate() -> None:
     @weft.remote(max_retries=0)
     def complain() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     import inspect
     import mmap
     from collections.abc import Callable
+    from types import FrameType
 
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
@@ -101,6 +103,8 @@ class Executor:
             }
         )
         signal.signal(signal.SIGINT, self._interrupted)
+        self._show_unraisable = sys.unraisablehook
+        sys.unraisablehook = self._unraisable
 
     # -------------------------------------------------------------- messages, inside the guard
 
@@ -188,10 +192,34 @@ class Executor:
             self.runtime.peers.drain()
             os.killpg(0, signal.SIGKILL)
 
-    def _interrupted(self, _number: int, _frame: object) -> None:
+    def _interrupted(self, _number: int, frame: FrameType | None) -> None:
+        if not self._is_to_stop():
+            return
+        while frame is not None:
+            if frame.f_code is Executor._unraisable.__code__:
+                # What it raises would be lost.
+                self.runtime.loop.later(self._interrupt_again)
+                return
+            frame = frame.f_back
+        self.guard.interrupt(KeyboardInterrupt())
+
+    def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """An exception reaches nobody: a destructor raised it, or was interrupted."""
+        if isinstance(unraisable.exc_value, KeyboardInterrupt) and self._is_to_stop():
+            # The destructor has ended by it; its task is still to be.
+            self.runtime.loop.later(self._interrupt_again)
+        else:
+            self._show_unraisable(unraisable)
+
+    def _interrupt_again(self) -> None:
+        with self.guard:
+            if self._main is not None and self._is_to_stop():
+                signal.pthread_kill(self._main.thread, signal.SIGINT)
+
+    def _is_to_stop(self) -> bool:
+        """Tell whether what runs on the main thread was cancelled, and goes on."""
         now = self._main
-        if now is not None and now.cancelled and not now.finished:
-            self.guard.interrupt(KeyboardInterrupt())
+        return now is not None and now.cancelled and not now.finished
 
     def _on_peer_lost(self, peer: Peer) -> None:
         """A caller is gone: what it asked for, and nobody would take, is not begun or is ended."""
