@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from weft._ids import NodeId
 from weft._machines.leases import (
     ACTOR_KEY,
+    PASSED_S,
     RECLAIM_AGAIN_S,
     UNBOUND_PER_DEMAND,
     ActorEnded,
@@ -25,11 +27,13 @@ from weft._machines.leases import (
     LeaseBound,
     LeaseReturned,
     Leases,
+    LeasesTicked,
     Refuse,
     TaskBlocked,
     TaskUnblocked,
 )
 from weft._machines.placement import NodeView
+from weft._override import override
 from weft._resources import UNITS, Resources
 from weft._specs import Shape
 
@@ -70,6 +74,18 @@ class Node:
         for number in numbers:
             assert self.tell(LeaseBound(number)) == []
         return numbers
+
+    def returned(self, lease: int) -> list[bytes]:
+        """Return a lease, and bind what is granted then; return to whom."""
+        effects = self.tell(LeaseReturned(lease))
+        self.bind(effects)
+        return clients(effects)
+
+    def available(self) -> dict[str, float]:
+        return self.leases.available(self.now).to_floats()
+
+    def why(self, **amounts: float) -> list[str]:
+        return self.leases.explain(shape(**amounts), self.now).splitlines()
 
     def free(self) -> dict[str, float]:
         return self.leases.free.to_floats()
@@ -354,6 +370,275 @@ def test_failed_environment_refuses_all_who_want_it() -> None:
     assert clients(effects) == [C]
 
 
+# ------------------------------------------------------------------ late demands
+
+
+SMALL, LARGE = b"small", b"large"
+
+
+def fill(node: Node, workers: int, wanted: Shape = CPU, **facts: Any) -> list[int]:
+    """Lend SMALL all that it asks for."""
+    leases = node.bind(node.demand(SMALL, workers, wanted, **facts))
+    assert len(leases) == workers
+    return leases
+
+
+def let_wait(node: Node, wanted: Shape, **facts: Any) -> None:
+    """Let LARGE become late with a demand that does not fit."""
+    assert grants(node.demand(LARGE, 1, wanted, **facts)) == []
+    node.now += PASSED_S
+
+
+def test_late_demand_gets_what_is_freed_although_small_ones_keep_coming() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    node.demand(LARGE, 1, shape(CPU=2))
+    node.demand(SMALL, 9)
+    assert node.returned(first) == [SMALL]
+    node.now += PASSED_S
+    assert node.returned(second) == []
+    assert node.free() == {"CPU": 1.0}
+    assert node.returned(3) == [LARGE]
+    assert node.returned(4) == [SMALL, SMALL]
+
+
+def test_late_demands_are_granted_in_the_order_in_which_they_came() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    node.demand(A, 1)
+    node.demand(LARGE, 1, shape(CPU=2))
+    node.demand(B, 1)
+    node.now += PASSED_S
+    assert node.returned(first) == [A]
+    assert node.returned(second) == []
+    assert node.returned(3) == [LARGE]
+    assert node.returned(4) == [B]
+
+
+def test_demand_that_was_granted_is_not_late_for_its_next_worker() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    node.demand(LARGE, 2, shape(CPU=2))
+    node.now += PASSED_S
+    node.demand(SMALL, 9)
+    assert node.returned(first) == []
+    assert node.returned(second) == [LARGE]
+    assert node.returned(3) == [SMALL, SMALL]
+    assert node.returned(4) == [SMALL]
+
+
+def test_replaced_demand_stays_late() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9)
+    node.demand(LARGE, 5, shape(CPU=2))
+    assert node.returned(first) == []
+    assert node.returned(second) == [LARGE]
+
+
+def test_others_get_what_a_late_demand_does_not_need() -> None:
+    node = Node(CPU=3, devices=1, disk=1)
+    fill(node, 1, shape(GPU=1))
+    let_wait(node, shape(CPU=2, GPU=1))
+    assert clients(node.demand(A, 2)) == [A]
+    assert clients(node.demand(B, 1, shape(disk=1))) == [B]
+    assert clients(node.demand(C, 1, shape())) == [C]
+
+
+def test_others_get_no_device_of_the_kind_that_a_late_demand_needs() -> None:
+    """The halves that are free of three devices are more than it needs, and not what it needs."""
+    node = Node(CPU=9, devices=3)
+    first, second, third, _, fifth, _ = fill(node, 6, shape(GPU=0.5))
+    let_wait(node, shape(GPU=1))
+    node.demand(SMALL, 9, shape(GPU=0.5))
+    assert [node.returned(lease) for lease in (first, third, fifth)] == [[], [], []]
+    assert node.free()["GPU"] == 1.5
+    assert node.returned(second) == [LARGE, SMALL, SMALL]
+
+
+def test_what_is_kept_goes_to_others_when_the_late_demand_is_gone() -> None:
+    for gone in (Demanded(LARGE, 1, shape(CPU=2), 0), ClientGone(LARGE)):
+        node = Node(CPU=2)
+        first, _ = fill(node, 2)
+        let_wait(node, shape(CPU=2))
+        node.demand(SMALL, 1)
+        assert node.returned(first) == []
+        assert clients(node.tell(gone)) == [SMALL]
+        assert node.leases.wake_at() is None
+
+
+def test_late_demands_of_different_kinds_are_kept_for_side_by_side() -> None:
+    node = Node(CPU=2, devices=1)
+    first, second = fill(node, 2)
+    (third,) = fill(node, 1, shape(GPU=1), key=2)
+    node.demand(b"other", 1, shape(GPU=1))
+    let_wait(node, shape(CPU=2))
+    node.demand(A, 9)
+    node.demand(B, 9, shape(GPU=0.5))
+    assert node.returned(first) == []
+    assert node.returned(third) == [b"other"]
+    assert node.returned(second) == [LARGE]
+
+
+def test_nothing_is_kept_for_a_demand_that_actors_leave_no_room() -> None:
+    node = Node(CPU=2)
+    node.bind(node.tell(ActorWanted(b"actor", CPU)))
+    (held,) = fill(node, 1)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9)
+    assert node.returned(held) == [SMALL]
+
+
+def test_actor_goes_before_late_tasks() -> None:
+    node = Node(CPU=2)
+    first, _ = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    assert node.returned(first) == []
+    assert clients(node.tell(ActorWanted(b"actor", CPU))) == [b"actor"]
+
+
+def test_late_actor_is_kept_for_too() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    node.tell(ActorWanted(b"actor", shape(CPU=2)))
+    node.now += PASSED_S
+    node.demand(SMALL, 9)
+    assert node.returned(first) == []
+    assert node.returned(second) == [b"actor"]
+
+
+# Blocked tasks give their CPU back, and may wait for those that are held back.
+
+
+def test_what_a_blocked_task_may_wait_for_passes_a_late_demand() -> None:
+    node = Node(CPU=2)
+    parent, running = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    node.tell(TaskBlocked(parent))
+    assert clients(node.demand(A, 1, depth=0)) == []
+    (child,) = node.bind(node.demand(B, 1, depth=1))
+    assert node.returned(child) == []
+    assert node.returned(running) == [LARGE]
+
+
+def test_deep_demands_that_no_task_waits_for_do_not_pass_a_late_one() -> None:
+    """As those of an actor that submits for ever."""
+    node = Node(CPU=2)
+    first, second = fill(node, 2, depth=1)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9, depth=1)
+    assert node.returned(first) == []
+    assert node.returned(second) == [LARGE]
+
+
+def test_late_demand_that_fits_goes_before_deep_ones_that_no_task_waits_for() -> None:
+    node = Node(CPU=1)
+    (held,) = fill(node, 1, depth=1)
+    let_wait(node, CPU)
+    node.demand(SMALL, 9, depth=1)
+    assert node.returned(held) == [LARGE]
+
+
+def test_blocked_actor_lets_no_deep_demand_pass() -> None:
+    node = Node(CPU=2)
+    (actor,) = node.bind(node.tell(ActorWanted(b"actor", shape())))
+    node.tell(TaskBlocked(actor))
+    first, _ = fill(node, 2, depth=1)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9, depth=1)
+    assert node.returned(first) == []
+
+
+def test_nothing_is_kept_for_a_demand_that_needs_what_a_blocked_task_holds() -> None:
+    node = Node(CPU=2, devices=1)
+    (parent,) = fill(node, 1, shape(CPU=1, GPU=1))
+    node.tell(TaskBlocked(parent))
+    let_wait(node, shape(CPU=2, GPU=1))
+    assert clients(node.demand(A, 3, depth=0)) == [A, A]
+
+
+def test_task_that_goes_on_takes_its_cpu_out_of_what_is_kept() -> None:
+    node = Node(CPU=2)
+    parent, running = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9)
+    assert clients(node.tell(TaskBlocked(parent))) == []
+    assert node.free() == {"CPU": 1.0}
+    node.tell(TaskUnblocked(parent))
+    assert node.free() == {}
+    assert node.returned(running) == []
+    assert node.returned(parent) == [LARGE]
+
+
+# A group of tasks that meets over sockets would wait for ever for those that are held back.
+
+
+def test_those_held_back_in_vain_pass_after_a_while_each_time_a_longer_one() -> None:
+    node = Node(CPU=2)
+    first, _ = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    assert node.returned(first) == []
+    assert node.leases.wake_at() is None  # nobody is held back
+    for while_s in (PASSED_S, 2 * PASSED_S, 4 * PASSED_S):
+        assert grants(node.demand(SMALL, 9)) == []
+        assert node.leases.wake_at() == node.now + while_s
+        node.now += while_s
+        (passed,) = node.bind(node.tell(LeasesTicked()))
+        assert node.leases.wake_at() is None
+        node.now += 2 * while_s - 0.1
+        assert node.returned(passed) == [SMALL]
+        node.demand(SMALL, 0)
+        node.now += 0.1
+        assert node.returned(passed + 1) == []
+
+
+def test_demand_that_held_others_back_in_vain_is_kept_for_again() -> None:
+    node = Node(CPU=2)
+    first, second = fill(node, 2)
+    let_wait(node, shape(CPU=2))
+    node.demand(SMALL, 9)
+    assert node.returned(first) == []
+    node.now += PASSED_S
+    (third,) = node.bind(node.tell(LeasesTicked()))
+    node.now += PASSED_S
+    assert node.returned(second) == [SMALL]
+    node.now += PASSED_S
+    assert node.returned(third) == []
+    assert node.returned(4) == [LARGE]
+
+
+def test_what_is_kept_is_not_available_and_why_says_for_whom() -> None:
+    node = Node(CPU=4)
+    first, second, *_ = fill(node, 4, task_name="count")
+    node.demand(LARGE, 1, shape(CPU=4), task_name="train")
+    node.now += 1.5
+    node.demand(SMALL, 3, task_name="count")
+    node.returned(first)
+    node.returned(second)
+    node.now += 0.25
+    assert node.free() == {"CPU": 2.0}
+    assert node.available() == {}
+    assert node.why(CPU=1) == [
+        "needs CPU 1, this node has 2 free, kept for others",
+        "kept for tasks of train: needs CPU 4, this node has 2 free; has waited 1.8 s",
+        "3 wait for this, the longest for 0.2 s; 1 demands are before it",
+    ]
+    assert node.why(CPU=4) == [
+        "needs CPU 4, this node has 2 free, kept for this",
+        "1 wait for this, the longest for 1.8 s; 0 demands are before it",
+        "CPU 2 in use by tasks of count",
+    ]
+
+
+def test_what_a_late_demand_does_not_need_is_available() -> None:
+    node = Node(CPU=4, disk=2)
+    fill(node, 1, shape(disk=1))
+    let_wait(node, shape(CPU=1, disk=2))
+    assert node.available() == {"CPU": 3.0}
+    assert node.why(CPU=3) == ["a worker process is being started"]
+
+
 # ------------------------------------------------------------------ giving way
 
 
@@ -367,6 +652,14 @@ def test_holders_are_asked_once_when_others_wait() -> None:
     assert reclaims(node.demand(B)) == [A]
     assert reclaims(node.demand(B, 2)) == []
     assert reclaims(node.demand(C)) == []
+
+
+def test_holder_is_asked_for_a_lease_of_which_it_hears_after_it_was_asked() -> None:
+    node = Node(CPU=2)
+    node.bind(node.demand(A, 1))
+    (late,) = grants(node.demand(A, 1))
+    assert reclaims(node.demand(B, 1, shape(CPU=2))) == [A]
+    assert node.tell(LeaseBound(late)) == [AskReclaim(A)]
 
 
 def test_holders_are_asked_again_for_a_new_wait() -> None:
@@ -618,7 +911,80 @@ class LeaseStories(RuleBasedStateMachine):
         assert self.node.leases.free == self.node.leases.total
 
 
+class LateLeaseStories(LeaseStories):
+    """Time passes as well."""
+
+    @rule(seconds=st.sampled_from([0.3, PASSED_S, 3.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.node.now += seconds
+        at = self.node.leases.wake_at()
+        if at is not None and at <= self.node.now:
+            self.tell(LeasesTicked())
+
+    @override
+    def check_order(self, granted: list[Grant]) -> None:
+        """Late demands have changed it."""
+
+
 TestLeaseStories = LeaseStories.TestCase
+TestLateLeaseStories = LateLeaseStories.TestCase
+TestLateLeaseStories.settings = settings(
+    max_examples=40, stateful_step_count=30, deadline=None, database=None
+)
 TestLeaseStories.settings = settings(
     max_examples=60, stateful_step_count=40, deadline=None, database=None
 )
+
+
+NEEDS = st.sampled_from(
+    [
+        shape(CPU=0.5),
+        CPU,
+        shape(CPU=2),
+        shape(CPU=4),
+        shape(GPU=0.5),
+        shape(GPU=1),
+        shape(GPU=2),
+        shape(CPU=4, GPU=2),
+        shape(CPU=0.5, GPU=0.5),
+    ]
+)
+STEP_S = 0.25
+LONGEST_S = 3.0
+DURATIONS = st.sampled_from([STEP_S, 3 * STEP_S, LONGEST_S])
+
+
+@given(
+    wanted=NEEDS,
+    depth=st.integers(0, 2),
+    stream=st.lists(st.tuples(NEEDS, st.integers(0, 3)), min_size=1, max_size=6),
+    durations=st.lists(DURATIONS, min_size=1),
+)
+@settings(deadline=None)
+def test_no_demand_waits_for_ever_while_leases_are_returned(
+    wanted: Shape, depth: int, stream: list[tuple[Shape, int]], durations: list[float]
+) -> None:
+    """However many others come, small or large, deep or not, for as long as they like."""
+    node = Node(CPU=4, devices=2)
+    lasts_s = itertools.cycle(durations)
+    ends_at: dict[int, float] = {}
+    granted: set[bytes] = set()
+
+    def start(effects: list[Effect]) -> None:
+        granted.update(clients(effects))
+        for number in grants(effects):
+            ends_at[number] = node.now + next(lasts_s)
+            start(node.tell(LeaseBound(number)))
+
+    for step in range(400):
+        for key, (need, deep) in enumerate(stream):
+            start(node.demand(SMALL, 4, need, key=key, depth=deep))
+        if step == 4:
+            start(node.demand(LARGE, 1, wanted, depth=depth))
+        if LARGE in granted:
+            return
+        node.now += STEP_S
+        for number in [number for number, at in ends_at.items() if at <= node.now]:
+            del ends_at[number]
+            start(node.tell(LeaseReturned(number)))
+    raise AssertionError(f"{wanted} has waited for {node.now} s")

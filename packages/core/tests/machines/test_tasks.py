@@ -26,6 +26,8 @@ from weft._machines.tasks import (
     MOST_WANTED,
     PIPELINE_S,
     PIPELINE_TASKS,
+    YIELD_DEVICES_S,
+    YIELD_S,
     AskAbort,
     Effect,
     Event,
@@ -473,6 +475,51 @@ def test_idle_workers_are_returned_when_others_wait(desk: Desk) -> None:
     desk(finished(desk.sent(worker=V)))
     assert desk(Reclaimed()) == [GiveUpLease(V)]
     assert desk(finished(busy)) == [Complete(busy), GiveUpLease(W), ForgetPool(0)]
+
+
+def test_worker_that_others_have_waited_for_takes_no_more_tasks(desk: Desk) -> None:
+    first = desk.sent()
+    second, third, fourth = desk.submit(), desk.submit(), desk.submit()
+    desk(Reclaimed())
+    desk.now += YIELD_S / 2
+    desk(Reclaimed())
+    assert desk(finished(first)) == [Complete(first), Send(W, second)]
+    desk.now += YIELD_S / 2
+    assert desk(finished(second)) == [Complete(second), GiveUpLease(W)]
+    assert desk(LeaseGranted(0, V, False)) == [Send(V, third)]
+    desk.now += YIELD_S
+    assert desk(finished(third)) == [Complete(third), Send(V, fourth), Want(0, 0)]
+
+
+def test_worker_that_others_wait_for_already_is_kept_as_long(desk: Desk) -> None:
+    first, second, third = desk.submit(), desk.submit(), desk.submit()
+    assert desk(LeaseGranted(0, W, True)) == [Send(W, first)]
+    desk.now += YIELD_S - 0.1
+    assert desk(finished(first)) == [Complete(first), Send(W, second)]
+    desk.now += 0.1
+    assert desk(finished(second)) == [Complete(second), GiveUpLease(W)]
+    assert third.state == "ready"
+
+
+def test_worker_that_has_to_yield_is_sent_nothing_ahead(desk: Desk) -> None:
+    desk.learn(QUICK, 0.0001)
+    running = desk.submit(QUICK)
+    ahead = desk.task(QUICK)
+    assert desk(Submitted(ahead)) == [Send(W, ahead)]
+    desk(Reclaimed())
+    desk.now += YIELD_S
+    assert desk(Submitted(desk.task(QUICK))) == [Want(0, 1)]
+    assert desk(finished(running)) == [Complete(running)]
+    assert desk(finished(ahead)) == [Complete(ahead), GiveUpLease(W)]
+
+
+def test_worker_with_devices_is_kept_for_longer(desk: Desk) -> None:
+    first, second, _ = desk.submit(), desk.submit(), desk.submit()
+    desk(LeaseGranted(0, W, True, has_devices=True))
+    desk.now += YIELD_DEVICES_S - 0.1
+    assert desk(finished(first)) == [Complete(first), Send(W, second)]
+    desk.now += 0.1
+    assert desk(finished(second)) == [Complete(second), GiveUpLease(W)]
 
 
 def test_idle_workers_can_be_returned_without_anybody_waiting(desk: Desk) -> None:

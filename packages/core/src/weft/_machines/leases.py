@@ -16,13 +16,21 @@ What is always true
 2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may,
    for CPU alone.
 3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no
-   worker yet.
+   worker yet, or what it needs is kept for another.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
 5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
    demand goes behind the others of its depth, so that no client keeps the node to itself.
-6. Every lease ends in one LeaseReturned or one CancelGrant.
+6. A demand that had no grant for `PASSED_S` is late. It goes before all tasks but those that are
+   deeper than a blocked one, which may wait for them. If it fits as soon as the tasks that run have
+   ended, those behind it get only what it does not need. So no demand that fits beside actors and
+   blocked tasks waits for ever while leases are returned, however many small ones come.
+7. Every lease ends in one LeaseReturned or one CancelGrant.
 
-It does not hold resources back for a large demand: small ones may pass it for as long as they come.
+Those that are held back may be what a running task waits for in a way that nobody sees: the rest of
+a group that meets over sockets, say. So a late demand holds others back for a while, then lets them
+pass for a while, each time for twice as long. A while comes in which all that runs ends; and what
+is kept is idle for half of the time at most. Nothing is kept for a demand that fits only once an
+actor ends, or a blocked task: the one may never, the other may wait for those held back.
 
 Why the deepest first: a task that waits for tasks that it started holds memory and a process; to
 finish those first bounds both by depth times cores (the order of a depth-first search, as in Cilk's
@@ -33,22 +41,28 @@ Stealing, section 3).
 from __future__ import annotations
 
 from bisect import insort
+from collections import deque
 from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
 from weft._machines.placement import Never, NodeView, lacking, place
+from weft._machines.stock import NOTHING, Stock
 from weft._resources import UNITS, Resources
 from weft._specs import Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
 # A demand of many workers that need no resources would start as many processes at once.
 UNBOUND_PER_DEMAND = 16
 # A demand that comes so long after the last round of AskReclaim begins a new round: clients forget
 # a request.
 RECLAIM_AGAIN_S = 0.1
+# Long against the round trips of a client that returns a lease, short for a user who waits.
+PASSED_S = 1.0
+FOREVER = float("inf")
 ACTOR_DEPTH = 1 << 40
 ACTOR_KEY = -1
 
@@ -118,6 +132,10 @@ class EnvironmentFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class LeasesTicked(msgspec.Struct, frozen=True):
+    """`wake_at` has come."""
+
+
 Event = (
     Demanded
     | ActorWanted
@@ -128,6 +146,7 @@ Event = (
     | TaskUnblocked
     | ClientGone
     | EnvironmentFailed
+    | LeasesTicked
 )
 
 
@@ -183,7 +202,20 @@ Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim
 
 
 class _Demand:
-    __slots__ = ("client", "depth", "key", "need", "rank", "shape", "since", "task_name", "wanted")
+    __slots__ = (
+        "client",
+        "depth",
+        "kept_until",
+        "key",
+        "late_at",
+        "need",
+        "patience_s",
+        "rank",
+        "shape",
+        "since",
+        "task_name",
+        "wanted",
+    )
 
     def __init__(self, event: Demanded, need: Resources, wanted: int, since: float) -> None:
         self.client = event.client
@@ -196,6 +228,19 @@ class _Demand:
         self.since = since
         self.rank = (0, 0)
         """Place in the queue: (-depth, number of arrival)."""
+        self.let_pass(since, PASSED_S)
+
+    def let_pass(self, now: float, patience_s: float) -> None:
+        """Let others pass for so long."""
+        self.patience_s = patience_s
+        self.late_at = now + patience_s
+        self.kept_until = FOREVER
+        """Set when it holds another back for the first time."""
+
+    def go_on(self, old: _Demand) -> None:
+        """Wait on as the demand that this one replaces."""
+        self.since, self.patience_s = old.since, old.patience_s
+        self.late_at, self.kept_until = old.late_at, old.kept_until
 
 
 class _Lease:
@@ -203,6 +248,8 @@ class _Lease:
         "blocked",
         "bound",
         "client",
+        "contended",
+        "depth",
         "devices",
         "key",
         "need",
@@ -215,22 +262,32 @@ class _Lease:
         self.number = number
         self.client = demand.client
         self.key = demand.key
+        self.depth = demand.depth
         self.shape = demand.shape
         self.need = demand.need
         self.task_name = demand.task_name
         self.devices = devices
+        self.contended = False
+        """Its client is told with the grant that others wait for it."""
         self.bound = False
         self.blocked = False
+
+    @property
+    def is_task(self) -> bool:
+        """Whether it is for tasks, not for an actor."""
+        return self.key != ACTOR_KEY
 
     def taken(self) -> Resources:
         """Return what the lease takes at this moment."""
         return self.need - _cpu_of(self.need) if self.blocked else self.need
 
-    def accelerators(self) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
+    def grant(self) -> Grant:
+        accelerators: dict[str, list[str]] = {}
         for name, device, _ in self.devices:
-            found.setdefault(name, []).append(device)
-        return found
+            accelerators.setdefault(name, []).append(device)
+        return Grant(
+            self.number, self.client, self.key, self.shape, accelerators, contended=self.contended
+        )
 
 
 class Leases:
@@ -240,16 +297,16 @@ class Leases:
         """`accelerators`: ids of the devices behind an amount, as {"GPU": ["0", "1"]}."""
         self._node = node
         self.total = node.total
-        self.free = node.total
+        self._stock = Stock(
+            node.total,
+            {name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()},
+        )
         self._demand_of: dict[tuple[bytes, int], _Demand] = {}
         self._queue: list[tuple[tuple[int, int], _Demand]] = []
         """Demands that want at least one worker, in order of rank; a rank is held once."""
         self._lease_of: dict[int, _Lease] = {}
         self._unbound_of: dict[tuple[bytes, int], list[_Lease]] = {}
         self._leases_of_client: dict[bytes, set[int]] = {}
-        self._free_of_device = {
-            name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()
-        }
         self._arrivals = 0
         self._leases = 0
         self._asked: set[bytes] = set()
@@ -281,11 +338,23 @@ class Leases:
                 self._client_gone(client, effects)
             case EnvironmentFailed(env, reason):
                 self._environment_failed(env, reason, effects)
+            case LeasesTicked():
+                pass
             case _:
                 assert_never(event)
-        self._grant(effects)
-        self._reclaim(now, effects)
+        granted = self._grant(now)
+        # Who waits is known only now.
+        short = self._short()
+        for lease in granted:
+            lease.contended = self._is_wanted(lease, short)
+            effects.append(lease.grant())
+        self._reclaim(short, now, effects)
         return effects
+
+    def wake_at(self) -> float | None:
+        """Return when `LeasesTicked` is due, in seconds; None: never."""
+        at = min((demand.kept_until for _, demand in self._queue), default=FOREVER)
+        return None if at == FOREVER else at
 
     def _demanded(self, event: Demanded, now: float, effects: list[Effect]) -> None:
         at = (event.client, event.key)
@@ -306,7 +375,7 @@ class Leases:
                 self._asked.clear()
             self._enqueue(demand)
         else:
-            demand.since = old.since
+            demand.go_on(old)
             self._dequeue(old)
             self._enqueue(demand, arrival=old.rank[1])
 
@@ -314,7 +383,7 @@ class Leases:
         placement = place(shape, [self._node])
         if isinstance(placement, Never):
             return placement.text()
-        for name in self._free_of_device:
+        for name in self._stock.devices:
             amount = need.get(name, 0)
             if amount > UNITS and amount % UNITS:
                 return f"needs {name} {amount / UNITS:g}: more than one device is lent whole"
@@ -334,12 +403,15 @@ class Leases:
     def _bound(self, lease: _Lease) -> None:
         self._forget_unbound(lease)
         lease.bound = True
+        if not lease.contended:
+            # Its client hears of it only now: what it was asked before was not about this lease.
+            self._asked.discard(lease.client)
 
     def _set_blocked(self, lease: _Lease, *, blocked: bool) -> None:
         if lease.blocked is not blocked:
             lease.blocked = blocked
             cpu = _cpu_of(lease.need)
-            self.free = self.free + cpu if blocked else self.free - cpu
+            self._stock.amounts += cpu if blocked else NOTHING - cpu
 
     def _client_gone(self, client: bytes, effects: list[Effect]) -> None:
         for at in [at for at in self._demand_of if at[0] == client]:
@@ -374,82 +446,85 @@ class Leases:
         del self._demand_of[demand.client, demand.key]
         self._queue.remove((demand.rank, demand))
 
-    def _grant(self, effects: list[Effect]) -> None:
-        granted: list[Grant] = []
+    def _grant(self, now: float) -> list[_Lease]:
+        """Lend what is free to those whose turn it is."""
+        for _, demand in self._queue:
+            if demand.kept_until <= now:
+                demand.let_pass(now, 2 * demand.patience_s)
+        granted: list[_Lease] = []
         full: set[Resources] = set()
-        index = 0
-        while index < len(self._queue):
-            demand = self._queue[index][1]
-            if demand.need in full or self._is_capped(demand):
-                index += 1
+        late: dict[Resources, _Demand] = {}
+        turns = deque(self._turns(now))
+        while turns:
+            demand = turns.popleft()[1]
+            if self._is_capped(demand):
                 continue
-            if not self._fits(demand.need):
+            if demand.need in full or not self._may_have(demand, late.values(), now):
                 full.add(demand.need)
-                index += 1
+                if demand.late_at <= now:
+                    late.setdefault(demand.need, demand)
                 continue
             granted.append(self._lend(demand))
             self._dequeue(demand)
             if demand.wanted > 1:
                 demand.wanted -= 1
+                demand.let_pass(now, PASSED_S)
                 self._enqueue(demand)
-        # Who waits is known only now.
-        short = self._short()
-        effects.extend(
-            msgspec.structs.replace(grant, contended=True)
-            if self._is_wanted(self._lease_of[grant.lease], short)
-            else grant
-            for grant in granted
-        )
+                insort(turns, (demand.rank, demand), key=_rank)
+        return granted
 
     def _is_capped(self, demand: _Demand) -> bool:
         return len(self._unbound_of.get((demand.client, demand.key), ())) >= UNBOUND_PER_DEMAND
 
-    def _fits(self, need: Resources) -> bool:
-        return need.fits(self.free) and all(
-            self._devices_for(name, need.get(name, 0)) is not None for name in self._free_of_device
+    def _turns(self, now: float) -> list[tuple[tuple[int, int], _Demand]]:
+        """Return the queue in the order in which demands are looked at."""
+        if all(demand.late_at > now for _, demand in self._queue):
+            return self._queue
+        # With no task blocked, depth is no reason to go first: nobody waits for the deep ones.
+        waited_for = min(
+            (lease.depth for lease in self._lease_of.values() if lease.blocked and lease.is_task),
+            default=ACTOR_DEPTH - 1,
+        )
+        return sorted(
+            ((min(rank[0], -waited_for), rank[1]), demand)
+            if demand.late_at <= now
+            else (rank, demand)
+            for rank, demand in self._queue
         )
 
-    def _devices_for(self, name: str, amount: int) -> list[tuple[str, str, int]] | None:
-        """Choose devices: whole ones, or the fullest that has the fraction. None: not free."""
-        free = self._free_of_device[name]
-        if amount >= UNITS:
-            whole = [device for device, units in free.items() if units == UNITS]
-            wanted = amount // UNITS
-            return [(name, d, UNITS) for d in whole[:wanted]] if len(whole) >= wanted else None
-        if not amount:
-            return []
-        device = min(
-            (device for device, units in free.items() if units >= amount),
-            key=free.__getitem__,
-            default=None,
-        )
-        return None if device is None else [(name, device, amount)]
+    def _may_have(self, demand: _Demand, late: Iterable[_Demand], now: float) -> bool:
+        """Tell whether a demand fits beside what is kept for those `late` ones before it."""
+        if not self._stock.fits(demand.need):
+            return False
+        keeping = self._kept_for(late)
+        if not keeping or self._stock.fits(demand.need, _sum_of(keeping)):
+            return True
+        for other in keeping:
+            if other.kept_until == FOREVER and other.need.keys() & demand.need.keys():
+                other.kept_until = now + other.patience_s
+        return False
 
-    def _lend(self, demand: _Demand) -> Grant:
-        devices: list[tuple[str, str, int]] = []
-        for name in self._free_of_device:
-            devices += self._devices_for(name, demand.need.get(name, 0)) or ()
+    def _kept_for(self, late: Iterable[_Demand]) -> list[_Demand]:
+        """Return those that fit once the tasks that run have ended."""
+        late = list(late)
+        if not late:
+            return late
+        stock = self._stock.copy()
+        for lease in self._lease_of.values():
+            if lease.is_task and not lease.blocked:
+                stock.give(lease.need, lease.devices)
+        return [demand for demand in late if stock.fits(demand.need)]
+
+    def _lend(self, demand: _Demand) -> _Lease:
         self._leases += 1
-        lease = _Lease(self._leases, demand, devices)
-        self.free -= lease.need
-        for name, device, units in devices:
-            self._free_of_device[name][device] -= units
+        lease = _Lease(self._leases, demand, self._stock.take(demand.need))
         self._lease_of[lease.number] = lease
         self._unbound_of.setdefault((lease.client, lease.key), []).append(lease)
         self._leases_of_client.setdefault(lease.client, set()).add(lease.number)
-        return Grant(
-            lease.number,
-            lease.client,
-            lease.key,
-            lease.shape,
-            lease.accelerators(),
-            contended=False,
-        )
+        return lease
 
     def _end(self, lease: _Lease) -> None:
-        self.free += lease.taken()
-        for name, device, units in lease.devices:
-            self._free_of_device[name][device] += units
+        self._stock.give(lease.taken(), lease.devices)
         del self._lease_of[lease.number]
         numbers = self._leases_of_client[lease.client]
         numbers.remove(lease.number)
@@ -469,13 +544,16 @@ class Leases:
     def _short(self) -> dict[str, set[tuple[bytes, int]]]:
         """Return which resources fall short, and for each, two at most of the demands that wait."""
         short: dict[str, set[tuple[bytes, int]]] = {}
+        names_of: dict[Resources, AbstractSet[str]] = {}
         for _, demand in self._queue:
             if self._is_capped(demand):
                 continue
-            names = set(demand.need.shortfall(self.free)) or (
-                self._free_of_device.keys() & demand.need.keys()
-            )
-            for name in names:
+            need = demand.need
+            if need not in names_of:
+                names_of[need] = need.shortfall(self.free).keys() or (
+                    self._stock.devices.keys() & need.keys()
+                )
+            for name in names_of[need]:
                 waiting = short.setdefault(name, set())
                 if len(waiting) < 2:
                     waiting.add((demand.client, demand.key))
@@ -486,23 +564,42 @@ class Leases:
         own = {(lease.client, lease.key)}
         return any(name in lease.need and waiting - own for name, waiting in short.items())
 
-    def _reclaim(self, now: float, effects: list[Effect]) -> None:
+    def _reclaim(
+        self, short: dict[str, set[tuple[bytes, int]]], now: float, effects: list[Effect]
+    ) -> None:
         if not self._queue:
             self._asked.clear()
-            return
-        short = self._short()
         if not short:
             return
         for client, numbers in self._leases_of_client.items():
             if client in self._asked:
                 continue
             leases = [self._lease_of[number] for number in numbers]
-            if any(lease.key != ACTOR_KEY and self._is_wanted(lease, short) for lease in leases):
+            if any(lease.is_task and self._is_wanted(lease, short) for lease in leases):
                 self._asked.add(client)
                 self._asked_at = now
                 effects.append(AskReclaim(client))
 
     # -------------------------------------------------------------- questions
+
+    @property
+    def free(self) -> Resources:
+        """What no lease takes, in 1/10,000; of CPU it can be less than nothing."""
+        return self._stock.amounts
+
+    def available(self, now: float) -> Resources:
+        """Return what a demand that comes may have: what is free and not kept for another."""
+        rest = self.free - _sum_of(self._kept_now(now))
+        return Resources.of_units({name: max(0, units) for name, units in rest.items()})
+
+    def _kept_now(self, now: float) -> list[_Demand]:
+        return self._kept_for(
+            demand
+            for _, demand in self._queue
+            if demand.late_at <= now < demand.kept_until
+            and not self._is_capped(demand)
+            and not self._stock.fits(demand.need)
+        )
 
     def waiting(self) -> Iterable[tuple[bytes, int, Shape, int]]:
         """Return (client, key, shape, workers wanted) of each demand that waits, in order."""
@@ -523,30 +620,49 @@ class Leases:
         reason = self._never(shape, need)
         if reason:
             return f"no node can ever hold it: {reason}"
-        waiting = [demand for _, demand in self._queue if demand.shape == shape]
-        if not need.fits(self.free):
-            lines = [lacking(need, self.free, "free")]
-        elif not self._fits(need):
-            lines = [f"needs {need!r}, which is free only in parts of several devices"]
-        else:
-            lines = ["a worker process is being started"]
+        lines = self._lacks(shape, need, now)
+        turns = [demand for _, demand in self._turns(now)]
+        waiting = [demand for demand in turns if demand.shape == shape]
         if waiting:
-            ahead = self._queue.index((waiting[0].rank, waiting[0]))
             longest_s = max(now - demand.since for demand in waiting)
             lines.append(
                 f"{sum(d.wanted for d in waiting)} wait for this, the longest for "
-                f"{longest_s:.1f} s; {ahead} demands are before it"
+                f"{longest_s:.1f} s; {turns.index(waiting[0])} demands are before it"
             )
         lines += self._users(set(need.shortfall(self.free)))
         return "\n".join(lines)
+
+    def _lacks(self, shape: Shape, need: Resources, now: float) -> list[str]:
+        """Say what keeps a demand from being granted at once."""
+        kept = self._kept_now(now)
+        others = [demand for demand in kept if demand.shape != shape]
+        if not self._stock.fits(need):
+            is_kept = len(others) < len(kept) and any(self.free.get(name, 0) > 0 for name in need)
+            return [self._falls_short(need) + (", kept for this" if is_kept else "")]
+        if self._stock.fits(need, _sum_of(others)):
+            return ["a worker process is being started"]
+        others = [demand for demand in others if demand.need.keys() & need.keys()]
+        return [
+            f"needs {name} {need[name] / UNITS:g}, this node has {self.free[name] / UNITS:g} free, "
+            "kept for others"
+            for name in sorted(need.keys() & _sum_of(others).keys())
+        ] + [
+            f"kept for {_who(demand.key, demand.task_name)}: {self._falls_short(demand.need)}; "
+            f"has waited {now - demand.since:.1f} s"
+            for demand in others
+        ]
+
+    def _falls_short(self, need: Resources) -> str:
+        if need.fits(self.free):
+            return f"needs {need!r}, which is free only in parts of several devices"
+        return lacking(need, self.free, "free")
 
     def _users(self, names: set[str]) -> list[str]:
         """Say who holds these resources."""
         held: dict[tuple[str, str], int] = {}
         for lease in self._lease_of.values():
             for name in names & lease.taken().keys():
-                kind = "actor" if lease.key == ACTOR_KEY else "tasks of"
-                user = (name, f"{kind} {lease.task_name or 'no name'}")
+                user = (name, _who(lease.key, lease.task_name))
                 held[user] = held.get(user, 0) + lease.need[name]
         return [
             f"{name} {units / UNITS:g} in use by {user}" for (name, user), units in held.items()
@@ -560,9 +676,11 @@ class Leases:
             taken += lease.taken()
         assert self.free == self.total - taken, 1
         assert all(units >= 0 for name, units in self.free.items() if name != "CPU"), 2
-        full = [d for _, d in self._queue if self._fits(d.need) and not self._is_capped(d)]
-        assert not full, 3
-        for name, free in self._free_of_device.items():
+        for _, demand in self._queue:
+            if self._stock.fits(demand.need) and not self._is_capped(demand):
+                holding = [d for _, d in self._queue if d.kept_until < FOREVER and d is not demand]
+                assert any(other.need.keys() & demand.need.keys() for other in holding), 3
+        for name, free in self._stock.devices.items():
             for device, units in free.items():
                 lent = [u for x in leases for n, d, u in x.devices if (n, d) == (name, device)]
                 assert units == UNITS - sum(lent), 4
@@ -570,14 +688,23 @@ class Leases:
         assert [d.rank for _, d in self._queue] == sorted({d.rank for _, d in self._queue}), 5
         assert all(demand.wanted > 0 for _, demand in self._queue), 5
         assert {d for _, d in self._queue} == set(self._demand_of.values()), 5
+        assert all(d.late_at < d.kept_until for _, d in self._queue), 6
         unbound = {x.number for group in self._unbound_of.values() for x in group}
-        assert unbound == {x.number for x in leases if not x.bound}, 6
+        assert unbound == {x.number for x in leases if not x.bound}, 7
         by_client = {n for group in self._leases_of_client.values() for n in group}
-        assert by_client == self._lease_of.keys(), 6
+        assert by_client == self._lease_of.keys(), 7
 
 
 def _cpu_of(amounts: Resources) -> Resources:
     return Resources.of_units({"CPU": amounts.get("CPU", 0)})
+
+
+def _sum_of(demands: Iterable[_Demand]) -> Resources:
+    return sum((demand.need for demand in demands), NOTHING)
+
+
+def _who(key: int, name: str) -> str:
+    return f"{'actor' if key == ACTOR_KEY else 'tasks of'} {name or 'no name'}"
 
 
 def _rank(entry: tuple[tuple[int, int], _Demand]) -> tuple[int, int]:

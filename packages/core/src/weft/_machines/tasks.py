@@ -16,7 +16,8 @@ What is always true
 3. Tasks that were never started cost no retry when their worker is lost. A worker whose process is
    to be ended gets no task more.
 4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
-   or after `LINGER_S`. A pool without tasks and leases is forgotten.
+   or after `LINGER_S`. A pool without tasks and leases is forgotten. When others have waited for
+   `YIELD_S`, a lease takes no more tasks: a queue that never ends does not keep its workers.
 5. Every task ends in exactly one Complete or Fail.
 
 Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
@@ -56,6 +57,11 @@ PIPELINE_TASKS = 256
 # An idle lease saves the next task a round trip to the daemon; another client that wants it gets it
 # at once.
 LINGER_S = 0.5
+# A lease that goes round costs its client a millisecond. One with devices costs a worker: its
+# process has to end before another may use them.
+YIELD_S = 0.5
+YIELD_DEVICES_S = 10.0
+NEVER = float("inf")
 MOST_WANTED = 1024
 # Weight of the newest duration in a function's running mean.
 _NEWEST = 0.2
@@ -87,19 +93,28 @@ class Task(Attempted):
 class Lease:
     """A worker that this process may send tasks to."""
 
-    __slots__ = ("busy", "contended", "idle_at", "lost", "pool", "tasks", "worker")
+    __slots__ = (
+        "busy", "has_devices", "idle_at", "lost", "pool", "tasks", "worker", "yields_at",
+    )  # fmt: skip
 
-    def __init__(self, worker: WorkerId, pool: LeasePool, *, contended: bool) -> None:
+    def __init__(self, worker: WorkerId, pool: LeasePool, *, has_devices: bool) -> None:
         self.worker = worker
         self.pool = pool
         self.tasks: dict[TaskId, Task] = {}
         """Sent and not answered, in order: the first may be running."""
         self.busy = False
         """It gave tasks back: nothing is sent until it answers."""
-        self.contended = contended
+        self.has_devices = has_devices
+        self.yields_at = NEVER
+        """From then on it takes no more tasks; NEVER: nobody else waits for it."""
         self.idle_at = 0.0
         self.lost = False
         """Its process is gone, or is being ended: nothing more is sent."""
+
+    def yield_soon(self, now: float) -> None:
+        """Note that others wait for it."""
+        after_s = YIELD_DEVICES_S if self.has_devices else YIELD_S
+        self.yields_at = min(self.yields_at, now + after_s)
 
 
 class LeasePool:
@@ -138,6 +153,7 @@ class LeaseGranted(msgspec.Struct, frozen=True):
     key: int
     worker: WorkerId
     contended: bool
+    has_devices: bool = False
 
 
 class LeaseMissed(msgspec.Struct, frozen=True):
@@ -288,8 +304,9 @@ class Tasks:
             case Reclaimed():
                 for lease in list(self._idle.values()):
                     self._give_up(lease, effects)
-                for lease in self.leases.values():
-                    lease.contended = lease.contended or event.others_wait
+                if event.others_wait:
+                    for lease in self.leases.values():
+                        lease.yield_soon(now)
             case Ticked():
                 self._tick(now, effects)
             case _:
@@ -313,7 +330,7 @@ class Tasks:
         queue = pool.queue
         while queue and not pool.full:
             task = queue[0]
-            lease = self._roomy(pool, task)
+            lease = self._roomy(pool, task, now)
             if lease is None:
                 pool.full = True
                 break
@@ -327,7 +344,7 @@ class Tasks:
         if queue or pool.told:
             self._want(pool, effects)
 
-    def _roomy(self, pool: LeasePool, task: Task) -> Lease | None:
+    def _roomy(self, pool: LeasePool, task: Task, now: float) -> Lease | None:
         mean_s = pool.mean_s.get(task.function)
         room = 1
         if mean_s is not None and not task.timeout_s:
@@ -339,7 +356,7 @@ class Tasks:
         best: Lease | None = None
         for lease in pool.leases.values():
             sent = len(lease.tasks)
-            if sent < room and not lease.busy and not lease.lost:
+            if sent < room and not lease.busy and not lease.lost and now < lease.yields_at:
                 if not sent:
                     return lease
                 first = next(iter(lease.tasks.values()))
@@ -363,7 +380,9 @@ class Tasks:
     def _grant(self, event: LeaseGranted, now: float, effects: list[Effect]) -> None:
         pool = self.pools[event.key]
         pool.wanted = max(0, pool.wanted - 1)
-        lease = Lease(event.worker, pool, contended=event.contended)
+        lease = Lease(event.worker, pool, has_devices=event.has_devices)
+        if event.contended:
+            lease.yield_soon(now)
         pool.leases[event.worker] = self.leases[event.worker] = lease
         pool.full = False
         self._dispatch(pool, now, effects)
@@ -408,7 +427,7 @@ class Tasks:
             self._rest(lease, now, effects)
 
     def _rest(self, lease: Lease, now: float, effects: list[Effect]) -> None:
-        if lease.contended:
+        if lease.yields_at < NEVER:
             self._give_up(lease, effects)
         else:
             lease.idle_at = now

@@ -61,9 +61,9 @@ def nodes(daemon: Daemon, body: bytes) -> Any:
 
 def resources(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: {"total": amounts, "available": amounts}, as users write them."""
-    free = daemon.rules.leases.free.to_floats()
+    available = daemon.rules.leases.available(monotonic()).to_floats()
     total = daemon.facts.total.to_floats()
-    return {"total": total, "available": {name: max(0.0, free.get(name, 0.0)) for name in total}}
+    return {"total": total, "available": {name: available.get(name, 0.0) for name in total}}
 
 
 def find_actor(daemon: Daemon, body: bytes) -> Any:

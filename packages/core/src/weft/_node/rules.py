@@ -84,12 +84,14 @@ class Rules:
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due, in seconds; None: never."""
-        times = (self.pool.wake_at(), self.actors.wake_at())
+        times = (self.leases.wake_at(), self.pool.wake_at(), self.actors.wake_at())
         return min((at for at in times if at is not None), default=None)
 
     def tick(self) -> None:
         """Tell the machines whose time has come."""
         now = monotonic()
+        if (at := self.leases.wake_at()) is not None and at <= now:
+            self.tell_leases(lease_rules.LeasesTicked())
         if (at := self.pool.wake_at()) is not None and at <= now:
             self.tell_pool(worker_rules.WorkersTicked())
         if (at := self.actors.wake_at()) is not None and at <= now:

@@ -184,7 +184,10 @@ class Leasing:
             worker,
             Assigned(dict(shape.amounts), message.accelerators, shape.env, self._links.address),
         )
-        self.tasks.handle(task_rules.LeaseGranted(message.key, worker_id, message.contended))
+        granted = task_rules.LeaseGranted(
+            message.key, worker_id, message.contended, bool(message.accelerators)
+        )
+        self.tasks.handle(granted)
 
     def on_refused(self, peer: Peer, message: Refused) -> None:
         refused = task_rules.LeaseRefused(message.key, message.kind, message.reason)  # type: ignore[arg-type]  # the daemon's are among the kinds
