@@ -109,6 +109,45 @@ def test_ctrl_c_in_get_leaves_a_usable_session() -> None:
     assert (out, err, process.returncode) == ("", "", 0)
 
 
+@pytest.mark.parametrize(
+    ("verb", "caught"),
+    [
+        ("weft.get(ref)", "main get\n"),
+        ("weft.get([ref])", "main get\n"),
+        ("weft.wait([ref])", "main wait\n"),
+        ("ref.result()", "main result "),
+    ],
+)
+def test_ctrl_c_prints_user_frames_only(verb: str, caught: str) -> None:
+    """Who catches it sees the function that was called, too."""
+    process = start(
+        f"""
+        import os, signal, time, traceback, weft
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        weft.init(num_cpus=1)
+        @weft.remote
+        def interrupt(pid): os.kill(pid, signal.SIGINT); time.sleep(60)
+        def main():
+            ref = interrupt.remote(os.getpid())
+            try:
+                {verb}
+            except KeyboardInterrupt as error:
+                print(*(frame.name for frame in traceback.extract_tb(error.__traceback__)))
+                raise
+        main()
+        """,
+        start_new_session=True,
+    )
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    lines = err.rstrip().splitlines()
+    assert lines[0] == "Traceback (most recent call last):"
+    assert lines[-1] == "KeyboardInterrupt"
+    assert [line for line in lines if "in main" in line]
+    assert not [line for line in lines if "weft" in line and "<string>" not in line], err
+    assert out.startswith(caught)
+
+
 def test_an_exception_of_the_users_signal_handler_leaves_get() -> None:
     out, err, code = run(
         """

@@ -9,6 +9,7 @@ from weft._api.session import running, started
 from weft._clock import monotonic
 from weft._engine import Engine, current
 from weft._refs import ObjectRef, ObjectRefGenerator
+from weft._serialize.failures import user_traceback
 from weft.exceptions import ArgumentError, OptionError, WeftError
 
 if TYPE_CHECKING:
@@ -84,9 +85,8 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
             engine = running()
         try:
             return engine.get((object_refs,), timeout)[0]
-        except WeftError as error:
-            # The frames of the engine say nothing to a user.
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error
+        except (WeftError, KeyboardInterrupt) as error:
+            raise _without_engine(error)  # noqa: B904 - it is the same error
     if not isinstance(object_refs, list | tuple):
         raise ArgumentError(_not_gettable(object_refs))
     for ref in object_refs:
@@ -96,8 +96,13 @@ def get(object_refs: Any, *, timeout: float | None = None) -> Any:
         return []
     try:
         return running().get(object_refs, timeout)
-    except WeftError as error:
-        raise error.with_traceback(None)  # noqa: B904 - likewise
+    except (WeftError, KeyboardInterrupt) as error:
+        raise _without_engine(error)  # noqa: B904 - likewise
+
+
+def _without_engine(error: BaseException) -> BaseException:
+    """Take the engine's frames out of an error: they say nothing to a user."""
+    return error.with_traceback(user_traceback(error.__traceback__))
 
 
 def _check_timeout(what: str, timeout_s: float) -> None:
@@ -176,7 +181,10 @@ def wait(
     engine = running()
     if ids is None:
         return _wait_mixed(engine, waitables, num_returns, timeout)
-    found: Any = engine.wait(waitables, num_returns, timeout, fetch_local=fetch_local)
+    try:
+        found: Any = engine.wait(waitables, num_returns, timeout, fetch_local=fetch_local)
+    except (WeftError, KeyboardInterrupt) as error:
+        raise _without_engine(error)  # noqa: B904 - likewise
     if len(found[0]) == 1:
         ids.remove(found[0][0]._id)
         _rest.ids = ids

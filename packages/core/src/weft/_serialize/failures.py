@@ -370,7 +370,7 @@ class _Hook:
 
 
 def install_excepthook() -> None:
-    """Let an uncaught WeftError print without Weft's own frames. Idempotent."""
+    """Let an uncaught WeftError, or Ctrl-C, print without Weft's own frames. Idempotent."""
     if sys.excepthook is _print_uncaught:
         return
     _Hook.previous = sys.excepthook
@@ -386,7 +386,8 @@ def uninstall_excepthook() -> None:
 def _print_uncaught(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    if isinstance(error, WeftError) and (shorter := user_traceback(trace)) is not None:
+    is_told = isinstance(error, WeftError | KeyboardInterrupt)
+    if is_told and (shorter := user_traceback(trace)) is not None:
         trace = shorter
         error.__traceback__ = shorter
     _Hook.previous(kind, error, trace)
