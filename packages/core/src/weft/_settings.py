@@ -54,6 +54,13 @@ STORE_ROOT = Setting(
     "/dev/shm",  # noqa: S108
     "Directory that holds the segments of large objects.",
 )
+SPILL = Setting(
+    "WEFT_SPILL",
+    str,
+    "",
+    "Directory, or URL for fsspec, that objects go to when memory is short; default: the temporary "
+    "directory.",
+)
 CHECK = Setting(
     "WEFT_CHECK",
     _parse_bool,
@@ -67,6 +74,7 @@ IDLE_WORKERS = Setting(
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     TEMP_DIR,
     STORE_ROOT,
+    SPILL,
     CHECK,
     IDLE_WORKERS,
 )

@@ -57,7 +57,7 @@ class Keeper:
 
 def segments_in_use() -> list[str]:
     engine: Any = current.engine
-    return list(engine.store._mine)
+    return list(engine.objects.store._mine)
 
 
 def words() -> list[Any]:
@@ -129,7 +129,7 @@ def test_store_without_room_fails_the_task_and_the_actor(monkeypatch: pytest.Mon
     def refuse(size_bytes: int) -> Any:
         raise weft.exceptions.StoreFullError(f"no room for {size_bytes} bytes")
 
-    monkeypatch.setattr(engine.store, "reserve", refuse)
+    monkeypatch.setattr(engine.objects.store, "reserve_passing", refuse)
     task = join.remote(*parts)
     waiting = join.remote(join.remote(), *parts)
     actor = weft.remote(Keeper).remote(*parts)

@@ -22,20 +22,24 @@ from weft._wire.messages import (
     ActorState,
     Answer,
     Ask,
+    AskLoan,
     Bye,
     Call,
     Demand,
     Discard,
     EndActor,
+    Evicted,
     Granted,
     Hello,
     KillWorker,
+    MadeSegment,
     Output,
     Quit,
     Reclaim,
     Refused,
     ReturnLease,
     Run,
+    SegmentsMade,
 )
 
 if TYPE_CHECKING:
@@ -589,16 +593,28 @@ def test_why_says_what_falls_short_and_who_has_it(session: Session) -> None:
     assert "waits for a worker: needs CPU 1" in text
 
 
-def test_segments_are_discarded_by_name_alone(session: Session) -> None:
+def test_segments_are_discarded_by_the_names_that_their_makers_gave(session: Session) -> None:
     store = Path(session.welcome.store_dir)
-    (store / "segment").touch()
-    session.say(Discard(["segment", "never was"]))
-    session.ask("nodes")
-    assert not (store / "segment").exists()
     link = session.link(session.started.address)
-    session.say(Hello(1, b"x" * 16, "", 1, "driver"), link)
-    session.say(Discard(["../lock"]), link)
-    session.wait(lambda: link.closed)
+    me = b"x" * 16
+    session.say(Hello(1, me, "", 1, "driver"), link)
+    session.say(AskLoan(1, 4096), link)
+    names = [f"{me.hex()}-{number}" for number in (1, 2)]
+    for name in names:
+        (store / name).touch()
+    made = [MadeSegment(name, 1, 1, b"owner", "", "", on_disk=False) for name in names]
+    session.say(SegmentsMade(made), link)
+    session.say(Evicted(names, []), link)
+    session.say(Discard([names[0], "never was"]), link)
+    session.wait(lambda: not (store / names[0]).exists())
+    assert (store / names[1]).exists()
+    for name in ("../lock", "lock", f"{b'y' * 16!r}-1", f"{me.hex()}-1/../../lock"):
+        intruder = session.link(session.started.address)
+        session.say(Hello(1, os.urandom(16), "", 1, "driver"), intruder)
+        session.say(AskLoan(1, 4096), intruder)
+        made = [MadeSegment(name, 1, 1, b"owner", "", "", on_disk=False)]
+        session.say(SegmentsMade(made), intruder)
+        session.wait(lambda link=intruder: link.closed)  # type: ignore[misc]  # bound now
     assert (store / LOCK).exists()
 
 

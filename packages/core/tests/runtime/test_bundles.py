@@ -23,7 +23,7 @@ class Table:
     address = "here"
 
     def __init__(self, directory: Path) -> None:
-        self.store = SharedMemoryStore("mine")
+        self.store = SharedMemoryStore("mine", lambda _message: None)
         self.store.directory = directory
 
     def recycle(self, value: Shared) -> None:
@@ -81,7 +81,7 @@ def test_value_outlives_its_bundle(table: Any) -> None:
 
 
 def test_store_without_room_for_all_keeps_none(table: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    reserve = table.store.reserve
+    reserve = table.store.reserve_passing
 
     def only_two(size_bytes: int) -> Segment:
         if len(table.in_use()) == 2:
@@ -89,7 +89,7 @@ def test_store_without_room_for_all_keeps_none(table: Any, monkeypatch: pytest.M
         segment: Segment = reserve(size_bytes)
         return segment
 
-    monkeypatch.setattr(table.store, "reserve", only_two)
+    monkeypatch.setattr(table.store, "reserve_passing", only_two)
     with pytest.raises(StoreFullError):
         bundles.pack_together(table, [Inline(bytes(50))] * 5)
     assert not table.in_use()

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from weft._ids import IdSource, ObjectId
+from weft._ids import IdSource, ObjectId, WorkerId
 from weft._machines.ownership import ObjectMade, Registered, Sealed
 from weft._override import override
 from weft._runtime import objects as objects_module
 from weft._runtime.loop import HEADROOM, Guard
 from weft._runtime.objects import MANY_RELEASED, Objects
+from weft._serialize.pickling import dumps
 from weft._serialize.refs import hooks
 from weft._wire.messages import Borrow, Failure, Held, Shared
 
@@ -70,7 +71,7 @@ class Desk:
 
     def __init__(self) -> None:
         self.loop: Any = QuietLoop()
-        self.objects = Objects(self.loop, None, ME, self)  # type: ignore[arg-type]  # no store is needed
+        self.objects = Objects(self.loop, WorkerId.nil(), ME, self)  # type: ignore[arg-type]
         self.peers: Any = SilentPeers()
         self.objects.peers = self.peers
         self.ids = IdSource()
@@ -80,7 +81,7 @@ class Desk:
         self.objects.release(object_id)
 
     def put(self, value: Any) -> Any:
-        packed = self.objects.pack(value)
+        packed = self.objects.store_value(dumps(value), label="put")
         object_id = self.ids.task_id().object_id(1)
         with self.loop.guard:
             self.objects.handle(ObjectMade(object_id))
@@ -150,7 +151,7 @@ def test_borrowed_references_in_an_own_value_are_counted_together(desk: Desk) ->
 def test_borrowed_references_in_a_borrowed_value_are_counted_one_by_one(desk: Desk) -> None:
     """Only the value's owner keeps them: here they could be dropped meanwhile."""
     refs = [desk.lend() for _ in range(3)]
-    packed = desk.objects.pack(refs)
+    packed = desk.objects.store_value(dumps(refs), label="put")
     outer = desk.lend()
     with desk.loop.guard:
         desk.objects.handle(Sealed(outer._id, packed))
@@ -162,7 +163,7 @@ def test_borrowed_references_in_a_borrowed_value_are_counted_one_by_one(desk: De
 
 def test_reference_new_to_this_process_is_registered_and_kept_by_what_held_it(desk: Desk) -> None:
     other = Desk()
-    packed = desk.objects.pack([other.lend()])
+    packed = desk.objects.store_value(dumps([other.lend()]), label="put")
     outer = desk.lend()
     with desk.loop.guard:
         desk.objects.handle(Sealed(outer._id, packed))
@@ -333,5 +334,5 @@ def test_references_whose_objects_stay_wake_nobody_and_are_counted_by_the_next_r
 
 def test_reference_held_by_a_value_travels_with_its_owner(desk: Desk) -> None:
     own, lent = desk.put(1), desk.lend()
-    packed = desk.objects.pack([own, lent])
+    packed = desk.objects.store_value(dumps([own, lent]), label="put")
     assert packed.held == [Held(own._id, ME), Held(lent._id, OTHER)]  # type: ignore[union-attr]  # no failure

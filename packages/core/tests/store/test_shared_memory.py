@@ -18,9 +18,28 @@ from hypothesis import strategies as st
 
 from weft._override import override
 from weft._store import shared_memory
-from weft._store.shared_memory import SMALLEST_BYTES, SharedMemoryStore, size_class
+from weft._store.shared_memory import (
+    OVERDRAWN,
+    SMALLEST_BYTES,
+    Segment,
+    SharedMemoryStore,
+    size_class,
+)
+from weft._wire.messages import (
+    AskLoan,
+    Discard,
+    Evicted,
+    LoanReturned,
+    MadeSegment,
+    Message,
+    SegmentsClosed,
+    SegmentsFree,
+    SegmentsMade,
+    SegmentsOpened,
+    Shared,
+)
 from weft.exceptions import StoreFullError
-from weft.testing.store_suite import LARGE_BYTES, Ends, StoreSuite, fill, never
+from weft.testing.store_suite import LARGE_BYTES, Ends, StoreSuite, never, put, view
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,8 +63,9 @@ def opener(directory: Path) -> Callable[[], SharedMemoryStore]:
     made = iter(range(100))
 
     def open_store() -> SharedMemoryStore:
-        store = SharedMemoryStore(f"process{next(made)}")
+        store = SharedMemoryStore(f"process{next(made)}", lambda _message: None)
         store.directory = directory
+        store.lend(1 << 40)
         return store
 
     return open_store
@@ -54,6 +74,12 @@ def opener(directory: Path) -> Callable[[], SharedMemoryStore]:
 @pytest.fixture
 def store(directory: Path) -> SharedMemoryStore:
     return opener(directory)()
+
+
+def reserve(store: SharedMemoryStore, size_bytes: int) -> Segment:
+    segment = store.try_reserve(size_bytes)
+    assert segment is not None
+    return segment
 
 
 class TestSharedMemoryStore(StoreSuite):
@@ -68,12 +94,6 @@ class TestSharedMemoryStore(StoreSuite):
     @override
     def open_store(self) -> SharedMemoryStore:
         return self.open_one()
-
-
-def put(store: SharedMemoryStore, data: bytes) -> str:
-    segment = store.reserve(len(data))
-    fill(segment, data)
-    return segment.name
 
 
 def open_descriptors() -> int:
@@ -103,36 +123,36 @@ def test_size_class_is_its_own_class(size_bytes: int) -> None:
 
 
 def test_segment_has_its_class_in_size(store: SharedMemoryStore, directory: Path) -> None:
-    segment = store.reserve(300_000)
+    segment = reserve(store, 300_000)
     assert (directory / segment.name).stat().st_size == segment.size_bytes == 320 * 1024
 
 
 def test_segment_is_for_this_user_only(store: SharedMemoryStore, directory: Path) -> None:
-    assert (directory / store.reserve(1).name).stat().st_mode & 0o777 == 0o600
+    assert (directory / reserve(store, 1).name).stat().st_mode & 0o777 == 0o600
 
 
 # ------------------------------------------------------------------ recycled segments
 
 
 def test_object_of_the_same_class_gets_the_warm_segment(store: SharedMemoryStore) -> None:
-    name = put(store, b"x" * MIB)
+    name = put(store, b"x" * MIB).segment
     store.recycle(name)
-    assert store.reserve(MIB - 1000).name == name
+    assert reserve(store, MIB - 1000).name == name
 
 
 def test_object_of_another_class_gets_another_segment(store: SharedMemoryStore) -> None:
-    name = put(store, b"x" * MIB)
+    name = put(store, b"x" * MIB).segment
     store.recycle(name)
-    assert store.reserve(2 * MIB).name != name
+    assert reserve(store, 2 * MIB).name != name
 
 
 def test_recycled_segment_needs_no_new_mapping_in_a_reader(directory: Path) -> None:
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
     for number in range(5):
-        name = put(writer, bytes([number]) * LARGE_BYTES)
-        assert reader.view(name, LARGE_BYTES, never)[0] == number
-        writer.recycle(name)
+        value = put(writer, bytes([number]) * LARGE_BYTES)
+        assert view(reader, value)[0] == number
+        writer.recycle(value.segment)
     assert mappings(directory) == 2
 
 
@@ -140,12 +160,12 @@ def test_spare_memory_is_bounded(
     store: SharedMemoryStore, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shared_memory, "SPARE_BYTES", 2 * MIB)
-    names = [store.reserve(MIB).name for _ in range(3)]
+    names = [put(store, b"x" * MIB).segment for _ in range(3)]
     for name in names:
         store.recycle(name)
     assert {path.name for path in directory.iterdir()} == set(names[:2])
-    store.reserve(MIB)
-    store.recycle(store.reserve(MIB).name)
+    put(store, b"x" * MIB)
+    store.recycle(put(store, b"x" * MIB).segment)
     assert len(list(directory.iterdir())) == 2
 
 
@@ -155,10 +175,10 @@ def test_memory_of_a_segment_that_is_not_kept_goes_though_others_have_it_mapped(
     monkeypatch.setattr(shared_memory, "SPARE_BYTES", 0)
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
-    name = put(writer, b"x" * LARGE_BYTES)
-    file = os.open(directory / name, os.O_RDONLY)
-    reader.view(name, LARGE_BYTES, never)
-    writer.recycle(name)
+    value = put(writer, b"x" * LARGE_BYTES)
+    file = os.open(directory / value.segment, os.O_RDONLY)
+    view(reader, value)
+    writer.recycle(value.segment)
     assert os.fstat(file).st_blocks == 0
     os.close(file)
 
@@ -168,7 +188,7 @@ def test_recycling_a_segment_whose_file_is_gone_is_no_error(
 ) -> None:
     """The daemon removes the directory when the session ends."""
     monkeypatch.setattr(shared_memory, "SPARE_BYTES", 0)
-    name = store.reserve(1).name
+    name = put(store, b"x").segment
     (directory / name).unlink()
     store.recycle(name)
 
@@ -187,15 +207,15 @@ def test_few_mappings_of_other_processes_segments_are_kept(
 ) -> None:
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
-    names = [put(writer, b"x" * MIB) for _ in range(5)]
+    values = [put(writer, b"x" * MIB) for _ in range(5)]
     monkeypatch.setattr(shared_memory, bound, most)
-    for name in names:
-        reader.view(name, MIB, never)
-    assert mappings(directory) == 5 + 2
+    for value in values:
+        view(reader, value)
+    assert mappings(directory) == 2
     # The newest, and of those the one that was used last for longest.
-    reader.view(names[3], MIB, never)
-    reader.view(names[0], MIB, never)
-    assert list(reader._mapped) == [names[3], names[0]]
+    view(reader, values[3])
+    view(reader, values[0])
+    assert list(reader._kept) == [values[3].segment, values[0].segment]
 
 
 def test_mapping_that_is_not_kept_lives_as_long_as_its_view(
@@ -204,10 +224,26 @@ def test_mapping_that_is_not_kept_lives_as_long_as_its_view(
     monkeypatch.setattr(shared_memory, "KEPT_MAPPINGS", 0)
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
-    view = reader.view(put(writer, b"x" * MIB), MIB, never)
-    assert mappings(directory) == 2
-    assert view == b"x" * MIB
-    del view
+    value = put(writer, b"x" * MIB)
+    found = view(reader, value)
+    assert mappings(directory) == 1
+    assert found == b"x" * MIB
+    # A second view needs no second mapping.
+    again = view(reader, value)
+    assert mappings(directory) == 1
+    del found
+    assert again == b"x" * MIB
+    del again
+    assert mappings(directory) == 0
+
+
+def test_what_is_written_once_is_not_mapped_by_who_wrote_it(
+    store: SharedMemoryStore, directory: Path
+) -> None:
+    value = put(store, b"x" * MIB)
+    assert mappings(directory) == 0
+    store.recycle(value.segment)
+    put(store, b"y" * MIB)
     assert mappings(directory) == 1
 
 
@@ -216,7 +252,7 @@ def test_objects_and_views_cost_no_descriptors(directory: Path) -> None:
     before = open_descriptors()
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
-    kept = [reader.view(put(writer, b"x"), 1, never) for _ in range(50)]
+    kept = [view(reader, put(writer, b"x")) for _ in range(50)]
     assert open_descriptors() == before
     assert b"".join(kept) == b"x" * 50
 
@@ -226,9 +262,9 @@ def test_nothing_is_left_open_or_mapped(directory: Path) -> None:
     open_store = opener(directory)
     writer, reader = open_store(), open_store()
     for _ in range(20):
-        name = put(writer, b"x" * LARGE_BYTES)
-        reader.view(name, LARGE_BYTES, never)
-        writer.recycle(name)
+        value = put(writer, b"x" * LARGE_BYTES)
+        view(reader, value)
+        writer.recycle(value.segment)
     assert open_descriptors() == descriptors
     writer.close()
     reader.close()
@@ -241,7 +277,7 @@ def test_nothing_is_left_open_or_mapped(directory: Path) -> None:
 
 def test_array_over_a_view_keeps_it(store: SharedMemoryStore) -> None:
     ends = Ends()
-    array = np.frombuffer(store.view(put(store, b"x" * 800), 800, ends), dtype=np.float64)
+    array = np.frombuffer(view(store, put(store, b"x" * 800), ends), dtype=np.float64)
     part = array[10:20].reshape(2, 5)
     assert not array.flags.writeable
     del array
@@ -255,7 +291,7 @@ def test_array_over_a_view_keeps_it(store: SharedMemoryStore) -> None:
 
 def test_empty_slice_keeps_a_view(store: SharedMemoryStore) -> None:
     ends = Ends()
-    empty = store.view(put(store, b"data"), 4, ends)[:0]
+    empty = view(store, put(store, b"data"), ends)[:0]
     assert ends.count == 0
     del empty
     assert ends.count == 1
@@ -263,7 +299,7 @@ def test_empty_slice_keeps_a_view(store: SharedMemoryStore) -> None:
 
 def test_view_in_a_cycle_ends_when_the_cycle_is_collected(store: SharedMemoryStore) -> None:
     ends = Ends()
-    cycle: list[object] = [store.view(put(store, b"data"), 4, ends)]
+    cycle: list[object] = [view(store, put(store, b"data"), ends)]
     cycle.append(cycle)
     del cycle
     assert ends.count == 0
@@ -273,7 +309,7 @@ def test_view_in_a_cycle_ends_when_the_cycle_is_collected(store: SharedMemorySto
 
 def test_end_is_told_in_the_thread_that_drops_the_view(store: SharedMemoryStore) -> None:
     told: list[int] = []
-    views = [store.view(put(store, b"data"), 4, lambda: told.append(threading.get_ident()))]
+    views = [view(store, put(store, b"data"), lambda: told.append(threading.get_ident()))]
     thread = threading.Thread(target=views.clear)
     thread.start()
     ident = thread.ident
@@ -283,8 +319,8 @@ def test_end_is_told_in_the_thread_that_drops_the_view(store: SharedMemoryStore)
 
 def test_many_threads_may_drop_views_at_once(store: SharedMemoryStore) -> None:
     ends = Ends()
-    name = put(store, b"data")
-    views = [[store.view(name, 4, ends) for _ in range(200)] for _ in range(4)]
+    value = put(store, b"data")
+    views = [[view(store, value, ends) for _ in range(200)] for _ in range(4)]
     threads = [threading.Thread(target=part.clear) for part in views]
     for thread in threads:
         thread.start()
@@ -294,24 +330,23 @@ def test_many_threads_may_drop_views_at_once(store: SharedMemoryStore) -> None:
 
 
 def test_view_outlives_the_file(store: SharedMemoryStore, directory: Path) -> None:
-    name = put(store, b"x" * LARGE_BYTES)
-    view = store.view(name, LARGE_BYTES, never)
-    (directory / name).unlink()
+    value = put(store, b"x" * LARGE_BYTES)
+    found = view(store, value)
+    (directory / value.segment).unlink()
     store.close()
     gc.collect()
-    assert view == b"x" * LARGE_BYTES
+    assert found == b"x" * LARGE_BYTES
 
 
 WRITER = """
 import sys
 from pathlib import Path
 from weft._store.shared_memory import SharedMemoryStore
-store = SharedMemoryStore("writer")
+store = SharedMemoryStore("writer", lambda message: None)
 store.directory = Path(sys.argv[1])
-segment = store.reserve(1_000_000)
-def write(view):
-    view[:] = b"y" * 1_000_000
-segment.fill(1_000_000, write)
+store.lend(1 << 30)
+segment = store.try_reserve(1_000_000)
+segment.fill([b"y" * 1_000_000])
 print(segment.name, flush=True)
 sys.stdin.read()
 """
@@ -327,10 +362,10 @@ def test_view_outlives_the_process_that_wrote_it(store: SharedMemoryStore, direc
     ) as writer:
         assert writer.stdout is not None
         name = writer.stdout.readline().strip()
-        view = store.view(name, LARGE_BYTES, never)
+        found = view(store, Shared(name, LARGE_BYTES, ""))
         writer.send_signal(signal.SIGKILL)
     (directory / name).unlink()
-    assert view == b"y" * LARGE_BYTES
+    assert found == b"y" * LARGE_BYTES
 
 
 # ------------------------------------------------------------------ no room
@@ -346,33 +381,33 @@ def file_limit() -> Iterator[Callable[[int], None]]:
     signal.signal(signal.SIGXFSZ, before)
 
 
-def test_object_that_does_not_fit_is_refused_and_leaves_nothing(
+def test_segment_that_cannot_be_made_leaves_nothing(
     store: SharedMemoryStore, directory: Path, file_limit: Callable[[int], None]
 ) -> None:
     descriptors = open_descriptors()
     file_limit(MIB)
     with pytest.raises(StoreFullError, match=r"an object of 2097152 bytes does not fit: .*free"):
-        store.reserve(2 * MIB)
+        reserve(store, 2 * MIB)
     assert list(directory.iterdir()) == []
     assert open_descriptors() == descriptors
-    store.reserve(MIB)
+    reserve(store, MIB)
 
 
 def test_store_without_its_directory_is_full(store: SharedMemoryStore, directory: Path) -> None:
     store.directory = directory / "gone"
     with pytest.raises(StoreFullError, match="No such file or directory"):
-        store.reserve(1)
+        reserve(store, 1)
 
 
-def test_interrupt_while_memory_is_reserved_leaves_nothing(
+def test_interrupt_while_a_segment_is_made_leaves_nothing(
     store: SharedMemoryStore, directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupt(_fd: int, _offset: int, _length: int) -> None:
+    def interrupt(_fd: int, _length: int) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(os, "posix_fallocate", interrupt)
+    monkeypatch.setattr(os, "ftruncate", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        store.reserve(1)
+        reserve(store, 1)
     assert list(directory.iterdir()) == []
 
 
@@ -393,33 +428,277 @@ def small_directory(tmp_path: Path) -> Iterator[Path]:
 @pytest.mark.slow
 def test_full_directory_refuses_an_object_with_what_is_free(small_directory: Path) -> None:
     store = opener(small_directory)()
-    store.reserve(3 * MIB)
+    kept = put(store, b"x" * (3 * MIB))
+    segment = reserve(store, 2 * MIB)
     with pytest.raises(
         StoreFullError,
         match=r"an object of 2097152 bytes does not fit: No space left on device in .*, "
-        r"where 1048576 bytes are free; drop references, or store less",
+        r"where \d+ bytes are free; drop references, or store less",
     ):
-        store.reserve(2 * MIB)
-    store.reserve(MIB)
+        segment.fill([b"y" * (2 * MIB)])
+    store.abandon(segment)
+    store.recall(1 << 40)
+    store.lend(MIB)
+    assert view(store, put(store, b"z" * MIB)) == b"z" * MIB
+    assert view(store, kept) == b"x" * (3 * MIB)
 
 
 @pytest.mark.slow
-def test_spare_segments_make_room_for_an_object_of_another_size(small_directory: Path) -> None:
-    open_store = opener(small_directory)
-    writer, reader = open_store(), open_store()
-    names = [put(writer, b"x" * MIB) for _ in range(3)]
-    for name in names:
-        reader.view(name, MIB, never)
-        writer.recycle(name)
-    assert writer.reserve(3 * MIB).size_bytes == 3 * MIB
-
-
-@pytest.mark.slow
-def test_reserved_memory_can_be_written_to_the_last_byte(small_directory: Path) -> None:
-    """Memory that was only promised would end the process at the first write too many."""
+def test_warm_segment_that_has_no_room_to_grow_refuses_instead_of_ending_the_process(
+    small_directory: Path,
+) -> None:
+    """Memory that is only promised would end it at the first write too many."""
     store = opener(small_directory)()
-    reserved = [store.reserve(MIB) for _ in range(4)]
+    small, large = MIB + MIB // 4 - 300_000, MIB + MIB // 4
+    store.recycle(put(store, b"x" * small).segment)
+    put(store, b"y" * (4 * MIB - small - 8192))
+    segment = reserve(store, large)
     with pytest.raises(StoreFullError):
-        store.reserve(1)
-    for segment in reserved:
-        fill(segment, b"x" * segment.size_bytes)
+        segment.fill([b"z" * large])
+
+
+# ------------------------------------------------------------------ the loan
+
+
+class Told:
+    """A store, and what it tells the daemon."""
+
+    def __init__(self, directory: Path, prefix: str = "teller") -> None:
+        self.messages: list[Message] = []
+        self.store = SharedMemoryStore(prefix, self.messages.append)
+        self.store.directory = directory
+
+    def said(self) -> list[Message]:
+        """Return what was told since the last call."""
+        said = self.messages[:]
+        self.messages.clear()
+        return said
+
+
+@pytest.fixture
+def teller(directory: Path) -> Told:
+    return Told(directory)
+
+
+def test_without_a_loan_nothing_is_made(teller: Told, directory: Path) -> None:
+    assert teller.store.try_reserve(1) is None
+    teller.store.lend(SMALLEST_BYTES - 1)
+    assert teller.store.try_reserve(1) is None
+    teller.store.lend(1)
+    assert teller.store.try_reserve(1) is not None
+    assert teller.store.try_reserve(1) is None
+    assert len(list(directory.iterdir())) == 1
+
+
+def test_spare_memory_pays_for_the_next_object_of_its_class(teller: Told) -> None:
+    teller.store.lend(SMALLEST_BYTES)
+    for _ in range(3):
+        teller.store.recycle(put(teller.store, b"data").segment)
+    assert teller.store.try_reserve(2 * SMALLEST_BYTES) is None
+
+
+def test_daemon_is_told_what_was_made_and_what_is_free(teller: Told) -> None:
+    teller.store.lend(SMALLEST_BYTES)
+    name = put(teller.store, b"data").segment
+    teller.store.recycle(name)
+    made = MadeSegment(name, SMALLEST_BYTES, 4, b"owner", "put", "suite:1", False)
+    assert teller.said() == [SegmentsMade([made]), SegmentsFree([name])]
+
+
+def test_daemon_is_told_to_drop_what_is_not_here(teller: Told) -> None:
+    teller.store.recycle("elsewhere-1")
+    assert teller.said() == [Discard(["elsewhere-1"])]
+
+
+def test_recall_takes_what_is_unused_and_then_what_is_spare(teller: Told, directory: Path) -> None:
+    teller.store.lend(2 * MIB + MIB)
+    kept = put(teller.store, b"x" * MIB)
+    teller.store.recycle(put(teller.store, b"x" * MIB).segment)
+    teller.said()
+    teller.store.recall(100)
+    teller.store.recall(MIB)
+    teller.store.recall(5 * MIB)
+    assert teller.said() == [LoanReturned(100), LoanReturned(2 * MIB - 100), LoanReturned(0)]
+    assert [path.name for path in directory.iterdir()] == [kept.segment]
+    assert teller.store.try_reserve(1) is None
+
+
+def test_too_much_spare_memory_is_returned(teller: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_memory, "SPARE_BYTES", 0)
+    teller.store.lend(MIB)
+    name = put(teller.store, b"x" * MIB).segment
+    teller.said()
+    teller.store.recycle(name)
+    assert teller.said() == [SegmentsFree([name]), LoanReturned(MIB)]
+
+
+def test_reader_tells_when_it_maps_and_when_the_last_view_is_gone(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "KEPT_MAPPINGS", 0)
+    writer, reader = opener(directory)(), Told(directory)
+    value = put(writer, b"data")
+    first, second = view(reader.store, value), view(reader.store, value)
+    del first
+    reader.store.tell_ends()
+    assert reader.said() == [SegmentsOpened([value.segment])]
+    del second
+    reader.store.tell_ends()
+    assert reader.said() == [SegmentsClosed([value.segment])]
+    reader.store.tell_ends()
+    assert reader.said() == []
+
+
+def test_segment_that_is_mapped_again_is_not_told_to_be_closed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shared_memory, "KEPT_MAPPINGS", 0)
+    writer, reader = opener(directory)(), Told(directory)
+    value = put(writer, b"data")
+    view(reader.store, value)
+    again = view(reader.store, value)
+    reader.said()
+    reader.store.tell_ends()
+    assert SegmentsClosed([value.segment]) not in reader.said()
+    del again
+
+
+def test_what_is_viewed_is_not_evicted(directory: Path) -> None:
+    writer, reader = Told(directory, "writer"), Told(directory, "reader")
+    writer.store.lend(MIB)
+    value = put(writer.store, b"data")
+    found = [view(writer.store, value), view(reader.store, value)]
+    for told in (writer, reader):
+        told.said()
+        told.store.evict([value.segment])
+        assert told.said() == [Evicted([], [value.segment])]
+    assert [bytes(each) for each in found] == [b"data", b"data"]
+
+
+def test_what_was_viewed_is_evicted_when_the_last_view_ends(directory: Path) -> None:
+    writer, reader = Told(directory, "writer"), Told(directory, "reader")
+    writer.store.lend(MIB)
+    value = put(writer.store, b"data")
+    for told in (writer, reader):
+        found = [view(told.store, value), view(told.store, value)]
+        told.store.evict([value.segment])
+        told.said()
+        found.pop()
+        told.store.tell_ends()
+        assert told.said() == []
+        found.pop()
+        told.store.tell_ends()
+        assert told.said()[0] == Evicted([value.segment], [])
+        told.store.tell_ends()
+        told.said()
+    assert mappings(directory) == 0
+
+
+def test_what_is_not_viewed_is_evicted_and_its_memory_is_the_daemons(directory: Path) -> None:
+    writer, reader = Told(directory, "writer"), Told(directory, "reader")
+    writer.store.lend(SMALLEST_BYTES)
+    value = put(writer.store, b"data")
+    for told in (writer, reader):
+        view(told.store, value)
+        told.said()
+        told.store.evict([value.segment, "unknown"])
+        assert told.said() == [Evicted([value.segment, "unknown"], [])]
+    gc.collect()
+    assert mappings(directory) == 0
+    # It is no longer this process's to recycle, nor is its memory.
+    writer.store.recycle(value.segment)
+    assert writer.said() == [Discard([value.segment])]
+    assert writer.store.try_reserve(1) is None
+
+
+def test_spare_segment_stays_when_it_is_to_be_evicted(teller: Told) -> None:
+    """The question was about the object that it held."""
+    teller.store.lend(SMALLEST_BYTES)
+    name = put(teller.store, b"data").segment
+    teller.store.recycle(name)
+    teller.store.evict([name])
+    assert reserve(teller.store, 1).name == name
+
+
+def test_segment_that_is_being_filled_stays_when_it_is_to_be_evicted(teller: Told) -> None:
+    teller.store.lend(SMALLEST_BYTES)
+    name = put(teller.store, b"data").segment
+    teller.store.recycle(name)
+    segment = reserve(teller.store, 1)
+    teller.store.evict([name])
+    segment.fill([b"more"])
+    teller.store.made(segment, 4, owner=b"", label="", site="")
+    assert view(teller.store, Shared(name, 4, "")) == b"more"
+
+
+def test_view_outlives_eviction(directory: Path) -> None:
+    """A view that came after the question keeps the bytes, though the file is unlinked."""
+    writer, reader = opener(directory)(), Told(directory)
+    value = put(writer, b"data")
+    reader.store.evict([value.segment])
+    found = view(reader.store, value)
+    (directory / value.segment).unlink()
+    assert found == b"data"
+    assert view(reader.store, value) == b"data"
+
+
+def test_what_is_passing_overdraws_the_loan_and_pays_it_back(teller: Told, directory: Path) -> None:
+    teller.store.lend(SMALLEST_BYTES - 1)
+    segment = teller.store.reserve_passing(1)
+    assert teller.said() == [AskLoan(OVERDRAWN, 1)]
+    assert teller.store.try_reserve(1) is None
+    teller.store.recall(100)
+    assert teller.said() == [LoanReturned(0)]
+    teller.store.recycle(segment.name)
+    assert list(directory.iterdir()) == []
+    teller.store.lend(1)
+    assert teller.store.try_reserve(1) is not None
+
+
+def test_what_is_passing_takes_the_loan_first(teller: Told) -> None:
+    teller.store.lend(SMALLEST_BYTES)
+    name = teller.store.reserve_passing(1).name
+    assert teller.said() == []
+    teller.store.recycle(name)
+    assert reserve(teller.store, 1).name == name
+
+
+# ------------------------------------------------------------------ on disk
+
+
+def test_object_on_disk_costs_no_loan_and_is_read_by_its_path(
+    teller: Told, directory: Path, tmp_path: Path
+) -> None:
+    segment = teller.store.reserve_on_disk(LARGE_BYTES, tmp_path)
+    segment.fill([b"x" * LARGE_BYTES])
+    teller.store.made(segment, LARGE_BYTES, owner=b"", label="", site="")
+    value = Shared(segment.name, LARGE_BYTES, "")
+    assert view(teller.store, value) == b"x" * LARGE_BYTES
+    reader = opener(directory)()
+    assert reader.try_view(value, never) is None
+    ends = Ends()
+    found = reader.view_file(segment.path, 0, LARGE_BYTES, ends)
+    Path(segment.path).unlink()
+    assert found.readonly
+    assert found == b"x" * LARGE_BYTES
+    del found
+    assert ends.count == 1
+    teller.said()
+    teller.store.recycle(value.segment)
+    assert teller.said() == [SegmentsFree([value.segment])]
+    assert teller.store.try_reserve(1) is None
+
+
+@pytest.mark.parametrize("offset", [0, 1, 4096, 5000])
+def test_part_of_a_file_is_viewed_from_any_offset(
+    store: SharedMemoryStore, tmp_path: Path, offset: int
+) -> None:
+    data = os.urandom(20_000)
+    (tmp_path / "file").write_bytes(data)
+    found = store.view_file(str(tmp_path / "file"), offset, 10_000, never)
+    assert found == data[offset : offset + 10_000]
+
+
+def test_abandoned_segment_on_disk_is_removed(teller: Told, tmp_path: Path) -> None:
+    teller.store.abandon(teller.store.reserve_on_disk(1, tmp_path))
+    assert list(tmp_path.iterdir()) == []

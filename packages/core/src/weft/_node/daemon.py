@@ -9,6 +9,7 @@ what was queued is sent.
     roster     the worker processes, their template
     demands    those whose environment is built    grants   leases and the workers that serve them
     creations  what actors are made of             deaths   certificates of workers that are gone
+    memory     what is lent of it, and spilled
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -53,6 +54,7 @@ from weft._node.driver import SessionDriver
 from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
 from weft._node.grants import Grants
+from weft._node.memory import NodeMemory
 from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.roster import Roster
@@ -64,6 +66,7 @@ from weft._wire.messages import (
     ActorReady,
     Answer,
     Ask,
+    AskLoan,
     Blocked,
     Bye,
     CreateActor,
@@ -71,14 +74,21 @@ from weft._wire.messages import (
     Discard,
     EndActor,
     Events,
+    Evicted,
     Explain,
     Hello,
     KillWorker,
+    LoanReturned,
     Message,
     Quit,
     Reclaim,
     Refused,
+    Restore,
     ReturnLease,
+    SegmentsClosed,
+    SegmentsFree,
+    SegmentsMade,
+    SegmentsOpened,
     Unblocked,
     WatchActor,
 )
@@ -135,6 +145,9 @@ class Daemon:
         self.demands = Demands(self.rules, self._environments)
         self.grants = Grants(self.facts.node_id, self.rules, self.clients, self.roster)
         self.creations = Creations(self.rules, self.clients, self.demands, self.grants)
+        self.memory = NodeMemory(
+            node, self.facts.store_bytes, self.clients, self._poller, self._timers
+        )
         self._deaths = Deaths(self.clients.send)
         self._timelines = questions.Timelines(self.clients, self._timers)
 
@@ -154,9 +167,10 @@ class Daemon:
         self.rules.settle(self._do)
         try:
             while not self._over:
-                self._poller.poll(self._timers.sleep_s(self.rules.wake_at()))
+                self._poller.poll(self._timers.sleep_s(self._wake_at()))
                 self._timers.ring()
                 self.rules.tick()
+                self.memory.tick()
                 self.rules.settle(self._do)
                 self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
@@ -166,6 +180,10 @@ class Daemon:
             return 1
         self._end()
         return 0
+
+    def _wake_at(self) -> float | None:
+        times = (self.rules.wake_at(), self.memory.wake_at())
+        return min((at for at in times if at is not None), default=None)
 
     # -------------------------------------------------------------- connections
 
@@ -208,6 +226,7 @@ class Daemon:
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
         self._timelines.forget(client)
+        self.memory.lost(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.rules.tell_actors(actor_rules.ClientEnded(client))
 
@@ -230,9 +249,11 @@ class Daemon:
                     self.rules.doom(worker_id, reason)
             case Explain(worker_id):
                 self._explain(client, worker_id)
-            case Discard(segments):
-                for name in segments:
-                    self._discard(name)
+            case (
+                AskLoan() | LoanReturned() | SegmentsMade() | SegmentsFree() | SegmentsOpened()
+                | SegmentsClosed() | Evicted() | Restore() | Discard()
+            ):  # fmt: skip
+                self.memory.said(me, message)
             case Ask(request, "timeline"):
                 self._timelines.ask(client, request)
             case Ask(request, what, body):
@@ -256,12 +277,6 @@ class Daemon:
         if self._deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
             why = "its connections broke while it lived on"
             self._timers.call_later(BROKEN_S, lambda: self.rules.doom(worker, why))
-
-    def _discard(self, name: str) -> None:
-        if "/" in name or name.startswith(".") or name == "lock":
-            raise ProtocolError(f"{name!r} is not the name of a segment")
-        with contextlib.suppress(FileNotFoundError):
-            Path(self._node.store_dir, name).unlink()
 
     # -------------------------------------------------------------- effects
 
@@ -392,6 +407,7 @@ class Daemon:
             self.roster.template.close()
             self.roster.template.wait(0)
         self._remove_leftovers()
+        self.memory.close()
         sessions.remove_tree(self._node.store_dir)
         if not keep_log:
             sessions.remove_tree(self._node.session_dir)

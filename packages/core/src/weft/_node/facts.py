@@ -31,12 +31,13 @@ class NodeFacts:
         self.devices = _devices(options.num_gpus)
         memory = host.memory_bytes()
         store = options.object_store_memory
+        self.store_bytes = int(memory * STORE_SHARE) if store is None else store
         self.total = Resources(
             {
                 "CPU": self.cpus,
                 "GPU": len(self.devices),
                 "memory": int(memory * MEMORY_SHARE),
-                "object_store_memory": int(memory * STORE_SHARE) if store is None else store,
+                "object_store_memory": self.store_bytes,
                 **options.resources,
             }
         )

@@ -97,6 +97,11 @@ def why_actor(daemon: Daemon, body: bytes) -> bytes:
     return daemon.creations.explain(actor_id, monotonic()).encode()
 
 
+def why_room(daemon: Daemon, body: bytes) -> bytes:
+    """Body: a process's id in hexadecimal digits. Answer: what room it waits for, as plain text."""
+    return daemon.memory.machine.explain(bytes.fromhex(unpack(body, str))).encode()
+
+
 def workers(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
     states = {worker: (state, env) for worker, state, env in daemon.rules.pool.workers()}
@@ -124,6 +129,7 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "find_actor": find_actor,
     "named_actors": named_actors,
     "why_actor": why_actor,
+    "why_room": why_room,
     "why_shape": why_shape,
     "workers": workers,
 }

@@ -58,7 +58,12 @@ class Spiller:
         self._store_dir = store_dir
         self._where = where
         self._answered = answered
-        self._directory = ""
+        session = Path(session_dir).name
+        if is_url(where):
+            self.place = f"{where.removesuffix('/')}/{ROOT}-{session}"
+        else:
+            self.place = f"{where}/{ROOT}-{os.getuid()}/{session}"
+        """The directory or the URL of the session's files, once there are any."""
         self._lock_fd = -1
         self._process: _SpillerProcess | None = None
         self._spills: dict[int, Spill] = {}
@@ -86,19 +91,11 @@ class Spiller:
             self._process.send(Unlink(files))
 
     def directory(self) -> str:
-        """Return the directory or the URL of the session's files, which is made if need be.
-
-        OSError: it cannot be made.
-        """
-        if not self._directory:
-            session = Path(self._session_dir).name
-            if is_url(self._where):
-                slash = "" if self._where.endswith("/") else "/"
-                self._directory = f"{self._where}{slash}{ROOT}-{session}"
-            else:
-                root = _launch.user_root(self._where, ROOT)
-                self._directory, self._lock_fd = _launch.make_session_dir(root, session)
-        return self._directory
+        """Return `place`, which is made if need be. OSError: it cannot be made."""
+        if self._lock_fd < 0 and not is_url(self._where):
+            root = _launch.user_root(self._where, ROOT)
+            _, self._lock_fd = _launch.make_session_dir(root, Path(self._session_dir).name)
+        return self.place
 
     def remove_leftovers(self) -> None:
         """Let a process remove what dead sessions have left on this machine, if there is any."""
@@ -172,7 +169,7 @@ class Spiller:
             self._process.close(END_S)
             self._process = None
         if self._lock_fd >= 0:
-            sessions.remove_tree(self._directory)
+            sessions.remove_tree(self.place)
             os.close(self._lock_fd)
             self._lock_fd = -1
 

@@ -112,7 +112,9 @@ class Answers:
         serialized = dumps(value)
         if serialized.refs:
             job.refs.extend(serialized.refs)
-        return self._objects.store_value(serialized)
+        return self._objects.store_value(
+            serialized, label=f"return of {job.function}", owner=job.peer.worker_id
+        )
 
     def pack_all(self, job: Job, values: Sequence[Any]) -> list[Packed]:
         """Turn all values that a job returned into what is sent."""

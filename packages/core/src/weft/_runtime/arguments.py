@@ -63,7 +63,7 @@ def pack_arguments(objects: Objects, args: tuple[Any, ...], kwargs: dict[str, An
             kwargs = {name: stand_in(value) for name, value in kwargs.items()}
             break
     serialized = dumps_call(args, kwargs)
-    packed = objects.store_value(serialized)
+    packed = objects.store_value(serialized, label="arguments of a call")
     if type(packed) is Shared:
         return Arguments(b"", deps, serialized.refs, packed)
     assert type(packed) is Inline

@@ -58,19 +58,20 @@ def _size(value: Value) -> int:
 
 def _bundle(objects: Objects, values: list[Value]) -> Bundle:
     data = codec.pack(values)
-    segment = objects.store.reserve(len(data))
-
-    def write_into(view: memoryview) -> None:
-        view[:] = data
-
-    segment.fill(len(data), write_into)
+    segment = objects.store.reserve_passing(len(data))
+    try:
+        segment.fill([data])
+    except BaseException:
+        objects.store.recycle(segment.name)
+        raise
     return Bundle(Shared(segment.name, len(data), objects.address))
 
 
 def unpack(objects: Objects, bundle: Bundle) -> list[Value]:
     """Return the values of a bundle. They are copies, which do not keep its segment."""
     place = bundle.place
-    view = objects.store.view(place.segment, place.size_bytes, lambda: None)
+    view = objects.store.try_view(place, lambda: None)
+    assert view is not None, "a bundle is kept until it was read"
     return codec.unpack(view, list[Value])  # type: ignore[arg-type]  # any buffer does
 
 

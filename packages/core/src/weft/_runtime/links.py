@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from weft.exceptions import WeftError
 
 
+# So long a driver waits in silence; then it says once what it waits for.
+SILENCE_S = 10.0
+
+
 class Links:
     """The shared parts. Whatever touches a machine or a connection holds the guard."""
 

@@ -38,9 +38,11 @@ from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
 from weft._runtime import bundles
 from weft._runtime.loop import refuse_deep_stack
+from weft._runtime.room import SegmentLost
 from weft._runtime.signals import in_main_thread
-from weft._serialize.failures import pack_error, unpack_failure
-from weft._serialize.pickling import Serialized, dumps, unpack
+from weft._serialize.failures import calling_site, pack_error, unpack_failure
+from weft._serialize.pickling import Serialized, unpack
+from weft._store.shared_memory import SharedMemoryStore
 from weft._wire.messages import (
     Borrow,
     Borrowed,
@@ -60,10 +62,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from weft._engine import Engine
+    from weft._ids import WorkerId
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
-    from weft._store.shared_memory import SharedMemoryStore
-    from weft._wire.messages import Bundle, Value
+    from weft._runtime.room import Room
+    from weft._wire.messages import Bundle, Message, Value
 
 # Up to here a copy through two sockets is cheaper than a segment, its mapping and its recycling.
 INLINE_BYTES = 100 * 1024
@@ -103,12 +106,15 @@ class _Loading(threading.local):
 class Objects:
     """This process's objects."""
 
-    def __init__(self, loop: Loop, store: SharedMemoryStore, address: str, engine: Engine) -> None:
+    peers: Peers
+    daemon: Peer
+    room: Room
+
+    def __init__(self, loop: Loop, worker_id: WorkerId, address: str, engine: Engine) -> None:
         self.machine = Ownership()
-        self.store = store
+        self.store = SharedMemoryStore(worker_id.hex(), self._tell_daemon)
+        self.worker_id = worker_id
         self.address = address
-        self.peers: Peers
-        self.daemon: Peer
         self.on_freed: Callable[[Entry], None] = lambda _entry: None
         self.engine = engine
         self._loop = loop
@@ -157,6 +163,10 @@ class Objects:
             self.peers.send(peer, message)
         elif not isinstance(message, Return):
             self.owner_lost(owner)
+
+    def _tell_daemon(self, message: Message) -> None:
+        if not self.daemon.connection.closed:
+            self.peers.send(self.daemon, message)
 
     def owner_lost(self, owner: str) -> None:
         """The process at `owner` is gone, and what it owned with it."""
@@ -283,6 +293,7 @@ class Objects:
         """Count the references that went since the last call."""
         released = self._released
         self._nudged = False
+        self.store.tell_ends()
         if released:
             # Others go on appending: those are for the next time.
             self.handle(Released([released.popleft() for _ in range(len(released))]))
@@ -314,29 +325,47 @@ class Objects:
 
     # -------------------------------------------------------------- values
 
-    def store_value(self, serialized: Serialized) -> Value:
+    def store_value(
+        self, serialized: Serialized, *, label: str, site: str = "", owner: bytes = b""
+    ) -> Value:
         """Turn a pickled value into one that can be kept or sent.
 
-        Without the guard. StoreFullError: no room.
+        Without the guard. Blocks while there is no room. StoreFullError: there will be none.
+
+        Args:
+            serialized: The value.
+            label: What made it, in the user's words.
+            site: File and line of that; empty: of the code that calls.
+            owner: Worker id of the process that will own the object; empty: this one.
         """
         held = self.held(serialized.refs) if serialized.refs else []
         size_bytes = serialized.size_bytes
         if size_bytes <= INLINE_BYTES:
             return Inline(serialized.pack(), held)
-        with self._guard:
-            self.drain()
-            segment = self.store.reserve(size_bytes)
+        self._drain_released()
+        segment = self.room.reserve(size_bytes)
         try:
-            segment.fill(size_bytes, serialized.write_into)
+            segment.fill(serialized.parts())
         except BaseException:
             with self._guard:
-                self.store.recycle(segment.name)
+                self.store.abandon(segment)
             raise
+        site = site or calling_site()
+        with self._guard:
+            self.store.made(
+                segment, size_bytes, owner=owner or self.worker_id, label=label, site=site
+            )
+            if owner:
+                # The daemon knows of it before its owner does: if this process dies in between,
+                # it is not taken for what nobody was told of.
+                self.daemon.connection.flush()
         return Shared(segment.name, size_bytes, self.address, held)
 
-    def pack(self, value: Any) -> Value:
-        """Pickle a value. Without the guard. PicklingError, StoreFullError."""
-        return self.store_value(dumps(value))
+    def _drain_released(self) -> None:
+        """Have what was dropped before recycled first."""
+        if self._released:
+            with self._guard:
+                self.drain()
 
     def load(self, value: Value, entry: Entry) -> Any:
         """Return the Python value of an object in the table, or raise its error.
@@ -350,7 +379,9 @@ class Objects:
         if type(value) is Shared:
             with self._guard:
                 entry.local += 1
-                view = self._view(value, entry.id)
+                view = self.store.try_view(value, partial(self.release, entry.id))
+            if view is None:
+                view = self._bring_back(value, entry.id)
             return self._unpack_with_refs(view, entry, defer=False)
         assert type(value) is Failure
         raise unpack_failure(value.error)
@@ -373,7 +404,9 @@ class Objects:
                 else:
                     self.handle(Adopted(object_id, source.owner, None, defer=True))
                     self.handle(Sealed(object_id, value))
-                view = self._view(value, object_id)
+                view = self.store.try_view(value, partial(self.release, object_id))
+            if view is None:
+                view = self._bring_back(value, object_id)
             return self._unpack_with_refs(view, None, defer=True)
         assert type(value) is Failure
         raise unpack_failure(value.error)
@@ -390,16 +423,22 @@ class Objects:
         with self._guard:
             return bundles.unpack(self, bundle)
 
-    def _view(self, value: Shared, object_id: ObjectId) -> memoryview:
+    def _bring_back(self, value: Shared, object_id: ObjectId) -> memoryview:
+        """Return a view of an object whose segment has no file; it is counted already."""
+        gone = partial(self.release, object_id)
         try:
-            return self.store.view(
-                value.segment, value.size_bytes, partial(self.release, object_id)
+            return self.room.view(value, gone)
+        except SegmentLost as lost:
+            gone()
+            error = ObjectLostError(
+                object_ref_hex=object_id.hex(),
+                owner_address=value.creator,
+                message=f"object {object_id.hex()} is lost: {lost}",
             )
-        except FileNotFoundError:
-            self.release(object_id)
-            raise ObjectLostError(
-                object_ref_hex=object_id.hex(), owner_address=value.creator
-            ) from None
+            raise error from None
+        except BaseException:
+            gone()
+            raise
 
     def _unpack_with_refs(
         self, data: bytes | memoryview, keeper: Entry | None, *, defer: bool

@@ -101,6 +101,10 @@ class Questions:
             return reasons.tell(self.reason_of, reasons.actor_step(subject))
         return self.why_entry(subject._entry)
 
+    def why_room(self, worker_id: bytes) -> str:
+        """Say what room in memory a process waits for. Blocks while the daemon answers."""
+        return self.ask("why_room", worker_id.hex()).decode()
+
     def why_entry(self, entry: Entry) -> str:
         """Say what an object waits for. Blocks while other processes answer."""
         return reasons.tell(self.reason_of, reasons.step_of(entry, self._links.address))
@@ -109,6 +113,8 @@ class Questions:
         """Answer one question, here or by asking who knows. Blocks for at most `ANSWER_S`."""
         if step.kind == "shape":
             return Reason(self.ask("why_shape", msgspec.msgpack.decode(step.key)).decode())
+        if step.kind == "room":
+            return Reason(self.why_room(step.key))
         if step.kind == "actor":
             return Reason(self.ask("why_actor", step.key.hex()).decode())
         if step.address == self._links.address:

@@ -34,8 +34,10 @@ LINES = 20
 class Step(msgspec.Struct, frozen=True, array_like=True):
     """A further question: `key` at the process that listens at `address`."""
 
-    kind: Literal["object", "task", "shape", "actor"]
-    """The owner explains an object, the worker a task, the daemon a shape or an actor."""
+    kind: Literal["object", "task", "shape", "actor", "room"]
+    """The owner explains an object, the worker a task, the daemon a shape, an actor, or what room
+    in memory the worker `key` waits for.
+    """
     address: str
     key: bytes
 

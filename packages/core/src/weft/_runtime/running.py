@@ -27,6 +27,7 @@ class Running:
         "task_id",
         "thread",
         "waits",
+        "waits_for_memory",
     )
 
     def __init__(
@@ -46,6 +47,7 @@ class Running:
         """Tasks that it submitted and that have not ended."""
         self.waits: list[Entry] = []
         """What it waits for; what has come is not taken out at once."""
+        self.waits_for_memory = False
 
 
 running: ContextVar[Running | None] = ContextVar("weft_running", default=None)

@@ -33,13 +33,13 @@ from weft._runtime.objects import Objects
 from weft._runtime.peers import Peer, Peers, hello
 from weft._runtime.questions import Questions
 from weft._runtime.reasons import Reasons
+from weft._runtime.room import Room
 from weft._runtime.running import running
 from weft._runtime.streams import Streams
 from weft._runtime.values import Values
 from weft._serialize.failures import pack_error
 from weft._serialize.refs import hooks
 from weft._specs import Place
-from weft._store.shared_memory import SharedMemoryStore
 from weft._transport.sockets import SocketListener
 from weft._wire import codec
 from weft._wire.messages import (
@@ -51,16 +51,20 @@ from weft._wire.messages import (
     CancelObject,
     Certificate,
     Done,
+    Evict,
     Failure,
     Fetch,
     Fetched,
     GiveBack,
     Granted,
+    Loan,
     Message,
     Output,
+    Recall,
     Reclaim,
     Recycle,
     Refused,
+    Restored,
     Return,
     Settled,
     Welcome,
@@ -89,13 +93,14 @@ class Runtime:
         self.worker_id = worker_id
         self.loop = Loop(self._before_wait, self._on_quiet, self._broken)
         self.guard = self.loop.guard
-        self.store = SharedMemoryStore(worker_id.hex())
-        self.objects = Objects(self.loop, self.store, address, self)
+        self.objects = Objects(self.loop, worker_id, address, self)
         self.peers = Peers(self.loop, hello(worker_id, address, role), self._received, self._lost)
         self.objects.peers = self.peers
         self.links = Links(self.loop, self.objects, self.peers, address=address, role=role)
+        self.room = self.objects.room = Room(self.links, self.objects.store)
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
+        self.room.why = lambda: self.questions.why_room(worker_id)
         self.leasing = Leasing(self.links, self.streams)
         self.calling = Calling(self.links, self.streams, self.questions)
         self._submissions = (self.leasing.tasks, self.calling.calls)
@@ -129,6 +134,10 @@ class Runtime:
             Borrowed: self.objects.on_borrowed,
             Return: self.objects.on_return,
             Recycle: self.objects.on_recycle,
+            Loan: self.room.on_loan,
+            Recall: self.room.on_recall,
+            Evict: self.room.on_evict,
+            Restored: self.room.on_restored,
             CancelObject: self._on_cancel_object,
             Granted: self.leasing.on_granted,
             Refused: self.leasing.on_refused,
@@ -252,7 +261,7 @@ class Runtime:
 
     def _on_welcome(self, peer: Peer, message: Welcome) -> None:
         self.welcome = message
-        self.store.directory = Path(message.store_dir)
+        self.objects.store.directory = Path(message.store_dir)
         self.welcomed.ready()
 
     def _on_output(self, peer: Peer, message: Output) -> None:
@@ -317,6 +326,7 @@ class Runtime:
         for submissions in self._submissions:
             submissions.fail_all(failure)
         self.questions.fail_all()
+        self.room.fail_all()
         self.objects.fail_pending(failure)
 
     def _peer_of(self, task_id: TaskId) -> Peer | None:
@@ -382,7 +392,7 @@ class Runtime:
         self.loop.close()
         self.peers.close()
         self.listener.close()
-        self.store.close()
+        self.objects.store.close()
 
 
 _alive: weakref.WeakSet[Runtime] = weakref.WeakSet()

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._machines.ownership import Entry, ObjectMade, Sealed
+from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
+from weft._serialize.pickling import dumps
 from weft._wire.messages import Blocked, Unblocked
 from weft.exceptions import GetTimeoutError, SessionError
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 # How long `get` waits for an actor's answer before it says that this worker is blocked: most
 # answers are quicker.
 CALL_PATIENCE_S = 0.002
-# How long a `get` without progress waits before it says why.
-SILENCE_S = 10.0
 
 
 class Values:
@@ -52,7 +52,7 @@ class Values:
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value; see Engine."""
-        packed = self._objects.pack(value)
+        packed = self._objects.store_value(dumps(value), label="weft.put")
         object_id = self._links.ids.task_id().object_id(1)
         objects = self._objects
         with self._guard:

@@ -329,6 +329,14 @@ def user_frames(trace: TracebackType | None) -> tuple[SourceLine, ...]:
     )
 
 
+def calling_site() -> str:
+    """Return file and line of the user's code that calls; empty if there is none."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_ours(frame):
+        frame = frame.f_back
+    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
 def _note_repeats(frames: list[SourceLine], repeats: int) -> None:
     if repeats > 1:
         frame = frames[-1]

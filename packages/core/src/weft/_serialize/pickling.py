@@ -105,10 +105,10 @@ class Serialized(msgspec.Struct):
             end += -end % _ALIGNMENT + buffer.nbytes
         return end
 
-    def pack(self) -> bytes:
-        """Return the packed form; without buffers it is the pickle itself, not copied."""
+    def parts(self) -> list[bytes | memoryview]:
+        """Return what the packed form consists of, in order. Nothing is copied."""
         if not self.buffers:
-            return self.inband
+            return [self.inband]
         parts: list[bytes | memoryview] = [self._header(), self.inband]
         end = len(parts[0]) + len(self.inband)
         for buffer in self.buffers:
@@ -117,22 +117,18 @@ class Serialized(msgspec.Struct):
                 parts.append(bytes(gap))
             parts.append(buffer)
             end += gap + buffer.nbytes
-        return b"".join(parts)
+        return parts
+
+    def pack(self) -> bytes:
+        """Return the packed form; without buffers it is the pickle itself, not copied."""
+        return b"".join(self.parts()) if self.buffers else self.inband
 
     def write_into(self, memory: memoryview) -> None:
         """Write the packed form to the start of `memory`, which has at least `size_bytes` bytes."""
-        if not self.buffers:
-            memory[: len(self.inband)] = self.inband
-            return
-        header = self._header()
-        end = len(header)
-        memory[:end] = header
-        memory[end : end + len(self.inband)] = self.inband
-        end += len(self.inband)
-        for buffer in self.buffers:
-            start = end + -end % _ALIGNMENT
-            end = start + buffer.nbytes
-            memory[start:end] = buffer
+        end = 0
+        for part in self.parts():
+            start, end = end, end + len(part)
+            memory[start:end] = part
 
     def _header(self) -> bytes:
         lengths = [len(self.inband), *[buffer.nbytes for buffer in self.buffers]]

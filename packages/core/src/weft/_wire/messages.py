@@ -379,6 +379,83 @@ class Bye(Message, frozen=True, tag=61):
     """A driver leaves: end what is its own, send its remaining log lines, then close."""
 
 
+class AskLoan(Message, frozen=True, tag=62):
+    """The sender's loan is used up: lend it more. Answered by Loan."""
+
+    request: int
+    size_bytes: int
+    """Of the segment that is to be made. Spare memory may be recalled meanwhile: do not count it.
+    """
+
+
+class LoanReturned(Message, frozen=True, tag=63):
+    """So much less is lent to the sender. The answer to a Recall, with 0 if nothing is spare."""
+
+    size_bytes: int
+
+
+class MadeSegment(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An object that was written into a segment, fresh or recycled."""
+
+    name: str
+    size_bytes: int
+    """Of the segment; of these the object takes the first."""
+    object_bytes: int
+    owner: bytes
+    """Worker id of the process that owns the object."""
+    label: str
+    """What made it, in the user's words."""
+    site: str
+    """File and line."""
+    on_disk: bool
+    """Made as a file in the directory that Loan said."""
+
+
+class SegmentsMade(Message, frozen=True, tag=64):
+    """The sender has made these inside its loan. Written before anyone is told of the objects."""
+
+    segments: list[MadeSegment]
+
+
+class SegmentsFree(Message, frozen=True, tag=65):
+    """The objects in these segments, which the sender made and keeps, are gone.
+
+    The memory stays in its loan, spare. The file of one on disk is deleted by the daemon.
+    """
+
+    names: list[str]
+
+
+class SegmentsOpened(Message, frozen=True, tag=66):
+    """The sender has these mapped, and had not before; or it has opened what was Restored."""
+
+    names: list[str]
+
+
+class SegmentsClosed(Message, frozen=True, tag=67):
+    """No mapping of these is left in the sender; or it does not open what was Restored."""
+
+    names: list[str]
+
+
+class Evicted(Message, frozen=True, tag=68):
+    """The answer to Evict; also unasked, when the views of something have ended that was in use."""
+
+    idle: list[str]
+    """The sender has no mapping of these any more. Those that it made, and that hold an object, are
+    the node's from here on, and their bytes are out of its loan. One that is spare stays as it is.
+    """
+    in_use: list[str]
+    """There are views of these."""
+
+
+class Restore(Message, frozen=True, tag=69):
+    """A segment that the sender wants to read has no file. Answered by Restored."""
+
+    request: int
+    name: str
+
+
 # ------------------------------------------------------------------ daemon -> driver or worker
 
 
@@ -507,6 +584,50 @@ class Quit(Message, frozen=True, tag=79):
     """Daemon to worker: end after the current task; run exit hooks."""
 
     graceful: bool
+
+
+class Loan(Message, frozen=True, tag=81):
+    """The answer to AskLoan."""
+
+    request: int
+    size_bytes: int
+    """So much more is lent: what was asked for, or more."""
+    directory: str = ""
+    """If not empty nothing is lent: make this one segment here, as a file under its own name."""
+    error: str = ""
+    """Why there is room neither in memory nor on disk."""
+
+
+class Recall(Message, frozen=True, tag=82):
+    """Daemon to process: others need memory, return so much that is spare, or what there is.
+
+    Answered by LoanReturned. Whole segments may make it more.
+    """
+
+    size_bytes: int
+
+
+class Evict(Message, frozen=True, tag=83):
+    """Daemon to process: drop your mappings of these, unless views are left. Answered by Evicted.
+
+    The answer has all names; one that the process does not have is idle.
+    """
+
+    names: list[str]
+
+
+class Restored(Message, frozen=True, tag=84):
+    """The answer to Restore: the name can be opened. Say SegmentsOpened then, or SegmentsClosed."""
+
+    request: int
+    error: str = ""
+    """Why the object is lost."""
+    path: str = ""
+    """If not empty, there is no room for a segment: the object is in this file, from `offset` on.
+
+    The daemon does not count who maps that, and is not told.
+    """
+    offset: int = 0
 
 
 # ------------------------------------------------------------------ worker -> daemon
@@ -645,9 +766,10 @@ class Unlink(Message, frozen=True, tag=108):
 ANY = (
     Hello | Export | Run | Call | Cancel | Abort | Taken | Done | Yielded | GiveBack | Fetch
     | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand
-    | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker
-    | Explain | Discard | Bye | Answer | Granted | Refused | Reclaim | Welcome | Certificate
-    | ActorState | BecomeActor | Output | Quit | Assigned | ActorReady | ActorExit | Why | Because
-    | Collect | Events | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill
-    | Unspilled | Unlink
+    | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
+    | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
+    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
+    | Certificate | ActorState | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
+    | Restored | ActorReady | ActorExit | Why | Because | Collect | Events | Fork | Forked | Reaped
+    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink
 )  # fmt: skip

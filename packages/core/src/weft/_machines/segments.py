@@ -1,0 +1,920 @@
+"""One node's shared memory: what is lent to whom, what goes to disk, and who waits for room.
+
+    memory -> asked -> idle -> spilling -> disk -> waiting -> restoring -> promised -> memory
+
+    asked -> viewed                  somebody has views of it; others go first
+    asked -> disk                    it has a copy there already
+    asked, idle, spilling -> memory  it was opened meanwhile; or wanted, then -> promised
+    waiting -> disk                  no room will come: it is read where it lies
+    restoring -> lost                its copy cannot be read
+    file                             it was made on disk, and stays there
+
+The loan of a process pays for the segments that it made, until it gives them up (`Evicted`) or
+ends. A segment that was restored keeps its copy on disk, so that it goes again without a write.
+
+Room comes first from spare memory (`Recall`), then from the segments that were used least recently.
+Restores go before loans, but only `MAX_PASSES` of them pass one loan. When all that is left is
+viewed, the first in line is served on disk: by a loan there, or by the place of the copy.
+
+What is always true
+1. Lending and restoring never take more than the budget. Used bytes exceed it only by unlinked
+   files that are mapped, of which the machine may hear late.
+2. A file is unlinked when no living process keeps its segment, and then only if its copy is on disk
+   or its object was dropped; and not between Restored and the reader's next word.
+3. The first in line waits only while what is on its way makes room enough for it: memory that was
+   recalled, segments that were asked for or are written. Each of these comes to an end, or is not
+   counted on after `ANSWER_S`.
+4. Only a segment that no process has is written; at most `MAX_BATCHES` files at a time, each of one
+   segment or of at most `BATCH_BYTES`.
+5. A spill file is deleted when the last of its objects is dropped, not before: so a living object
+   keeps at most `BATCH_BYTES` of dead ones on disk.
+What is true of the table of segments stands in holdings.py. The rest is one file, for whatever
+happens changes the room, and who waits is served after every event.
+
+Order of effects: files are unlinked and swept before their room is lent; Evict and Unlink are last.
+
+It does not count a mapping of which it hears after the object and its file are gone.
+
+`wake_at` says when `SegmentsTicked` is due.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from typing import TYPE_CHECKING, assert_never
+
+import msgspec
+
+from weft._machines.holdings import (
+    Account,
+    Copy,
+    Holdings,
+    SegmentEntry,
+    SegmentFacts,
+    SpillFile,
+    StoreUsage,
+)
+from weft._wire.messages import (
+    AskLoan,
+    Discard,
+    Evict,
+    Evicted,
+    Loan,
+    LoanReturned,
+    MadeSegment,
+    Recall,
+    Restore,
+    Restored,
+    SegmentsClosed,
+    SegmentsFree,
+    SegmentsMade,
+    SegmentsOpened,
+    Spill,
+    Spilled,
+    Unlink,
+    Unspill,
+    Unspilled,
+)
+from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Shares of the budget that objects take. Above the high mark they are written ahead of need, down
+# to the low one: so a put seldom waits for the disk, and what fits easily is never written.
+HIGH_MARK = 0.8
+LOW_MARK = 0.7
+# Who lacks one byte makes others give up this share of the budget: the round of questions that
+# frees a byte frees many.
+STEP_SHARE = 32
+# A loan is at most doubled by what nobody asked for, and takes this share of what is free.
+SURPLUS_SHARE = 8
+# Large enough for a disk's full speed, small enough to be done soon.
+BATCH_BYTES = 64 * 1024 * 1024
+# One is written while the next is read from memory.
+MAX_BATCHES = 2
+# So much is on its way to disk ahead of need: what is written, and the next. What its creator gave
+# up early it cannot use again.
+AHEAD_BYTES = 2 * MAX_BATCHES * BATCH_BYTES
+# A process that runs C code for long does not answer; who waits goes elsewhere then.
+ANSWER_S = 1.0
+# What was viewed is asked for again after so long; or at once for who begins to wait, but then only
+# so many: to ask for ten thousand takes longer than to write one on disk.
+AGAIN_S = 1.0
+MAX_AGAIN = 1000
+# A disk that failed may have room again.
+RETRY_S = 10.0
+MAX_PASSES = 16
+# The last word about a dead process's objects comes within moments of its end.
+GONE_KEPT = 1000
+HOLDERS_NAMED = 5
+# How the names of files of several objects begin.
+SPILL_FILE = "spill-"
+
+
+# ------------------------------------------------------------------ events
+
+ClientMessage = (
+    AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened | SegmentsClosed | Evicted
+    | Restore | Discard
+)  # fmt: skip
+
+
+class ClientSaid(msgspec.Struct, frozen=True):
+    """A process has sent a message.
+
+    Restore and Discard of a name that is not known may have overtaken its SegmentsMade, on another
+    connection: the shell reads all connections once more before it tells of them.
+    """
+
+    client: bytes
+    message: ClientMessage
+
+
+class ClientLost(msgspec.Struct, frozen=True):
+    """A process has ended, and all that it sent was told."""
+
+    client: bytes
+
+
+class DiskFull(msgspec.Struct, frozen=True):
+    """There is no room for a LendOnDisk."""
+
+    client: bytes
+    request: int
+    size_bytes: int
+    free_bytes: int
+
+
+class SegmentsTicked(msgspec.Struct, frozen=True):
+    """Time has passed."""
+
+
+Event = ClientSaid | ClientLost | Spilled | Unspilled | DiskFull | SegmentsTicked
+"""A spiller that dies has failed its batches, Spilled says so. What it was reading is asked of the
+next spiller: an error in Unspilled means that the object is lost.
+"""
+
+
+# ------------------------------------------------------------------ effects
+
+
+class TellClient(msgspec.Struct, frozen=True):
+    """Send a message to a process."""
+
+    client: bytes
+    message: Loan | Recall | Evict | Restored
+
+
+class LendOnDisk(msgspec.Struct, frozen=True):
+    """If the disk has room, send its directory as a Loan; else say DiskFull."""
+
+    client: bytes
+    request: int
+    size_bytes: int
+
+
+class UnlinkSegments(msgspec.Struct, frozen=True):
+    """Remove these from the store's directory. Who has them mapped keeps their memory."""
+
+    names: list[str]
+
+
+class SweepFiles(msgspec.Struct, frozen=True):
+    """Remove the files that this process made and of which `knows` is false.
+
+    In the store's directory (truncated first: others may have them mapped, but view nothing in
+    them) and in the one for the disk.
+    """
+
+    client: bytes
+
+
+Effect = TellClient | LendOnDisk | UnlinkSegments | SweepFiles | Spill | Unspill | Unlink
+
+
+# ------------------------------------------------------------------ state
+
+
+class _Wish:
+    """A loan that waits."""
+
+    __slots__ = ("account", "passed", "request", "size_bytes")
+
+    def __init__(self, account: Account, request: int, size_bytes: int) -> None:
+        self.account = account
+        self.request = request
+        self.size_bytes = size_bytes
+        self.passed = 0
+        """How many restores went before it while it was the first of the loans."""
+
+
+class Segments:
+    """The shared memory of one node."""
+
+    def __init__(self, budget_bytes: int, disk_dir: str) -> None:
+        """`disk_dir`: where spill files are, and segments that are made on disk."""
+        self._budget = budget_bytes
+        self._high = int(budget_bytes * HIGH_MARK)
+        self._low = int(budget_bytes * LOW_MARK)
+        self._disk_dir = disk_dir
+        self._table = Holdings()
+        self._gone: OrderedDict[bytes, None] = OrderedDict()
+        """Processes that have ended, the last ones."""
+
+        self._wishes: deque[_Wish] = deque()
+        self._wished_bytes = 0
+        self._arrivals = 0
+        """Of loans and restores that wait, so far. Who refused is asked again for the next one."""
+        self._again = 0
+        """How many segments that were viewed may be asked for again, for the last arrival."""
+        self._is_ahead = False
+        """Objects are written ahead of need."""
+        self._recalls: OrderedDict[bytes, float] = OrderedDict()
+        """Who has not answered Recall, and since when."""
+        self._recalled_bytes = 0
+        self._silent: set[bytes] = set()
+        """Processes that owe an answer for long and have said nothing since."""
+
+        self._batches: dict[int, list[SegmentEntry]] = {}
+        self._batch = 0
+        self._unspills: dict[int, SegmentEntry] = {}
+        self._unspill = 0
+        self._spill_error = ""
+        self._spill_failed_at = float("-inf")
+
+        self._now = 0.0
+        """When the event is that is handled. What it leads to is collected in the next four."""
+        self._effects: list[Effect] = []
+        self._unlinked: list[str] = []
+        self._evict: dict[bytes, list[str]] = {}
+        self._dead_files: list[str] = []
+
+    # -------------------------------------------------------------- events
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take an event; return what to do, in order.
+
+        ProtocolError: a process says what cannot be. Nothing is changed then.
+        """
+        self._now = now
+        match event:
+            case ClientSaid(client, message):
+                self._heard(self._table.account(client), message)
+            case ClientLost(client):
+                self._client_lost(client)
+            case Spilled(batch, error, places):
+                self._spilled(batch, error, places)
+            case Unspilled(request, error):
+                self._unspilled(request, error)
+            case DiskFull():
+                self._refuse(event)
+            case SegmentsTicked():
+                pass
+            case _:
+                assert_never(event)
+        self._count_on_nobody_late()
+        self._evict_ahead()
+        self._remove_unlinked()
+        if isinstance(event, ClientLost):
+            self._effects.append(SweepFiles(event.client))
+        self._serve()
+        self._remove_unlinked()
+        self._spill()
+        if self._evict:
+            self._effects += [TellClient(c, Evict(self._evict[c])) for c in sorted(self._evict)]
+            self._evict = {}
+        if self._dead_files:
+            self._effects.append(Unlink(self._dead_files))
+            self._dead_files = []
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _remove_unlinked(self) -> None:
+        """Before their room is lent."""
+        if self._unlinked:
+            self._effects.append(UnlinkSegments(self._unlinked))
+            self._unlinked = []
+
+    def wake_at(self) -> float | None:
+        """Return when `SegmentsTicked` is due, in seconds; None: never."""
+        times = list(self._recalls.values())[:1]
+        if (entry := self._table.asked.first()) is not None:
+            times.append(entry.since)
+        return min(times) + ANSWER_S if times else None
+
+    def _heard(self, account: Account, message: ClientMessage) -> None:
+        self._silent.discard(account.id)
+        match message:
+            case AskLoan(request, size_bytes):
+                self._wish(account, request, size_bytes)
+            case LoanReturned(size_bytes):
+                self._returned(account, size_bytes)
+            case SegmentsMade(segments):
+                self._made(account, segments)
+            case SegmentsFree(names):
+                self._freed(account, names)
+            case SegmentsOpened(names):
+                for name in names:
+                    self._opened(account, name)
+            case SegmentsClosed(names):
+                for name in names:
+                    self._table.keep_promise(account, name)
+                    self._closed(account, name)
+            case Evicted(idle, in_use):
+                self._evicted(account, idle, in_use)
+            case Restore(request, name):
+                self._restore(account, request, name)
+            case Discard(names):
+                for name in names:
+                    if (entry := self._table.entry_of.get(name)) is not None:
+                        self._drop(entry)
+            case _:
+                assert_never(message)
+
+    def _tell(self, client: bytes, message: Loan | Recall | Restored) -> None:
+        self._effects.append(TellClient(client, message))
+
+    # -------------------------------------------------------------- segments come and go
+
+    def _made(self, account: Account, made: Sequence[MadeSegment]) -> None:
+        names = {record.name for record in made}
+        if len(names) < len(made) or any(name in self._table.entry_of for name in names):
+            raise ProtocolError(f"a segment was made twice: {sorted(names)}")
+        if any(not 0 <= record.object_bytes <= record.size_bytes for record in made):
+            raise ProtocolError("an object is larger than its segment")
+        size_bytes = sum(record.size_bytes for record in made if not record.on_disk)
+        if size_bytes > account.spare_bytes:
+            raise ProtocolError(
+                f"segments of {size_bytes} bytes were made in a loan of which "
+                f"{account.spare_bytes} are spare"
+            )
+        for record in made:
+            entry = self._table.add(record, account)
+            if record.owner in self._gone:
+                self._drop(entry)
+            else:
+                self._table.account(record.owner).owned[record.name] = entry
+
+    def _freed(self, account: Account, names: Sequence[str]) -> None:
+        known = [name for name in dict.fromkeys(names) if name in self._table.entry_of]
+        entries = [self._table.entry_of[name] for name in known]
+        for entry in entries:
+            if entry.keeper is not account and entry.group is not self._table.file:
+                raise ProtocolError(f"segment {entry.name} was freed by who does not keep it")
+        account.refused_in = 0
+        for entry in entries:
+            if entry.keeper is None:
+                self._drop(entry)
+            else:
+                self._table.break_promises(entry)
+                self._table.end_keeping(entry)
+                self._table.forget(entry)
+
+    def _drop(self, entry: SegmentEntry) -> None:
+        """The object is gone: so is its segment, as soon as no process and no spiller has it."""
+        if entry.is_dropped:
+            return
+        table, group = self._table, entry.group
+        entry.is_dropped = True
+        table.disown(entry)
+        table.break_promises(entry)
+        self._answer(entry, error="its object was dropped")
+        if group in (table.spilling, table.restoring):
+            return
+        self._dead_files += table.drop_copy(entry)
+        if group is table.file:
+            self._dead_files.append(entry.name)
+        if entry.keeper is None:
+            self._bury(entry)
+        elif group is not table.asked:
+            # Its creator may have views; and it must not fill a segment that has no name any more.
+            self._ask(entry)
+
+    def _bury(self, entry: SegmentEntry) -> None:
+        """Nobody keeps the segment of a dropped object."""
+        if entry.group is not None and entry.group.is_memory:
+            self._unlink(entry)
+        self._table.forget(entry)
+
+    def _unlink(self, entry: SegmentEntry) -> None:
+        """Remove the file; ask those who have it mapped to let the memory go."""
+        self._unlinked.append(entry.name)
+        if entry.mapped:
+            self._ask(self._table.add_ghost(entry))
+
+    def _client_lost(self, client: bytes) -> None:
+        self._gone[client] = None
+        if len(self._gone) > GONE_KEPT:
+            self._gone.popitem(last=False)
+        self._silent.discard(client)
+        table = self._table
+        account = table.account_of.pop(client, None)
+        if account is None:
+            return
+        self._wishes = deque(wish for wish in self._wishes if wish.account is not account)
+        self._wished_bytes = sum(wish.size_bytes for wish in self._wishes)
+        for entry in (*table.waiting.entries, *table.restoring.entries):
+            entry.askers = [asker for asker in entry.askers if asker[0] != client]
+            if entry.group is table.waiting and not entry.askers:
+                table.move(entry, table.disk)
+        self._end_recalls(account)
+        for name in list(account.promised):
+            table.keep_promise(account, name)
+        for name in list(account.mapped):
+            self._closed(account, name)
+        for entry in list(account.kept.values()):
+            self._given_up(entry)
+        table.lend(account, -account.lent_bytes)
+        for entry in list(account.owned.values()):
+            self._drop(entry)
+
+    # -------------------------------------------------------------- who has a segment
+
+    def _opened(self, account: Account, name: str) -> None:
+        self._table.keep_promise(account, name)
+        entry = self._table.open(account, name)
+        if entry is not None:
+            self._use(entry)
+
+    def _use(self, entry: SegmentEntry) -> None:
+        """The entry is the one used last. It is not evicted, if it was to be."""
+        table = self._table
+        if entry.group in (table.memory, table.viewed, table.asked, table.idle):
+            entry.pending.clear()
+            table.move(entry, table.memory)
+
+    def _closed(self, account: Account, name: str) -> None:
+        for entry in self._table.close(account, name):
+            self._left(entry, account.id)
+
+    def _given_up(self, entry: SegmentEntry) -> None:
+        """The segment and its bytes are the node's: who kept it gave it up, or has ended."""
+        keeper = self._table.end_keeping(entry)
+        self._table.lend(keeper, -entry.size_bytes)
+        if entry.is_dropped:
+            self._bury(entry)
+        else:
+            self._left(entry, keeper.id)
+
+    def _left(self, entry: SegmentEntry, client: bytes) -> None:
+        """A process has the segment no longer."""
+        table = self._table
+        entry.pending.pop(client, None)
+        if entry.is_dropped:
+            # Others than ghosts go with their keeper, or with the spiller's answer.
+            if entry.is_free and table.is_ghost(entry):
+                table.end_ghost(entry)
+        elif entry.group is table.asked and not entry.pending:
+            self._put_out(entry)
+        elif entry.group is table.viewed and entry.is_free:
+            table.put_first(entry)
+
+    # -------------------------------------------------------------- eviction
+
+    def _ask(self, entry: SegmentEntry) -> None:
+        """Ask all who have the segment whether they can do without it."""
+        entry.pending = dict(entry.mapped)
+        if entry.keeper is not None:
+            entry.pending[entry.keeper.id] = None
+        for client in entry.pending:
+            self._evict.setdefault(client, []).append(entry.name)
+        entry.since = self._now
+        self._table.move(entry, self._table.asked)
+        if not entry.pending:
+            self._put_out(entry)
+
+    def _evicted(self, account: Account, idle: Sequence[str], in_use: Sequence[str]) -> None:
+        # It need not be the answer to the last question, nor to any that still counts: what it says
+        # of the process is true all the same.
+        for name in idle:
+            entry = self._table.entry_of.get(name)
+            if entry is not None and entry.keeper is account:
+                self._given_up(entry)
+            self._closed(account, name)
+        for name in in_use:
+            for entry in self._table.called(name):
+                if account.id in entry.pending:
+                    self._set_aside(entry)
+
+    def _put_out(self, entry: SegmentEntry) -> None:
+        """No process has the segment: its memory can go once its object is on disk."""
+        table = self._table
+        if entry.copy is not None:
+            self._unlink(entry)
+            table.move(entry, table.disk)
+        elif self._is_disk_failing():
+            table.put_first(entry)
+        else:
+            table.move(entry, table.idle)
+
+    def _set_aside(self, entry: SegmentEntry) -> None:
+        """The segment is viewed, or may be: take others before it."""
+        entry.pending.clear()
+        entry.since = self._now
+        entry.refused_in = self._arrivals
+        self._table.move(entry, self._table.viewed)
+
+    def _count_on_nobody_late(self) -> None:
+        """Expect no answer that should have come long ago."""
+        late = self._now - ANSWER_S
+        while (entry := self._table.asked.first()) is not None and entry.since <= late:
+            self._silent.update(entry.pending)
+            self._set_aside(entry)
+        while self._recalls and next(iter(self._recalls.values())) <= late:
+            account = self._table.account_of[next(iter(self._recalls))]
+            account.refused_in = self._arrivals
+            self._silent.add(account.id)
+            self._end_recalls(account)
+
+    # -------------------------------------------------------------- room
+
+    def _room(self) -> int:
+        return self._budget - self._table.used_bytes
+
+    def _leaving(self) -> int:
+        table = self._table
+        return table.asked.size_bytes + table.idle.size_bytes + table.spilling.size_bytes
+
+    def _expected(self) -> int:
+        """Return how much room there is, or will be without more being done."""
+        return self._room() + self._recalled_bytes + self._leaving()
+
+    def _is_disk_failing(self) -> bool:
+        return self._now < self._spill_failed_at + RETRY_S
+
+    def _evict_ahead(self) -> None:
+        """Above the high mark evict before somebody waits, down to the low one."""
+        leaving = self._leaving()
+        staying = self._table.object_bytes - leaving
+        if staying > self._high:
+            self._is_ahead = True
+        elif staying <= self._low:
+            self._is_ahead = False
+        if self._is_ahead:
+            self._evict_some(min(staying - self._low, AHEAD_BYTES - leaving), arrival=0)
+
+    def _make_room(self, size_bytes: int) -> None:
+        """Let at least so much more room come; nothing is done if that cannot be."""
+        table = self._table
+        possible = table.spare_bytes - self._recalled_bytes
+        if not self._is_disk_failing():
+            possible += table.memory.size_bytes + table.viewed.size_bytes
+        if size_bytes <= possible:
+            size_bytes -= self._recall(size_bytes)
+            if size_bytes > 0:
+                wanted = max(size_bytes, self._budget // STEP_SHARE)
+                self._evict_some(wanted, arrival=self._arrivals)
+
+    def _evict_some(self, size_bytes: int, arrival: int) -> None:
+        while size_bytes > 0 and (entry := self._candidate(arrival)) is not None:
+            size_bytes -= entry.size_bytes
+            self._ask(entry)
+
+    def _candidate(self, arrival: int) -> SegmentEntry | None:
+        """Return what to evict next; None: nothing.
+
+        What was viewed is asked for again if that was long ago, or before this arrival.
+        """
+        if self._is_disk_failing():
+            return None
+        while (entry := self._table.memory.first()) is not None:
+            if not self._is_silent(entry):
+                return entry
+            self._set_aside(entry)
+        while (entry := self._table.viewed.first()) is not None:
+            if entry.since + AGAIN_S > self._now:
+                if entry.refused_in >= arrival or not self._again:
+                    return None
+                self._again -= 1
+            if not self._is_silent(entry):
+                return entry
+            self._set_aside(entry)
+        return None
+
+    def _is_silent(self, entry: SegmentEntry) -> bool:
+        """Tell whether somebody has the segment who would not answer."""
+        return bool(self._silent) and (
+            not self._silent.isdisjoint(entry.mapped)
+            or (entry.keeper is not None and entry.keeper.id in self._silent)
+        )
+
+    def _recall(self, size_bytes: int) -> int:
+        """Recall so much spare memory, from those first who have most; return how much it is."""
+        accounts = [
+            account
+            for account in self._table.account_of.values()
+            if account.recallable_bytes > 0
+            and account.refused_in < self._arrivals
+            and account.id not in self._silent
+        ]
+        left = size_bytes
+        for account in sorted(accounts, key=lambda account: -account.recallable_bytes):
+            if not left:
+                break
+            wanted = min(account.recallable_bytes, left)
+            left -= wanted
+            account.recalls.append(wanted)
+            account.recalled_bytes += wanted
+            self._recalled_bytes += wanted
+            self._recalls.setdefault(account.id, self._now)
+            self._tell(account.id, Recall(wanted))
+        return size_bytes - left
+
+    def _returned(self, account: Account, size_bytes: int) -> None:
+        if not 0 <= size_bytes <= account.spare_bytes:
+            raise ProtocolError(
+                f"{size_bytes} bytes of a loan were returned, of which {account.spare_bytes} "
+                "are spare"
+            )
+        self._table.lend(account, -size_bytes)
+        if account.recalls:
+            wanted = account.recalls.popleft()
+            account.recalled_bytes -= wanted
+            self._recalled_bytes -= wanted
+            del self._recalls[account.id]
+            if account.recalls:
+                self._recalls[account.id] = self._now
+            if size_bytes < wanted:
+                account.refused_in = self._arrivals
+
+    def _end_recalls(self, account: Account) -> None:
+        self._recalls.pop(account.id, None)
+        self._recalled_bytes -= account.recalled_bytes
+        account.recalled_bytes = 0
+        account.recalls.clear()
+
+    # -------------------------------------------------------------- those who wait
+
+    def _wish(self, account: Account, request: int, size_bytes: int) -> None:
+        if size_bytes <= 0:
+            raise ProtocolError(f"a loan of {size_bytes} bytes was asked for")
+        if size_bytes > self._budget:
+            # There is nothing to wait for.
+            self._effects.append(LendOnDisk(account.id, request, size_bytes))
+        else:
+            self._arrived()
+            self._wishes.append(_Wish(account, request, size_bytes))
+            self._wished_bytes += size_bytes
+
+    def _arrived(self) -> None:
+        """Somebody begins to wait."""
+        self._arrivals += 1
+        self._again = MAX_AGAIN
+
+    def _serve(self) -> None:
+        """Give those who wait what they wait for, in turn."""
+        while (first := self._first()) is not None:
+            if first.size_bytes > self._expected():
+                self._make_room(first.size_bytes - self._expected())
+            if self._room() < first.size_bytes <= self._expected():
+                # Those behind it shall wait no longer than they must.
+                missing = self._wished_bytes + self._table.waiting.size_bytes - self._expected()
+                if missing > 0:
+                    self._make_room(missing)
+                return
+            self._remove_unlinked()
+            if isinstance(first, _Wish):
+                self._lend(first)
+            else:
+                self._read_back(first)
+
+    def _first(self) -> _Wish | SegmentEntry | None:
+        """Return who is served next."""
+        wish = self._wishes[0] if self._wishes else None
+        if wish is not None and wish.passed >= MAX_PASSES:
+            return wish
+        return self._table.waiting.first() or wish
+
+    def _lend(self, wish: _Wish) -> None:
+        """Grant the loan that waits longest; on disk if no room will come."""
+        self._wishes.popleft()
+        account, size_bytes = wish.account, wish.size_bytes
+        self._wished_bytes -= size_bytes
+        room = self._room()
+        if size_bytes > room:
+            self._effects.append(LendOnDisk(account.id, wish.request, size_bytes))
+            return
+        if self._first() is None:
+            left = room - (self._budget - self._low) - size_bytes
+            size_bytes += max(0, min(account.lent_bytes + size_bytes, left // SURPLUS_SHARE))
+        self._table.lend(account, size_bytes)
+        account.refused_in = 0
+        self._tell(account.id, Loan(wish.request, size_bytes))
+
+    def _refuse(self, event: DiskFull) -> None:
+        trouble = f" and fails ({self._spill_error})" if self._is_disk_failing() else ""
+        holders = "; ".join(
+            f"{facts.size_bytes} bytes of {facts.label} ({facts.site}) in {facts.name}"
+            for facts in self.largest(HOLDERS_NAMED)
+        )
+        error = (
+            f"no room for {event.size_bytes} bytes: {self._table.used_bytes} of {self._budget} are "
+            f"used, the disk has {event.free_bytes} free{trouble}; drop references to the largest: "
+            f"{holders or 'there are none'}"
+        )
+        self._tell(event.client, Loan(event.request, 0, error=error))
+
+    # -------------------------------------------------------------- to disk and back
+
+    def _spill(self) -> None:
+        """Write what nobody has, small ones together."""
+        idle = self._table.idle
+        while idle.entries and len(self._batches) < MAX_BATCHES:
+            entries: list[SegmentEntry] = []
+            left_bytes = BATCH_BYTES
+            while (entry := idle.first()) is not None:
+                left_bytes -= entry.made.object_bytes
+                if entries and left_bytes < 0:
+                    break
+                entries.append(entry)
+                self._table.move(entry, self._table.spilling)
+            self._batch += 1
+            self._batches[self._batch] = entries
+            names = [entry.name for entry in entries]
+            sizes = [entry.made.object_bytes for entry in entries]
+            self._effects.append(Spill(self._batch, _file_name(self._batch), names, sizes))
+
+    def _spilled(self, batch: int, error: str, places: Sequence[tuple[int, int, int]]) -> None:
+        table = self._table
+        entries = self._batches[batch]
+        if error:
+            self._spill_error, self._spill_failed_at = error, self._now
+            self._dead_files.append(_file_name(batch))
+            # What was to be written next stays in memory as well.
+            for entry in list(reversed(table.idle.entries)):
+                table.put_first(entry)
+        else:
+            pairs = list(zip(entries, places, strict=True))
+            size_bytes = sum(size for _, size, _ in places)
+            file = SpillFile(_file_name(batch), len(entries), size_bytes)
+            table.file_of[file.name] = file
+            for entry, place in pairs:
+                entry.copy = Copy(file, place)
+        del self._batches[batch]
+        # Of those that are put first, the last one is the first.
+        for entry in entries[::-1] if error else entries:
+            if entry.is_dropped:
+                self._dead_files += table.drop_copy(entry)
+                self._bury(entry)
+            elif entry.promised:
+                table.move(entry, table.promised)
+            elif entry.mapped:
+                table.move(entry, table.memory)
+            elif error:
+                table.put_first(entry)
+            else:
+                self._put_out(entry)
+
+    def _restore(self, account: Account, request: int, name: str) -> None:
+        table = self._table
+        entry = table.entry_of.get(name)
+        if entry is None or entry.is_dropped:
+            self._tell(account.id, Restored(request, error=f"no object is in segment {name}"))
+        elif entry.group is table.lost:
+            self._tell(account.id, Restored(request, error=entry.loss))
+        elif entry.group is table.file:
+            self._tell(account.id, Restored(request, path=f"{self._disk_dir}/{name}"))
+        elif entry.group in (table.disk, table.waiting, table.restoring):
+            entry.askers.append((account.id, request))
+            if entry.group is table.disk:
+                self._arrived()
+                table.move(entry, table.waiting)
+        else:
+            self._promise(entry, account.id)
+            self._tell(account.id, Restored(request))
+
+    def _promise(self, entry: SegmentEntry, client: bytes) -> None:
+        """Keep the segment in memory until this process has opened it."""
+        table = self._table
+        table.promise(entry, client)
+        entry.pending.clear()
+        if entry.group is not table.spilling:
+            table.move(entry, table.promised)
+
+    def _read_back(self, entry: SegmentEntry) -> None:
+        """Restore a segment; if no room will come, say where its copy is."""
+        copy = entry.copy
+        assert copy is not None
+        if entry.size_bytes > self._room():
+            self._table.move(entry, self._table.disk)
+            self._answer(entry, path=f"{self._disk_dir}/{copy.file.name}", offset=copy.offset)
+            return
+        if self._wishes:
+            self._wishes[0].passed += 1
+        self._unspill += 1
+        self._unspills[self._unspill] = entry
+        self._table.move(entry, self._table.restoring)
+        self._effects.append(
+            Unspill(
+                request=self._unspill,
+                name=entry.name,
+                file=copy.file.name,
+                offset=copy.offset,
+                size_bytes=copy.size_bytes,
+                segment_bytes=entry.size_bytes,
+                checksum=copy.checksum,
+            )
+        )
+
+    def _unspilled(self, request: int, error: str) -> None:
+        table = self._table
+        entry = self._unspills.pop(request)
+        if error and entry.mapped:
+            # What was opened meanwhile is the file that was unlinked.
+            table.add_ghost(entry)
+        if entry.is_dropped:
+            self._dead_files += table.drop_copy(entry)
+            if error:
+                table.forget(entry)
+            else:
+                self._bury(entry)
+        elif error:
+            entry.loss = f"segment {entry.name} cannot be read from disk: {error}"
+            self._answer(entry, error=entry.loss)
+            self._dead_files += table.drop_copy(entry)
+            table.move(entry, table.lost)
+        else:
+            table.move(entry, table.memory)
+            for client, _ in entry.askers:
+                self._promise(entry, client)
+            self._answer(entry)
+
+    def _answer(
+        self, entry: SegmentEntry, *, error: str = "", path: str = "", offset: int = 0
+    ) -> None:
+        """Answer all who asked for the segment."""
+        askers, entry.askers = entry.askers, []
+        for client, request in askers:
+            self._tell(client, Restored(request, error, path, offset))
+
+    # -------------------------------------------------------------- questions
+
+    def knows(self, name: str) -> bool:
+        """Tell whether a segment of this name holds an object, in memory or on disk."""
+        return name in self._table.entry_of
+
+    def usage(self) -> StoreUsage:
+        """Return the memory in numbers."""
+        return self._table.usage(self._budget, len(self._wishes))
+
+    def largest(self, most: int) -> list[SegmentFacts]:
+        """Return at most so many segments in memory, the largest first."""
+        return self._table.largest(most)
+
+    def list_segments(self) -> list[SegmentFacts]:
+        """Return all segments; files that are unlinked and mapped still are among them."""
+        return [entry.facts() for group in self._table.groups for entry in group.entries]
+
+    def explain(self, client: bytes) -> str:
+        """Say what the loans and restores of a process wait for, a line each."""
+        lines = [
+            f"waits for {wish.size_bytes} bytes: {self._explain_room()}"
+            for wish in self._wishes
+            if wish.account.id == client
+        ]
+        for entry in (*self._table.waiting.entries, *self._table.restoring.entries):
+            if any(client == asker for asker, _ in entry.askers):
+                if entry.group is self._table.waiting:
+                    what = f"waits for {entry.size_bytes} bytes: {self._explain_room()}"
+                else:
+                    what = "is being read from disk"
+                lines.append(f"segment {entry.name} {what}")
+        return "\n".join(lines)
+
+    def _explain_room(self) -> str:
+        table = self._table
+        parts = [f"{table.used_bytes} of {self._budget} are used"]
+        if spilled := len(table.idle.entries) + len(table.spilling.entries):
+            parts.append(f"{spilled} segments are being spilled")
+        if table.asked.entries:
+            parts.append(f"{len(table.asked.entries)} segments are asked for")
+        if self._recalled_bytes:
+            parts.append(f"{self._recalled_bytes} spare bytes are recalled")
+        return ", ".join(parts)
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        table = self._table
+        table.check()
+        ghosts = sum(ghost.size_bytes for ghosts in table.ghosts_of.values() for ghost in ghosts)
+        assert table.used_bytes <= self._budget + ghosts, 1
+        for entry in (*table.disk.entries, *table.waiting.entries, *table.restoring.entries):
+            assert entry.copy is not None, 2
+        assert self._wished_bytes == sum(wish.size_bytes for wish in self._wishes), 3
+        recalled = {a.id: a.recalled_bytes for a in table.account_of.values() if a.recalled_bytes}
+        assert self._recalls.keys() == recalled.keys(), 3
+        assert self._recalled_bytes == sum(recalled.values()), 3
+        first = self._first()
+        assert first is None or self._room() < first.size_bytes <= self._expected(), 3
+        assert len(self._batches) <= MAX_BATCHES, 4
+        written = [entry for batch in self._batches.values() for entry in batch]
+        assert set(written) == table.spilling.entries.keys(), 4
+        for batch in self._batches.values():
+            assert len(batch) == 1 or sum(e.made.object_bytes for e in batch) <= BATCH_BYTES, 4
+        assert set(self._unspills.values()) == table.restoring.entries.keys(), 4
+        assert all(file.live > 0 for file in table.file_of.values()), 5
+
+
+def _file_name(batch: int) -> str:
+    return f"{SPILL_FILE}{batch}"

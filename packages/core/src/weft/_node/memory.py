@@ -1,0 +1,189 @@
+"""The node's shared memory: the shell round the machine of segments.
+
+It sends what the machine tells processes, removes files, and lets the spiller write and restore.
+What a machine's effect leads to is told to it at once: nothing here waits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, assert_never
+
+from weft import _settings
+from weft._clock import monotonic
+from weft._machines.segments import (
+    SPILL_FILE,
+    ClientLost,
+    ClientSaid,
+    DiskFull,
+    Effect,
+    Event,
+    LendOnDisk,
+    Segments,
+    SegmentsTicked,
+    SweepFiles,
+    TellClient,
+    UnlinkSegments,
+)
+from weft._node.spilling import Spiller
+from weft._store.spill import is_url
+from weft._wire.messages import Discard, Loan, Restore, SegmentsMade, Spill, Unlink, Unspill
+from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from weft._launch import NodeFile
+    from weft._machines.segments import ClientMessage
+    from weft._node.clients import Clients
+    from weft._node.timers import Timers
+    from weft._transport.sockets import Poller
+
+# Of the disk that is left, so much is not for objects: other programs need some.
+DISK_KEPT_SHARE = 0.05
+
+
+class NodeMemory:
+    """Who has how much of it, and what of it is on disk."""
+
+    def __init__(
+        self, node: NodeFile, budget_bytes: int, clients: Clients, poller: Poller, timers: Timers
+    ) -> None:
+        self._clients = clients
+        self._timers = timers
+        self._store_dir = Path(node.store_dir)
+        where = _settings.SPILL.value() or str(Path(_settings.temp_root()).absolute())
+        self._spiller = Spiller(
+            poller,
+            session_dir=node.session_dir,
+            store_dir=node.store_dir,
+            where=where,
+            answered=self._tell,
+        )
+        self._is_local = not is_url(where)
+        self._disk_dir = self._spiller.place if self._is_local else f"{node.session_dir}/disk"
+        """Where processes make segments that have no room in memory."""
+        self.machine = Segments(budget_bytes, self._disk_dir)
+        self._checks = _settings.CHECK.value()
+        self._effects: deque[Effect] = deque()
+        self._is_settling = False
+
+    # -------------------------------------------------------------- what happens
+
+    def said(self, client: bytes, message: ClientMessage) -> None:
+        """A process has sent a message. ProtocolError: it says what cannot be."""
+        if isinstance(message, SegmentsMade):
+            _check_names(client, message)
+        if isinstance(message, Restore | Discard) and not self._knows(message):
+            # What a dead worker's answer brought may be known sooner than what it told the daemon:
+            # read that first.
+            self._timers.call_later(0.0, lambda: self._tell(ClientSaid(client, message)))
+        else:
+            self._tell(ClientSaid(client, message))
+
+    def _knows(self, message: Restore | Discard) -> bool:
+        names = [message.name] if isinstance(message, Restore) else message.segments
+        return all(map(self.machine.knows, names))
+
+    def lost(self, client: bytes) -> None:
+        """A process has ended, and all that it sent was told."""
+        self._tell(ClientLost(client))
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is due, in seconds; None: never."""
+        return self.machine.wake_at()
+
+    def tick(self) -> None:
+        """Tell the machine of the time if that has come."""
+        at = self.machine.wake_at()
+        if at is not None and at <= monotonic():
+            self._tell(SegmentsTicked())
+
+    def close(self) -> None:
+        """Remove what was spilled. Blocks until that is done."""
+        self._spiller.close()
+
+    def _tell(self, event: Event) -> None:
+        self._effects += self.machine.handle(event, monotonic())
+        if self._checks:
+            self.machine.check()
+        # The spiller may answer before it returns: what that leads to comes after what is here.
+        if not self._is_settling:
+            self._is_settling = True
+            try:
+                while self._effects:
+                    self._do(self._effects.popleft())
+            finally:
+                self._is_settling = False
+
+    # -------------------------------------------------------------- effects
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case TellClient(client, message):
+                self._clients.send_to(client, message)
+            case LendOnDisk():
+                self._lend_on_disk(effect)
+            case UnlinkSegments(names):
+                for name in names:
+                    _unlink(self._store_dir / name)
+            case SweepFiles(client):
+                self._sweep(client)
+            case Spill():
+                self._spiller.spill(effect)
+            case Unspill():
+                self._spiller.unspill(effect)
+            case Unlink(files):
+                self._unlink_files(files)
+            case _:
+                assert_never(effect)
+
+    def _lend_on_disk(self, wish: LendOnDisk) -> None:
+        try:
+            if self._is_local:
+                self._spiller.directory()
+            else:
+                Path(self._disk_dir).mkdir(mode=0o700, exist_ok=True)
+            state = os.statvfs(self._disk_dir)
+            kept = int(state.f_blocks * state.f_frsize * DISK_KEPT_SHARE)
+            free = max(0, state.f_bavail * state.f_frsize - kept)
+        except OSError:
+            free = 0
+        if wish.size_bytes <= free:
+            loan = Loan(wish.request, 0, directory=self._disk_dir)
+            self._clients.send_to(wish.client, loan)
+        else:
+            self._tell(DiskFull(wish.client, wish.request, wish.size_bytes, free))
+
+    def _unlink_files(self, files: list[str]) -> None:
+        """Remove files of several objects, and of single ones that processes have made."""
+        spilled = [name for name in files if name.startswith(SPILL_FILE)]
+        if spilled:
+            self._spiller.unlink(spilled)
+        for name in set(files).difference(spilled):
+            _unlink(Path(self._disk_dir, name))
+
+    def _sweep(self, client: bytes) -> None:
+        """Remove the files of a process that has ended, those that hold no object."""
+        prefix = f"{client.hex()}-"
+        for directory in (self._store_dir, Path(self._disk_dir)):
+            with contextlib.suppress(FileNotFoundError):
+                for path in directory.iterdir():
+                    if path.name.startswith(prefix) and not self.machine.knows(path.name):
+                        with contextlib.suppress(FileNotFoundError):
+                            os.truncate(path, 0)
+                        _unlink(path)
+
+
+def _check_names(client: bytes, message: SegmentsMade) -> None:
+    """See to it that no name leads out of the directory, or to another process's segment."""
+    for made in message.segments:
+        if not re.fullmatch(rf"{client.hex()}-\d+", made.name):
+            raise ProtocolError(f"{made.name!r} is not the name of a segment of who made it")
+
+
+def _unlink(path: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,477 @@
+"""Objects that do not fit: put waits for room, what is cold goes to disk and comes back.
+
+Every test has a session of its own, whose store is small.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import re
+import signal
+import subprocess
+import threading
+import time
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+import weft
+from weft._engine import current
+from weft.exceptions import ObjectLostError, StoreFullError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.slow
+
+MIB = 1024 * 1024
+LIMIT_S = 20.0
+
+
+@pytest.fixture
+def spill_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where this test's objects go when memory is short."""
+    monkeypatch.setenv("WEFT_SPILL", str(tmp_path))
+    monkeypatch.setenv("WEFT_CHECK", "1")
+    return tmp_path
+
+
+@pytest.fixture
+def session(spill_dir: Path) -> Iterator[Callable[..., None]]:
+    """Begins a session with a store of so many MiB; ended after the test."""
+
+    def begin(store_mib: int, num_cpus: int = 2) -> None:
+        weft.init(num_cpus=num_cpus, object_store_memory=store_mib * MIB, log_to_driver=False)
+
+    yield begin
+    gc.collect()
+    weft.shutdown()
+    assert list(spill_dir.glob("*/*")) == []
+
+
+def data_of(number: int, size_bytes: int = 4 * MIB) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(number).integers(0, 256, size_bytes, dtype=np.uint8)
+
+
+def checksum(data: np.ndarray[Any, Any]) -> int:
+    return zlib.crc32(data)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for something that another process does."""
+    end = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        time.sleep(0.01)
+
+
+def store_dir() -> Path:
+    engine: Any = current.engine
+    return Path(engine.welcome.store_dir)
+
+
+def memory_bytes() -> int:
+    """How much shared memory the session's segments take."""
+    total = 0
+    for entry in os.scandir(store_dir()):
+        with contextlib.suppress(FileNotFoundError):  # It has gone meanwhile.
+            total += entry.stat().st_blocks * 512
+    return total
+
+
+def spilled_bytes(spill_dir: Path) -> int:
+    return sum(path.stat().st_size for path in spill_dir.glob("*/*/spill-*"))
+
+
+# ------------------------------------------------------------------ more than fits
+
+
+def test_ten_times_the_store_is_put_and_got(session: Callable[..., None], spill_dir: Path) -> None:
+    session(32)
+    refs = [weft.put(data_of(number)) for number in range(80)]
+    assert memory_bytes() <= 32 * MIB
+    assert spilled_bytes(spill_dir) > 200 * MIB
+    for number, ref in enumerate(refs):
+        assert np.array_equal(weft.get(ref), data_of(number))
+    # In another order than they were put.
+    for number in range(0, 80, 7):
+        assert np.array_equal(weft.get(refs[number]), data_of(number))
+    assert memory_bytes() <= 32 * MIB
+
+
+def test_what_fits_is_never_written(session: Callable[..., None], spill_dir: Path) -> None:
+    session(32)
+    refs = [weft.put(data_of(number)) for number in range(5)]
+    for _ in range(20):
+        refs.append(weft.put(data_of(1)))
+        del refs[-1]
+    assert spilled_bytes(spill_dir) == 0
+
+
+def test_tasks_read_and_return_more_than_fits(session: Callable[..., None]) -> None:
+    session(48)
+
+    @weft.remote
+    def reverse(data: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return data[::-1].copy()
+
+    inputs = [weft.put(data_of(number)) for number in range(30)]
+    outputs = [reverse.remote(ref) for ref in inputs]
+    again = [reverse.remote(ref) for ref in outputs]
+    for number, ref in enumerate(again):
+        assert np.array_equal(weft.get(ref), data_of(number))
+    assert memory_bytes() <= 48 * MIB
+
+
+def test_actor_keeps_views_while_others_are_spilled(session: Callable[..., None]) -> None:
+    session(48)
+
+    @weft.remote
+    class Keeper:
+        def __init__(self) -> None:
+            self.kept: list[Any] = []
+
+        def keep(self, data: Any) -> None:
+            self.kept.append(data)
+
+        def checksums(self) -> list[int]:
+            return [checksum(data) for data in self.kept]
+
+    keeper = Keeper.remote()
+    kept = [weft.put(data_of(number)) for number in range(4)]
+    weft.get([keeper.keep.remote(ref) for ref in kept])
+    del kept
+    others = [weft.put(data_of(100 + number)) for number in range(40)]
+    assert weft.get(keeper.checksums.remote()) == [checksum(data_of(n)) for n in range(4)]
+    assert [checksum(weft.get(ref)) for ref in others] == [
+        checksum(data_of(100 + number)) for number in range(40)
+    ]
+
+
+def test_view_stays_valid_when_its_reference_and_the_process_that_made_it_are_gone(
+    session: Callable[..., None],
+) -> None:
+    session(32)
+
+    @weft.remote
+    class Maker:
+        def make(self) -> Any:
+            return data_of(1)
+
+    maker = Maker.remote()
+    ref = maker.make.remote()
+    view = weft.get(ref)
+    del ref
+    weft.kill(maker)
+    del maker
+    for number in range(60):
+        weft.put(data_of(number))
+        assert np.array_equal(view[:100], data_of(1)[:100])
+    assert np.array_equal(view, data_of(1))
+
+
+def test_many_small_objects_are_fused_into_few_files(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    refs = [weft.put(data_of(number, 128 * 1024)) for number in range(400)]
+    until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
+    assert len(list(spill_dir.glob("*/*/spill-*"))) < 100
+    for number, ref in enumerate(refs):
+        assert np.array_equal(weft.get(ref), data_of(number, 128 * 1024))
+
+
+# ------------------------------------------------------------------ room comes back
+
+
+def test_memory_and_disk_are_free_when_the_references_are_gone(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(32)
+    refs = [weft.put(data_of(number)) for number in range(30)]
+    assert spilled_bytes(spill_dir) > 0
+    del refs
+    until(lambda: spilled_bytes(spill_dir) == 0)
+    again = [weft.put(data_of(number)) for number in range(5)]
+    assert [checksum(weft.get(ref)) for ref in again] == [checksum(data_of(n)) for n in range(5)]
+
+
+def test_ten_thousand_puts_of_a_megabyte_stay_flat(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(32)
+    data = data_of(1, MIB)
+    highest = 0
+    for number in range(10_000):
+        ref = weft.put(data)
+        assert weft.get(ref)[-1] == data[-1]
+        del ref
+        if number % 1000 == 0:
+            highest = max(highest, memory_bytes())
+    assert highest <= 8 * MIB
+    assert spilled_bytes(spill_dir) == 0
+
+
+def test_spare_memory_of_one_process_makes_room_for_another(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(64)
+    refs = [weft.put(data_of(number)) for number in range(11)]
+    del refs
+
+    @weft.remote
+    def make(number: int) -> Any:
+        return data_of(number)
+
+    made = [make.remote(number) for number in range(11)]
+    weft.wait(made, num_returns=len(made))
+    assert spilled_bytes(spill_dir) == 0
+    assert [checksum(weft.get(ref)) for ref in made] == [checksum(data_of(n)) for n in range(11)]
+
+
+# ------------------------------------------------------------------ all is viewed
+
+
+def test_put_goes_to_disk_when_all_memory_is_viewed(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    views = [weft.get(weft.put(data_of(number))) for number in range(12)]
+    for number, view in enumerate(views):
+        assert np.array_equal(view, data_of(number))
+
+    @weft.remote
+    def sum_of(data: Any) -> int:
+        return checksum(data)
+
+    assert weft.get([sum_of.remote(weft.put(view)) for view in views]) == [
+        checksum(data_of(number)) for number in range(12)
+    ]
+
+
+def test_object_that_is_larger_than_the_store_is_kept_on_disk(
+    session: Callable[..., None],
+) -> None:
+    session(8)
+    ref = weft.put(data_of(1, 20 * MIB))
+
+    @weft.remote
+    def twice(data: Any) -> Any:
+        return np.concatenate([data, data])
+
+    assert np.array_equal(weft.get(ref), data_of(1, 20 * MIB))
+    assert weft.get(twice.remote(ref)).nbytes == 40 * MIB
+
+
+# ------------------------------------------------------------------ no room at all
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A disk of 24 MiB to spill to."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a file system")
+    options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
+    monkeypatch.setenv("WEFT_SPILL", str(disk))
+    monkeypatch.setenv("WEFT_CHECK", "1")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_full_disk_fails_a_put_with_the_largest_holders(small_disk: Path) -> None:
+    weft.init(num_cpus=1, object_store_memory=16 * MIB, log_to_driver=False)
+    try:
+        refs: list[Any] = []
+        with pytest.raises(StoreFullError) as caught:
+            refs.extend(weft.put(data_of(number)) for number in range(30))
+        message = str(caught.value)
+        holders = re.findall(r"weft\.put \(.*?test_memory\.py:\d+\)", message)
+        assert 1 <= len(holders) <= 5, message
+        assert "\n" not in message
+        # Nothing is lost by that, and there is room again when something goes.
+        for number, ref in enumerate(refs):
+            assert np.array_equal(weft.get(ref), data_of(number))
+        del refs[: len(refs) // 2], ref
+        gc.collect()
+
+        def put_again() -> bool:
+            try:
+                refs.append(weft.put(data_of(99)))
+            except StoreFullError:
+                return False
+            return True
+
+        until(put_again)
+        assert np.array_equal(weft.get(refs[-1]), data_of(99))
+    finally:
+        weft.shutdown()
+    assert list(small_disk.glob("*/*")) == []
+
+
+# ------------------------------------------------------------------ what breaks
+
+
+def damage(spill_dir: Path) -> None:
+    """Change a byte of every object that is on disk."""
+    for path in spill_dir.glob("*/*/spill-*"):
+        with path.open("r+b") as file:
+            for offset in range(1000, path.stat().st_size, 2 * MIB):
+                file.seek(offset)
+                byte = file.read(1)
+                file.seek(offset)
+                file.write(bytes([byte[0] ^ 0xFF]))
+
+
+def loss_of(number: int, ref: Any) -> ObjectLostError | None:
+    """Get an object, which is right or lost."""
+    try:
+        value = weft.get(ref)
+    except ObjectLostError as error:
+        return error
+    assert np.array_equal(value, data_of(number))
+    return None
+
+
+def test_damaged_spill_file_is_noticed(session: Callable[..., None], spill_dir: Path) -> None:
+    session(16)
+    refs = [weft.put(data_of(number)) for number in range(12)]
+    until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
+    damage(spill_dir)
+    lost = [str(error) for number, ref in enumerate(refs) if (error := loss_of(number, ref))]
+    assert len(lost) >= 5
+    for message in lost:
+        assert "damaged" in message
+        assert "\n" not in message
+
+
+def test_spiller_that_is_killed_loses_nothing(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    refs = []
+    for number in range(40):
+        refs.append(weft.put(data_of(number)))
+        if number in (15, 25):
+            for pid in spiller_pids():
+                os.kill(pid, signal.SIGKILL)
+    for number, ref in enumerate(refs):
+        assert np.array_equal(weft.get(ref), data_of(number))
+
+
+def spiller_pids() -> list[int]:
+    """The processes that spill for sessions of this test run."""
+    session = store_dir().name
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if b"spiller" in words and any(session.encode() in word for word in words):
+            found.append(int(path.parent.name))
+    return found
+
+
+@weft.remote
+class Victim:
+    def __init__(self) -> None:
+        self.kept: list[Any] = []
+
+    def hold(self, refs: list[Any]) -> int:
+        self.kept.append(weft.get(refs[0]))
+        return len(self.kept[0])
+
+    def make(self, number: int) -> Any:
+        return data_of(number)
+
+    def own(self) -> list[Any]:
+        self.kept.append(weft.put(data_of(7)))
+        return [self.kept[-1]]
+
+    def make_until_killed(self) -> None:
+        while True:
+            self.kept.append(weft.put(data_of(1)))
+
+    def pid(self) -> int:
+        return os.getpid()
+
+
+def test_memory_of_a_worker_that_is_killed_while_it_creates_comes_back(
+    session: Callable[..., None],
+) -> None:
+    session(64)
+    victim = Victim.remote()
+    pid = weft.get(victim.pid.remote())
+    victim.make_until_killed.remote()
+    until(lambda: memory_bytes() > 20 * MIB)
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: memory_bytes() == 0)
+    refs = [weft.put(data_of(number)) for number in range(12)]
+    assert [checksum(weft.get(ref)) for ref in refs] == [checksum(data_of(n)) for n in range(12)]
+
+
+def test_object_that_a_killed_worker_has_returned_stays(session: Callable[..., None]) -> None:
+    session(32)
+    victim = Victim.remote()
+    pid = weft.get(victim.pid.remote())
+    refs = [victim.make.remote(number) for number in range(12)]
+    weft.wait(refs, num_returns=len(refs))
+    os.kill(pid, signal.SIGKILL)
+    assert [checksum(weft.get(ref)) for ref in refs] == [checksum(data_of(n)) for n in range(12)]
+    del refs
+    until(lambda: memory_bytes() == 0)
+
+
+def test_object_that_a_killed_worker_has_viewed_is_spilled_like_others(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    victim = Victim.remote()
+    pid = weft.get(victim.pid.remote())
+    refs = [weft.put(data_of(number)) for number in range(2)]
+    for ref in refs:
+        assert weft.get(victim.hold.remote([ref])) == 4 * MIB
+    os.kill(pid, signal.SIGKILL)
+    refs += [weft.put(data_of(number)) for number in range(2, 20)]
+    assert [checksum(weft.get(ref)) for ref in refs] == [checksum(data_of(n)) for n in range(20)]
+    assert memory_bytes() <= 16 * MIB
+
+
+def test_object_whose_owner_was_killed_leaves_no_memory(session: Callable[..., None]) -> None:
+    session(32)
+    victim = Victim.remote()
+    pid = weft.get(victim.pid.remote())
+    (ref,) = weft.get(victim.own.remote())
+    assert checksum(weft.get(ref)) == checksum(data_of(7))
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(weft.exceptions.WeftError):
+        weft.get(victim.pid.remote())
+    until(lambda: memory_bytes() == 0)
+
+
+def test_threads_that_put_at_once_share_the_room(session: Callable[..., None]) -> None:
+    session(32)
+    wrong: list[int] = []
+
+    def work(first: int) -> None:
+        refs = [weft.put(data_of(first + number)) for number in range(15)]
+        for number, ref in enumerate(refs):
+            if not np.array_equal(weft.get(ref), data_of(first + number)):
+                wrong.append(first + number)
+
+    threads = [threading.Thread(target=work, args=(100 * number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
