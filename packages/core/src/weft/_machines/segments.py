@@ -672,7 +672,9 @@ class Segments:
                 missing = self._wished_bytes + self._table.waiting.size_bytes - self._expected()
                 if missing > 0:
                     self._make_room(missing)
-                return
+                # What has a copy on disk goes at once.
+                if self._room() < first.size_bytes:
+                    return
             self._remove_unlinked()
             if isinstance(first, _Wish):
                 self._lend(first)
