@@ -424,6 +424,23 @@ def test_spiller_that_cannot_start_is_an_answer(
     assert node.spill(2, "batch", segment).error == ""
 
 
+def test_process_that_cannot_be_watched_is_ended_and_costs_no_file(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = node.segment("segment")
+    (place,) = node.spill(1, "batch", segment).places
+    os.kill(node.spiller.pid, signal.SIGKILL)
+    wait_until(lambda: has_something_to_say(node))
+    node.poller.poll(0)
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pidfd_open", refuse)
+        error = node.restore(1, "twin", "batch", place)
+    assert error == "the spiller cannot be started: [Errno 11] no more processes"
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+    assert node.restore(2, "twin", "batch", place) == ""
+
+
 def test_process_that_does_not_speak_the_protocol_is_killed_and_answered_for(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -621,7 +638,5 @@ def test_leftovers_that_no_process_can_remove_are_logged(
     with monkeypatch.context() as patch:
         patch.setattr(_launch, "spawn", refuse)
         node.spiller.remove_leftovers()
-    assert capsys.readouterr().err == (
-        "weft: no spiller removes leftovers: [Errno 11] no more processes\n"
-    )
+    assert capsys.readouterr().err == "weft: leftovers stay: [Errno 11] no more processes\n"
     assert "dead" in names(sessions_of_others)

@@ -4,7 +4,8 @@ What is always true
 1. Every Spill and Unspill is answered once: by the process, or with an error if that cannot be
    started or dies. It may be answered before the call returns.
 2. What a process that dies leaves half done is removed: segments at once, files by the next
-   process, before it writes any. The next need brings that one.
+   process, before it writes any. The next need brings that one. (A file that it was to remove and
+   did not is there until the session ends.)
 3. The directory appears locked, as the session's others do (_launch.py). The lock is the daemon's.
 4. The process ends with the session or the daemon, and removes all that was spilled. It learns of
    that from the end of a pipe: a connection can break while both live.
@@ -68,8 +69,8 @@ class Spiller:
         self._process: _SpillerProcess | None = None
         self._spills: dict[int, Spill] = {}
         self._restores: dict[int, Unspill] = {}
-        self._half_written: list[str] = []
-        """Files of processes that have died."""
+        self._unwanted: list[str] = []
+        """Files for the next process to remove."""
 
     # -------------------------------------------------------------- what is asked
 
@@ -86,7 +87,7 @@ class Spiller:
     def unlink(self, files: list[str]) -> None:
         """Remove files, as far as they are there. They are gone before the next spill begins."""
         if self._process is None:
-            self._half_written += files
+            self._unwanted += files
         else:
             self._process.send(Unlink(files))
 
@@ -100,11 +101,11 @@ class Spiller:
     def remove_leftovers(self) -> None:
         """Let a process remove what dead sessions have left on this machine, if there is any."""
         root = f"{self._where}/{ROOT}-{os.getuid()}"
-        if self._process is None and Path(root).is_dir() and sessions.leftovers(root):
-            try:
+        try:
+            if self._process is None and Path(root).is_dir() and sessions.leftovers(root):
                 self._start()
-            except OSError as error:
-                print(f"weft: no spiller removes leftovers: {error}", file=sys.stderr)  # noqa: T201
+        except OSError as error:
+            print(f"weft: leftovers stay: {error}", file=sys.stderr)  # noqa: T201
 
     # -------------------------------------------------------------- the process
 
@@ -128,9 +129,9 @@ class Spiller:
         process = self._process = _SpillerProcess(
             self._poller, self._session_dir, arguments, said=self._said, ended=self._ended
         )
-        if self._half_written:
-            process.send(Unlink(self._half_written))
-            self._half_written = []
+        if self._unwanted:
+            process.send(Unlink(self._unwanted))
+            self._unwanted = []
         return process
 
     def _said(self, message: Message) -> None:
@@ -146,7 +147,7 @@ class Spiller:
 
     def _ended(self, how: str) -> None:
         self._process = None
-        self._half_written += [message.file for message in self._spills.values()]
+        self._unwanted += [message.file for message in self._spills.values()]
         for message in self._restores.values():
             unborn_segment(Path(self._store_dir, message.name)).unlink(missing_ok=True)
         self._give_up(f"the spiller died: {how}")
@@ -204,7 +205,14 @@ class _SpillerProcess:
             theirs.close()
             os.close(life_fd)
         self._connection = SocketConnection(poller, ours, self._receive, self._lost)
-        self._pidfd = os.pidfd_open(self.pid)
+        try:
+            self._pidfd = os.pidfd_open(self.pid)
+        except OSError:
+            # Killed first: let go, it would take the session for over.
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self._let_go()
+            raise
         poller.add(self._pidfd, self._exited)
 
     def send(self, message: Message) -> None:

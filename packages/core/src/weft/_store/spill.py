@@ -346,7 +346,7 @@ class LocalSpillFiles:
                 path.unlink(missing_ok=True)
             self._directory.rmdir()
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> int:
         """Return the room on the disk. See SpillFiles."""
         with _told(self._directory):
             state = os.statvfs(self._directory)
@@ -419,9 +419,9 @@ class UrlSpillFiles:
             system.invalidate_cache()
             system.rm(root, recursive=True)
 
-    def free_bytes(self) -> int | None:
+    def free_bytes(self) -> None:
         """Return None: stores of objects have no bound. See SpillFiles."""
-        return None
+        return
 
     @contextlib.contextmanager
     def _calling(self, file: str, *, full: type[StoreFullError] = StoreFullError) -> Iterator[None]:

@@ -159,9 +159,9 @@ class SpillSuite:
         _, place = self.files.write("file", sources)
         end = place.offset + kept
         self.replace("file", self.contents("file")[:end])
-        with pytest.raises(
-            SpillError, match=rf"file at offset {place.offset}: .* ends at byte {end}, \d+ bytes"
-        ):
+        # S3 refuses a range that begins at the end.
+        what = rf"(ends at byte {end}, \d+ bytes too early|range is not satisfiable)"
+        with pytest.raises(SpillError, match=rf"file at offset {place.offset}: .*{what}"):
             self.restored("file", place)
 
     def test_file_that_is_not_there_is_named(self) -> None:
