@@ -216,6 +216,13 @@ def test_object_inside_another_lives_as_long_as_that(table: Table) -> None:
     assert table(Released([B])) == [Freed(outer), Freed(inner)]
 
 
+def test_object_inside_an_error_lives_as_long_as_the_failed_one(table: Table) -> None:
+    inner, failed = table.put(A), table.put(B, Failure(b"error", [Held(A, HERE)]))
+    table(Released([A]))
+    assert A in table
+    assert table(Released([B])) == [Freed(failed), Freed(inner)]
+
+
 def test_object_held_twice_by_one_value_is_freed_once(table: Table) -> None:
     inner, outer = table.put(A), table.put(B, inline(A, A))
     table(Released([A]))
@@ -562,6 +569,9 @@ class Process:
         """What is done once these are registered."""
 
 
+FORMS = st.sampled_from(["inline", "shared", "failure"])
+
+
 class Processes(RuleBasedStateMachine):
     """Processes that exchange references: in order on each link, and arbitrarily between links.
 
@@ -661,10 +671,12 @@ class Processes(RuleBasedStateMachine):
         self.processes[name].kept.subtract(object_ids)
         self.tell(name, Released(object_ids))
 
-    def new_value(self, name: str, held: list[ObjectId], *, large: bool) -> Value:
+    def new_value(self, name: str, held: list[ObjectId], form: str) -> Value:
         inside = [Held(object_id, self.owner_of[object_id]) for object_id in held]
-        if not large:
+        if form == "inline":
             return Inline(b"", inside)
+        if form == "failure":
+            return Failure(b"", inside)
         segment = f"segment {len(self.segments)}"
         self.segments[segment] = 1
         return Shared(segment, 1, name, inside)
@@ -693,25 +705,25 @@ class Processes(RuleBasedStateMachine):
     def hand_round(self) -> None:
         """Each has an object of its neighbour, which holds one of the neighbour's neighbour."""
         ring = list(zip(self.NAMES, (*self.NAMES[1:], self.NAMES[0]), strict=True))
-        inner = {name: self.put_value(name, [], large=False) for name in self.NAMES}
+        inner = {name: self.put_value(name, [], "inline") for name in self.NAMES}
         for name, neighbour in ring:
             self.hand(name, neighbour, [inner[name]], None)
         self.settle()
-        outer = {after: self.put_value(after, [inner[name]], large=True) for name, after in ring}
+        outer = {after: self.put_value(after, [inner[name]], "shared") for name, after in ring}
         for name, neighbour in ring:
             self.hand(name, neighbour, [outer[name]], None)
             self.let_go(neighbour, [inner[name]])
         self.settle()
 
-    @rule(data=st.data(), large=st.booleans())
-    def put(self, data: st.DataObject, large: bool) -> None:
+    @rule(data=st.data(), form=FORMS)
+    def put(self, data: st.DataObject, form: str) -> None:
         name = self.one_process(data)
-        self.put_value(name, self.some(data, name), large=large)
+        self.put_value(name, self.some(data, name), form)
 
-    def put_value(self, name: str, held: list[ObjectId], *, large: bool) -> ObjectId:
+    def put_value(self, name: str, held: list[ObjectId], form: str) -> ObjectId:
         object_id = self.new_object(name)
         self.inside[object_id] = held
-        self.tell(name, Sealed(object_id, self.new_value(name, held, large=large)))
+        self.tell(name, Sealed(object_id, self.new_value(name, held, form)))
         return object_id
 
     @rule(data=st.data())
@@ -728,7 +740,7 @@ class Processes(RuleBasedStateMachine):
             value = self.processes[name].machine.entries[object_id].value
             if value is None:
                 self.tell(name, Wanted(object_id))
-            elif not isinstance(value, Failure):
+            else:
                 if isinstance(value, Shared):
                     self.hold_again(name, object_id)  # a view
                 for held in value.held:
@@ -751,14 +763,14 @@ class Processes(RuleBasedStateMachine):
         value = self.processes[caller].machine.entries[dep].value if dep else None
         self.send(caller, worker, ("run", task, value))
 
-    @rule(data=st.data(), large=st.booleans())
+    @rule(data=st.data(), form=FORMS)
     @precondition(lambda self: self.tasks)
-    def end_task(self, data: st.DataObject, large: bool) -> None:
+    def end_task(self, data: st.DataObject, form: str) -> None:
         task = data.draw(st.sampled_from(self.tasks))
-        self.finish(task, self.some(data, task.worker), self.some(data, task.worker), large=large)
+        self.finish(task, self.some(data, task.worker), self.some(data, task.worker), form)
 
     def finish(
-        self, task: Handing, returned: list[ObjectId], dropped: list[ObjectId], *, large: bool
+        self, task: Handing, returned: list[ObjectId], dropped: list[ObjectId], form: str
     ) -> None:
         self.tasks.remove(task)
         worker = task.worker
@@ -766,7 +778,7 @@ class Processes(RuleBasedStateMachine):
         returned = [key for key in returned if task.result not in self.reached({key})]
         self.keep(worker, returned)
         task.returned = self.inside[task.result] = returned
-        task.value = self.new_value(worker, returned, large=large)
+        task.value = self.new_value(worker, returned, form)
         self.let_go(worker, list(dict.fromkeys(dropped)))
         self.tell(worker, TaskEnding())
         entries = self.processes[worker].machine.entries
@@ -856,7 +868,7 @@ class Processes(RuleBasedStateMachine):
         """Deliver everything, end all tasks: then exactly what references reach is kept."""
         while self.tasks or any(self.links.values()):
             for task in list(self.tasks):
-                self.finish(task, [], [], large=False)
+                self.finish(task, [], [], "inline")
             for link in [link for link, messages in self.links.items() if messages]:
                 self.deliver_one(link)
         if not self.crashed:

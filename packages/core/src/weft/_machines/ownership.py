@@ -14,7 +14,8 @@ contains it (`Adopted.keeper`).
 What is always true
 1. An object is in the table while it is needed: `local + pins > 0`, or it has borrowers, or its
    registration is under way, or a request for its value is not answered.
-2. An owned, sealed object pins every reference inside its value; freeing it unpins them.
+2. An owned, sealed object pins every reference inside its value, or inside its error; freeing it
+   unpins them.
 3. A borrowed object that is registered is returned exactly once, when it leaves the table.
 4. A keeper is pinned until every reference that it keeps is registered or has left.
 5. The value of an object never changes once sealed.
@@ -32,7 +33,7 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from weft._ids import ObjectId
-from weft._wire.messages import Failure, Held, Inline, Shared, Value
+from weft._wire.messages import Failure, Held, Shared, Value
 
 Peer = Any
 """Whatever the shell uses to name a process that asks: hashable."""
@@ -343,7 +344,7 @@ class Ownership:
         if entry.value is not None:
             return effects
         entry.value = value
-        if not entry.owner and not isinstance(value, Failure):
+        if not entry.owner:
             for held in value.held:
                 self._pin_held(held, effects)
         effects.append(Ready(entry))
@@ -418,7 +419,7 @@ class Ownership:
             effects.append(Freed(entry))
             if isinstance(value, Shared):
                 effects.append(Recycled(value))
-            if isinstance(value, Inline | Shared):
+            if value is not None:
                 for held in value.held:
                     inner = self.entries[ObjectId(held.object_id)]
                     inner.pins -= 1
@@ -548,7 +549,7 @@ class Ownership:
             assert not (entry.owner and entry.borrowers), (1, entry.id)
         inside: dict[ObjectId, int] = {}
         for entry in self.entries.values():
-            if not entry.owner and isinstance(entry.value, Inline | Shared):
+            if not entry.owner and entry.value is not None:
                 for held in entry.value.held:
                     inside[ObjectId(held.object_id)] = inside.get(ObjectId(held.object_id), 0) + 1
             if entry.keeps is not None:

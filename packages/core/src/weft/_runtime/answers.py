@@ -60,7 +60,7 @@ class Job:
         self.is_eager = False
         """It runs on a thread that does not read: its answer is sent at once."""
         self.refs: list[ObjectRef[Any]] = []
-        """Inside what it returns: kept until the caller has counted them."""
+        """Inside what it returns or raises: kept until the caller has counted them."""
         self.items = 0
         """Yielded so far."""
         self.taken = 0
@@ -187,9 +187,11 @@ class Answers:
         elif cancelled and not isinstance(error, Exception):
             failure = self.cancelled(message)
         else:
-            failure = Failure(
-                pack_failure(error, task=message.name, attempts=max(0, message.attempt) + 1)
-            )
+            met: list[ObjectRef[Any]] = []
+            attempts = max(0, message.attempt) + 1
+            packed = pack_failure(error, task=message.name, attempts=attempts, met=met)
+            job.refs.extend(met)
+            failure = Failure(packed, self._objects.held(met))
         return [failure] * max(1, message.num_returns)
 
     def cancelled(self, message: Run | Call) -> Failure:

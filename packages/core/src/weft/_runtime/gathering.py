@@ -84,7 +84,8 @@ def _take(links: Links, note: Submission) -> Failure | None:
     for ref in arguments.deps:
         value = ref._entry.value
         if type(value) is Failure:
-            return value
+            # What its error holds is kept as long as the argument is.
+            return Failure(value.error, links.objects.held([ref])) if value.held else value
         values.append(value)
         owners.append(Held(ref._id, ref._owner))
     if arguments.large is not None:

@@ -32,7 +32,7 @@ from weft._runtime.inline_streams import InlineStream, as_iterator
 from weft._runtime.inline_threads import InlineLane, InlineLoop
 from weft._runtime.inline_values import InlineValues, Token
 from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook
-from weft._serialize.failures import pack_error, unpack_failure
+from weft._serialize.failures import unpack_failure
 from weft.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -213,7 +213,7 @@ class InlineActor:
                 return
             failure = call.packed(error)
             if isinstance(error, KeyboardInterrupt):
-                self.die(died_error(self, unpack_failure(failure), init_failed=True))
+                self.die(died_error(self, unpack_failure(failure.inband), init_failed=True))
                 raise
         finally:
             call.thread = 0
@@ -226,7 +226,7 @@ class InlineActor:
                 self.instance = instance
                 self.state = "alive"
         if failure is not None:
-            self.die(died_error(self, unpack_failure(failure), init_failed=True))
+            self.die(died_error(self, unpack_failure(failure.inband), init_failed=True))
         elif call.leaves:
             self.end(f"{call.name} called exit_actor()")
 
@@ -570,7 +570,7 @@ class InlineActor:
         self._loop = None
 
     def _fail(self, calls: list[InlineCall], error: WeftError) -> None:
-        packed = pack_error(error)
+        packed = self.values.pack_error(error)
         for call in calls:
             stream = self._streams.pop(call, None)
             if stream is not None:

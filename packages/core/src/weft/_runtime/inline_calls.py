@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from weft._ids import TaskId
     from weft._runtime.inline_actors import InlineActor
+    from weft._serialize.pickling import Serialized
     from weft._specs import Shape
 
 _UNCHANGEABLE = frozenset({int, float, str, bytes, bool, complex, type(None)})
@@ -76,11 +77,11 @@ class InlineArguments:
         """Return the cells that are still to come."""
         return [cell for cell in self.cells if cell.state == PENDING]
 
-    def failure(self) -> bytes | None:
+    def failure(self) -> Serialized | None:
         """Return the packed error of the first argument that failed, if one did."""
         for cell in self.cells:
             if cell.state == FAILED:
-                failure: bytes = cell.content
+                failure: Serialized = cell.content
                 return failure
         return None
 
@@ -280,17 +281,20 @@ class InlineCall:
         else:
             self.settle_failure(self.packed(error))
 
-    def packed(self, error: BaseException) -> bytes:
+    def packed(self, error: BaseException) -> Serialized:
         """Return an error of the user's as cells hold it."""
         actor = self.actor
-        return pack_failure(
+        met: list[ObjectRef[Any]] = []
+        packed = pack_failure(
             error,
             task=self.name,
             attempts=max(1, self.attempts),
             actor_id=actor.meta.actor_id.hex() if actor is not None else None,
+            met=met,
         )
+        return self.values.failure(packed, met)
 
-    def settle_failure(self, failure: bytes) -> None:
+    def settle_failure(self, failure: Serialized) -> None:
         """It has ended with a packed error."""
         self.end()
         for cell in self.cells:

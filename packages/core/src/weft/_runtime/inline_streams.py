@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 from weft._clock import monotonic, wall
 from weft._runtime.inline_calls import InlineCall, here
 from weft._runtime.inline_values import FAILED, Cell
-from weft._serialize.failures import pack_error
 from weft.exceptions import GetTimeoutError, TaskCancelledError
 
 if TYPE_CHECKING:
     from weft._refs import ObjectRef
+    from weft._serialize.pickling import Serialized
 
 # How many items a pushed stream holds before its generator waits, where its options do not say.
 ITEMS = 1000
@@ -211,7 +211,7 @@ class InlineStream:
 
     # -------------------------------------------------------------- the end
 
-    def finish(self, failure: bytes | None = None) -> None:
+    def finish(self, failure: Serialized | None = None) -> None:
         """The generator has ended; its packed error, if it failed, is the last item."""
         if failure is not None:
             cell = Cell()
@@ -258,7 +258,8 @@ class InlineStream:
                     here.reset(token)
         with self._changed:
             self._items.clear()
-        self.finish(pack_error(TaskCancelledError(call.task_id, task=call.name)))
+        cancelled = TaskCancelledError(call.task_id, task=call.name)
+        self.finish(call.values.pack_error(cancelled))
 
 
 def as_iterator(result: Any, name: str) -> Iterator[Any]:

@@ -8,7 +8,7 @@ they cannot be changed.
 What is always true
 1. A cell goes from PENDING to one of the other states once, under the lock, and its waiters are
    called once, outside.
-2. A cell holds the references that lie inside its value.
+2. A cell holds the references that lie inside its value or error.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from weft._ids import IdSource, ObjectId
 from weft._refs import ObjectRef
 from weft._runtime.inline_threads import InlineThreads
 from weft._serialize.failures import pack_error, unpack_failure
-from weft._serialize.pickling import dumps, unpack
+from weft._serialize.pickling import Serialized, dumps, unpack
 from weft.exceptions import ObjectLostError, SessionError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Cell:
     def __init__(self) -> None:
         self.state = PENDING
         self.content: Any = None
-        """The value (PLAIN), its packed form (PACKED), or the packed error (FAILED)."""
+        """The value (PLAIN), its packed form (PACKED), or the error, Serialized (FAILED)."""
         self.refs: Sequence[ObjectRef[Any]] = ()
         self.waiters: list[Callable[[], object]] = []
         self.call: InlineCall | None = None
@@ -108,7 +108,7 @@ class InlineValues:
         return ObjectRef(ObjectId(object_id), self.engine, ADDRESS, entry)
 
     def note_travel(self, refs: Sequence[ObjectRef[Any]]) -> None:
-        """These references are inside packed arguments."""
+        """These references are inside packed arguments, or a packed error."""
         for ref in refs:
             self._travelled[ref._id] = ref._entry
 
@@ -131,9 +131,19 @@ class InlineValues:
 
     def fail(self, cells: Sequence[Cell], error: BaseException) -> None:
         """Let cells end in an error of Weft's own."""
-        packed = pack_error(error)
+        failure = self.pack_error(error)
         for cell in cells:
-            self.settle(cell, FAILED, packed)
+            self.settle(cell, FAILED, failure)
+
+    def pack_error(self, error: BaseException) -> Serialized:
+        """Return an error of Weft's own as cells hold it."""
+        met: list[ObjectRef[Any]] = []
+        return self.failure(pack_error(error, met=met), met)
+
+    def failure(self, packed: bytes, met: list[ObjectRef[Any]]) -> Serialized:
+        """Return a packed error as cells hold it: with the references inside."""
+        self.note_travel(met)
+        return Serialized(packed, refs=met)
 
     # -------------------------------------------------------------- reading and waiting
 
@@ -144,7 +154,7 @@ class InlineValues:
             return cell.content
         if state == PACKED:
             return unpack(cell.content)
-        raise unpack_failure(cell.content) from None
+        raise unpack_failure(cell.content.inband) from None
 
     def cell_of(self, ref: ObjectRef[Any]) -> Cell:
         """Return a reference's cell.

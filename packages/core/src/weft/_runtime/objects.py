@@ -5,10 +5,13 @@ The loop's guard is held in every method whose docstring does not say otherwise.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from weft._ids import ObjectId
 from weft._machines.ownership import (
@@ -59,7 +62,8 @@ from weft._wire.messages import (
 from weft.exceptions import ObjectLostError, OwnerDiedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from contextlib import AbstractContextManager
 
     from weft._engine import Engine
     from weft._ids import WorkerId
@@ -72,6 +76,8 @@ if TYPE_CHECKING:
 INLINE_BYTES = 100 * 1024
 # So many dropped references are worth waking the loop for, if it sleeps.
 MANY_RELEASED = 1000
+
+_HELD = contextlib.nullcontext()
 
 
 class Countdown:
@@ -90,17 +96,25 @@ class Countdown:
             self._callback()
 
 
-class _Loading(threading.local):
-    """What is being unpickled in this thread."""
+class _Source(msgspec.Struct, frozen=True):
+    """Where the references are from that are found while something is unpickled."""
 
     keeper: ObjectId | None = None
     """The object that keeps the references inside it, until they are registered."""
-    defer = False
+    defer: bool = False
     """A running task's arguments keep them instead."""
     met: list[Entry] | None = None
     """Objects that stay meanwhile: each counts one reference more at the end."""
-    pins = False
+    pins: bool = False
     """The keeper is owned here: all that it holds stays meanwhile."""
+    guarded: bool = False
+    """The guard is held already."""
+
+
+class _Loading(threading.local):
+    """What is being unpickled in this thread."""
+
+    source = _Source()
 
 
 class Objects:
@@ -300,23 +314,23 @@ class Objects:
 
     def rebuild_ref(self, object_id: bytes, owner: str) -> ObjectRef[Any]:
         """Make the reference that was found inside a value. Without the guard."""
-        loading = self._loading
+        source = self._loading.source
         is_own = owner == self.address
         entries = self.machine.entries
         entry = entries.get(object_id)  # type: ignore[call-overload]  # an id is its bytes
         if entry is None and is_own:
             raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address=owner)
-        if entry is not None and loading.met is not None and (is_own or loading.pins):
+        if entry is not None and source.met is not None and (is_own or source.pins):
             # What brought the reference keeps its object meanwhile, so the count can wait: a value
             # may hold ten thousand.
-            loading.met.append(entry)
+            source.met.append(entry)
             return ObjectRef(entry.id, self.engine, owner, entry)
         key = ObjectId(object_id)
-        with self._guard:
+        with _HELD if source.guarded else self._guard:
             if is_own:
                 self.handle(Counted(key))
             else:
-                self.handle(Adopted(key, owner, loading.keeper, loading.defer))
+                self.handle(Adopted(key, owner, source.keeper, source.defer))
             return ObjectRef(key, self.engine, owner, entries[key])
 
     def held(self, refs: Sequence[ObjectRef[Any]]) -> list[Held]:
@@ -384,7 +398,16 @@ class Objects:
                 view = self._bring_back(value, entry.id)
             return self._unpack_with_refs(view, entry, defer=False)
         assert type(value) is Failure
-        raise unpack_failure(value.error)
+        with self._reading(_Source(entry.id)):
+            error = unpack_failure(value.error)
+        raise error
+
+    def reading_inside(self) -> AbstractContextManager[None]:
+        """Let what is unpickled meanwhile hold references, although the guard is held.
+
+        Something else keeps them: who sent it, for instance, until it is told that it was read.
+        """
+        return self._reading(_Source(guarded=True))
 
     def load_argument(self, value: Value, source: Held | None) -> Any:
         """Return the Python value of a task's argument. Without the guard.
@@ -444,14 +467,14 @@ class Objects:
         self, data: bytes | memoryview, keeper: Entry | None, *, defer: bool
     ) -> Any:
         loading, guard = self._loading, self._guard
-        before = loading.keeper, loading.defer, loading.met, loading.pins
         met: list[Entry] = []
+        key = None if keeper is None else keeper.id
+        pins = keeper is not None and not keeper.owner
+        before, source = loading.source, _Source(key, defer, met, pins)
         # What is met has to be counted: whatever could prevent that must do it now.
         refuse_deep_stack(more=2)
         is_main = in_main_thread()
-        loading.keeper = None if keeper is None else keeper.id
-        loading.defer, loading.met = defer, met
-        loading.pins = keeper is not None and not keeper.owner
+        loading.source = source
         try:
             return unpack(data)
         finally:
@@ -459,7 +482,7 @@ class Objects:
                 # No call of `shield`, where an interrupt could come.
                 guard.shields += 1
             try:
-                loading.keeper, loading.defer, loading.met, loading.pins = before
+                loading.source = before
                 if met:
                     with guard:
                         for entry in met:
@@ -467,6 +490,15 @@ class Objects:
                         self.drain()
             finally:
                 guard.unshield()
+
+    @contextlib.contextmanager
+    def _reading(self, source: _Source) -> Iterator[None]:
+        loading = self._loading
+        before, loading.source = loading.source, source
+        try:
+            yield
+        finally:
+            loading.source = before
 
 
 def lost_failure(object_id: ObjectId, owner: str) -> Failure:

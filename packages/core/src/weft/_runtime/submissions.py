@@ -272,7 +272,8 @@ class Submissions(Generic[T]):
             return False
         if isinstance(note.retry_on, bool):
             return True
-        return isinstance(unpack_failure(values[0].error), note.retry_on)
+        with self._objects.reading_inside():
+            return isinstance(unpack_failure(values[0].error), note.retry_on)
 
     def _failure_of(self, failed: Fail[T]) -> Failure:
         task = failed.task
@@ -286,7 +287,11 @@ class Submissions(Generic[T]):
                 error = TaskTimeoutError(task=task.name, timeout_s=task.timeout_s)
                 return Failure(pack_error(error))
             case _:
-                return Failure(pack_error(self._carrier.error_of(failed)))
+                # A constructor's error may hold references.
+                met: list[ObjectRef[Any]] = []
+                with self._objects.reading_inside():
+                    packed = pack_error(self._carrier.error_of(failed), met=met)
+                    return Failure(packed, self._objects.held(met))
 
     def _fail(self, note: Submission, failure: Failure) -> None:
         """End a submission without an answer, or with one that came too late."""

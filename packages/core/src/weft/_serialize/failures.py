@@ -1,6 +1,6 @@
 """Errors across processes: what a task raised, as its caller gets it.
 
-    worker    pack_failure(error, task="f") -> bytes
+    worker    pack_failure(error, task="f", met=refs) -> bytes
     caller    unpack_failure(bytes) -> TaskError, to be raised
 
 `pack_error` is for errors of Weft's own about a task, which arrive as they are.
@@ -17,8 +17,8 @@ What is always true
    each.
 4. Frames of Weft, of cloudpickle and of libraries are left out, apart from the one that raised.
 
-It does not count references inside exceptions: one that the raising process alone held may be lost
-on arrival.
+References inside exceptions are noted in `met`. Whoever packs keeps them until the reader has
+counted them; one that nobody keeps may be lost on arrival.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     import traceback
     from collections.abc import Iterator
     from types import FrameType, TracebackType
+
+    from weft._refs import ObjectRef
 else:
     linecache = lazy("linecache")
     traceback = lazy("traceback")
@@ -87,6 +89,7 @@ def pack_failure(
     actor_id: str | None = None,
     ip: str | None = None,
     proctitle: str | None = None,
+    met: list[ObjectRef[Any]] | None = None,
 ) -> bytes:
     """Serialize what a task raised. Call it in the process that ran the task.
 
@@ -100,7 +103,9 @@ def pack_failure(
         actor_id: Its id in hexadecimal.
         ip: Address of the node.
         proctitle: Title of the process.
+        met: Gets the references inside.
     """
+    met = [] if met is None else met
     pid = os.getpid() if pid is None else pid
     kind = "actor" if actor_id or actor_repr else "task"
     where = f" on {node}" if node else ""
@@ -114,10 +119,10 @@ def pack_failure(
             before, hops=add_hop(Hop(title, frames), before.hops), notes=tuple(notes)
         )
         cause = error.cause
-        links = _links(cause, facts.traceback_str) if cause is not None else ()
+        links = _links(cause, facts.traceback_str, met) if cause is not None else ()
         return pickle.dumps((facts, links), 5)
     text = _text(error)
-    links = _links(error, text)
+    links = _links(error, text, met)
     hop = Hop(title, frames, tuple(_because(error)))
     notes = [safe_str(note) for note in getattr(error, "__notes__", None) or ()]
     if links[0].reason and links[0].packed:
@@ -129,15 +134,18 @@ def pack_failure(
     return pickle.dumps((facts, links), 5)
 
 
-def pack_error(error: BaseException) -> bytes:
-    """Serialize an error that the caller is to get as it is, such as WorkerDiedError."""
-    return pickle.dumps((None, _links(error, _text(error))), 5)
+def pack_error(error: BaseException, *, met: list[ObjectRef[Any]] | None = None) -> bytes:
+    """Serialize an error that the caller is to get as it is, such as WorkerDiedError.
+
+    `met` gets the references inside.
+    """
+    return pickle.dumps((None, _links(error, _text(error), [] if met is None else met)), 5)
 
 
-def _links(error: BaseException, text: str) -> tuple[_Link, ...]:
+def _links(error: BaseException, text: str, met: list[ObjectRef[Any]]) -> tuple[_Link, ...]:
     links = []
     for each, is_context in _chain(error):
-        packed, reason = _pack_one(each)
+        packed, reason = _pack_one(each, met)
         links.append(
             _Link(
                 packed,
@@ -177,13 +185,15 @@ def _because(error: BaseException) -> Iterator[str]:
         yield f"because of {told}: {message}{place}"
 
 
-def _pack_one(error: BaseException) -> tuple[bytes, str]:
+def _pack_one(error: BaseException, met: list[ObjectRef[Any]]) -> tuple[bytes, str]:
     """Return an error's pickle, empty if not even its class travels, and what is missing in it."""
     is_default = reduces_by_default(error)
     try:
-        packed = dumps(error, name=type(error).__name__).pack()
+        serialized = dumps(error, name=type(error).__name__)
+        packed = serialized.pack()
         # A `__reduce__` of the user's may write what cannot be read.
         if is_default or isinstance(unpack(packed), BaseException):
+            met.extend(serialized.refs)
             return packed, ""
         reason = "its __reduce__ makes something else"
     except PicklingError as failure:
@@ -195,8 +205,10 @@ def _pack_one(error: BaseException) -> tuple[bytes, str]:
     kept_slots = {name: value for name, value in slots.items() if _travels(value)}
     kept_state = {name: value for name, value in state.items() if _travels(value)}
     try:
-        packed = dumps(_Apart((cls, kept_args, kept_slots, kept_state))).pack()
+        serialized = dumps(_Apart((cls, kept_args, kept_slots, kept_state)))
+        packed = serialized.pack()
         if isinstance(unpack(packed), BaseException):
+            met.extend(serialized.refs)
             return packed, reason
     except Exception:  # noqa: BLE001 - the class is at fault; the stand-in tells the first reason
         return b"", reason

@@ -57,6 +57,7 @@ class Failure(Message, frozen=True, tag=3):
     """The error instead of a value."""
 
     error: bytes
+    held: list[Held] = []
 
 
 Value = Inline | Shared | Failure

@@ -6,14 +6,18 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import weft
-from weft.exceptions import TaskError, WeftError
+from weft.exceptions import ActorDiedError, TaskError, WeftError
 from weft.testing.semantics.engines import LIMIT_S, EngineSemantics
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class TwoPartError(Exception):
@@ -21,6 +25,12 @@ class TwoPartError(Exception):
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+
+
+class HoldingError(Exception):
+    def __init__(self, ref: Any, *others: Any) -> None:
+        super().__init__("held", *others)
+        self.ref = ref
 
 
 @weft.remote
@@ -161,3 +171,131 @@ class ErrorSemantics(EngineSemantics):
         with pytest.raises(TwoPartError, match="method"):
             weft.get(fragile.fail.remote())
         assert weft.get(fragile.work.remote()) == 1
+
+    # ---------------------------------------------------------------- references inside
+
+    def test_reference_in_an_error_is_valid_for_who_catches_it(self) -> None:
+        @weft.remote
+        def fail() -> None:
+            raise HoldingError(weft.put("kept"))
+
+        ref = fail.remote()
+        for _ in range(2):
+            with pytest.raises(HoldingError) as caught:
+                weft.get(ref)
+            assert weft.get(caught.value.ref) == "kept"
+
+    def test_reference_in_an_error_outlives_its_task(self) -> None:
+        @weft.remote
+        def fail() -> None:
+            raise HoldingError(weft.put("kept"))
+
+        ref = fail.remote()
+        with pytest.raises(HoldingError) as caught:
+            weft.get(ref)
+        held = caught.value.ref
+        del caught, ref
+        gc.collect()
+        assert weft.get(held, timeout=LIMIT_S) == "kept"
+
+    def test_reference_that_came_as_an_argument_returns_in_an_error(self) -> None:
+        result = raise_it.remote(HoldingError(weft.put("mine")))
+        gc.collect()
+        with pytest.raises(HoldingError) as caught:
+            weft.get(result)
+        assert weft.get(caught.value.ref) == "mine"
+
+    def test_reference_in_an_error_goes_through_nested_tasks(self) -> None:
+        @weft.remote
+        def fail() -> None:
+            raise HoldingError(weft.put("deep"))
+
+        @weft.remote
+        def pass_on() -> None:
+            weft.get(fail.remote())
+
+        with pytest.raises(HoldingError) as caught:
+            weft.get(pass_on.remote())
+        assert weft.get(caught.value.ref, timeout=LIMIT_S) == "deep"
+
+    def test_reference_in_an_error_goes_through_tasks_that_take_the_value(self) -> None:
+        @weft.remote
+        def fail() -> None:
+            raise HoldingError(weft.put("taken"))
+
+        @weft.remote
+        def take(value: Any) -> Any:
+            return value
+
+        @weft.remote
+        def take_what_is_inside(refs: list[Any]) -> Any:
+            return weft.get(take.remote(refs[0]))
+
+        failed = fail.remote()
+        twice = take.remote(take.remote(failed))
+        elsewhere = take_what_is_inside.remote([failed])
+        del failed
+        for ref in (twice, elsewhere):
+            with pytest.raises(HoldingError) as caught:
+                weft.get(ref, timeout=LIMIT_S)
+            assert weft.get(caught.value.ref, timeout=LIMIT_S) == "taken"
+
+    def test_reference_in_the_cause_of_an_error_is_valid(self) -> None:
+        @weft.remote
+        def fail() -> None:
+            raise ValueError("outer") from HoldingError(weft.put("cause"))
+
+        with pytest.raises(ValueError, match="outer") as caught:
+            weft.get(fail.remote())
+        assert weft.get(caught.value.cause.__cause__.ref) == "cause"
+
+    def test_reference_in_the_error_of_a_stream_is_valid(self) -> None:
+        @weft.remote(num_returns="streaming")
+        def fail() -> Any:
+            yield 1
+            raise HoldingError(weft.put("streamed"))
+
+        stream = fail.remote()
+        assert weft.get(next(stream)) == 1
+        with pytest.raises(HoldingError) as caught:
+            weft.get(next(stream))
+        assert weft.get(caught.value.ref) == "streamed"
+
+    def test_task_whose_error_holds_a_reference_is_retried(self, tmp_path: Path) -> None:
+        mark = tmp_path / "mark"
+
+        @weft.remote(max_retries=1, retry_exceptions=[HoldingError])
+        def fail_once(ref: Any) -> str:
+            if mark.exists():
+                return "retried"
+            mark.touch()
+            raise HoldingError(ref[0], weft.put(1))
+
+        assert weft.get(fail_once.remote([weft.put(1)]), timeout=LIMIT_S) == "retried"
+
+    def test_reference_in_the_error_of_a_method_is_valid(self) -> None:
+        @weft.remote
+        class Fragile:
+            def fail(self) -> None:
+                raise HoldingError(weft.put("method"))
+
+        fragile: Any = Fragile.remote()
+        with pytest.raises(HoldingError) as caught:
+            weft.get(fragile.fail.remote())
+        assert weft.get(caught.value.ref) == "method"
+
+    def test_reference_in_the_error_of_a_constructor_is_valid(self) -> None:
+        @weft.remote
+        class Stillborn:
+            def __init__(self, refs: list[Any]) -> None:
+                raise HoldingError(refs[0])
+
+            def work(self) -> None:
+                pass
+
+        mine = weft.put("mine")
+        stillborn: Any = Stillborn.remote([mine])
+        with pytest.raises(ActorDiedError) as caught:
+            weft.get(stillborn.work.remote(), timeout=LIMIT_S)
+        assert isinstance(caught.value.cause, HoldingError)
+        assert weft.get(caught.value.cause.ref) == "mine"
