@@ -16,7 +16,7 @@ from weft._runtime.loop import HEADROOM, Guard
 from weft._runtime.objects import MANY_RELEASED, Objects
 from weft._serialize.pickling import dumps
 from weft._serialize.refs import hooks
-from weft._wire.messages import Borrow, Failure, Held, Shared
+from weft._wire.messages import Borrow, Failure, Fetch, Held, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,9 +58,10 @@ class SilentPeers:
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
+        self.gone: set[str] = set()
 
-    def connect(self, address: str) -> str:
-        return address
+    def connect(self, address: str) -> str | None:
+        return None if address in self.gone else address
 
     def send(self, _peer: object, message: Any) -> None:
         self.sent.append(message)
@@ -292,6 +293,36 @@ def test_deep_stack_leaves_the_counts_right(desk: Desk, in_main: bool) -> None:
     desk.settle()
     assert (inner._entry.local, inner._entry.pins) == (1, 1)
     assert desk.loop.guard.shields == 0
+
+
+# ------------------------------------------------------------------ waiting for some
+
+
+def test_who_waits_for_some_is_told_once_of_each_until_it_forgets(desk: Desk) -> None:
+    there = desk.put(1)
+    later = [desk.lend() for _ in range(3)]
+    entries = [ref._entry for ref in (there, *later)]
+    told: list[Entry] = []
+    with desk.loop.guard:
+        desk.objects.while_sealed(entries, told.append)
+        assert told == entries[:1]
+        assert desk.peers.sent[-3:] == [Fetch(ref._id) for ref in later]
+        desk.objects.handle(Sealed(later[1]._id, Failure(b"")))
+        assert told == [entries[0], entries[2]]
+        desk.objects.forget(told.append)
+        desk.objects.handle(Sealed(later[0]._id, Failure(b"")))
+    assert told == [entries[0], entries[2]]
+
+
+def test_objects_that_fail_together_as_one_is_wanted_are_told_once_each(desk: Desk) -> None:
+    """The first one's owner is found to be gone, and the others were its objects, too."""
+    refs = [desk.lend() for _ in range(3)]
+    desk.peers.gone.add(OTHER)
+    told: list[Entry] = []
+    with desk.loop.guard:
+        desk.objects.while_sealed([ref._entry for ref in refs], told.append)
+        desk.objects.forget(told.append)
+    assert sorted(told, key=lambda entry: entry.id) == [ref._entry for ref in refs]
 
 
 # ------------------------------------------------------------------ when the loop is woken

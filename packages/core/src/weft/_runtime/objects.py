@@ -137,6 +137,8 @@ class Objects:
         self._nudged = False
         self._loading = _Loading()
         self._registering: dict[ObjectId, list[Countdown]] = {}
+        self._some: dict[Callable[[Entry], object], set[Entry]] = {}
+        """Who waits for some of several objects, and for which."""
 
     # -------------------------------------------------------------- effects
 
@@ -155,6 +157,9 @@ class Objects:
                     waiters, entry.waiters = entry.waiters, None
                     if waiters:
                         for ready in waiters:
+                            ready(entry)
+                    for ready, entries in self._some.items():
+                        if entry in entries:
                             ready(entry)
                 case Freed():
                     self.on_freed(effect.entry)
@@ -223,6 +228,24 @@ class Objects:
             entry.waiters = []
         entry.waiters.append(callback)
         return True
+
+    def while_sealed(self, entries: Sequence[Entry], callback: Callable[[Entry], object]) -> None:
+        """Call back as each of these gets its value, until `forget`; at once for what is there.
+
+        However many there are, hardly more is done than for one: who waits for the next of a
+        thousand comes again and again.
+        """
+        self._some[callback] = set(entries)
+        for entry in [entry for entry in entries if entry.value is not None]:
+            callback(entry)
+        for entry in [entry for entry in entries if entry.owner and not entry.asked]:
+            # The owner of one may turn out to be gone, and all its objects fail.
+            if entry.value is None:
+                self.handle(Wanted(entry.id))
+
+    def forget(self, callback: Callable[[Entry], object]) -> None:
+        """End what `while_sealed` began."""
+        del self._some[callback]
 
     def when_registered(
         self, object_ids: Sequence[ObjectId], callback: Callable[[], object]

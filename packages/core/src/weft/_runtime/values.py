@@ -105,21 +105,28 @@ class Values:
         """Block until `count` of these are sealed, or time is up; return whether they are."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         waiter = Waiter(count)
+        objects, ready = self._objects, waiter.ready
+        is_some = count < len(entries)
         with self._guard:
-            self._objects.drain()
-            for entry in entries:
-                if entry.value is not None or not self._objects.when_sealed(entry, waiter.ready):
-                    waiter.ready()
+            objects.drain()
+            if is_some:
+                objects.while_sealed(entries, ready)
+            else:
+                for entry in entries:
+                    if entry.value is not None or not objects.when_sealed(entry, ready):
+                        ready()
         try:
             if running.get() is None:
                 return self._wait_aloud(waiter, deadline, entries)
             return self.wait_in_task(waiter, deadline, entries)
         finally:
             with self._guard:
-                if waiter.missing > 0 or count < len(entries):
+                if is_some:
+                    objects.forget(ready)
+                elif waiter.missing > 0:
                     for entry in entries:
-                        if entry.waiters and waiter.ready in entry.waiters:
-                            entry.waiters.remove(waiter.ready)
+                        if entry.waiters and ready in entry.waiters:
+                            entry.waiters.remove(ready)
             if self._loop.closed and waiter.missing > 0:
                 raise SessionError("the session ended while this thread waited in it")
 
