@@ -318,6 +318,14 @@ def test_maker_remembers_how_an_actor_ended_while_there_are_handles(caller: Call
     assert not caller.machine.callees
 
 
+def test_first_word_of_an_actors_death_is_the_last(caller: Caller) -> None:
+    caller(ActorMade(ACTOR, False))
+    first = state("dead")
+    caller(Told(first), Told(state("alive", 1)), Told(state("dead", 1)))
+    call = caller.call_of()
+    assert caller(CallMade(call, False)) == [Fail(call, "died", first)]
+
+
 def test_actor_whose_handles_are_gone_is_forgotten_when_it_is_dead(caller: Caller) -> None:
     caller(ActorMade(ACTOR, False), HandlesGone(ACTOR))
     caller.live()

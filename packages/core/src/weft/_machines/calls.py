@@ -301,6 +301,9 @@ class Calls:
     def _told(self, told: ActorState, now: float, effects: list[Effect]) -> None:
         actor = ActorId(told.actor_id)
         callee = self.callees[actor]
+        if callee.state == "dead":
+            # Its maker may know more of its end than the directory.
+            return
         callee.told = told
         if told.state == "alive":
             if (

@@ -60,6 +60,9 @@ else:
     inspect = lazy("inspect")
 
 
+# A signal that comes just before the kernel's wait does not end it: so it is sent again after so
+# long, and after twice as long, and so on.
+AGAIN_S = 0.01
 # Where the status page has the length of the function's name; see _node/processes.py.
 _LENGTH_AT = 20
 
@@ -84,11 +87,16 @@ class Executor:
         self._main: Running | None = None
         """What runs on the main thread."""
         self._main_began = 0.0
+        self._to_interrupt: Running | None = None
+        """What was cancelled, until the interrupt has reached it."""
+        self._interrupt_at = 0.0
+        """When it is interrupted again."""
+        self._again_s = AGAIN_S
         self.answers = Answers(runtime, self._give_back)
         runtime.values.on_block = self._give_back
         runtime.on_quiet = self._give_back
         runtime.questions.explain_task = self._explain
-        runtime.on_idle = self._on_idle
+        runtime.ticks.append(self._tick)
         runtime.on_peer_lost = self._on_peer_lost
         runtime.handlers.update(
             {
@@ -158,7 +166,9 @@ class Executor:
         if self.actor is not None and not self.actor.runs_on_main:
             self.actor.cancel(task_id)
         elif now is self._main:
-            signal.pthread_kill(now.thread, signal.SIGINT)
+            self._to_interrupt = now
+            self._again_s = AGAIN_S
+            self._interrupt()
 
     def _drop(self, task_id: TaskId) -> None:
         """End a job that was cancelled before it began."""
@@ -192,34 +202,36 @@ class Executor:
             self.runtime.peers.drain()
             os.killpg(0, signal.SIGKILL)
 
+    def _interrupt(self) -> None:
+        """Interrupt the main thread, and again unless `_interrupted` is called."""
+        assert self._to_interrupt is not None
+        self._interrupt_at = monotonic() + self._again_s
+        self._again_s *= 2
+        signal.pthread_kill(self._to_interrupt.thread, signal.SIGINT)
+
     def _interrupted(self, _number: int, frame: FrameType | None) -> None:
-        if not self._is_to_stop():
+        now = self._main
+        if now is None or not now.cancelled or now.finished:
             return
         while frame is not None:
             if frame.f_code is Executor._unraisable.__code__:
-                # What it raises would be lost.
-                self.runtime.loop.later(self._interrupt_again)
+                # What it raises would be lost, so it is to come again.
                 return
             frame = frame.f_back
+        self._to_interrupt = None
         self.guard.interrupt(KeyboardInterrupt())
 
     def _unraisable(self, unraisable: sys.UnraisableHookArgs) -> None:
         """An exception reaches nobody: a destructor raised it, or was interrupted."""
-        if isinstance(unraisable.exc_value, KeyboardInterrupt) and self._is_to_stop():
+        now = self._main
+        is_ours = now is not None and now.cancelled and not now.finished
+        if is_ours and isinstance(unraisable.exc_value, KeyboardInterrupt):
             # The destructor has ended by it; its task is still to be.
-            self.runtime.loop.later(self._interrupt_again)
+            self._again_s, self._interrupt_at = AGAIN_S, 0.0
+            self._to_interrupt = now
+            self.runtime.loop.nudge()
         else:
             self._show_unraisable(unraisable)
-
-    def _interrupt_again(self) -> None:
-        with self.guard:
-            if self._main is not None and self._is_to_stop():
-                signal.pthread_kill(self._main.thread, signal.SIGINT)
-
-    def _is_to_stop(self) -> bool:
-        """Tell whether what runs on the main thread was cancelled, and goes on."""
-        now = self._main
-        return now is not None and now.cancelled and not now.finished
 
     def _on_peer_lost(self, peer: Peer) -> None:
         """A caller is gone: what it asked for, and nobody would take, is not begun or is ended."""
@@ -307,11 +319,19 @@ class Executor:
                     return actor.serve()
         return "the daemon is gone"
 
-    def _on_idle(self) -> None:
-        """Something was read: if that was what a graceful end waited for, go on with it."""
+    def _tick(self, now: float) -> float | None:
+        """Do what is due, or what was waited for may have come; return when to call again."""
         if self._quit is not None and self._idle is not None and not self._is_needed():
             idle, self._idle = self._idle, None
             idle.ready()
+        if self._to_interrupt is None:
+            return None
+        if self._to_interrupt is not self._main or self._to_interrupt.finished:
+            self._to_interrupt = None
+            return None
+        if self._interrupt_at <= now:
+            self._interrupt()
+        return self._interrupt_at
 
     def _is_needed(self) -> bool:
         """Others hold objects of this process: a graceful end waits for them."""

@@ -67,10 +67,7 @@ def gather(links: Links, note: Submission, then: Callable[[Failure | None], None
 
 def try_gather(links: Links, note: Submission) -> bool:
     """Put the arguments together if all are there, and fit; return whether."""
-    arguments = note.arguments
-    if not arguments.deps and arguments.large is None:
-        return True
-    for ref in arguments.deps:
+    for ref in note.arguments.deps:
         if ref._entry.value is None:
             return False
     return _take(links, note) is None

@@ -40,6 +40,7 @@ from weft._machines.ownership import (
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
 from weft._refs import ObjectRef
 from weft._runtime import bundles
+from weft._runtime.bundles import INLINE_BYTES
 from weft._runtime.loop import refuse_deep_stack
 from weft._runtime.room import SegmentLost
 from weft._runtime.signals import in_main_thread
@@ -72,8 +73,6 @@ if TYPE_CHECKING:
     from weft._runtime.room import Room
     from weft._wire.messages import Bundle, Message, Value
 
-# Up to here a copy through two sockets is cheaper than a segment, its mapping and its recycling.
-INLINE_BYTES = 100 * 1024
 # So many dropped references are worth waking the loop for, if it sleeps.
 MANY_RELEASED = 1000
 

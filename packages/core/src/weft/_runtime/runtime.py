@@ -104,6 +104,10 @@ class Runtime:
         self.leasing = Leasing(self.links, self.streams)
         self.calling = Calling(self.links, self.streams, self.questions)
         self._submissions = (self.leasing.tasks, self.calling.calls)
+        self.ticks: list[Callable[[float], float | None]] = [
+            submissions.tick for submissions in self._submissions
+        ]
+        """Each does what is due at a time, and returns when to be called again."""
         self.values = Values(self.links, self.leasing, self.questions)
         self.objects.on_freed = self.calling.on_freed
         self.streams.peer_of = self._peer_of
@@ -119,7 +123,6 @@ class Runtime:
         """The daemon has closed its connection."""
         self.closing = False
         self.on_quiet: Callable[[], None] = lambda: None
-        self.on_idle: Callable[[], None] = lambda: None
         self.on_peer_lost: Callable[[Peer], None] = lambda _peer: None
         self.on_output: Callable[[Output], None] = lambda _output: None
         self.on_broken: Callable[[InternalError], None] = self.fail_everything
@@ -195,8 +198,7 @@ class Runtime:
     def _before_wait(self, now: float) -> float | None:
         self.objects.drain()
         self.streams.drop_released()
-        deadlines = [submissions.tick(now) for submissions in self._submissions]
-        self.on_idle()
+        deadlines = [tick(now) for tick in self.ticks]
         self.peers.flush()
         return min((at for at in deadlines if at is not None), default=None)
 

@@ -165,15 +165,16 @@ class Submissions(Generic[T]):
         if self._is_over:
             return
         for effect in self._machine.handle(event, monotonic()):
-            match effect:
-                case Complete():
-                    self._end(effect.task.note)
-                case Fail():
-                    self._fail(effect.task.note, self._failure_of(effect))
-                case AskCancel():
-                    self.tell(effect.task, Cancel(effect.task.id, recursive=True))
-                case _:
-                    self._carrier.perform(effect)
+            # For every task: `match` takes five times as long to say no.
+            kind = type(effect)
+            if kind is Complete:
+                self._end(effect.task.note)
+            elif kind is Fail:
+                self._fail(effect.task.note, self._failure_of(effect))
+            elif kind is AskCancel:
+                self.tell(effect.task, Cancel(effect.task.id, recursive=True))
+            else:
+                self._carrier.perform(effect)
 
     def tick(self, now: float) -> float | None:
         """Do what is due; return when to call again."""
@@ -200,7 +201,9 @@ class Submissions(Generic[T]):
         """Give a task to the machine, as the event `submitted`; return what it will return."""
         note: Submission = task.note
         returned = self._prepare(note)
-        is_ready = note.arguments is NO_ARGUMENTS or try_gather(self._links, note)
+        arguments = note.arguments
+        has_objects = arguments.deps or arguments.large is not None
+        is_ready = not has_objects or try_gather(self._links, note)
         if not is_ready:
             task.state = "waiting"
         self.handle(submitted)
@@ -315,5 +318,6 @@ class Submissions(Generic[T]):
         note.token = None
         if note.parent is not None and note.parent.children is not None:
             note.parent.children.discard(note.task_id)
-        if note.arguments is not NO_ARGUMENTS:
+        note.arguments = NO_ARGUMENTS
+        if note.deps:
             let_go(self._links, note)
