@@ -339,6 +339,18 @@ def test_last_reference_to_large_memory_wakes_the_loop(desk: Desk) -> None:
     assert desk.loop.nudges == 1
 
 
+def test_last_reference_to_large_memory_wakes_the_loop_though_a_value_holds_it(desk: Desk) -> None:
+    """That value may be about to go, too."""
+    ref = desk.lend()
+    with desk.loop.guard:
+        desk.objects.handle(Sealed(ref._id, Shared("segment", 1 << 20, OTHER)))
+    outer = desk.put([ref])
+    del outer
+    assert desk.loop.nudges == 0
+    del ref
+    assert desk.loop.nudges == 1
+
+
 def test_many_references_that_free_something_wake_the_loop_once(desk: Desk) -> None:
     refs = [desk.put(1) for _ in range(MANY_RELEASED + 10)]
     refs.clear()

@@ -318,10 +318,11 @@ class Objects:
             if entry is None:
                 return
             entry.leaving += 1
-            if entry.leaving < entry.local or entry.pins:
-                # Its object stays: this can wait until somebody looks anyway.
+            if entry.leaving < entry.local:
                 return
-            if type(entry.value) is Shared or len(released) > MANY_RELEASED:
+            # Large memory goes at once, also if what pins it is about to go. Of the others, those
+            # that are pinned can wait until somebody looks anyway: a value may hold ten thousand.
+            if type(entry.value) is Shared or (not entry.pins and len(released) > MANY_RELEASED):
                 self._nudged = True
                 self._loop.nudge()
 
