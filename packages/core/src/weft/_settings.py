@@ -85,6 +85,20 @@ def temp_root() -> str:
     return TEMP_DIR.value() or os.environ.get("TMPDIR") or "/tmp"  # noqa: S108
 
 
+OMP_THREADS = "OMP_NUM_THREADS"
+"""How many threads the numerical libraries of a process use. Not Weft's own: workers set it."""
+
+
+def are_threads_set() -> bool:
+    """Tell whether the user has said how many threads numerical libraries use."""
+    return bool(os.environ.get(OMP_THREADS))
+
+
+def set_threads(threads: int) -> None:
+    """Let numerical libraries that are loaded from here on use so many threads."""
+    os.environ[OMP_THREADS] = str(max(1, threads))
+
+
 def visible_gpus() -> list[str] | None:
     """Return the devices that CUDA_VISIBLE_DEVICES allows; None: it does not say."""
     raw = os.environ.get("CUDA_VISIBLE_DEVICES")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weft import _settings
 from weft._ids import JobId, NodeId
 from weft._machines.placement import NodeView
 from weft._node import host
@@ -66,6 +67,7 @@ class NodeFacts:
             labels=self.labels,
             runtime_env=options.runtime_env,
             logging=options.logging,
+            are_threads_set=_settings.are_threads_set(),
         )
 
 

@@ -40,6 +40,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from weft import _settings
 from weft._env import activation
 from weft._env.spec import BUILT, FAILED_SUFFIX
 from weft._launch import SYS_PATH_FILE, NodeFile
@@ -74,6 +75,9 @@ def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
         run_site()
     run_package()
     resolve(node.options.worker_entry)
+    if not _settings.are_threads_set():
+        # Each of as many workers as there are CPUs would otherwise start as many threads.
+        _settings.set_threads(1)
     preload(node.options.preload)
     fork, fds = _Template(sock).run()
     # From here on this process is a worker; the template's frames are gone.

@@ -6,9 +6,11 @@ import os
 import threading
 from typing import TYPE_CHECKING, Any
 
+from weft import _settings
 from weft._clock import monotonic, wall
 from weft._ids import ActorId, TaskId
 from weft._lazy import lazy
+from weft._resources import UNITS
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import TERMINATE, method_of, run_exit_hook, split
 from weft._runtime.running import Running, running
@@ -34,13 +36,17 @@ else:
 ASYNC_CALLS = 1000
 
 
-def show_accelerators(accelerators: dict[str, list[str]]) -> None:
-    """Let this process see its own devices only.
+def show_share(
+    resources: dict[str, int], accelerators: dict[str, list[str]], *, threads: bool
+) -> None:
+    """Let libraries see this process's own devices, and start `threads` for its CPUs, only.
 
     A library that has looked already keeps what it saw.
     """
     if "GPU" in accelerators:
         os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])
+    if threads:
+        _settings.set_threads(resources.get("CPU", 0) // UNITS)
 
 
 class LoopWaiter:
@@ -123,7 +129,7 @@ class Actor:
             began=monotonic(),
         )
         executor.actor = self
-        show_accelerators(self.accelerators)
+        show_share(self.resources, self.accelerators, threads=executor.sets_threads)
         token = running.set(now)
         try:
             args, kwargs = unpack_arguments(

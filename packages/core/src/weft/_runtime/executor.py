@@ -23,7 +23,7 @@ from weft._clock import monotonic, wall
 from weft._ids import TaskId
 from weft._lazy import lazy
 from weft._machines.ownership import TaskEnding
-from weft._runtime.actors import Actor, show_accelerators
+from weft._runtime.actors import Actor, show_share
 from weft._runtime.answers import Answers, Job
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.loop import QUIET_S, Waiter
@@ -75,6 +75,8 @@ class Executor:
         self.guard = runtime.guard
         self.actor: Actor | None = None
         self.assigned: Assigned | None = None
+        self.sets_threads = False
+        """The user has not said how many threads numerical libraries use: the CPUs say it."""
         self._page = page
         self._queue: deque[Job | BecomeActor] = deque()
         self._running: dict[TaskId, Running] = {}
@@ -149,7 +151,7 @@ class Executor:
 
     def _on_assigned(self, peer: Peer, message: Assigned) -> None:
         self.assigned = message
-        show_accelerators(message.accelerators)
+        show_share(message.resources, message.accelerators, threads=self.sets_threads)
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         task_id = TaskId(message.task_id)

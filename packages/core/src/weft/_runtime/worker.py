@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft import _settings
 from weft._engine import current
 from weft._ids import WorkerId
 from weft._override import override
@@ -103,8 +104,11 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     current.engine = worker
     worker.start(daemon_address)
     worker.loop.wait(worker.welcomed)
-    if worker.welcome is not None and worker.welcome.logging:
-        LoggingConfig.from_json(worker.welcome.logging).apply()
+    welcome = worker.welcome
+    if welcome is not None:
+        executor.sets_threads = not (welcome.are_threads_set or _settings.OMP_THREADS in env)
+        if welcome.logging:
+            LoggingConfig.from_json(welcome.logging).apply()
     executor.serve()
     end(executor)
 

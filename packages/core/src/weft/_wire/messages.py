@@ -507,6 +507,8 @@ class Welcome(Message, frozen=True, tag=74):
     runtime_env: str = ""
     logging: str = ""
     """A LoggingConfig, as JSON; empty for none."""
+    are_threads_set: bool = False
+    """The user has said how many threads numerical libraries use (OMP_NUM_THREADS)."""
 
 
 class Certificate(Message, frozen=True, tag=75):
