@@ -20,7 +20,7 @@ PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*"
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
     "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "mypy", "numpy", "pandas",
-    "pyarrow", "torch",
+    "prometheus-client", "pyarrow", "torch",
 ]  # fmt: skip
 
 
