@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
+from weft._node.rounds import Rounds
 from weft._specs import Shape
 from weft._wire import codec
 from weft._wire.codec import pack, unpack
@@ -25,11 +26,6 @@ if TYPE_CHECKING:
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
     from weft._node.timers import Timers
-
-# A worker that runs C code for long does not answer; the others' events are worth having without
-# it.
-COLLECT_S = 1.0
-
 
 NIL = pack(None)
 
@@ -140,55 +136,31 @@ class Timelines:
 
     def __init__(self, clients: Clients, timers: Timers) -> None:
         self._clients = clients
-        self._timers = timers
-        self._requests = 0
-        self._gathered: dict[int, tuple[Client, int, set[bytes], list[msgspec.Raw]]] = {}
-        """By our number of the request: who asked, under which number, who has not answered, the
-        events.
-        """
+        self._rounds: Rounds[list[msgspec.Raw]] = Rounds(timers)
 
     def ask(self, client: Client, request: int) -> None:
         """Collect from all workers, then answer."""
-        self._requests += 1
-        number = self._requests
-        asked = self._clients.send_to_workers(Collect(number))
-        self._gathered[number] = (client, request, asked, [])
-        if asked:
-            self._timers.call_later(COLLECT_S, lambda: self._answer(number))
-        else:
-            self._answer(number)
+
+        def answer(found: list[list[msgspec.Raw]]) -> None:
+            events = [event for events in found for event in events]
+            self._clients.send(client, Answer(request, codec.pack(events)))
+
+        self._rounds.begin(lambda number: self._clients.send_to_workers(Collect(number)), answer)
 
     def take(self, worker: bytes, events: Events) -> None:
         """Note a worker's events."""
-        gathered = self._gathered.get(events.request)
-        if gathered is not None:
-            _, _, _, found = gathered
-            found += unpack(events.body, list[msgspec.Raw])
-            self._miss_no_longer(events.request, worker)
+        self._rounds.take(events.request, worker, unpack(events.body, list[msgspec.Raw]))
 
     def forget(self, worker: bytes) -> None:
         """A worker is gone: nobody waits for its events."""
-        for number in list(self._gathered):
-            self._miss_no_longer(number, worker)
-
-    def _miss_no_longer(self, number: int, worker: bytes) -> None:
-        _, _, missing, _ = self._gathered[number]
-        missing.discard(worker)
-        if not missing:
-            self._answer(number)
-
-    def _answer(self, number: int) -> None:
-        gathered = self._gathered.pop(number, None)
-        if gathered is not None:
-            client, request, _, found = gathered
-            self._clients.send(client, Answer(request, codec.pack(found)))
+        self._rounds.forget(worker)
 
 
 def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     """Return (body, error) of the answer to a question."""
     question = QUESTIONS.get(what)
     if question is None:
-        known = ", ".join(sorted([*QUESTIONS, "timeline"]))
+        known = ", ".join(sorted([*QUESTIONS, "metrics", "timeline"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
         found = question(daemon, body)
