@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from weft._ids import ActorId, ObjectId, TaskId
+    from weft._metrics import Readings
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._specs import ActorMeta, ActorSpec, CallSpec, Place, TaskSpec
 
@@ -157,6 +158,10 @@ class Engine(Protocol):
 
     def timeline(self) -> list[dict[str, Any]]:
         """Chrome trace events of tasks run so far (the newest, bounded)."""
+        ...
+
+    def metrics(self) -> list[Readings]:
+        """What the session's processes have measured. Blocks while they are asked."""
         ...
 
     def why(self, subject: ObjectRef[Any] | ActorId) -> str:

@@ -5,7 +5,8 @@ descriptor to the new process. So a connection can be made at once, while the da
 still starts; nothing is polled.
 
     <temp root>/weft-<uid>/<session>/   0700  lock node.json sys.path daemon.log, d (the socket),
-                                              <worker>.s (its socket) <worker>.page
+                                              metrics (a socket), <worker>.s (its socket)
+                                              <worker>.page
     <store root>/weft-<uid>/<session>/  0700  lock, segments
 
 Where objects are spilled to, the daemon makes another of these (_node/spilling.py).
@@ -25,6 +26,7 @@ the last of them closes it or is gone, for whatever reason.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -38,11 +40,13 @@ import msgspec
 
 from weft import _settings
 from weft._clock import wall
+from weft.exceptions import OptionError
 
 # The kernel's bound on the path of a unix socket is 108 bytes with the closing zero.
 SOCKET_PATH_BYTES = 107
 _LONGEST_NAME_BYTES = 36
 DAEMON_SOCKET = "d"
+METRICS_SOCKET = "metrics"
 LOCK = "lock"
 NODE_FILE = "node.json"
 SYS_PATH_FILE = "sys.path"
@@ -91,6 +95,8 @@ class NodeFile(msgspec.Struct, frozen=True):
     lock_fds: tuple[int, int]
     with_site: bool
     """The caller's interpreter has run `site`: so is that of the workers to."""
+    metrics_fds: tuple[int, ...] = ()
+    """A socket that listens on a port, if WEFT_METRICS_PORT asks for one."""
 
 
 class DaemonProcess:
@@ -159,7 +165,17 @@ def start_daemon(*, node: NodeOptions) -> Started:
 
     Raises:
         OSError: A directory cannot be made; then nothing was started.
+        OptionError: Nobody can listen on WEFT_METRICS_PORT; then nothing was started.
     """
+    metrics_fds = _listen_for_metrics()
+    try:
+        return _start(node, metrics_fds)
+    finally:
+        for fd in metrics_fds:
+            os.close(fd)
+
+
+def _start(node: NodeOptions, metrics_fds: tuple[int, ...]) -> Started:
     session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
     session_dir, session_lock = make_session_dir(_session_root(node), session)
     store_dir, store_lock = make_session_dir(user_root(_settings.STORE_ROOT.value()), session)
@@ -181,9 +197,10 @@ def start_daemon(*, node: NodeOptions) -> Started:
             listen_fd=listen_fd,
             lock_fds=(session_lock, store_lock),
             with_site=not sys.flags.no_site,
+            metrics_fds=metrics_fds,
         )
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
-        pid = spawn("boot", session_dir, fds=fds, output_fd=log_fd)
+        pid = spawn("boot", session_dir, fds=(*fds, *metrics_fds), output_fd=log_fd)
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)
@@ -236,6 +253,24 @@ def _listen(address: str) -> int:
     Path(address).chmod(0o600)
     listener.listen(1024)
     return listener.detach()
+
+
+def _listen_for_metrics() -> tuple[int, ...]:
+    """Return a socket on the port that WEFT_METRICS_PORT asks for; nothing if it asks for none."""
+    port, host = _settings.METRICS_PORT.value(), _settings.METRICS_HOST.value()
+    if not port:
+        return ()
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listener = socket.create_server((host, port), family=family)
+    except OSError as error:
+        why = "it is in use" if error.errno == errno.EADDRINUSE else error
+        raise OptionError(
+            f"{_settings.METRICS_PORT.name}={port}: metrics cannot be told at {host}, port {port}: "
+            f"{why}. Give another, or none: they are always at the session's socket "
+            f"{METRICS_SOCKET!r}"
+        ) from None
+    return (_above_stdio(listener.detach()),)
 
 
 def _above_stdio(fd: int) -> int:

@@ -71,12 +71,32 @@ IDLE_WORKERS = Setting(
     "WEFT_IDLE_WORKERS", int, -1, "Idle workers that a node keeps ready; -1: one a CPU."
 )
 
+
+def _parse_port(raw: str) -> int:
+    port = int(raw)
+    if not 0 <= port <= 65535:
+        raise ValueError("a port is at most 65535")
+    return port
+
+
+METRICS_PORT = Setting(
+    "WEFT_METRICS_PORT", _parse_port, 0, "TCP port that tells metrics; 0: none, only the socket."
+)
+METRICS_HOST = Setting(
+    "WEFT_METRICS_HOST",
+    str,
+    "127.0.0.1",
+    "Address that the port of metrics is opened at; whoever reaches it can read them.",
+)
+
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     TEMP_DIR,
     STORE_ROOT,
     SPILL,
     CHECK,
     IDLE_WORKERS,
+    METRICS_PORT,
+    METRICS_HOST,
 )
 
 

@@ -102,6 +102,13 @@ def test_created_actor_wants_a_worker_becomes_and_lives() -> None:
     ]
 
 
+def test_states_of_all_are_told() -> None:
+    directory = Directory()
+    directory.alive()
+    directory.create(OTHER)
+    assert directory.actors.states() == ["alive", "pending"]
+
+
 def test_who_watches_before_the_creation_is_told_of_it() -> None:
     directory = Directory()
     assert directory.tell(Watched(ACTOR, FRIEND)) == []

@@ -501,6 +501,10 @@ class Actors:
         actor = self._actor_of.get(actor_id)
         return (actor.state, actor.cause, actor.worker) if actor else None
 
+    def states(self) -> list[State]:
+        """Return the state of each actor that is remembered."""
+        return [actor.state for actor in self._actor_of.values()]
+
     def explain(self, actor_id: bytes, now: float) -> str:
         """Say where an actor is in its life, and why. Empty while it waits for a worker."""
         actor = self._actor_of.get(actor_id)

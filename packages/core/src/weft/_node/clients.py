@@ -81,10 +81,17 @@ class Clients:
 
     def send_to_workers(self, message: Message) -> set[bytes]:
         """Queue a message to every worker; return which."""
-        workers = [client for client in self._client_of.values() if client.role == "worker"]
-        for client in workers:
+        return self._send_to_roles({"worker"}, message)
+
+    def send_to_runtimes(self, message: Message) -> set[bytes]:
+        """Queue a message to every driver and worker; return which."""
+        return self._send_to_roles({"driver", "worker"}, message)
+
+    def _send_to_roles(self, roles: set[str], message: Message) -> set[bytes]:
+        clients = [client for client in self._client_of.values() if client.role in roles]
+        for client in clients:
             self.send(client, message)
-        return {client.worker_id for client in workers}
+        return {client.worker_id for client in clients}
 
     def flush(self) -> None:
         """Send what is queued."""

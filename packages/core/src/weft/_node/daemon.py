@@ -10,6 +10,7 @@ what was queued is sent.
     demands    those whose environment is built    grants   leases and the workers that serve them
     creations  what actors are made of             deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
+    metrics    what all processes have measured
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -55,6 +56,7 @@ from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
 from weft._node.grants import Grants
 from weft._node.memory import NodeMemory
+from weft._node.metrics import NodeMetrics
 from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.roster import Roster
@@ -79,6 +81,7 @@ from weft._wire.messages import (
     Hello,
     KillWorker,
     LoanReturned,
+    Measured,
     Message,
     Quit,
     Reclaim,
@@ -150,6 +153,7 @@ class Daemon:
         )
         self._deaths = Deaths(self.clients.send)
         self._timelines = questions.Timelines(self.clients, self._timers)
+        self._metrics = NodeMetrics(self, node, self._poller, self._timers, warn=self._say)
 
     # -------------------------------------------------------------- the loop
 
@@ -227,6 +231,7 @@ class Daemon:
         self.demands.forget(client)
         self._timelines.forget(client)
         self.memory.lost(client)
+        self._metrics.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.rules.tell_actors(actor_rules.ClientEnded(client))
 
@@ -256,10 +261,14 @@ class Daemon:
                 self.memory.said(me, message)
             case Ask(request, "timeline"):
                 self._timelines.ask(client, request)
+            case Ask(request, "metrics"):
+                self._metrics.ask(client, request)
             case Ask(request, what, body):
                 self.clients.send(client, Answer(request, *questions.answer(self, what, body)))
             case Events():
                 self._timelines.take(me, message)
+            case Measured():
+                self._metrics.take(me, message)
             case Bye():
                 if self._driver.is_client(client):
                     self._is_clean = True

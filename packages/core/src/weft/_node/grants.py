@@ -63,6 +63,10 @@ class Grants:
         """Return the worker that serves a lease; empty if none does."""
         return self._worker_of.get(lease, b"")
 
+    def leases(self) -> tuple[int, int]:
+        """Return how many leases have a worker, and how many wait for one to start."""
+        return len(self._worker_of), len(self._grant_of) - len(self._worker_of)
+
     # -------------------------------------------------------------- effects
 
     def add(self, grant: Grant) -> None:

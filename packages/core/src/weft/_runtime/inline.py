@@ -49,11 +49,14 @@ if TYPE_CHECKING:
     import platform
     from collections.abc import Callable, Sequence
 
+    from weft import _metrics as process_metrics
+    from weft._metrics import Readings
     from weft._options import InitOptions, TaskOptions
     from weft._specs import ActorSpec, CallSpec, Shape, TaskSpec
 else:
     futures = lazy("concurrent.futures")
     platform = lazy("platform")
+    process_metrics = lazy("weft._metrics")
 
 # How many runs `timeline` remembers.
 TRACED = 20_000
@@ -551,6 +554,10 @@ class InlineEngine:
     def note_run(self, name: str, began_at: float, duration_s: float) -> None:
         """Remember a run for `timeline`."""
         self._runs.append((name, began_at, duration_s, threading.get_ident()))
+
+    def metrics(self) -> list[Readings]:
+        """Return what this process has measured; see Engine."""
+        return process_metrics.registry.readings()
 
     def timeline(self) -> list[dict[str, Any]]:
         """Return trace events; see Engine."""

@@ -8,6 +8,7 @@ import msgspec
 
 from weft._clock import monotonic
 from weft._ids import ActorId, ObjectId, TaskId
+from weft._metrics import Readings
 from weft._runtime import reasons
 from weft._runtime.loop import Waiter
 from weft._runtime.reasons import Reason, Step
@@ -94,6 +95,10 @@ class Questions:
     def timeline(self) -> list[dict[str, Any]]:
         """Return trace events; see Engine."""
         return codec.unpack(self.ask("timeline"), list[dict[str, Any]])
+
+    def metrics(self) -> list[Readings]:
+        """Return what the session has measured; see Engine."""
+        return codec.unpack(self.ask("metrics"), list[Readings])
 
     def why(self, subject: ObjectRef[Any] | ActorId) -> str:
         """Say what a reference or actor waits for; see Engine."""

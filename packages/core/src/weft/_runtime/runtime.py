@@ -24,7 +24,7 @@ from weft._lazy import lazy
 from weft._machines.attempts import CancelAsked
 from weft._machines.ownership import PeerLost, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
-from weft._runtime import bundles
+from weft._runtime import bundles, measures
 from weft._runtime.calling import Calling
 from weft._runtime.leasing import Leasing
 from weft._runtime.links import Links
@@ -58,6 +58,7 @@ from weft._wire.messages import (
     GiveBack,
     Granted,
     Loan,
+    Measure,
     Message,
     Output,
     Recall,
@@ -152,6 +153,7 @@ class Runtime:
             Why: self.questions.on_why,
             Welcome: self._on_welcome,
             Output: self._on_output,
+            Measure: self._on_measure,
         }
         self._after_round: deque[Callable[[], object]] = deque()
         """What is done when all messages of one read are."""
@@ -170,6 +172,7 @@ class Runtime:
         self.named_actors = self.questions.named_actors
         self.nodes = self.questions.nodes
         self.timeline = self.questions.timeline
+        self.metrics = self.questions.metrics
         self.why = self.questions.why
         hooks.rebuild_ref = self.objects.rebuild_ref
         _alive.add(self)
@@ -268,6 +271,9 @@ class Runtime:
 
     def _on_output(self, peer: Peer, message: Output) -> None:
         self.loop.later(lambda: self.on_output(message))
+
+    def _on_measure(self, peer: Peer, message: Measure) -> None:
+        self.peers.send(peer, measures.measure(self, message.request))
 
     # -------------------------------------------------------------- references
 

@@ -157,6 +157,8 @@ class Submissions(Generic[T]):
         self._carrier = carrier
         self._is_over = False
         """All were failed: nothing is decided any more."""
+        self.ended = {"ok": 0, "failed": 0}
+        """How many have ended, and how."""
 
     # -------------------------------------------------------------- the machine
 
@@ -309,6 +311,8 @@ class Submissions(Generic[T]):
         objects = self._objects
         stream = note.stream
         values = note.values
+        has_failed = bool(values) and type(values[0]) is Failure
+        self.ended["failed" if has_failed else "ok"] += 1
         if stream is not None:
             self._streams.end(stream, note.returns[0], values)
         else:

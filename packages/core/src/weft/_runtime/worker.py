@@ -16,6 +16,7 @@ from weft._engine import current
 from weft._ids import WorkerId
 from weft._override import override
 from weft._resources import UNITS
+from weft._runtime import measures
 from weft._runtime.executor import Executor
 from weft._runtime.invocation import ActorLeaves
 from weft._runtime.loggers import LoggingConfig
@@ -134,6 +135,9 @@ def end(executor: Executor) -> None:
         sys.excepthook(*sys.exc_info())
         code = 1
     finally:
+        with executor.guard:
+            # What was counted to the end; nobody else has these numbers.
+            executor.runtime.links.tell_daemon(measures.measure(executor.runtime, 0))
         if (
             executor.actor is not None
             and executor.actor.instance is not None

@@ -23,6 +23,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from weft._transport.traffic import Traffic
 from weft._wire.codec import decode, encode_all
 from weft._wire.frame import FrameReader
 from weft.exceptions import ProtocolError
@@ -48,6 +49,7 @@ class Poller:
     """Waits for sockets and calls their handlers."""
 
     def __init__(self) -> None:
+        self.traffic = Traffic()
         self._epoll = select.epoll()
         self._handlers: dict[int, Handler] = {}
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -179,7 +181,10 @@ class SocketConnection:
         self._batch = []
         if self.closed:
             return
+        traffic = self._poller.traffic
+        traffic.sent_messages += len(batch)
         for frame in encode_all(batch):
+            traffic.sent_bytes += len(frame)
             if self._unsent:
                 self._unsent.append(memoryview(frame))
                 continue
@@ -247,6 +252,9 @@ class SocketConnection:
         except ProtocolError as error:
             self._break(str(error))
             return False
+        traffic = self._poller.traffic
+        traffic.read_bytes += len(data)
+        traffic.read_messages += len(messages)
         if messages:
             self._receive(self, messages)
         return True

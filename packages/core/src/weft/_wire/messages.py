@@ -682,6 +682,20 @@ class Events(Message, frozen=True, tag=98):
     body: bytes
 
 
+class Measure(Message, frozen=True, tag=93):
+    """Daemon to driver or worker: say what you have counted and set. Answered by Measured."""
+
+    request: int
+
+
+class Measured(Message, frozen=True, tag=94):
+    """The sender's metrics at this moment: packed Readings. A worker that ends sends its last."""
+
+    request: int
+    """0: nobody has asked."""
+    body: bytes
+
+
 # ------------------------------------------------------------------ daemon <-> template
 
 
@@ -773,6 +787,7 @@ ANY = (
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
     | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
     | Certificate | ActorState | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
-    | Restored | ActorReady | ActorExit | Why | Because | Collect | Events | Fork | Forked | Reaped
+    | Restored | ActorReady | ActorExit | Why | Because | Collect | Events | Measure
+    | Measured | Fork | Forked | Reaped
     | Preload | Spill | Spilled | Unspill | Unspilled | Unlink
 )  # fmt: skip

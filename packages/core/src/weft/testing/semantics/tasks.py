@@ -350,7 +350,7 @@ class TaskSemantics(EngineSemantics):
     # ---------------------------------------------------------------- retries
 
     def test_exception_is_not_retried_unless_asked(self) -> None:
-        counter = Counter.remote()
+        counter = Ups.remote()
 
         @weft.remote
         def fail() -> None:
@@ -362,7 +362,7 @@ class TaskSemantics(EngineSemantics):
         assert weft.get(counter.up.remote()) == 2
 
     def test_exception_is_retried_as_often_as_asked(self) -> None:
-        counter = Counter.remote()
+        counter = Ups.remote()
 
         @weft.remote(max_retries=2, retry_exceptions=True)
         def fail() -> None:
@@ -374,7 +374,7 @@ class TaskSemantics(EngineSemantics):
         assert weft.get(counter.up.remote()) == 4
 
     def test_task_that_succeeds_when_retried_gives_its_value(self) -> None:
-        counter = Counter.remote()
+        counter = Ups.remote()
 
         @weft.remote(retry_exceptions=[ValueError])
         def fail_once() -> int:
@@ -386,7 +386,7 @@ class TaskSemantics(EngineSemantics):
         assert weft.get(fail_once.remote()) == 2
 
     def test_only_the_exceptions_listed_are_retried(self) -> None:
-        counter = Counter.remote()
+        counter = Ups.remote()
 
         @weft.remote(max_retries=5, retry_exceptions=[KeyError])
         def fail() -> None:
@@ -399,7 +399,7 @@ class TaskSemantics(EngineSemantics):
 
     @needs("processes")
     def test_task_whose_worker_dies_is_retried(self) -> None:
-        counter = Counter.remote()
+        counter = Ups.remote()
 
         @weft.remote(max_retries=1)
         def die_once() -> int:
@@ -478,7 +478,7 @@ class TaskSemantics(EngineSemantics):
 
 
 @weft.remote
-class Counter:
+class Ups:
     def __init__(self) -> None:
         self.times = 0
 
