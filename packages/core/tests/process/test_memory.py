@@ -23,6 +23,7 @@ import pytest
 import weft
 from weft._engine import current
 from weft.exceptions import ObjectLostError, StoreFullError
+from weft.util import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -184,6 +185,16 @@ def test_many_small_objects_are_fused_into_few_files(
     assert len(list(spill_dir.glob("*/*/spill-*"))) < 100
     for number, ref in enumerate(refs):
         assert np.array_equal(weft.get(ref), data_of(number, 128 * 1024))
+
+
+def test_metrics_tell_of_what_is_spilled(session: Callable[..., None], spill_dir: Path) -> None:
+    session(16)
+    refs = [weft.put(data_of(number)) for number in range(12)]
+    until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
+    lines = dict(line.rsplit(" ", 1) for line in metrics.export().splitlines() if line[0] != "#")
+    assert float(lines["weft_store_spilled_bytes"]) >= 20 * MIB
+    assert 0 < float(lines["weft_store_used_bytes"]) <= 16 * MIB
+    del refs
 
 
 # ------------------------------------------------------------------ room comes back

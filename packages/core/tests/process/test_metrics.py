@@ -407,7 +407,9 @@ def test_port_is_opened_if_asked_for_and_closed_with_the_session(port: int, name
             assert listening(port) == {"0100007F"}, "127.0.0.1 alone"
             status, _, text = get(http.client.HTTPConnection("127.0.0.1", port, timeout=WAIT_S))
             assert status == 200
-            assert told(text).keys() == told(get(socket_of(session))[2]).keys()
+            # A worker may have come in between.
+            names = {key[0] for key in told(text)}
+            assert names <= {key[0] for key in told(get(socket_of(session))[2])}
         assert listening(port) == set()
 
 

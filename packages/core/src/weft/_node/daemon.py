@@ -153,7 +153,14 @@ class Daemon:
         )
         self._deaths = Deaths(self.clients.send)
         self._timelines = questions.Timelines(self.clients, self._timers)
-        self._metrics = NodeMetrics(self, node, self._poller, self._timers, warn=self._say)
+        self._metrics = NodeMetrics(
+            self,
+            node,
+            self._poller,
+            self._timers,
+            warn=self._say,
+            store=self.memory.machine.usage,
+        )
 
     # -------------------------------------------------------------- the loop
 

@@ -86,16 +86,14 @@ def of_machines(rules: Rules, grants: Grants) -> Iterator[Readings]:
     )
 
 
-def of_store(directory: str, numbers: StoreNumbers | None) -> Iterator[Readings]:
-    """Yield what objects take: files in memory, and what their index knows if there is one."""
+def of_store(directory: str, numbers: StoreNumbers) -> Iterator[Readings]:
+    """Yield what objects take: files in memory, and what their index knows."""
     yield _amount(
         "weft_store_memory_bytes",
         "Shared memory that the files of objects take.",
         (),
         {(): _bytes_in(directory)},
     )
-    if numbers is None:
-        return
     of_index = {
         ("used", "Shared memory that is lent to processes."): numbers.used_bytes,
         ("spare", "Of the used, what holds no object."): numbers.spare_bytes,

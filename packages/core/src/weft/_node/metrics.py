@@ -53,7 +53,7 @@ class NodeMetrics:
         timers: Timers,
         *,
         warn: Callable[[str], None],
-        store: Callable[[], StoreNumbers] | None = None,
+        store: Callable[[], StoreNumbers],
     ) -> None:
         """`warn` tells the driver's user a line; `store` reads the index of shared memory."""
         self._daemon = daemon
@@ -110,7 +110,7 @@ class NodeMetrics:
             "node",
             [
                 *measures.of_machines(daemon.rules, daemon.grants),
-                *measures.of_store(self._node.store_dir, self._store and self._store()),
+                *measures.of_store(self._node.store_dir, self._store()),
                 *self._traffic.readings("daemon"),
             ],
         )
