@@ -379,6 +379,29 @@ def test_spiller_that_is_killed_loses_nothing(
         assert np.array_equal(weft.get(ref), data_of(number))
 
 
+def test_spiller_that_is_killed_while_it_restores_loses_nothing(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    refs = [weft.put(data_of(number)) for number in range(12)]
+    until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
+    del refs[6:]
+    (pid,) = spiller_pids()
+    os.kill(pid, signal.SIGSTOP)
+    found: list[Any] = []
+    reader = threading.Thread(target=lambda: found.append(weft.get(refs[0])))
+    reader.start()
+    until(lambda: b"read from disk" in why_room())
+    os.kill(pid, signal.SIGKILL)
+    reader.join(LIMIT_S)
+    assert np.array_equal(found[0], data_of(0))
+
+
+def why_room() -> bytes:
+    engine: Any = current.engine
+    return engine.questions.ask("why_room", engine.worker_id.hex())  # type: ignore[no-any-return]
+
+
 def spiller_pids() -> list[int]:
     """The processes that spill for sessions of this test run."""
     session = store_dir().name

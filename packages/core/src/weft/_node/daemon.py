@@ -449,6 +449,7 @@ class Daemon:
             user_root(_settings.STORE_ROOT.value()),
         ):
             sessions.remove_leftovers(root)
+        self.memory.remove_leftovers()
 
 
 def _actor_event(

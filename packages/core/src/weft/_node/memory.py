@@ -101,6 +101,10 @@ class NodeMemory:
         if at is not None and at <= monotonic():
             self._tell(SegmentsTicked())
 
+    def remove_leftovers(self) -> None:
+        """Have removed what dead sessions have spilled."""
+        self._spiller.remove_leftovers()
+
     def close(self) -> None:
         """Remove what was spilled. Blocks until that is done."""
         self._spiller.close()

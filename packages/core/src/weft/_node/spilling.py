@@ -2,7 +2,8 @@
 
 What is always true
 1. Every Spill and Unspill is answered once: by the process, or with an error if that cannot be
-   started or dies. It may be answered before the call returns.
+   started or dies. It may be answered before the call returns. What was being restored when the
+   process died is asked of the next one, once: an object is not lost for that.
 2. What a process that dies leaves half done is removed: segments at once, files by the next
    process, before it writes any. The next need brings that one. (A file that it was to remove and
    did not is there until the session ends.)
@@ -69,6 +70,8 @@ class Spiller:
         self._process: _SpillerProcess | None = None
         self._spills: dict[int, Spill] = {}
         self._restores: dict[int, Unspill] = {}
+        self._asked_again: set[int] = set()
+        """Restores that have outlived a process."""
         self._unwanted: list[str] = []
         """Files for the next process to remove."""
 
@@ -141,6 +144,7 @@ class Spiller:
                 self._answered(message)
             case Unspilled(request):
                 del self._restores[request]
+                self._asked_again.discard(request)
                 self._answered(message)
             case _:
                 raise TypeError(f"the spiller sent {message!r}")
@@ -150,12 +154,23 @@ class Spiller:
         self._unwanted += [message.file for message in self._spills.values()]
         for message in self._restores.values():
             unborn_segment(Path(self._store_dir, message.name)).unlink(missing_ok=True)
+        again = {
+            request: message
+            for request, message in self._restores.items()
+            if request not in self._asked_again
+        }
+        for request in again:
+            del self._restores[request]
         self._give_up(f"the spiller died: {how}")
+        self._asked_again.update(again)
+        for message in again.values():
+            self.unspill(message)
 
     def _give_up(self, error: str) -> None:
         """Answer everything that waits."""
         spills, self._spills = self._spills, {}
         restores, self._restores = self._restores, {}
+        self._asked_again.clear()
         for batch in spills:
             self._answered(Spilled(batch, error, []))
         for request in restores:
