@@ -106,7 +106,7 @@ def test_ten_times_the_store_is_put_and_got(session: Callable[..., None], spill_
 
 
 def test_what_fits_is_never_written(session: Callable[..., None], spill_dir: Path) -> None:
-    session(32)
+    session(48)
     refs = [weft.put(data_of(number)) for number in range(5)]
     for _ in range(20):
         refs.append(weft.put(data_of(1)))

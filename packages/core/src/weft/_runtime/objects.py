@@ -58,6 +58,10 @@ from weft._wire.messages import (
     Inline,
     Recycle,
     Return,
+    SegmentsClosed,
+    SegmentsFree,
+    SegmentsMade,
+    SegmentsOpened,
     Shared,
 )
 from weft.exceptions import ObjectLostError, OwnerDiedError
@@ -73,6 +77,10 @@ if TYPE_CHECKING:
     from weft._runtime.room import Room
     from weft._wire.messages import Bundle, Message, Value
 
+# What the daemon has to know soon, and together: each message alone would wake it.
+_NEWS = (SegmentsMade, SegmentsFree, SegmentsOpened, SegmentsClosed)
+MANY_NEWS = 64
+NEWS_S = 0.02
 # So many dropped references are worth waking the loop for, if it sleeps.
 MANY_RELEASED = 1000
 
@@ -132,6 +140,8 @@ class Objects:
         self.engine = engine
         self._loop = loop
         self._guard = loop.guard
+        self._news: list[Message] = []
+        self._news_at: float | None = None
         self._released: deque[ObjectId] = deque()
         self._nudged = False
         self._loading = _Loading()
@@ -182,9 +192,31 @@ class Objects:
         elif not isinstance(message, Return):
             self.owner_lost(owner)
 
+    # -------------------------------------------------------------- news of segments
+
     def _tell_daemon(self, message: Message) -> None:
+        """Tell of a segment: at once what is an answer or a question, together what is news."""
+        self._news.append(message)
+        if type(message) not in _NEWS or len(self._news) >= MANY_NEWS:
+            self.send_news()
+
+    def send_news(self) -> None:
+        """Queue for the daemon what it was not told yet. It comes before what is told next."""
+        news, self._news = self._news, []
+        self._news_at = None
         if not self.daemon.connection.closed:
-            self.peers.send(self.daemon, message)
+            for message in news:
+                self.peers.send(self.daemon, message)
+
+    def tick(self, now: float) -> float | None:
+        """Send news that are due; return when to call again."""
+        if not self._news:
+            return None
+        if self._news_at is None:
+            self._news_at = now + NEWS_S
+        elif self._news_at <= now:
+            self.send_news()
+        return self._news_at
 
     def owner_lost(self, owner: str) -> None:
         """The process at `owner` is gone, and what it owned with it."""
@@ -392,9 +424,11 @@ class Objects:
             self.store.made(
                 segment, size_bytes, owner=owner or self.worker_id, label=label, site=site
             )
-            if owner:
-                # The daemon knows of it before its owner does: if this process dies in between,
-                # it is not taken for what nobody was told of.
+            if owner or segment.on_disk:
+                # Who reads an object on disk asks the daemon where it is. And that knows of one
+                # before its owner does: if this process dies in between, it is not taken for what
+                # nobody was told of.
+                self.send_news()
                 self.daemon.connection.flush()
         return Shared(segment.name, size_bytes, self.address, held)
 

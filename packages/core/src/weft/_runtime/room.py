@@ -110,6 +110,7 @@ class Room:
             self._asked += 1
             number = self._asked
             self._requests[number] = request
+            self._links.objects.send_news()
             message = Restore(number, request.name) if request.name else AskLoan(number, size_bytes)
             self._links.tell_daemon(message)
         now = running.get()

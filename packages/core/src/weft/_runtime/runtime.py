@@ -106,7 +106,8 @@ class Runtime:
         self.calling = Calling(self.links, self.streams, self.questions)
         self._submissions = (self.leasing.tasks, self.calling.calls)
         self.ticks: list[Callable[[float], float | None]] = [
-            submissions.tick for submissions in self._submissions
+            *(submissions.tick for submissions in self._submissions),
+            self.objects.tick,
         ]
         """Each does what is due at a time, and returns when to be called again."""
         self.values = Values(self.links, self.leasing, self.questions)
@@ -389,6 +390,7 @@ class Runtime:
     def drain(self) -> None:
         """Send all that is queued, waiting for peers that are slow to take it."""
         with self.guard:
+            self.objects.send_news()
             self.peers.drain()
 
     def close(self) -> None:

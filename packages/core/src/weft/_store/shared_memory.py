@@ -38,7 +38,7 @@ from collections import OrderedDict, deque
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weft._wire.messages import (
     AskLoan,
@@ -116,8 +116,8 @@ class Mapping:
             raise OSError(number, os.strerror(number))
         self._address = address
         self.size_bytes = size_bytes
-        self.views: set[int] = set()
-        """The views through it that live. Theirs is to leave: in any thread, so one by one."""
+        self.views: dict[int, _View] = {}
+        """The views through it that live, by their ids. They leave in any thread."""
 
     def window(self) -> ctypes.Array[ctypes.c_char]:
         """Return all the bytes, as an object that keeps them and can be referred to weakly."""
@@ -136,8 +136,7 @@ class Mapping:
         view = _View(window, _view_ended)
         view.gone = gone
         view.mapping = self
-        self.views.add(id(view))
-        _views[id(view)] = view
+        self.views[id(view)] = view
         return memoryview(window).cast("B")[start : start + size_bytes].toreadonly()
 
     # At the interpreter's end the module's names may be gone before the last mapping is.
@@ -158,16 +157,12 @@ class _View(weakref.ref["ctypes.Array[ctypes.c_char]"]):
     mapping: Mapping
 
 
-_views: dict[int, _View] = {}
-
-
-def _view_ended(view: weakref.ref[ctypes.Array[ctypes.c_char]]) -> None:
-    ended = _views.pop(id(view))
-    mapping = ended.mapping
-    mapping.views.discard(id(view))
+def _view_ended(view: Any) -> None:
+    mapping = view.mapping
+    del mapping.views[id(view)]
     if mapping.idle is not None and not mapping.views:
         mapping.idle()
-    ended.gone()
+    view.gone()
 
 
 class Segment:
@@ -468,7 +463,10 @@ class SharedMemoryStore:
         """
         segment = self._mine.get(value.segment)
         try:
-            mapping = self.open(value.segment) if segment is None else segment.map()
+            if segment is None:
+                mapping = self.open(value.segment)
+            else:
+                mapping = segment.mapping or segment.map()
         except FileNotFoundError:
             return None
         return mapping.view(0, value.size_bytes, gone)
