@@ -179,22 +179,23 @@ class Attempts(Generic[T]):
 
     def answer(self, task: T) -> Complete[T] | Fail[T]:
         """End a task with its answer, if that was in time."""
-        self._end(task)
-        return Fail(task, "timeout") if task.timed_out else Complete(task)
+        if task.timed_out:
+            return self.fail(task, "timeout")
+        self._timed.pop(task.id, None)
+        task.state = "done"
+        del self.open[task.id]
+        return Complete(task)
 
     def fail(self, task: T, kind: FailKind, detail: Any = None) -> Fail[T]:
         """End a task; for what it was asked to stop for, if it was."""
-        self._end(task)
+        self._timed.pop(task.id, None)
+        task.state = "done"
+        del self.open[task.id]
         if task.timed_out:
             kind = "timeout"
         elif task.cancelled:
             kind = "cancelled"
         return Fail(task, kind, detail)
-
-    def _end(self, task: T) -> None:
-        self._timed.pop(task.id, None)
-        task.state = "done"
-        del self.open[task.id]
 
     def end_by(self, task: T, deadline: float) -> None:
         """Have the process of a task that was asked to stop ended, if it goes on for so long."""

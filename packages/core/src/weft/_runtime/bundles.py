@@ -15,7 +15,7 @@ from weft._wire import codec
 from weft._wire.messages import Bundle, Inline, Shared, Value
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from weft._runtime.objects import Objects
     from weft._wire.messages import Packed
@@ -77,8 +77,10 @@ def unpack(objects: Objects, bundle: Bundle) -> list[Value]:
     return codec.unpack(view, list[Value])  # type: ignore[arg-type]  # any buffer does
 
 
-def unpack_all(objects: Objects, packed: list[Packed]) -> list[Value]:
+def unpack_all(objects: Objects, packed: Sequence[Packed]) -> list[Value]:
     """Return all values of an answer, and give the segments of its bundles back."""
+    if len(packed) == 1 and not isinstance(packed[0], Bundle):
+        return [packed[0]]
     values: list[Value] = []
     for each in packed:
         if isinstance(each, Bundle):

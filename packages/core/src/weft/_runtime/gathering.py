@@ -99,4 +99,4 @@ def let_go(links: Links, note: Submission) -> None:
     """The arguments are not needed any more."""
     note.arguments = NO_ARGUMENTS
     bundles.recycle(links.objects, note.deps)
-    note.deps = []
+    note.deps = ()

@@ -80,9 +80,9 @@ class Submission:
         self.name = name
         self.arguments = arguments
         """Holds the references that the task needs, until it ends."""
-        self.deps: list[Packed] = []
+        self.deps: Sequence[Packed] = ()
         """The values of the references among its arguments, when they are there."""
-        self.owners: list[Held] = []
+        self.owners: Sequence[Held] = ()
         """Whose those are, and its own large arguments."""
         self.is_dynamic = num_returns == "dynamic"
         self.num_returns = (
@@ -90,7 +90,7 @@ class Submission:
         )
         """-1: a stream."""
         self.returns: list[ObjectId] = []
-        self.values: list[Value] = []
+        self.values: Sequence[Value] = ()
         """The answer, when it is there."""
         self.stream: Stream | None = None
         self.code: tuple[bytes, str, bytes] = (b"", "", b"")
@@ -263,7 +263,7 @@ class Submissions(Generic[T]):
 
     # -------------------------------------------------------------- the end
 
-    def on_answer(self, task: T, values: list[Value], duration_s: float) -> None:
+    def on_answer(self, task: T, values: Sequence[Value], duration_s: float) -> None:
         """A task was answered."""
         note: Submission = task.note
         note.values = values

@@ -117,7 +117,7 @@ class Run(Message, frozen=True, tag=21):
 
     Empty for no arguments.
     """
-    deps: list[Packed] = []
+    deps: Sequence[Packed] = []
     num_returns: int = 1
     """-1: a stream."""
     name: str = ""
@@ -131,7 +131,7 @@ class Run(Message, frozen=True, tag=21):
     attempt: int = 0
     is_dynamic: bool = False
     """The single return is a list of references to all that the generator yields."""
-    owners: list[Held] = []
+    owners: Sequence[Held] = []
     """For each dependency, also in bundles, the reference that it is the value of.
 
     And one more for `large`.
@@ -147,7 +147,7 @@ class Call(Message, frozen=True, tag=22):
     actor_id: bytes
     method: str
     args: bytes
-    deps: list[Packed] = []
+    deps: Sequence[Packed] = []
     num_returns: int = 1
     group: str = ""
     name: str = ""
@@ -156,7 +156,7 @@ class Call(Message, frozen=True, tag=22):
     backpressure: int = 0
     attempt: int = 0
     is_dynamic: bool = False
-    owners: list[Held] = []
+    owners: Sequence[Held] = []
     large: Shared | None = None
 
 
@@ -329,13 +329,13 @@ class CreateActor(Message, frozen=True, tag=55):
     function_id: bytes
     code: bytes
     args: bytes
-    deps: list[Packed]
+    deps: Sequence[Packed]
     owner: str
     options: dict[str, Any]
     """max_restarts, lifetime, get_if_exists, max_concurrency, concurrency_groups, runtime_env."""
     request: int
     """Answered by Answer: for a named actor when the name is taken or refused."""
-    owners: list[Held] = []
+    owners: Sequence[Held] = []
     large: Shared | None = None
 
 
@@ -561,12 +561,12 @@ class BecomeActor(Message, frozen=True, tag=77):
     function_id: bytes
     code: bytes
     args: bytes
-    deps: list[Packed]
+    deps: Sequence[Packed]
     options: dict[str, Any]
     restarts: int
     accelerators: dict[str, list[str]]
     resources: dict[str, int]
-    owners: list[Held] = []
+    owners: Sequence[Held] = []
     large: Shared | None = None
     owner: str = ""
     """Address of the process that owns its token."""
