@@ -148,6 +148,26 @@ def test_ctrl_c_prints_user_frames_only(verb: str, caught: str) -> None:
     assert out.startswith(caught)
 
 
+def test_ctrl_c_in_wait_leaves_nothing_that_waits() -> None:
+    out, err, code = run(
+        """
+        import os, signal, time, weft
+        from weft._engine import current
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        weft.init(num_cpus=1)
+        @weft.remote
+        def interrupt(pid): os.kill(pid, signal.SIGINT); time.sleep(0.5)
+        refs = [interrupt.remote(os.getpid()), weft.remote(time.sleep).remote(0)]
+        try:
+            weft.wait(refs)
+        except KeyboardInterrupt:
+            print("interrupted", current.engine.objects._some)
+        print(weft.get(refs))
+        """
+    )
+    assert (out, err, code) == ("interrupted {}\n[None, None]\n", "", 0)
+
+
 def test_an_exception_of_the_users_signal_handler_leaves_get() -> None:
     out, err, code = run(
         """

@@ -275,8 +275,8 @@ class Objects:
                 self.handle(Wanted(entry.id))
 
     def forget(self, callback: Callable[[Entry], object]) -> None:
-        """End what `while_sealed` began."""
-        del self._some[callback]
+        """End what `while_sealed` began, if it did."""
+        self._some.pop(callback, None)
 
     def when_registered(
         self, object_ids: Sequence[ObjectId], callback: Callable[[], object]

@@ -107,15 +107,15 @@ class Values:
         waiter = Waiter(count)
         objects, ready = self._objects, waiter.ready
         is_some = count < len(entries)
-        with self._guard:
-            objects.drain()
-            if is_some:
-                objects.while_sealed(entries, ready)
-            else:
-                for entry in entries:
-                    if entry.value is not None or not objects.when_sealed(entry, ready):
-                        ready()
         try:
+            with self._guard:
+                objects.drain()
+                if is_some:
+                    objects.while_sealed(entries, ready)
+                else:
+                    for entry in entries:
+                        if entry.value is not None or not objects.when_sealed(entry, ready):
+                            ready()
             if running.get() is None:
                 return self._wait_aloud(waiter, deadline, entries)
             return self.wait_in_task(waiter, deadline, entries)
