@@ -92,9 +92,9 @@ def unfold(value: object) -> object:
     return put_together(*value) if isinstance(value, Folded) else value
 
 
-def type_name(error: BaseException) -> str:
+def type_name(subject: object) -> str:
     """Return the class's name as a traceback prints it."""
-    cls = type(error)
+    cls = type(subject)
     if cls.__module__ in ("builtins", "__main__"):
         return cls.__qualname__
     return f"{cls.__module__}.{cls.__qualname__}"

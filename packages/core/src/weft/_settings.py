@@ -42,6 +42,13 @@ def _parse_bool(raw: str) -> bool:
         raise ValueError("expected 1, true, 0 or false") from None
 
 
+def _parse_size(raw: str) -> int:
+    number = int(raw)
+    if number < 65536:
+        raise ValueError("expected 65536 or more")
+    return number
+
+
 TEMP_DIR = Setting(
     "WEFT_TEMP_DIR",
     str,
@@ -70,6 +77,24 @@ CHECK = Setting(
 IDLE_WORKERS = Setting(
     "WEFT_IDLE_WORKERS", int, -1, "Idle workers that a node keeps ready; -1: one a CPU."
 )
+CAPSULES = Setting(
+    "WEFT_CAPSULES",
+    str,
+    "",
+    "Directory that gets a file for each task that fails, for `weft replay`; default none.",
+)
+CAPSULE_BYTES = Setting(
+    "WEFT_CAPSULE_BYTES",
+    _parse_size,
+    1_000_000,
+    "Most bytes of one such file; larger arguments are left out.",
+)
+CAPSULES_KEPT = Setting(
+    "WEFT_CAPSULES_KEPT",
+    int,
+    200,
+    "So many such files in the directory, and no more are written.",
+)
 
 
 def _parse_port(raw: str) -> int:
@@ -97,6 +122,9 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     IDLE_WORKERS,
     METRICS_PORT,
     METRICS_HOST,
+    CAPSULES,
+    CAPSULE_BYTES,
+    CAPSULES_KEPT,
 )
 
 
@@ -117,6 +145,14 @@ def are_threads_set() -> bool:
 def set_threads(threads: int) -> None:
     """Let numerical libraries that are loaded from here on use so many threads."""
     os.environ[OMP_THREADS] = str(max(1, threads))
+
+
+def for_children() -> dict[str, str]:
+    """Return the environment for a process of ours, which may run in another directory."""
+    variables = dict(os.environ)
+    if directory := CAPSULES.value():
+        variables[CAPSULES.name] = os.path.abspath(directory)  # noqa: PTH100 - no other path here
+    return variables
 
 
 def visible_gpus() -> list[str] | None:

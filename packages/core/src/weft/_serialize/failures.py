@@ -121,7 +121,7 @@ def pack_failure(
         cause = error.cause
         links = _links(cause, facts.traceback_str, met) if cause is not None else ()
         return pickle.dumps((facts, links), 5)
-    text = _text(error)
+    text = full_text(error)
     links = _links(error, text, met)
     hop = Hop(title, frames, tuple(_because(error)))
     notes = [safe_str(note) for note in getattr(error, "__notes__", None) or ()]
@@ -139,7 +139,7 @@ def pack_error(error: BaseException, *, met: list[ObjectRef[Any]] | None = None)
 
     `met` gets the references inside.
     """
-    return pickle.dumps((None, _links(error, _text(error), [] if met is None else met)), 5)
+    return pickle.dumps((None, _links(error, full_text(error), [] if met is None else met)), 5)
 
 
 def _links(error: BaseException, text: str, met: list[ObjectRef[Any]]) -> tuple[_Link, ...]:
@@ -236,7 +236,8 @@ def _travels(value: Any) -> bool:
     return True
 
 
-def _text(error: BaseException) -> str:
+def full_text(error: BaseException) -> str:
+    """Return an error as a traceback shows it, the end of it if that is long."""
     try:
         return "".join(traceback.format_exception(error))[-TEXT_BYTES:]
     except Exception:  # noqa: BLE001 - the user's exception may break its own printing

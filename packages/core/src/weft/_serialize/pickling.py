@@ -69,6 +69,8 @@ else:
 
 _PLAIN = 0x80
 _PICKLE, _BYTES, _BYTEARRAY = 1, 2, 3
+RAW_TYPES: dict[int, type[bytes | bytearray]] = {_BYTES: bytes, _BYTEARRAY: bytearray}
+"""By the kind of the packed layout: what a value is that is a buffer and no pickle."""
 _ALIGNMENT = 64
 _HEAD = Struct("<B3xI")
 _HEAD_BYTES = _HEAD.size
@@ -518,8 +520,28 @@ def unpack(memory: Memory) -> Any:
     """
     if memory[0] == _PLAIN:
         return _loads(memory)
+    kind, inband, buffers = layout_of(memory)
+    if kind == _PICKLE:
+        return _loads(inband, buffers=buffers)
+    return RAW_TYPES[kind](buffers[0])
+
+
+def unpack_by(memory: Memory, unpickler: type[pickle.Unpickler]) -> Any:
+    """As `unpack`, by an unpickler that may stand in for what the pickle names."""
+    kind, inband, buffers = layout_of(memory)
+    if kind == _PICKLE:
+        return unpickler(BytesIO(inband), buffers=buffers).load()
+    return RAW_TYPES[kind](buffers[0])
+
+
+def layout_of(memory: Memory) -> tuple[int, memoryview, list[memoryview]]:
+    """Return what a packed value consists of: (kind, its pickle, the buffers outside of that)."""
     view = memoryview(memory).toreadonly()
+    if view[0] == _PLAIN:
+        return _PICKLE, view, []
     kind, number = _HEAD.unpack_from(view)
+    if kind != _PICKLE and kind not in RAW_TYPES:
+        raise ValueError(f"this is no packed value: it begins with {kind}")
     end = _HEAD_BYTES + _LENGTH_BYTES * (1 + number)
     lengths = view[_HEAD_BYTES:end].cast("Q")
     inband = view[end : end + lengths[0]]
@@ -529,13 +551,7 @@ def unpack(memory: Memory) -> Any:
         start = end + -end % _ALIGNMENT
         end = start + length
         buffers.append(view[start:end])
-    if kind == _PICKLE:
-        return _loads(inband, buffers=buffers)
-    if kind == _BYTES:
-        return bytes(buffers[0])
-    if kind == _BYTEARRAY:
-        return bytearray(buffers[0])
-    raise ValueError(f"this is no packed value: it begins with {kind}")
+    return kind, inband, buffers
 
 
 # ------------------------------------------------------------------ code
