@@ -11,8 +11,9 @@ from weft._clock import monotonic, wall
 from weft._ids import ActorId, TaskId
 from weft._lazy import lazy
 from weft._resources import UNITS
+from weft._runtime.answers import NOT_NOTED
 from weft._runtime.arguments import unpack_arguments
-from weft._runtime.invocation import TERMINATE, method_of, run_exit_hook, split
+from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook, split
 from weft._runtime.running import Running, running
 from weft._serialize.failures import pack_failure
 from weft._serialize.pickling import load_code
@@ -108,7 +109,7 @@ class Actor:
             for name, method in message.meta.methods.items()
             if method.concurrency_group
         }
-        self._message = message
+        self.creation = message
         if threaded and not self.is_async:
             for group, limit in {"": self._limit or 1, **self._groups}.items():
                 self._pools[group] = thread.ThreadPoolExecutor(
@@ -118,7 +119,7 @@ class Actor:
             self._construct()
 
     def _construct(self) -> None:
-        message = self._message
+        message = self.creation
         executor = self.executor
         now = Running(
             TaskId(self.actor_id),
@@ -131,12 +132,18 @@ class Actor:
         executor.actor = self
         show_share(self.resources, self.accelerators, threads=executor.sets_threads)
         token = running.set(now)
+        capsules, cls, states = executor.capsules, None, NOT_NOTED
         try:
             args, kwargs = unpack_arguments(
                 executor.runtime.objects, message.args, message.deps, message.owners, message.large
             )
-            self.instance = load_code(message.code)(*args, **kwargs)
+            cls = load_code(message.code)
+            if capsules is not None:
+                states = capsules.begin_constructor()
+            self.instance = cls(*args, **kwargs)
         except BaseException as error:  # noqa: BLE001 - the constructor's error is the creation's answer
+            if capsules is not None and not isinstance(error, ActorLeaves):
+                capsules.of_constructor(message, error, cls, states)
             executor.tell_daemon(
                 ActorReady(self.actor_id, pack_failure(error, task=f"{self.name}.__init__"))
             )
@@ -236,7 +243,7 @@ class Actor:
             if isinstance(error, asyncio.CancelledError) and self._ended.is_set():
                 # The actor ends: its callers learn that from the directory.
                 return
-            values = executor.answers.failures(job, error, cancelled=cancelled)
+            values = executor.failures(job, now, error, cancelled=cancelled)
         executor.end(job, now, values, began_at, monotonic() - began)
         self._tasks.pop(task_id, None)
         self._flush_soon()

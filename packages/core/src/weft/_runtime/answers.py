@@ -24,6 +24,7 @@ from weft.exceptions import ActorDiedError, TaskCancelledError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from weft._capsules.facts import RandomStates
     from weft._refs import ObjectRef
     from weft._runtime.actors import LoopWaiter
     from weft._runtime.peers import Peer
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 ANSWER_S = 0.001
 # Chrome trace events kept for `timeline`.
 TRACED = 20_000
+NOT_NOTED: RandomStates = {}
+"""Nobody has asked for the states of random generators."""
 
 
 class Job:
@@ -46,6 +49,7 @@ class Job:
         "items",
         "message",
         "peer",
+        "random",
         "refs",
         "taken",
         "waiter",
@@ -57,6 +61,8 @@ class Job:
         self.function = ""
         self.is_cancelled = False
         """Somebody cancelled it before it began."""
+        self.random = NOT_NOTED
+        """The states of random generators when it began."""
         self.is_eager = False
         """It runs on a thread that does not read: its answer is sent at once."""
         self.refs: list[ObjectRef[Any]] = []

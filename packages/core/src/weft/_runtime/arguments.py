@@ -87,7 +87,7 @@ def unpack_arguments(
     if deps:
         values = [
             objects.load_argument(value, source)
-            for value, source in zip(_unpacked(objects, deps), owners, strict=False)
+            for value, source in zip(unpacked(objects, deps), owners, strict=False)
         ]
         args = tuple(
             [values[value.index] if type(value) is Dependency else value for value in args]
@@ -99,8 +99,8 @@ def unpack_arguments(
     return args, kwargs
 
 
-def _unpacked(objects: Objects, deps: Sequence[Packed]) -> Iterator[Value]:
-    """Yield the values, those of one bundle at a time."""
+def unpacked(objects: Objects, deps: Sequence[Packed]) -> Iterator[Value]:
+    """Yield the values of dependencies as they were sent, those of one bundle at a time."""
     for packed in deps:
         if isinstance(packed, Bundle):
             yield from objects.unpack_bundle(packed)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weft._ids import ActorId, ObjectId, TaskId
+from weft._ids import ActorId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as call_rules
 from weft._machines.attempts import Fail, Kill
 from weft._machines.calls import ActorCall, Calls
 from weft._machines.ownership import Entry, ObjectMade, Sealed
-from weft._runtime.arguments import pack_arguments
+from weft._runtime.arguments import NO_ARGUMENTS, pack_arguments
 from weft._runtime.gathering import gather, let_go, own_large_arguments
 from weft._runtime.loop import Waiter
 from weft._runtime.submissions import Submission, Submissions
@@ -20,6 +20,7 @@ from weft._wire.messages import (
     Call,
     CreateActor,
     EndActor,
+    Explain,
     Failure,
     Inline,
     WatchActor,
@@ -34,14 +35,30 @@ from weft.exceptions import (
 
 if TYPE_CHECKING:
     from weft._refs import ObjectRef, ObjectRefGenerator
+    from weft._runtime.arguments import Arguments
+    from weft._runtime.capsules import Capsules
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.questions import Questions
     from weft._runtime.streams import Streams
     from weft._specs import ActorSpec, CallSpec
+    from weft._wire.messages import Certificate
     from weft.exceptions import WeftError
 
 _TOKEN = Inline(b"")
+
+
+class LostCall(NamedTuple):
+    """A call that an actor's process had when it was lost."""
+
+    call: ActorCall
+    number: int
+    """Of the attempt, counted from one."""
+    arguments: Arguments
+    creation: Submission | None
+    """Of the actor, if this process made it."""
+    constructor: Arguments
+    """Of that: it lets go of them when the actor is dead."""
 
 
 class Calling:
@@ -53,6 +70,7 @@ class Calling:
     def __init__(self, links: Links, streams: Streams, questions: Questions) -> None:
         self.machine = Calls()
         self.calls: Submissions[ActorCall] = Submissions(links, streams, self.machine, self)
+        self.capsules: Capsules | None = None
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
@@ -64,6 +82,8 @@ class Calling:
         """What this process made, with the constructor's arguments: a restart needs them again."""
         self._mortal: set[ActorId] = set()
         """Actors made here that end with their last handle."""
+        self._lost_with: dict[WorkerId, list[LostCall]] = {}
+        """By worker: the calls that it had when it was lost, while capsules are left."""
 
     # -------------------------------------------------------------- making
 
@@ -75,6 +95,8 @@ class Calling:
         meta = spec.meta
         actor = meta.actor_id
         note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
+        note.code = (function_id, meta.class_name, code)
+        note.actor, note.env = meta, spec.shape.env
         answer = Waiter()
         with self._guard:
             self._links.refuse_if_ended()
@@ -272,6 +294,7 @@ class Calling:
         if message.state != "alive" and peer is not None:
             # What it answered before it ended is on its own connection, perhaps not read yet.
             peer.connection.read_rest()
+            self._ask_how(peer)
         if message.state == "dead":
             self._actors.pop(actor, None)
             note = self._made.pop(actor, None)
@@ -288,6 +311,26 @@ class Calling:
         if self._actors.get(peer.actor_id) is peer:
             del self._actors[peer.actor_id]
             self.calls.handle(call_rules.ConnectionLost(peer.actor_id))
+            self._ask_how(peer)
+
+    def _ask_how(self, peer: Peer) -> None:
+        """An actor's process is lost: ask how it ended, for a capsule of the call that it ran."""
+        sent = self.machine.callees[peer.actor_id].sent
+        if self.capsules is not None and sent:
+            creation = self._made.get(peer.actor_id)
+            constructor = NO_ARGUMENTS if creation is None else creation.arguments
+            self._lost_with[peer.worker_id] = [
+                LostCall(call, call.attempt + 1, call.note.arguments, creation, constructor)
+                for call in sent.values()
+            ]
+            self._links.tell_daemon(Explain(peer.worker_id))
+
+    def on_certificate(self, message: Certificate) -> None:
+        """Leave a capsule of the call that an actor's process ran last, if it is from here."""
+        last = (message.task_id, message.attempt + 1)
+        for lost in self._lost_with.pop(WorkerId(message.worker_id), ()):
+            if (lost.call.id, lost.number) == last and self.capsules is not None:
+                self.capsules.of_call(lost, message)
 
     def on_freed(self, entry: Entry) -> None:
         """An owned object has left the table: if it was an actor's token, the actor ends."""

@@ -26,6 +26,7 @@ from weft._machines.ownership import TaskEnding
 from weft._runtime.actors import Actor, show_share
 from weft._runtime.answers import Answers, Job
 from weft._runtime.arguments import unpack_arguments
+from weft._runtime.invocation import ActorLeaves
 from weft._runtime.loop import QUIET_S, Waiter
 from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
 from weft._runtime.running import Running, running
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
 
+    from weft._runtime import job_capsules
+    from weft._runtime.job_capsules import JobCapsules
     from weft._runtime.peers import Peer
     from weft._runtime.runtime import Runtime
     from weft._wire.messages import Packed
@@ -58,6 +61,7 @@ if TYPE_CHECKING:
     """Finds a job's code and arguments: (callable, args, kwargs)."""
 else:
     inspect = lazy("inspect")
+    job_capsules = lazy("weft._runtime.job_capsules")
 
 
 # A signal that comes just before the kernel's wait does not end it: so it is sent again after so
@@ -75,6 +79,9 @@ class Executor:
         self.guard = runtime.guard
         self.actor: Actor | None = None
         self.assigned: Assigned | None = None
+        self.capsules: JobCapsules | None = None
+        if runtime.capsules is not None:
+            self.capsules = job_capsules.JobCapsules(runtime.capsules, runtime.links)
         self.sets_threads = False
         """The user has not said how many threads numerical libraries use: the CPUs say it."""
         self._page = page
@@ -162,6 +169,7 @@ class Executor:
         if now.cancelled:
             return
         now.cancelled = True
+        now.is_late = message.is_late
         if message.recursive and now.children:
             for child in list(now.children):
                 self.runtime.cancel_task(child, force=False)
@@ -386,8 +394,31 @@ class Executor:
             now.finished = True
         except BaseException as error:  # noqa: BLE001 - whatever user code raises is the answer
             now.finished = True
-            return self.answers.failures(job, error, cancelled=now.cancelled or job.is_cancelled)
+            return self.failures(job, now, error, cancelled=now.cancelled or job.is_cancelled)
         return values
+
+    def failures(
+        self, job: Job, now: Running | None, error: BaseException, *, cancelled: bool
+    ) -> list[Packed]:
+        """Return the answer of a job that failed, and leave a capsule where those are wanted.
+
+        `now` is None if it was cancelled before it began.
+        """
+        if self.capsules is not None and now is not None and not isinstance(error, ActorLeaves):
+            is_its_own = isinstance(error, Exception) or not cancelled or now.is_late
+            if is_its_own and self.actor is not None:
+                self.capsules.of_call(job, now, error, self.actor)
+            elif is_its_own:
+                function_id = job.message.function_id  # type: ignore[union-attr]  # a Run
+                self.capsules.of_task(
+                    job,
+                    now,
+                    error,
+                    code=self._code[function_id],
+                    function=self._functions.get(function_id),
+                    resources={} if self.assigned is None else self.assigned.resources,
+                )
+        return self.answers.failures(job, error, cancelled=cancelled)
 
     def _call(self, job: Job, target: Callable[..., Any], args: Any, kwargs: Any) -> list[Packed]:
         # Its frame holds the arguments: they, and the views in them, are gone when it returns.
@@ -427,9 +458,13 @@ class Executor:
                 self.runtime.objects, message.args, message.deps, message.owners, message.large
             )
             if target is None:
-                return self._function(message.function_id), args, kwargs  # type: ignore[union-attr]  # a Run
-            assert self.actor is not None
-            return self.actor.method(target), args, kwargs
+                function = self._function(message.function_id)  # type: ignore[union-attr]  # a Run
+            else:
+                assert self.actor is not None
+                function = self.actor.method(target)
+            if self.capsules is not None:
+                self.capsules.begin(job)
+            return function, args, kwargs
 
         return now, find
 

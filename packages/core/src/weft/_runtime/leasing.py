@@ -32,6 +32,7 @@ from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedErr
 
 if TYPE_CHECKING:
     from weft._refs import ObjectRef, ObjectRefGenerator
+    from weft._runtime.capsules import Capsules
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.streams import Streams
@@ -45,6 +46,7 @@ class Leasing:
     def __init__(self, links: Links, streams: Streams) -> None:
         self.machine = Tasks()
         self.tasks: Submissions[Task] = Submissions(links, streams, self.machine, self)
+        self.capsules: Capsules | None = None
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
@@ -196,10 +198,15 @@ class Leasing:
     def on_reclaim(self, peer: Peer, message: Reclaim) -> None:
         self.tasks.handle(task_rules.Reclaimed())
 
-    def on_certificate(self, peer: Peer, message: Certificate) -> None:
+    def on_certificate(self, message: Certificate) -> None:
+        """Take note of how a worker ended."""
         worker_id = WorkerId(message.worker_id)
         self._workers.pop(worker_id, None)
         began = (TaskId(message.task_id), message.attempt) if message.task_id else None
+        if self.capsules is not None and began is not None:
+            task = self.tasks.open.get(began[0])
+            if task is not None and (task.worker, task.attempt) == (worker_id, began[1]):
+                self.capsules.of_task(task, self.shape_of(task.shape), message)
         self.tasks.handle(task_rules.WorkerEnded(worker_id, began, message))
 
     def on_give_back(self, peer: Peer, message: GiveBack) -> None:

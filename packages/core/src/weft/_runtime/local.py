@@ -17,6 +17,7 @@ from weft._launch import NodeOptions, Started, start_daemon
 from weft._override import override
 from weft._runtime.runtime import Runtime
 from weft._serialize.refs import hooks
+from weft._settings import CAPSULES
 from weft._wire.messages import Bye, Output
 from weft.exceptions import DaemonDiedError
 
@@ -119,7 +120,8 @@ def start_local(options: InitOptions) -> Engine:
         labels=options.labels,
         object_store_memory=options.object_store_memory,
         namespace=options.namespace,
-        preload=options.preload,
+        # Workers have imported what leaves capsules before a task fails.
+        preload=(*options.preload, *(["weft._runtime.job_capsules"] if CAPSULES.value() else [])),
         log_to_driver=options.log_to_driver,
         logging=options.logging,
         runtime_env=options.runtime_env,

@@ -471,10 +471,14 @@ class Objects:
 
         `source` is the object whose value it is: views on it that outlive the task borrow it.
         """
+        if type(value) is Inline and not value.held:
+            return unpack(value.data)
+        return self._unpack_with_refs(self.packed_argument(value, source), None, defer=True)
+
+    def packed_argument(self, value: Value, source: Held | None) -> bytes | memoryview:
+        """Return the packed form of a task's argument, or raise its error. Without the guard."""
         if type(value) is Inline:
-            if not value.held:
-                return unpack(value.data)
-            return self._unpack_with_refs(value.data, None, defer=True)
+            return value.data
         if type(value) is Shared:
             assert source is not None
             object_id = ObjectId(source.object_id)
@@ -487,7 +491,7 @@ class Objects:
                 view = self.store.try_view(value, partial(self.release, object_id))
             if view is None:
                 view = self._bring_back(value, object_id)
-            return self._unpack_with_refs(view, None, defer=True)
+            return view
         assert type(value) is Failure
         raise unpack_failure(value.error)
 
@@ -502,6 +506,16 @@ class Objects:
         """Return the values of a bundle. Without the guard."""
         with self._guard:
             return bundles.unpack(self, bundle)
+
+    def packed(self, entry: Entry) -> bytes | memoryview | None:
+        """Return the packed form of an object's value; None if it is not at hand."""
+        value = entry.value
+        if type(value) is Shared:
+            view = self.store.try_view(value, partial(self.release, entry.id))
+            if view is not None:
+                entry.local += 1
+            return view
+        return value.data if type(value) is Inline else None
 
     def _bring_back(self, value: Shared, object_id: ObjectId) -> memoryview:
         """Return a view of an object whose segment has no file; it is counted already."""

@@ -23,6 +23,7 @@ class Running:
         "depth",
         "finished",
         "function",
+        "is_late",
         "name",
         "task_id",
         "thread",
@@ -42,6 +43,8 @@ class Running:
         self.began = began
         """Monotonic, seconds."""
         self.cancelled = False
+        self.is_late = False
+        """It was cancelled because it ran over its time limit."""
         self.finished = False
         self.children: set[TaskId] | None = None
         """Tasks that it submitted and that have not ended."""

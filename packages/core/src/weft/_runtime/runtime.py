@@ -39,6 +39,7 @@ from weft._runtime.streams import Streams
 from weft._runtime.values import Values
 from weft._serialize.failures import pack_error
 from weft._serialize.refs import hooks
+from weft._settings import CAPSULES
 from weft._specs import Place
 from weft._transport.sockets import SocketListener
 from weft._wire import codec
@@ -79,9 +80,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from weft._machines.ownership import Entry
+    from weft._runtime import capsules
+    from weft._runtime.capsules import Capsules
     from weft._specs import ActorMeta
     from weft.exceptions import WeftError
 else:
+    capsules = lazy("weft._runtime.capsules")
     traceback = lazy("traceback")
 
 
@@ -111,6 +115,10 @@ class Runtime:
         ]
         """Each does what is due at a time, and returns when to be called again."""
         self.values = Values(self.links, self.leasing, self.questions)
+        self.capsules: Capsules | None = None
+        if CAPSULES.value():
+            self.capsules = capsules.Capsules(self.links, lambda: self.welcome)
+        self.leasing.capsules = self.calling.capsules = self.capsules
         self.objects.on_freed = self.calling.on_freed
         self.streams.peer_of = self._peer_of
         self.streams.cancel = self.cancel_task
@@ -147,7 +155,7 @@ class Runtime:
             Granted: self.leasing.on_granted,
             Refused: self.leasing.on_refused,
             Reclaim: self.leasing.on_reclaim,
-            Certificate: self.leasing.on_certificate,
+            Certificate: self._on_certificate,
             ActorState: self.calling.on_actor_state,
             Answer: self.questions.on_answer,
             Because: self.questions.on_answer,
@@ -261,6 +269,10 @@ class Runtime:
             # It was ended here meanwhile: its segments are nobody's.
             for index, value in enumerate(values):
                 self.objects.handle(Sealed(task_id.object_id(index + 1), value))
+
+    def _on_certificate(self, peer: Peer, message: Certificate) -> None:
+        self.leasing.on_certificate(message)
+        self.calling.on_certificate(message)
 
     def _on_cancel_object(self, peer: Peer, message: CancelObject) -> None:
         self.cancel_task(ObjectId(message.object_id).task_id(), force=message.force)

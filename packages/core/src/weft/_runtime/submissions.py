@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.streams import Stream, Streams
+    from weft._specs import ActorMeta
     from weft._wire.messages import Message, Packed, Value
     from weft.exceptions import WeftError
 
@@ -52,11 +53,13 @@ class Submission:
     """What the shell knows of one task or call. It becomes one Run or Call for each attempt."""
 
     __slots__ = (
+        "actor",
         "arguments",
         "backpressure",
         "code",
         "deps",
         "depth",
+        "env",
         "group",
         "is_dynamic",
         "max_calls",
@@ -94,7 +97,10 @@ class Submission:
         """The answer, when it is there."""
         self.stream: Stream | None = None
         self.code: tuple[bytes, str, bytes] = (b"", "", b"")
-        """Of a task: the function's id, name and pickle."""
+        """Of a task, or an actor's creation: the function's id, name and pickle."""
+        self.actor: ActorMeta | None = None
+        self.env = ""
+        """These two are of an actor's creation."""
         self.method = ""
         """Of a call."""
         self.group = ""
@@ -174,7 +180,9 @@ class Submissions(Generic[T]):
             elif kind is Fail:
                 self._fail(effect.task.note, self._failure_of(effect))
             elif kind is AskCancel:
-                self.tell(effect.task, Cancel(effect.task.id, recursive=True))
+                task = effect.task
+                cancel = Cancel(task.id, recursive=True, is_late=task.timed_out)
+                self.tell(task, cancel)
             else:
                 self._carrier.perform(effect)
 

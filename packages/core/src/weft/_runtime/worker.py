@@ -99,6 +99,9 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     page = mmap.mmap(fd, mmap.PAGESIZE)
     os.close(fd)
     executor = worker.executor = Executor(worker, page)
+    if executor.capsules is not None:
+        executor.capsules.tail.follow(sys.stdout)
+        executor.capsules.tail.follow(sys.stderr)
     # Nothing can be told to a daemon that is gone, and nobody is left to run for.
     worker.on_daemon_lost = lambda _reason: os._exit(1)
     worker.on_broken = end_broken

@@ -165,6 +165,8 @@ class Cancel(Message, frozen=True, tag=23):
 
     task_id: bytes
     recursive: bool
+    is_late: bool = False
+    """It has run over its time limit."""
 
 
 class Abort(Message, frozen=True, tag=25):
