@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import click
 from click.testing import CliRunner
 
 import weft
-from weft._cli.main import main
+from weft._cli.main import COMMANDS, main
+from weft._cli.out import plain
 
 
 def test_version_is_said() -> None:
@@ -23,3 +28,30 @@ def test_unknown_command_is_refused() -> None:
     ended = CliRunner().invoke(main, ["strat"])
     assert ended.exit_code == 2
     assert "strat" in ended.output
+
+
+def test_help_names_the_commands_and_loads_none() -> None:
+    program = (
+        "import sys\n"
+        "from weft._cli.main import COMMANDS, main\n"
+        "main(['--help'], standalone_mode=False)\n"
+        "loaded = {place.partition(':')[0] for place, _ in COMMANDS.values()} & set(sys.modules)\n"
+        "assert not loaded, loaded\n"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert "replay  Run a failed task again, from its capsule." in ended.stdout
+
+
+def test_every_command_is_found_and_says_what_help_says() -> None:
+    with click.Context(main) as context:
+        for name, (_, words) in COMMANDS.items():
+            command = main.get_command(context, name)
+            assert command is not None
+            assert command.get_short_help_str(limit=100) == words
+
+
+def test_control_characters_of_elsewhere_are_shown() -> None:
+    assert plain("a\x1b[31mb\r\n\tc\x00") == "a\\x1b[31mb\\x0d\n\tc\\x00"
+    assert plain("größe") == "größe"

@@ -1,14 +1,54 @@
-"""The command `weft`, and what it has for one machine."""
+"""The command `weft`, and what it has for one machine.
+
+Commands are named in a table, and their modules are loaded when they are called: `weft --help`
+loads none of them.
+"""
 
 from __future__ import annotations
+
+from importlib import import_module
 
 import click
 
 from weft import __version__
 from weft._cli.out import say
+from weft._override import override
+
+COMMANDS = {
+    "replay": ("weft._cli.replay:replay", "Run a failed task again, from its capsule."),
+}
+"""By name: where the command is, and what help says of it."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
+class CommandTable(click.Group):
+    """A group whose commands are in `COMMANDS`."""
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the commands' names, as click asks for them."""
+        return sorted(COMMANDS)
+
+    @override
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Load a command, as click asks for it; None if there is none of this name."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, name = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what help says of the commands, without loading them."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(
+    cls=CommandTable,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    invoke_without_command=True,
+)
 @click.option("-V", "--version", is_flag=True, help="Say which version this is.")
 @click.pass_context
 def main(context: click.Context, *, version: bool) -> None:

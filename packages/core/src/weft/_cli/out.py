@@ -8,3 +8,11 @@ import click
 def say(text: str) -> None:
     """Print a line of what was asked for."""
     click.echo(text)
+
+
+def plain(text: str) -> str:
+    """Return a text from elsewhere without what a terminal would obey."""
+    return "".join(
+        character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
+        for character in text
+    )
