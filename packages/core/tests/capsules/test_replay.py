@@ -599,3 +599,48 @@ def test_each_death_of_an_actor_leaves_the_call_that_it_ran(tmp_path: Path) -> N
     assert [manifest_of(capsule)["attempt"] for capsule in left] == [1, 2]
     assert [manifest_of(capsule)["died"]["exit_code"] for capsule in left] == [8, 8]
     assert "reproduced: its process exited with code 8 again" in replay(left[0]).stdout
+
+
+def test_nothing_is_held_for_a_capsule_that_was_left(tmp_path: Path) -> None:
+    left, said = left_by(
+        tmp_path,
+        """
+        import os, time
+        import numpy as np, weft
+        from weft._engine import current
+
+        @weft.remote(max_retries=0)
+        def fail(values, referred, inside, code):
+            weft.get(inside)
+            os._exit(code) if code else int("x")
+
+        @weft.remote
+        class Actor:
+            def __init__(self, values): self.values = values
+            def fail(self, values, code): os._exit(code) if code else int("x")
+
+        def attempt(ref):
+            try:
+                weft.get(ref)
+            except Exception as error:
+                print(type(error).__name__)
+
+        def calls(code):
+            first, second = weft.put(np.ones(50_000)), weft.put(np.ones(60_000))
+            attempt(fail.remote(np.zeros(300_000), first, [second], code))
+            attempt(Actor.remote(first).fail.remote(np.zeros(40_000), code))
+
+        weft.init(num_cpus=2)
+        for code in (0, 1, 0, 1):
+            calls(code)
+        # Counts are settled in messages that come with others.
+        objects, deadline = current.engine.objects, time.monotonic() + 20
+        while objects.machine.entries and time.monotonic() < deadline:
+            weft.get(weft.remote(lambda: 1).remote())
+            with current.engine.guard:
+                objects.drain()
+        print("left:", objects.machine.entries, objects.store._mine)
+        """,
+    )
+    assert len(left) == 8
+    assert said.endswith("left: {} {}\n")

@@ -47,6 +47,10 @@ from weft._serialize.failures import full_text, user_frames
 from weft._serialize.pickling import Memory, Serialized, dumps
 from weft.exceptions import TaskError
 
+# `inspect.getsource` compiles large patterns when it is first used: the template does that here, so
+# that no failure waits for it.
+inspect.getblock(["pass\n"])
+
 # Of each text, and no more than an eighth of the limit.
 TEXT_BYTES = 64 * 1024
 # Of an exception's message.
