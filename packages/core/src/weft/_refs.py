@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 from weft._ids import JobId, ObjectId, TaskId
 from weft._lazy import lazy
 from weft._override import override
+from weft.exceptions import GetTimeoutError
 
 if TYPE_CHECKING:
     import asyncio
@@ -117,7 +118,11 @@ class ObjectRef(Generic[T_co]):
             try:
                 future.set_result(self._engine.get([self], 0)[0])
             except Exception as error:  # noqa: BLE001 - it is the task's error, and goes to who awaits
-                future.set_exception(error)
+                if isinstance(error, GetTimeoutError) and not self._engine.is_ready(self):
+                    # It was lost meanwhile, and is made again.
+                    self._engine.when_ready(self, _on(loop, settle))
+                else:
+                    future.set_exception(error)
 
         self._engine.when_ready(self, _on(loop, settle))
         return future

@@ -113,6 +113,12 @@ METRICS_HOST = Setting(
     "127.0.0.1",
     "Address that the port of metrics is opened at; whoever reaches it can read them.",
 )
+LINEAGE = Setting(
+    "WEFT_LINEAGE_BYTES",
+    int,
+    256 * 1024 * 1024,
+    "How much a process keeps of how to make lost objects again; the oldest is forgotten first.",
+)
 
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     TEMP_DIR,
@@ -125,6 +131,7 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     CAPSULES,
     CAPSULE_BYTES,
     CAPSULES_KEPT,
+    LINEAGE,
 )
 
 

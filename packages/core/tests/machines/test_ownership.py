@@ -47,6 +47,7 @@ def an_id(number: int) -> ObjectId:
 
 
 A, B, C, D = (an_id(number) for number in (0xA, 0xB, 0xC, 0xD))
+LINEAGE_BYTES = 1000
 HERE = "here"
 ELSEWHERE = "elsewhere"
 GONE = Failure(b"gone")
@@ -64,7 +65,7 @@ class Table:
     """An Ownership whose invariants are checked after every event."""
 
     def __init__(self) -> None:
-        self.machine = Ownership()
+        self.machine = Ownership(LINEAGE_BYTES)
 
     def __call__(self, *events: Event) -> list[Effect]:
         effects: list[Effect] = []
@@ -560,7 +561,7 @@ class Process:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.machine = Ownership()
+        self.machine = Ownership(LINEAGE_BYTES)
         self.refs: Counter[ObjectId] = Counter()
         """Living references and views in users' hands."""
         self.kept: Counter[ObjectId] = Counter()

@@ -63,7 +63,14 @@ class Attempted:
 
 T = TypeVar("T", bound=Attempted)
 FailKind = Literal[
-    "argument", "cancelled", "timeout", "died", "unavailable", "unschedulable", "environment"
+    "argument",
+    "cancelled",
+    "timeout",
+    "died",
+    "unavailable",
+    "unschedulable",
+    "environment",
+    "exhausted",
 ]
 
 
@@ -175,6 +182,16 @@ class Attempts(Generic[T]):
             task.retries -= 1
         task.attempt += 1
         self.unsend(task)
+        return True
+
+    def begin_again(self, task: T) -> bool:
+        """Take a retry of a task that has ended, if there is one left; return whether."""
+        if not task.retries:
+            return False
+        if task.retries > 0:
+            task.retries -= 1
+        task.attempt += 1
+        task.cancelled = task.timed_out = task.asked = False
         return True
 
     def answer(self, task: T) -> Complete[T] | Fail[T]:

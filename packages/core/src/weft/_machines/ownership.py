@@ -11,14 +11,25 @@ A borrower's registration takes a message's time. Until the owner has answered, 
 counted already must keep the object: the task that brought the reference, or the object that
 contains it (`Adopted.keeper`).
 
+The bytes of a large object can be lost while its owner lives. The owner then has the task run again
+that made it, as its lineage says (lineage.py, docs/design/0007). What a lineage mentions and nobody
+needs is a shadow: it stays in the table without a value that takes room, and is made again when
+somebody wants it.
+
+    owned      sealed -> missing (lost, or given up by a shadow) -> sealed again
+
 What is always true
 1. An object is in the table while it is needed: `local + pins > 0`, or it has borrowers, or its
-   registration is under way, or a request for its value is not answered.
+   registration is under way, or a request for its value is not answered; or while a lineage
+   mentions it. A shadow has no value in a segment, and none that holds references.
 2. An owned, sealed object pins every reference inside its value, or inside its error; freeing it
    unpins them.
 3. A borrowed object that is registered is returned exactly once, when it leaves the table.
 4. A keeper is pinned until every reference that it keeps is registered or has left.
-5. The value of an object never changes once sealed.
+5. The value of an object never changes once sealed, unless its segment is lost: then it is unknown
+   until the object is sealed again.
+6. A lineage is kept, unless the bound is passed, from the task's end until none of the results is in
+   the table that could be lost. Exactly what is kept is counted in `mentions`.
 
 Source: Wang et al., "Ownership: A Distributed Futures System for Fine-Grained Tasks", NSDI 2021,
 section 4. The acknowledged registration replaces the paper's long-poll on each borrower: here a
@@ -33,7 +44,8 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from weft._ids import ObjectId
-from weft._wire.messages import Failure, Held, Shared, Value
+from weft._machines.lineage import Lineage, Lineages
+from weft._wire.messages import Failure, Held, Inline, Shared, Value
 
 Peer = Any
 """Whatever the shell uses to name a process that asks: hashable."""
@@ -51,7 +63,10 @@ class Entry:
         "id",
         "keeps",
         "leaving",
+        "lineage",
         "local",
+        "mentions",
+        "missing",
         "owner",
         "pins",
         "registered",
@@ -78,6 +93,12 @@ class Entry:
         self.keeps: Entry | None = None
         """The object that this one's registration keeps alive."""
         self.waiters: list[Any] | None = None
+        self.lineage: Lineage | None = None
+        """Of an owned object that may be lost, or was."""
+        self.mentions = 0
+        """Lineages that mention it, as often as they do."""
+        self.missing = ""
+        """Why an owned object's value is not there any more."""
         self.leaving = 0
         """Of `local`, those that the shell knows to be gone and has not told yet."""
 
@@ -196,13 +217,41 @@ class OwnerLost(msgspec.Struct, frozen=True):
     failure: Failure
 
 
+class SegmentGone(msgspec.Struct, frozen=True):
+    """Somebody found that the object's bytes are neither in memory nor on disk."""
+
+    object_id: ObjectId
+    segment: str
+    reason: str
+
+
+class Yielding(msgspec.Struct, frozen=True):
+    """A task that has not ended has sealed one more object."""
+
+    object_id: ObjectId
+    lineage: Lineage
+
+
+class TaskEnded(msgspec.Struct, frozen=True):
+    """A task has sealed what it made, for the first time or again.
+
+    `lineage` says how it can be run again, or why not; `failure`, why running it again came to
+    nothing.
+    """
+
+    lineage: Lineage
+    made: Sequence[ObjectId] = ()
+    failure: str = ""
+
+
 class TaskEnding(msgspec.Struct, frozen=True):
     """A task here is about to answer: what it still holds must be registered first."""
 
 
 Event = (
     ObjectMade | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested
-    | Lent | Returned | PeerLost | Registered | OwnerLost | TaskEnding
+    | Lent | Returned | PeerLost | Registered | OwnerLost | TaskEnding | SegmentGone | Yielding
+    | TaskEnded
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -263,15 +312,47 @@ class Freed(msgspec.Struct, frozen=True):
     entry: Entry
 
 
-Effect = Ready | SendValue | SendBorrow | SendReturn | SendBorrowed | SendFetch | Recycled | Freed
+class SendGone(msgspec.Struct, frozen=True):
+    """Tell the owner that the object's bytes are gone."""
+
+    owner: str
+    object_id: ObjectId
+    segment: str
+    reason: str
+
+
+class RunAgain(msgspec.Struct, frozen=True):
+    """Run a task again whose result is missing."""
+
+    lineage: Lineage
+
+
+class Unrecoverable(msgspec.Struct, frozen=True):
+    """Seal the object with a failure: it is lost, and cannot be made again."""
+
+    entry: Entry
+    why: str
+
+
+Effect = (
+    Ready | SendValue | SendBorrow | SendReturn | SendBorrowed | SendFetch | Recycled | Freed
+    | SendGone | RunAgain | Unrecoverable
+)  # fmt: skip
 
 _NOTHING: list[Effect] = []
+_FREED = "its value was freed when nobody needed it"
+
+
+def can_go(value: Value | None) -> bool:
+    """Tell whether a value may be lost, or given up: then its object can be made again."""
+    return type(value) is Shared or (type(value) is Inline and bool(value.held))
 
 
 class Ownership:
     """The table."""
 
-    def __init__(self) -> None:
+    def __init__(self, lineage_bytes: int) -> None:
+        self.lineages = Lineages(lineage_bytes)
         self.entries: dict[ObjectId, Entry] = {}
         self.unregistered: dict[ObjectId, Entry] = {}
         """Borrowed objects that a running task's caller still keeps for it."""
@@ -327,6 +408,13 @@ class Ownership:
                 return self._registered(event)
             case OwnerLost():
                 return self._lose_owner(event)
+            case SegmentGone():
+                return self._lose_segment(event)
+            case Yielding():
+                self._attach(event.object_id, event.lineage)
+                return _NOTHING
+            case TaskEnded():
+                return self._task_ended(event)
             case _:
                 assert_never(event)
 
@@ -344,6 +432,7 @@ class Ownership:
         if entry.value is not None:
             return effects
         entry.value = value
+        entry.missing = ""
         if not entry.owner:
             for held in value.held:
                 self._pin_held(held, effects)
@@ -354,6 +443,8 @@ class Ownership:
             effects.extend(SendValue(peer, object_id, value) for peer in requests)
             if not entry.needed:
                 self._drop(entry, effects)
+        elif entry.mentions and not entry.needed:
+            self._drop(entry, effects)
         return effects
 
     def _pin_held(self, held: Held, effects: list[Effect]) -> None:
@@ -368,6 +459,8 @@ class Ownership:
         if entry.value is None and entry.owner and not entry.asked:
             entry.asked = True
             return [SendFetch(entry.owner, entry.id)]
+        if entry.missing:
+            return self._recover(entry)
         return _NOTHING
 
     def _request(self, event: Requested) -> list[Effect]:
@@ -378,7 +471,7 @@ class Ownership:
             entry.requests = []
             self._requested[event.object_id] = entry
         entry.requests.append(event.peer)
-        return _NOTHING
+        return self._recover(entry) if entry.missing else _NOTHING
 
     # -------------------------------------------------------------- counts
 
@@ -401,13 +494,18 @@ class Ownership:
             self._drop(entry, effects)
 
     def _drop(self, entry: Entry, effects: list[Effect]) -> None:
-        """Take an object out, and those that only it kept.
+        self._drop_all([entry], effects)
 
-        Without recursion: such chains can be long.
+    def _drop_all(self, dropped: list[Entry], effects: list[Effect]) -> None:
+        """Take objects out, and those that only they kept.
+
+        What a lineage mentions stays, as a shadow. Without recursion: such chains can be long.
         """
-        dropped = [entry]
         while dropped:
             entry = dropped.pop()
+            if entry.mentions:
+                self._fade(entry, effects, dropped)
+                continue
             if self.entries.pop(entry.id, None) is None:
                 continue
             if entry.owner:
@@ -420,11 +518,142 @@ class Ownership:
             if isinstance(value, Shared):
                 effects.append(Recycled(value))
             if value is not None:
-                for held in value.held:
-                    inner = self.entries[ObjectId(held.object_id)]
-                    inner.pins -= 1
-                    if not inner.needed:
-                        dropped.append(inner)
+                self._let_inner_go(value, dropped)
+            if entry.lineage is not None:
+                self._part(entry, dropped)
+
+    def _let_inner_go(self, value: Value, dropped: list[Entry]) -> None:
+        for held in value.held:
+            inner = self.entries[ObjectId(held.object_id)]
+            inner.pins -= 1
+            if not inner.needed:
+                dropped.append(inner)
+
+    def _fade(self, entry: Entry, effects: list[Effect], dropped: list[Entry]) -> None:
+        """Make a shadow of an object that only lineages mention.
+
+        A small value that holds nothing stays: it costs less than to make it again.
+        """
+        effects.append(Freed(entry))
+        value = entry.value
+        if value is None or not can_go(value):
+            return
+        entry.value = None
+        entry.missing = _FREED
+        if isinstance(value, Shared):
+            effects.append(Recycled(value))
+        self._let_inner_go(value, dropped)
+
+    # -------------------------------------------------------------- what is lost
+
+    def _lose_segment(self, event: SegmentGone) -> list[Effect]:
+        entry = self.entries.get(event.object_id)
+        if (
+            entry is None
+            or not isinstance(value := entry.value, Shared)
+            or value.segment != event.segment
+        ):
+            # It was told already, or nobody needs it any more.
+            return _NOTHING
+        entry.value = None
+        if entry.owner:
+            entry.asked = True
+            return [
+                SendGone(entry.owner, entry.id, event.segment, event.reason),
+                SendFetch(entry.owner, entry.id),
+            ]
+        entry.missing = event.reason
+        if entry.lineage is not None and entry.lineage.running:
+            # Its task may have passed the place where it makes this one.
+            entry.lineage.again = True
+        effects = self._recover(entry)
+        # What it held goes after: the task that is run again may need it.
+        effects.append(Recycled(value))
+        dropped: list[Entry] = []
+        self._let_inner_go(value, dropped)
+        self._drop_all(dropped, effects)
+        return effects
+
+    def _recover(self, entry: Entry) -> list[Effect]:
+        """Have a missing object made again, or say why it cannot be."""
+        lineage = entry.lineage
+        if lineage is None:
+            return [Unrecoverable(entry, "weft.put stored it, and no task can make it again")]
+        if lineage.why_not:
+            return [Unrecoverable(entry, lineage.why_not)]
+        if lineage.running:
+            return []
+        lineage.running = True
+        return [RunAgain(lineage)]
+
+    def _attach(self, object_id: ObjectId, lineage: Lineage) -> None:
+        entry = self.entries.get(object_id)
+        if entry is not None and (entry.missing or can_go(entry.value)):
+            entry.lineage = lineage
+            lineage.results[object_id] = None
+
+    def _task_ended(self, event: TaskEnded) -> list[Effect]:
+        lineage = event.lineage
+        effects: list[Effect] = []
+        lineage.running = False
+        if not lineage.ended:
+            lineage.ended = True
+            self._keep(lineage, event.made, effects)
+        is_over = bool(event.failure) or not lineage.again
+        lineage.again = False
+        for object_id in list(lineage.results):
+            entry = self.entries.get(object_id)
+            if entry is None or entry.lineage is not lineage:
+                continue
+            if entry.value is not None and not can_go(entry.value):
+                # Made again, it was small.
+                self._forget_result(entry, effects)
+            elif not entry.missing or not entry.needed:
+                continue
+            elif is_over:
+                why = event.failure or lineage.why_not or "its task did not make it again"
+                effects.append(Unrecoverable(entry, why))
+            else:
+                effects.extend(self._recover(entry))
+        return effects
+
+    def _keep(self, lineage: Lineage, made: Sequence[ObjectId], effects: list[Effect]) -> None:
+        for object_id in made:
+            self._attach(object_id, lineage)
+        if not lineage.results or lineage.why_not:
+            return
+        for object_id in lineage.mentions:
+            self.entries[object_id].mentions += 1
+        self.lineages.keep(lineage)
+        while (oldest := self.lineages.oldest_over_limit()) is not None:
+            why_not = (
+                "how to make it again was forgotten, since that took more than "
+                f"{self.lineages.limit_bytes} bytes in its owner"
+            )
+            self._drop_all(self._unmention(oldest, why_not), effects)
+
+    def _forget_result(self, entry: Entry, effects: list[Effect]) -> None:
+        dropped: list[Entry] = []
+        self._part(entry, dropped)
+        self._drop_all(dropped, effects)
+
+    def _part(self, entry: Entry, dropped: list[Entry]) -> None:
+        """Take an object from its lineage, which goes with the last."""
+        lineage, entry.lineage = entry.lineage, None
+        assert lineage is not None
+        del lineage.results[entry.id]
+        if not lineage.results:
+            dropped += self._unmention(lineage, "nobody needs it")
+
+    def _unmention(self, lineage: Lineage, why_not: str) -> list[Entry]:
+        """Forget a lineage; return what only it kept in the table."""
+        unneeded: list[Entry] = []
+        for object_id in self.lineages.forget(lineage, why_not):
+            entry = self.entries[object_id]
+            entry.mentions -= 1
+            if not entry.mentions and not entry.needed:
+                unneeded.append(entry)
+        return unneeded
 
     # -------------------------------------------------------------- borrowing
 
@@ -545,7 +774,11 @@ class Ownership:
         assert self.asked == asked, (1, self.asked ^ asked)
         for object_id, entry in self.entries.items():
             assert entry.id == object_id
-            assert entry.local >= 0 and entry.pins >= 0 and entry.needed, (1, entry.id)
+            assert entry.local >= 0 and entry.pins >= 0, (1, entry.id)
+            assert entry.needed or entry.mentions > 0, (1, entry.id)
+            if not entry.needed:
+                assert entry.value is None or not can_go(entry.value), (1, entry.id)
+            assert not entry.missing or (entry.value is None and not entry.owner), (5, entry.id)
             assert not (entry.owner and entry.borrowers), (1, entry.id)
         inside: dict[ObjectId, int] = {}
         for entry in self.entries.values():
@@ -557,3 +790,18 @@ class Ownership:
                 inside[entry.keeps.id] = inside.get(entry.keeps.id, 0) + 1
         for object_id, count in inside.items():
             assert self.entries[object_id].pins >= count, (2, object_id)
+        self._check_lineages()
+
+    def _check_lineages(self) -> None:
+        self.lineages.check()
+        for entry in self.entries.values():
+            assert entry.lineage is None or entry.id in entry.lineage.results, (6, entry.id)
+        mentions: dict[ObjectId, int] = {}
+        for lineage in self.lineages.kept.values():
+            assert lineage.results, (6, lineage.task_id)
+            for object_id in lineage.results:
+                assert self.entries[object_id].lineage is lineage, (6, object_id)
+            for object_id in lineage.mentions:
+                mentions[object_id] = mentions.get(object_id, 0) + 1
+        for entry in self.entries.values():
+            assert entry.mentions == mentions.get(entry.id, 0), (6, entry.id)

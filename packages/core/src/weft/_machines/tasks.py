@@ -5,6 +5,8 @@
        |        | +-------+  given back, worker lost and retried, exception retried
        +--------+-> done     cancelled, refused
 
+A result that is lost makes a task wait again, as a retry.
+
 Tasks of one shape share a pool of leased workers. A short task is sent to a worker that has others
 yet to run, as many deep as are expected to finish within `PIPELINE_S`; a function that was never
 timed is sent to idle workers only. A worker that turns out to be busy gives its unstarted tasks
@@ -147,6 +149,15 @@ class Submitted(msgspec.Struct, frozen=True):
     task: Task
 
 
+class Resubmitted(msgspec.Struct, frozen=True):
+    """A result of a task that had ended is lost: it is to be run again, as a retry.
+
+    It waits for its arguments, and has its pool's key.
+    """
+
+    task: Task
+
+
 class LeaseGranted(msgspec.Struct, frozen=True):
     """The daemon gave a worker."""
 
@@ -199,8 +210,8 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 
 Event = (
-    AttemptEvent | Submitted | LeaseGranted | LeaseMissed | LeaseRefused | GivenBack | LeaseLost
-    | WorkerEnded | Reclaimed
+    AttemptEvent | Submitted | Resubmitted | LeaseGranted | LeaseMissed | LeaseRefused | GivenBack
+    | LeaseLost | WorkerEnded | Reclaimed
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -269,6 +280,13 @@ class Tasks:
         match event:
             case Submitted():
                 self._submit(event.task, now, effects)
+            case Resubmitted():
+                event.task.worker = None
+                if self.attempts.begin_again(event.task):
+                    event.task.state = "waiting"
+                    self._submit(event.task, now, effects)
+                else:
+                    effects.append(Fail(event.task, "exhausted"))
             case Answered():
                 self._answered(event, now, effects)
             case ArgumentsReady():

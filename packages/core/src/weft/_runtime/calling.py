@@ -34,6 +34,7 @@ from weft.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from weft._machines.lineage import Lineage
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.arguments import Arguments
     from weft._runtime.capsules import Capsules
@@ -282,6 +283,10 @@ class Calling:
                 return ActorUnschedulableError(f"actor {name} can never run: {told.cause}")
             case _:
                 return ActorDiedError(told.cause, actor_id=call.actor, class_name=name)
+
+    def remember(self, task: ActorCall, lineage: Lineage) -> None:
+        """Say why an actor's calls are not made again: its state is another by then."""
+        lineage.why_not = f"{task.name} made it, and an actor's calls are not made again"
 
     # -------------------------------------------------------------- news
 

@@ -10,6 +10,7 @@ from weft._machines import tasks as task_rules
 from weft._machines.attempts import Fail, Kill
 from weft._machines.tasks import Task, Tasks
 from weft._runtime.arguments import pack_arguments
+from weft._runtime.recovery import describe, restore_arguments
 from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.pickling import dump_code
@@ -31,6 +32,7 @@ from weft._wire.messages import (
 from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedError
 
 if TYPE_CHECKING:
+    from weft._machines.lineage import Lineage
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.capsules import Capsules
     from weft._runtime.links import Links
@@ -65,6 +67,7 @@ class Leasing:
         arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
         task_id = self._links.ids.task_id()
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
+        note.shape = spec.shape
         note.code = (function_id, spec.code.name, code)
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls
@@ -79,12 +82,46 @@ class Leasing:
         )
         with self._guard:
             self._links.refuse_if_ended()
-            key = self._key_of.get(spec.shape)
-            if key is None:
-                key = self._key_of[spec.shape] = next(self._keys)
-                self._pools[key] = (spec.shape, note.name)
-            task.shape = key
+            task.shape = self._pool_of(spec.shape, note.name)
             return self.tasks.start(task, task_rules.Submitted(task))
+
+    def _pool_of(self, shape: Shape, name: str) -> int:
+        key = self._key_of.get(shape)
+        if key is None:
+            key = self._key_of[shape] = next(self._keys)
+            self._pools[key] = (shape, name)
+        return key
+
+    # -------------------------------------------------------------- lost results
+
+    def remember(self, task: Task, lineage: Lineage) -> None:
+        """Write down how a task that has ended can be run again, or why not."""
+        note: Submission = task.note
+        large = note.arguments.large
+        if not task.retries:
+            retries = "has used up its max_retries" if task.attempt else "has max_retries=0"
+            lineage.why_not = f"its task {task.name} {retries}"
+        elif large is not None:
+            lineage.why_not = (
+                f"its task {task.name} had arguments of {large.size_bytes} bytes, which are not "
+                "kept: put what is large, and pass the reference"
+            )
+        else:
+            describe(lineage, note)
+
+    def run_again(self, lineage: Lineage) -> None:
+        """Run a task again that has ended: something that it made is lost."""
+        task: Task = lineage.note
+        note: Submission = task.note
+        borrowed = restore_arguments(note, self._objects)
+
+        def start() -> None:
+            assert note.shape is not None
+            task.shape = self._pool_of(note.shape, note.name)
+            self.tasks.start_again(task, task_rules.Resubmitted(task))
+
+        # Until their owners count this process, nothing keeps these for the worker.
+        self._objects.when_registered(borrowed, start)
 
     # -------------------------------------------------------------- what the machine says
 

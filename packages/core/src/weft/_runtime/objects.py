@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft import _settings
 from weft._ids import ObjectId
 from weft._machines.ownership import (
     Adopted,
@@ -29,12 +30,16 @@ from weft._machines.ownership import (
     Released,
     Requested,
     Returned,
+    RunAgain,
     Sealed,
+    SegmentGone,
     SendBorrow,
     SendBorrowed,
     SendFetch,
+    SendGone,
     SendReturn,
     SendValue,
+    Unrecoverable,
     Wanted,
 )
 from weft._machines.ownership import OwnerLost as OwnerLostEvent
@@ -54,6 +59,7 @@ from weft._wire.messages import (
     Failure,
     Fetch,
     Fetched,
+    Gone,
     Held,
     Inline,
     Recycle,
@@ -64,7 +70,11 @@ from weft._wire.messages import (
     SegmentsOpened,
     Shared,
 )
-from weft.exceptions import ObjectLostError, OwnerDiedError
+from weft.exceptions import (
+    ObjectLostError,
+    ObjectReconstructionFailedError,
+    OwnerDiedError,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -72,6 +82,7 @@ if TYPE_CHECKING:
 
     from weft._engine import Engine
     from weft._ids import WorkerId
+    from weft._machines.lineage import Lineage
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
     from weft._runtime.room import Room
@@ -132,11 +143,15 @@ class Objects:
     room: Room
 
     def __init__(self, loop: Loop, worker_id: WorkerId, address: str, engine: Engine) -> None:
-        self.machine = Ownership()
+        self.machine = Ownership(_settings.LINEAGE.value())
         self.store = SharedMemoryStore(worker_id.hex(), self._tell_daemon)
         self.worker_id = worker_id
         self.address = address
         self.on_freed: Callable[[Entry], None] = lambda _entry: None
+        self.run_again: Callable[[Lineage], None]
+        """Runs a task again, at once or later."""
+        self.wait: Callable[[Entry], None]
+        """Blocks, outside the guard, until an object has its value."""
         self.engine = engine
         self._loop = loop
         self._guard = loop.guard
@@ -148,6 +163,8 @@ class Objects:
         self._registering: dict[ObjectId, list[Countdown]] = {}
         self._some: dict[Callable[[Entry], object], set[Entry]] = {}
         """Who waits for some of several objects, and for which."""
+        self._to_run_again: deque[Lineage] = deque()
+        self._is_running_again = False
 
     # -------------------------------------------------------------- effects
 
@@ -156,6 +173,8 @@ class Objects:
         effects = self.machine.handle(event)
         if effects:
             self._do(effects)
+            if self._to_run_again:
+                self._run_all_again()
 
     def _do(self, effects: Sequence[Effect]) -> None:
         peers = self.peers
@@ -184,8 +203,39 @@ class Objects:
                     self._tell_owner(effect.owner, Return(effect.object_ids))
                 case SendFetch():
                     self._tell_owner(effect.owner, Fetch(effect.object_id))
+                case SendGone():
+                    gone = Gone(effect.object_id, effect.segment, effect.reason)
+                    self._tell_owner(effect.owner, gone)
+                case RunAgain():
+                    self._to_run_again.append(effect.lineage)
+                case Unrecoverable():
+                    self._fail_lost(effect.entry, effect.why)
 
-    def _tell_owner(self, owner: str, message: Borrow | Return | Fetch) -> None:
+    def _run_all_again(self) -> None:
+        """Run tasks again that made what is missing.
+
+        Without recursion: each may miss arguments that other tasks made.
+        """
+        if not self._is_running_again:
+            self._is_running_again = True
+            try:
+                while self._to_run_again:
+                    self.run_again(self._to_run_again.popleft())
+            finally:
+                self._is_running_again = False
+
+    def _fail_lost(self, entry: Entry, why: str) -> None:
+        object_hex, why = entry.id.hex(), f"{entry.missing}; {why}"
+        error = (
+            ObjectLostError(object_hex, self.address, message=f"object {object_hex} is lost: {why}")
+            if entry.lineage is None
+            else ObjectReconstructionFailedError(
+                object_hex, reason_message=why, owner_address=self.address
+            )
+        )
+        self.handle(Sealed(entry.id, Failure(pack_error(error))))
+
+    def _tell_owner(self, owner: str, message: Borrow | Return | Fetch | Gone) -> None:
         peer = self.peers.connect(owner)
         if peer is not None:
             self.peers.send(peer, message)
@@ -251,7 +301,7 @@ class Objects:
 
         False: it is there, perhaps because its owner turned out to be gone.
         """
-        if entry.owner:
+        if entry.owner or entry.missing:
             self.handle(Wanted(entry.id))
             if entry.value is not None:
                 return False
@@ -269,7 +319,9 @@ class Objects:
         self._some[callback] = set(entries)
         for entry in [entry for entry in entries if entry.value is not None]:
             callback(entry)
-        for entry in [entry for entry in entries if entry.owner and not entry.asked]:
+        for entry in [
+            entry for entry in entries if entry.missing or (entry.owner and not entry.asked)
+        ]:
             # The owner of one may turn out to be gone, and all its objects fail.
             if entry.value is None:
                 self.handle(Wanted(entry.id))
@@ -304,6 +356,10 @@ class Objects:
         object_id = ObjectId(message.object_id)
         if object_id in self.machine.entries:
             self.handle(Sealed(object_id, message.value))
+
+    def on_gone(self, peer: Peer, message: Gone) -> None:
+        object_id = ObjectId(message.object_id)
+        self.handle(SegmentGone(object_id, message.segment, message.reason))
 
     def on_borrow(self, peer: Peer, message: Borrow) -> None:
         self.handle(Lent(peer, [ObjectId(object_id) for object_id in message.object_ids]))
@@ -441,7 +497,7 @@ class Objects:
     def load(self, value: Value, entry: Entry) -> Any:
         """Return the Python value of an object in the table, or raise its error.
 
-        Without the guard.
+        Without the guard. SegmentLost: its owner was told, and the value is not known any more.
         """
         if type(value) is Inline:
             if not value.held:
@@ -452,7 +508,11 @@ class Objects:
                 entry.local += 1
                 view = self.store.try_view(value, partial(self.release, entry.id))
             if view is None:
-                view = self._bring_back(value, entry.id)
+                try:
+                    view = self._bring_back(value, entry.id)
+                except BaseException:
+                    self.release(entry.id)
+                    raise
             return self._unpack_with_refs(view, entry, defer=False)
         assert type(value) is Failure
         with self._reading(_Source(entry.id)):
@@ -490,10 +550,31 @@ class Objects:
                     self.handle(Sealed(object_id, value))
                 view = self.store.try_view(value, partial(self.release, object_id))
             if view is None:
-                view = self._bring_back(value, object_id)
+                return self._packed_again(value, object_id)
             return view
         assert type(value) is Failure
         raise unpack_failure(value.error)
+
+    def _packed_again(self, value: Shared, object_id: ObjectId) -> bytes | memoryview:
+        """Return the packed form of an argument whose segment has no file; it is counted."""
+        entry = self.machine.entries[object_id]
+        try:
+            while True:
+                try:
+                    return self._bring_back(value, object_id)
+                except SegmentLost:
+                    self.wait(entry)
+                known = entry.value
+                if type(known) is Inline:
+                    self.release(object_id)
+                    return known.data
+                if type(known) is Failure:
+                    raise unpack_failure(known.error)
+                assert type(known) is Shared
+                value = known
+        except BaseException:
+            self.release(object_id)
+            raise
 
     def unpack_arguments(self, data: bytes) -> Any:
         """Return what `data` holds; the running task keeps the references inside.
@@ -518,20 +599,15 @@ class Objects:
         return value.data if type(value) is Inline else None
 
     def _bring_back(self, value: Shared, object_id: ObjectId) -> memoryview:
-        """Return a view of an object whose segment has no file; it is counted already."""
-        gone = partial(self.release, object_id)
+        """Return a view of an object whose segment has no file; it is counted already.
+
+        SegmentLost: its owner was told.
+        """
         try:
-            return self.room.view(value, gone)
+            return self.room.view(value, partial(self.release, object_id))
         except SegmentLost as lost:
-            gone()
-            error = ObjectLostError(
-                object_ref_hex=object_id.hex(),
-                owner_address=value.creator,
-                message=f"object {object_id.hex()} is lost: {lost}",
-            )
-            raise error from None
-        except BaseException:
-            gone()
+            with self._guard:
+                self.handle(SegmentGone(object_id, value.segment, str(lost)))
             raise
 
     def _unpack_with_refs(

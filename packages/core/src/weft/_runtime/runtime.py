@@ -57,6 +57,7 @@ from weft._wire.messages import (
     Fetch,
     Fetched,
     GiveBack,
+    Gone,
     Granted,
     Loan,
     Measure,
@@ -120,6 +121,8 @@ class Runtime:
             self.capsules = capsules.Capsules(self.links, lambda: self.welcome)
         self.leasing.capsules = self.calling.capsules = self.capsules
         self.objects.on_freed = self.calling.on_freed
+        self.objects.run_again = self.leasing.run_again
+        self.objects.wait = self.values.wait_for_object
         self.streams.peer_of = self._peer_of
         self.streams.cancel = self.cancel_task
         self.streams.wait = self.values.wait_for
@@ -146,6 +149,7 @@ class Runtime:
             Borrow: self.objects.on_borrow,
             Borrowed: self.objects.on_borrowed,
             Return: self.objects.on_return,
+            Gone: self.objects.on_gone,
             Recycle: self.objects.on_recycle,
             Loan: self.room.on_loan,
             Recall: self.room.on_recall,

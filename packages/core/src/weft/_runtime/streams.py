@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._ids import TaskId
-from weft._machines.ownership import ObjectMade, Released, Sealed
+from weft._machines.lineage import Lineage
+from weft._machines.ownership import ObjectMade, Released, Sealed, Yielding, can_go
 from weft._runtime.loop import Waiter
-from weft._wire.messages import Failure, Inline, Shared, Taken, Yielded
+from weft._wire.messages import Failure, Inline, Taken, Yielded
 from weft.exceptions import GetTimeoutError, SessionError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _NONE = Inline(b"")
 class Stream:
     """One generator task, as its owner sees it. The loop's guard is held in every method."""
 
-    __slots__ = ("ended", "limit", "ready", "received", "taken", "task_id", "waiters")
+    __slots__ = ("ended", "limit", "lineage", "ready", "received", "taken", "task_id", "waiters")
 
     def __init__(self, task_id: TaskId, limit: int) -> None:
         self.task_id = task_id
@@ -39,6 +40,8 @@ class Stream:
         self.received = 0
         self.taken = 0
         self.ended = False
+        self.lineage: Lineage | None = None
+        """How it can be run again, where an item may be lost."""
         self.waiters: list[Callable[[], object]] = []
 
     def changed(self) -> None:
@@ -98,18 +101,27 @@ class Streams:
         stream.received += 1
         self._objects.handle(ObjectMade(object_id))
         self._objects.handle(Sealed(object_id, value))
+        if can_go(value):
+            if stream.lineage is None:
+                stream.lineage = Lineage(stream.task_id)
+            self._objects.handle(Yielding(object_id, stream.lineage))
         # Its one count is the stream's, until a reference is made for it.
         stream.ready.append(self._objects.machine.entries[object_id])
         stream.changed()
 
     def on_yielded(self, peer: Peer, message: Yielded) -> None:
-        stream = self._open.get(TaskId(message.task_id))
-        if stream is None or message.index < stream.received:
-            # Taken before a retry began anew, or nobody listens any more.
-            if type(message.value) is Shared:
-                self._objects.recycle(message.value)
+        task_id = TaskId(message.task_id)
+        stream = self._open.get(task_id)
+        if stream is not None and message.index >= stream.received:
+            self._add_item(stream, message.value)
             return
-        self._add_item(stream, message.value)
+        # The task runs again, and what was lost has come; or nobody listens any more.
+        object_id = task_id.object_id(message.index + 2)
+        self._objects.handle(Sealed(object_id, message.value))
+        lineage = self._objects.machine.lineages.kept.get(task_id)
+        if lineage is not None and next(reversed(lineage.results)) == object_id:
+            # It may have no end.
+            self.cancel(task_id)
 
     def next_item(
         self, generator: ObjectRefGenerator[Any], timeout_s: float | None

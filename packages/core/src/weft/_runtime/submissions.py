@@ -21,10 +21,12 @@ from weft._machines.attempts import (
     T,
     Ticked,
 )
-from weft._machines.ownership import ObjectMade, Sealed
+from weft._machines.lineage import Lineage
+from weft._machines.ownership import ObjectMade, Sealed, TaskEnded, can_go
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.gathering import gather, let_go, own_large_arguments, try_gather
+from weft._runtime.recovery import in_words
 from weft._runtime.running import Running, running
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._wire.messages import Cancel, Failure, Held, Shared
@@ -36,8 +38,9 @@ if TYPE_CHECKING:
     from weft._ids import ObjectId, TaskId
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
+    from weft._runtime.recovery import Sources
     from weft._runtime.streams import Stream, Streams
-    from weft._specs import ActorMeta
+    from weft._specs import ActorMeta, Shape
     from weft._wire.messages import Message, Packed, Value
     from weft.exceptions import WeftError
 
@@ -62,6 +65,7 @@ class Submission:
         "env",
         "group",
         "is_dynamic",
+        "lineage",
         "max_calls",
         "method",
         "name",
@@ -70,6 +74,8 @@ class Submission:
         "parent",
         "retry_on",
         "returns",
+        "shape",
+        "sources",
         "stream",
         "task_id",
         "token",
@@ -96,6 +102,12 @@ class Submission:
         self.values: Sequence[Value] = ()
         """The answer, when it is there."""
         self.stream: Stream | None = None
+        self.lineage: Lineage | None = None
+        """How it can be run again, where a result may be lost."""
+        self.sources: Sources | None = None
+        """When it has ended: its references, for that."""
+        self.shape: Shape | None = None
+        """Of a task."""
         self.code: tuple[bytes, str, bytes] = (b"", "", b"")
         """Of a task, or an actor's creation: the function's id, name and pickle."""
         self.actor: ActorMeta | None = None
@@ -143,6 +155,9 @@ class Carrier(Protocol[T_contra]):
     def error_of(self, failed: Fail[Any]) -> WeftError:
         """Return the error of a task that fails for a reason of its own kind."""
 
+    def remember(self, task: T_contra, lineage: Lineage) -> None:
+        """Write down how a task that has ended can be run again, or why not."""
+
 
 class Submissions(Generic[T]):
     """This process's tasks, or its calls, that one machine decides about.
@@ -176,9 +191,11 @@ class Submissions(Generic[T]):
             # For every task: `match` takes five times as long to say no.
             kind = type(effect)
             if kind is Complete:
-                self._end(effect.task.note)
+                self._end(effect.task)
+            elif kind is Fail and effect.kind == "exhausted":
+                self._end(effect.task, f"its task {effect.task.name} has used up its max_retries")
             elif kind is Fail:
-                self._fail(effect.task.note, self._failure_of(effect))
+                self._fail(effect.task, self._failure_of(effect))
             elif kind is AskCancel:
                 task = effect.task
                 cancel = Cancel(task.id, recursive=True, is_late=task.timed_out)
@@ -203,7 +220,7 @@ class Submissions(Generic[T]):
         """End every task with a failure. Nothing is started or sent any more."""
         self._is_over = True
         while self.open:
-            self._fail(self.open.popitem()[1].note, failure)
+            self._fail(self.open.popitem()[1], failure)
 
     # -------------------------------------------------------------- the beginning
 
@@ -220,6 +237,12 @@ class Submissions(Generic[T]):
         if not is_ready:
             gather(self._links, note, lambda failure: self._gathered(task.id, failure))
         return returned
+
+    def start_again(self, task: T, resubmitted: object) -> None:
+        """Give the machine a task that had ended, as the event `resubmitted`."""
+        self.handle(resubmitted)
+        if task.id in self.open:
+            gather(self._links, task.note, lambda failure: self._gathered(task.id, failure))
 
     def _gathered(self, task_id: TaskId, failure: Failure | None) -> None:
         if failure is None:
@@ -306,30 +329,65 @@ class Submissions(Generic[T]):
                     packed = pack_error(self._carrier.error_of(failed), met=met)
                     return Failure(packed, self._objects.held(met))
 
-    def _fail(self, note: Submission, failure: Failure) -> None:
+    def _fail(self, task: T, failure: Failure) -> None:
         """End a submission without an answer, or with one that came too late."""
+        note: Submission = task.note
         for value in note.values:
             if isinstance(value, Shared):
                 self._objects.recycle(value)
-        note.values = [failure] * len(note.returns)
-        self._end(note)
+        if note.lineage is not None and note.lineage.ended:
+            note.values = []
+            why = in_words(failure, self._objects)
+            self._end(task, f"its task {task.name} was to be run again: {why}")
+        else:
+            note.values = [failure] * len(note.returns)
+            self._end(task)
 
-    def _end(self, note: Submission) -> None:
-        """A submission has its answer: seal what it returns."""
+    def _end(self, task: T, failure: str = "") -> None:
+        """A submission has its answer: seal what it returns.
+
+        `failure`: why what was lost has not been made again.
+        """
+        note: Submission = task.note
         objects = self._objects
         stream = note.stream
         values = note.values
         has_failed = bool(values) and type(values[0]) is Failure
         self.ended["failed" if has_failed else "ok"] += 1
+        may_be_lost = False
         if stream is not None:
             self._streams.end(stream, note.returns[0], values)
+            note.lineage = stream.lineage
         else:
             # A task that returns nothing has one failure all the same, for nobody.
             for object_id, value in zip(note.returns, values, strict=False):
                 objects.handle(Sealed(object_id, value))
+                may_be_lost = may_be_lost or can_go(value)
         note.token = None
         if note.parent is not None and note.parent.children is not None:
             note.parent.children.discard(note.task_id)
+        arguments = note.arguments
+        if may_be_lost or note.lineage is not None:
+            self._remember(task)
         note.arguments = NO_ARGUMENTS
         if note.deps:
             let_go(self._links, note)
+        lineage = note.lineage
+        if lineage is not None:
+            # Here, for the task may be run again at once.
+            objects.handle(TaskEnded(lineage, note.returns, failure))
+            if lineage.task_id not in objects.machine.lineages.kept:
+                note.lineage = lineage.note = None
+        # What the lineage mentions was in the table until it did.
+        del arguments
+
+    def _remember(self, task: T) -> None:
+        """Write down what can make the task's results again."""
+        note: Submission = task.note
+        if note.lineage is None:
+            note.lineage = Lineage(task.id)
+        if not note.lineage.ended:
+            note.lineage.note = task
+            self._carrier.remember(task, note.lineage)
+            note.values = []
+            note.stream = None

@@ -10,6 +10,7 @@ from weft._clock import monotonic
 from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
+from weft._runtime.room import SegmentLost
 from weft._runtime.running import running
 from weft._serialize.pickling import dumps
 from weft._wire.messages import Blocked, Unblocked
@@ -63,10 +64,44 @@ class Values:
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         """Wait for values; see Engine."""
+        deadline = None if timeout_s is None else monotonic() + timeout_s
+        self._await_all(refs, timeout_s)
+        try:
+            return [self._value(ref) for ref in refs]
+        except SegmentLost:
+            return self._get_again(refs, deadline)
+
+    def _await_all(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> None:
         pending = [ref._entry for ref in refs if ref._entry.value is None]
         if pending and not self._await(pending, len(pending), timeout_s):
             raise self._too_late(pending, timeout_s)
-        return [self._value(ref) for ref in refs]
+
+    def _get_again(self, refs: Sequence[ObjectRef[Any]], deadline: float | None) -> list[Any]:
+        """Return values of which some are lost: those are made again, all at a time."""
+        found: list[Any] = [None] * len(refs)
+        left = list(range(len(refs)))
+        while True:
+            lost: list[int] = []
+            for index in left:
+                try:
+                    found[index] = self._value(refs[index])
+                except SegmentLost:
+                    lost.append(index)
+                except BaseException:
+                    if not lost:
+                        raise
+                    # An error that comes first in order is told first.
+                    lost.append(index)
+            if not lost:
+                return found
+            timeout_s = None if deadline is None else max(0.0, deadline - monotonic())
+            self._await_all([refs[index] for index in lost], timeout_s)
+            left = lost
+
+    def wait_for_object(self, entry: Entry) -> None:
+        """Block until an object has its value."""
+        while entry.value is None:
+            self._await([entry], 1, None)
 
     def _too_late(self, pending: Sequence[Entry], timeout_s: float | None) -> GetTimeoutError:
         with self._guard:
@@ -82,7 +117,8 @@ class Values:
     def _value(self, ref: ObjectRef[Any]) -> Any:
         entry: Entry = ref._entry
         value = entry.value
-        assert value is not None
+        if value is None:
+            raise SegmentLost("another thread found that")
         return self._objects.load(value, entry)
 
     def wait(
@@ -193,10 +229,14 @@ class Values:
         future: Future[Any] = Future()
 
         def settle() -> None:
-            if not future.set_running_or_notify_cancel():
-                return
+            if future.set_running_or_notify_cancel():
+                finish()
+
+        def finish() -> None:
             try:
                 future.set_result(self._value(ref))
+            except SegmentLost:
+                self.when_ready(ref, finish)
             except BaseException as error:  # noqa: BLE001 - it belongs to who asks the future
                 future.set_exception(error)
 

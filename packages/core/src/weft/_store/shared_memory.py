@@ -336,16 +336,25 @@ class SharedMemoryStore:
         StoreFullError: it cannot be made; nothing is left behind then.
         """
         size_bytes = size_class(size_bytes)
+        segment = self._try_spare(size_bytes)
+        if segment is not None:
+            return segment
+        if size_bytes > self._free_bytes:
+            return None
+        segment = Segment(self._next_path(self.directory), size_bytes)
+        self._free_bytes -= size_bytes
+        return segment
+
+    def _try_spare(self, size_bytes: int) -> Segment | None:
         spare = self._spare.get(size_bytes)
-        if spare:
+        while spare:
             self._spare_bytes -= size_bytes
             segment = spare.pop()
-        elif size_bytes > self._free_bytes:
-            return None
-        else:
-            segment = Segment(self._next_path(self.directory), size_bytes)
-            self._free_bytes -= size_bytes
-        return segment
+            if os.access(segment.path, os.F_OK):
+                return segment
+            # Somebody has removed its file: no other process could open it.
+            self._free_bytes += size_bytes
+        return None
 
     def reserve_passing(self, size_bytes: int) -> Segment:
         """Return a segment for what soon goes again, and is no object. Never waits.

@@ -280,6 +280,18 @@ class CancelObject(Message, frozen=True, tag=47):
     recursive: bool
 
 
+class Gone(Message, frozen=True, tag=48):
+    """Borrower to owner: the bytes of this object are neither in memory nor on disk.
+
+    A Fetch follows, which is answered when the object is made again, or cannot be.
+    """
+
+    object_id: bytes
+    segment: str
+    """The one that was looked for: by now the object may be in another."""
+    reason: str
+
+
 # ------------------------------------------------------------------ driver or worker -> daemon
 
 
@@ -784,7 +796,7 @@ class Unlink(Message, frozen=True, tag=108):
 
 ANY = (
     Hello | Export | Run | Call | Cancel | Abort | Taken | Done | Yielded | GiveBack | Fetch
-    | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Ask | Demand
+    | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Gone | Ask | Demand
     | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
     | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
