@@ -5,7 +5,8 @@ task. It mentions the task's arguments: their entries stay in the table, not the
 (ownership.py). So it costs a record and the pickled arguments, and recovery goes back through it.
 
 What is always true
-1. `total_bytes` is the sum over what is kept, the code of each function once, and at most the limit.
+1. `total_bytes` is the sum over what is kept, with each function's code once, and at most the
+   limit.
 2. A lineage that is not kept mentions nothing, and `why_not` says why it is not.
 
 Source: Wang et al., "Ownership: A Distributed Futures System for Fine-Grained Tasks", NSDI 2021,

@@ -28,8 +28,8 @@ What is always true
 4. A keeper is pinned until every reference that it keeps is registered or has left.
 5. The value of an object never changes once sealed, unless its segment is lost: then it is unknown
    until the object is sealed again.
-6. A lineage is kept, unless the bound is passed, from the task's end until none of the results is in
-   the table that could be lost. Exactly what is kept is counted in `mentions`.
+6. A lineage is kept, unless the bound is passed, from the task's end until none of its results that
+   can be lost is in the table. `mentions` counts exactly what is kept.
 
 Source: Wang et al., "Ownership: A Distributed Futures System for Fine-Grained Tasks", NSDI 2021,
 section 4. The acknowledged registration replaces the paper's long-poll on each borrower: here a

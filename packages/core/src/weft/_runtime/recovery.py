@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weft._runtime.objects import Objects
     from weft._runtime.submissions import Submission
 
-# What records take beside the arguments (measured: a Task, a Submission, a Lineage, lists).
+# What a task leaves beside its arguments: a Task, a Submission, a Lineage, lists of ids.
 RECORD_BYTES = 2_000
 
 

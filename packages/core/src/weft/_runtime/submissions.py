@@ -336,7 +336,7 @@ class Submissions(Generic[T]):
             if isinstance(value, Shared):
                 self._objects.recycle(value)
         if note.lineage is not None and note.lineage.ended:
-            note.values = []
+            note.values.clear()
             why = in_words(failure, self._objects)
             self._end(task, f"its task {task.name} was to be run again: {why}")
         else:
@@ -351,7 +351,7 @@ class Submissions(Generic[T]):
         note: Submission = task.note
         objects = self._objects
         stream = note.stream
-        values = note.values
+        values, note.values = note.values, ()
         has_failed = bool(values) and type(values[0]) is Failure
         self.ended["failed" if has_failed else "ok"] += 1
         may_be_lost = False
@@ -389,5 +389,4 @@ class Submissions(Generic[T]):
         if not note.lineage.ended:
             note.lineage.note = task
             self._carrier.remember(task, note.lineage)
-            note.values = []
             note.stream = None
