@@ -365,6 +365,27 @@ def test_damaged_spill_file_is_noticed(session: Callable[..., None], spill_dir: 
         assert "\n" not in message
 
 
+def test_damaged_results_of_tasks_are_made_again(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+
+    @weft.remote
+    def make(number: int) -> Any:
+        return data_of(number)
+
+    @weft.remote
+    def turn(data: Any) -> Any:
+        return data[::-1].copy()
+
+    refs = [turn.remote(make.remote(number)) for number in range(12)]
+    weft.wait(refs, num_returns=len(refs))
+    until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
+    damage(spill_dir)
+    for number, ref in enumerate(refs):
+        assert np.array_equal(weft.get(ref, timeout=LIMIT_S)[::-1], data_of(number))
+
+
 def test_spiller_that_is_killed_loses_nothing(
     session: Callable[..., None], spill_dir: Path
 ) -> None:

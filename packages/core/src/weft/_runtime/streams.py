@@ -115,6 +115,9 @@ class Streams:
         if stream is not None and message.index >= stream.received:
             self._add_item(stream, message.value)
             return
+        if stream is not None and message.index == 0:
+            # A new attempt may not wait until that is taken which the last one has yielded.
+            self._peers.send(peer, Taken(task_id, stream.taken))
         # The task runs again, and what was lost has come; or nobody listens any more.
         object_id = task_id.object_id(message.index + 2)
         self._objects.handle(Sealed(object_id, message.value))
