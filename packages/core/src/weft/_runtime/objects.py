@@ -569,7 +569,7 @@ class Objects:
                     self.release(object_id)
                     return known.data
                 if type(known) is Failure:
-                    raise unpack_failure(known.error)
+                    raise unpack_failure(known.error)  # noqa: TRY301 - counted like any other
                 assert type(known) is Shared
                 value = known
         except BaseException:

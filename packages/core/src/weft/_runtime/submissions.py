@@ -336,7 +336,7 @@ class Submissions(Generic[T]):
             if isinstance(value, Shared):
                 self._objects.recycle(value)
         if note.lineage is not None and note.lineage.ended:
-            note.values.clear()
+            note.values = ()
             why = in_words(failure, self._objects)
             self._end(task, f"its task {task.name} was to be run again: {why}")
         else:
