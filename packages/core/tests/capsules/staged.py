@@ -214,6 +214,19 @@ def references(name: str) -> object:
     return task(name, add, small, [small, weft.put(3), weft.remote(parts.double).remote(4)])
 
 
+def together_large(letters: str) -> list[Any]:
+    """Values that are small one by one, and travel in bundles."""
+    return [weft.put(letter * 60_000) for letter in letters]
+
+
+@stage
+def many_references(name: str) -> object:
+    def read(*rows: str) -> int:
+        return int("".join(row[-1] for row in rows))
+
+    return task(name, read, *together_large("123x56"))
+
+
 @stage
 def captured_reference(name: str) -> object:
     table = weft.put({"a": 1})
@@ -343,6 +356,19 @@ def method(name: str) -> object:
 def threaded_method(name: str) -> object:
     account = Account.options(max_concurrency=2).remote("Ada", balance=5)
     return called(account.withdraw, name, 6)
+
+
+@stage
+def many_references_method(name: str) -> object:
+    @weft.remote
+    class Table:
+        def __init__(self, *rows: str) -> None:
+            self.rows = rows
+
+        def read(self, *rows: str) -> int:
+            return int("".join(row[-1] for row in self.rows + rows))
+
+    return called(Table.remote(*together_large("12y45")).read, name, *together_large("6789"))
 
 
 @stage

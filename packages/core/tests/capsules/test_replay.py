@@ -25,10 +25,10 @@ STAGES = [
     "attributes", "blocked_time_limit", "captured_reference", "chain", "closure", "constructor",
     "crash_too_large", "directory", "driver_variable", "dynamic_generator", "exit_code",
     "generator", "generator_method", "keywords", "killed", "lambda_function", "main_function",
-    "method", "method_crash", "module_assertion", "nested", "numpy_argument",
-    "numpy_random_numbers", "random_numbers", "recursion", "references", "retried", "segfault",
-    "system_exit", "task_variable", "threaded_method", "time_limit", "too_large",
-    "too_large_reference", "unpicklable_exception", "unpicklable_result",
+    "many_references", "many_references_method", "method", "method_crash", "module_assertion",
+    "nested", "numpy_argument", "numpy_random_numbers", "random_numbers", "recursion", "references",
+    "retried", "segfault", "system_exit", "task_variable", "threaded_method", "time_limit",
+    "too_large", "too_large_reference", "unpicklable_exception", "unpicklable_result",
     "wrong_number_of_returns",
 ]  # fmt: skip
 # What is not the stage's own name.

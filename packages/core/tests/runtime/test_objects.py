@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,6 +21,7 @@ from weft._wire.messages import Borrow, Failure, Fetch, Held, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import FrameType
 
     from weft._machines.ownership import Entry
@@ -379,3 +381,26 @@ def test_reference_held_by_a_value_travels_with_its_owner(desk: Desk) -> None:
     own, lent = desk.put(1), desk.lend()
     packed = desk.objects.store_value(dumps([own, lent]), label="put")
     assert packed.held == [Held(own._id, ME), Held(lent._id, OTHER)]  # type: ignore[union-attr]  # no failure
+
+
+# ------------------------------------------------------------------ what is at hand
+
+
+def test_packed_value_is_held_while_it_is_viewed_and_is_none_if_it_is_not_at_hand(
+    desk: Desk, tmp_path: Path
+) -> None:
+    desk.objects.store.directory = tmp_path
+    desk.objects.daemon = SimpleNamespace(connection=SimpleNamespace(closed=True))  # type: ignore[assignment]
+    ref = desk.lend()
+    with desk.loop.guard:
+        desk.objects.handle(Sealed(ref._id, Shared("segment", 5, OTHER)))
+        assert desk.objects.packed(ref._entry) is None
+    assert ref._entry.local == 1
+    (tmp_path / "segment").write_bytes(b"bytes")
+    with desk.loop.guard:
+        view = desk.objects.packed(ref._entry)
+    assert view == b"bytes"
+    assert ref._entry.local == 2
+    del view
+    desk.settle()
+    assert ref._entry.local == 1
