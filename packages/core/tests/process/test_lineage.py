@@ -99,12 +99,13 @@ def test_chain_whose_results_were_dropped_is_made_again_from_its_beginning() -> 
 
 
 def test_chain_that_is_held_and_lost_as_a_whole_is_made_again() -> None:
-    refs = [make.remote(0)]
-    for _ in range(10):
-        refs.append(add_one.remote(refs[-1]))
+    # Each in a worker that ends: who makes one would read its own segments without their files.
+    refs = [make.options(max_calls=1).remote(0)]
+    for _ in range(5):
+        refs.append(add_one.options(max_calls=1).remote(refs[-1]))
     weft.wait(refs, num_returns=len(refs))
     lose(*refs)
-    assert is_made_of(weft.get(refs[-1], timeout=WAIT_S), 10)
+    assert is_made_of(weft.get(refs[-1], timeout=WAIT_S), 5)
     for number, value in enumerate(weft.get(refs, timeout=WAIT_S)):
         assert is_made_of(value, number)
 
@@ -270,7 +271,8 @@ def test_items_of_a_stream_are_made_again() -> None:
     lose(refs[1], refs[4])
     for number, value in enumerate(weft.get(refs, timeout=WAIT_S)):
         assert is_made_of(value, number)
-    assert weft.get(runs.read.remote()) == 2
+    # Once for both, if the second loss is met while the items are made again for the first.
+    assert weft.get(runs.read.remote()) in (2, 3)
 
 
 def test_items_of_a_stream_without_end_are_made_again() -> None:
