@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,6 +31,15 @@ def pickle_small(rate: Rate) -> float:
         del table[key]
 
     return rate(keep)
+
+
+def pickle_many(_: Rate) -> float:
+    """Seconds to pickle 100,000 values of 1,000 bytes, keep them and let them go."""
+    value = bytes(1000)
+    begin = perf_counter()
+    table = {os.urandom(16): pickle.dumps(value, 5) for _ in range(100_000)}
+    table.clear()
+    return perf_counter() - begin
 
 
 def unpickle_large(rate: Rate) -> float:

@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HEAD = ("what", "Ray", "Weft", "ratio", "floor", "target", "met")
-BEGIN = "<!-- core: written by ./dev bench core --write -->"
-END = "<!-- core: end -->"
 
 
 def amount(value: float | None, unit: str) -> str:
@@ -101,30 +99,25 @@ def write_json(results: Mapping[str, Any], file: Path) -> None:
     file.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_page(results: Mapping[str, Any], file: Path) -> None:
-    """Write the page of results, in Markdown."""
+def section(results: Mapping[str, Any]) -> str:
+    """Return all that a run has found, in Markdown."""
     rows = results["rows"]
-    method = (
-        "`./dev bench core --write` makes this page. Every figure is taken in a fresh process, "
-        "Weft and Ray in turns; the same program runs on both. Ratio: how many times better Weft "
-        "is. Floor: the same work without a framework, in plain Python. k/s is thousands a second, "
-        "GB 10^9 bytes, memory the PSS of all processes."
-    )
-    paragraphs = [
-        "# Core, against Ray",
-        wrapped(where(results)),
-        wrapped(f"{summary(rows)}."),
-        markdown_table(rows),
-        wrapped(method),
-    ]
-    file.write_text("\n\n".join(paragraphs) + "\n")
+    paragraphs = [wrapped(where(results)), wrapped(f"{summary(rows)}."), markdown_table(rows)]
+    return "\n\n".join(paragraphs)
 
 
-def fill_in(results: Mapping[str, Any], file: Path) -> None:
-    """Replace what stands between the two marks of a page by a short table."""
-    before, begin, rest = file.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{file.name} lacks the line {END if begin else BEGIN}")
+def short_section(results: Mapping[str, Any]) -> str:
+    """Return the table without floors and targets, in Markdown."""
     table = markdown_table(results["rows"], ("what", "Ray", "Weft", "ratio"))
-    file.write_text(f"{before}{BEGIN}\n{wrapped(where(results))}\n\n{table}\n{END}{after}")
+    return f"{wrapped(where(results))}\n\n{table}"
+
+
+def fill_in(file: Path, name: str, text: str) -> None:
+    """Replace what stands between the two marks of a benchmark on a page."""
+    begin_mark = f"<!-- {name}: written by ./dev bench {name} --write -->"
+    end_mark = f"<!-- {name}: end -->"
+    before, begin, rest = file.read_text().partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
+    if not (begin and end):
+        raise ValueError(f"{file.name} lacks the line {end_mark if begin else begin_mark}")
+    file.write_text(f"{before}{begin_mark}\n{text}\n{end_mark}{after}")

@@ -61,7 +61,8 @@ def measure(program: Program, seconds: float) -> float | str:
             sys.executable, str(FOLDER / "_child.py"), program.module, program.function,
             program.system, str(program.cpus), str(seconds), str(file),
         ]  # fmt: skip
-        environment = {**os.environ, **QUIET, "RAY_TMPDIR": folder}
+        # Both spill to it.
+        environment = {**os.environ, **QUIET, "RAY_TMPDIR": folder, "WEFT_SPILL": folder}
         # Not a pipe: that would stay open as long as a process that is left behind.
         with (Path(folder) / "said").open("w+") as said:
             process = subprocess.Popen(command, stdout=said, stderr=said, env=environment)
