@@ -8,6 +8,8 @@ still starts; nothing is polled.
                                               metrics (a socket), <worker>.s (its socket)
                                               <worker>.page
     <store root>/weft-<uid>/<session>/  0700  lock, segments
+                                              (in the other one, below `segments`, where the store
+                                              root is too small)
 
 Where objects are spilled to, the daemon makes another of these (_node/spilling.py).
 
@@ -40,6 +42,7 @@ import msgspec
 
 from weft import _settings
 from weft._clock import wall
+from weft._exits import amount
 from weft.exceptions import OptionError
 
 # The kernel's bound on the path of a unix socket is 108 bytes with the closing zero.
@@ -52,6 +55,8 @@ NODE_FILE = "node.json"
 SYS_PATH_FILE = "sys.path"
 LOG_FILE = "daemon.log"
 LAST_LINES = 40
+# With less than this shared memory is of no use. Containers give 64 MiB if nobody says otherwise.
+LEAST_STORE_BYTES = 128 * 1024 * 1024
 
 
 class NodeOptions(msgspec.Struct, frozen=True):
@@ -64,7 +69,7 @@ class NodeOptions(msgspec.Struct, frozen=True):
     resources: dict[str, float] = {}
     labels: dict[str, str] = {}
     object_store_memory: int | None = None
-    """Bytes; None: 30 % of the memory."""
+    """Bytes; None: 30 % of the memory, at most nine tenths of what the store's root has free."""
     namespace: str = ""
     preload: tuple[str, ...] = ()
     """Modules that the template imports before it forks workers."""
@@ -150,6 +155,8 @@ class Started(NamedTuple):
     store_dir: str
     address: str
     process: DaemonProcess
+    warning: str
+    """What the user should know, in a line; empty for nothing."""
 
     def last_words(self) -> str:
         """Return the end of the daemon's log, for an error message; empty if that is gone."""
@@ -178,7 +185,7 @@ def start_daemon(*, node: NodeOptions) -> Started:
 def _start(node: NodeOptions, metrics_fds: tuple[int, ...]) -> Started:
     session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
     session_dir, session_lock = make_session_dir(_session_root(node), session)
-    store_dir, store_lock = make_session_dir(user_root(_settings.STORE_ROOT.value()), session)
+    store_dir, store_lock, warning = _make_store_dir(node, session_dir)
     address = f"{session_dir}/{DAEMON_SOCKET}"
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     log_fd = _above_stdio(os.open(f"{session_dir}/{LOG_FILE}", log_flags, 0o600))
@@ -204,7 +211,34 @@ def _start(node: NodeOptions, metrics_fds: tuple[int, ...]) -> Started:
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)
-    return Started(session, session_dir, store_dir, address, DaemonProcess(pid))
+    return Started(session, session_dir, store_dir, address, DaemonProcess(pid), warning)
+
+
+def _make_store_dir(node: NodeOptions, session_dir: str) -> tuple[str, int, str]:
+    """Make the directory of segments; return its path, its lock, and what to tell the user."""
+    root = _settings.STORE_ROOT.value()
+    parent = user_root(root)
+    free_bytes, wanted_bytes = room_bytes(parent), node.object_store_memory
+    if free_bytes >= (LEAST_STORE_BYTES if wanted_bytes is None else wanted_bytes):
+        return *make_session_dir(parent, Path(session_dir).name), ""
+    store_dir, lock = make_session_dir(session_dir, "segments")
+    wanted = (
+        f"the {amount(LEAST_STORE_BYTES)} that it should have"
+        if wanted_bytes is None
+        else f"the {amount(wanted_bytes)} of object_store_memory"
+    )
+    warning = (
+        f"{root} has {amount(free_bytes)} free, less than {wanted}: objects are kept on disk, "
+        f"in {store_dir}, which is slower; start the container with more (--shm-size), pass a "
+        f"smaller object_store_memory, or set {_settings.STORE_ROOT.name}"
+    )
+    return store_dir, lock, warning
+
+
+def room_bytes(directory: str) -> int:
+    """Return how much there is room for in a directory."""
+    state = os.statvfs(directory)
+    return state.f_bavail * state.f_frsize
 
 
 def user_root(parent: str, name: str = "weft") -> str:

@@ -282,21 +282,30 @@ def test_object_that_is_larger_than_the_store_is_kept_on_disk(
 # ------------------------------------------------------------------ no room at all
 
 
+@contextlib.contextmanager
+def mounted(place: Path, size_mib: int) -> Iterator[None]:
+    """Have a file system of so many MiB at `place`."""
+    place.mkdir()
+    if os.getuid() != 0:
+        pytest.skip("only root may mount a file system")
+    options = ["-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(place)]
+    done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(place)], check=True)
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A disk of 24 MiB to spill to."""
     disk = tmp_path / "disk"
-    disk.mkdir()
-    if os.getuid() != 0:
-        pytest.skip("only root may mount a file system")
-    options = ["-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
-    mounted = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.strip()}")
     monkeypatch.setenv("WEFT_SPILL", str(disk))
     monkeypatch.setenv("WEFT_CHECK", "1")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+    with mounted(disk, 24):
+        yield disk
 
 
 def test_full_disk_fails_a_put_with_the_largest_holders(small_disk: Path) -> None:
@@ -327,6 +336,68 @@ def test_full_disk_fails_a_put_with_the_largest_holders(small_disk: Path) -> Non
     finally:
         weft.shutdown()
     assert list(small_disk.glob("*/*")) == []
+
+
+# ------------------------------------------------------------------ a small root of the store
+
+
+@pytest.fixture
+def store_root(spill_dir: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], Path]]:
+    """Makes a root of so many MiB for the store, as /dev/shm is in containers."""
+    with contextlib.ExitStack() as stack:
+
+        def make(size_mib: int) -> Path:
+            root = spill_dir / "root"
+            monkeypatch.setenv("WEFT_STORE_ROOT", str(root))
+            stack.enter_context(mounted(root, size_mib))
+            return root
+
+        yield make
+        weft.shutdown()
+
+
+@pytest.mark.parametrize("object_store_memory", [None, 100 * MIB])
+def test_store_goes_to_disk_where_its_root_is_too_small_and_init_says_so(
+    store_root: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+    object_store_memory: int | None,
+) -> None:
+    root = store_root(64)
+    weft.init(num_cpus=1, object_store_memory=object_store_memory, log_to_driver=False)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"weft: {root} has 64.0 MiB free, ")
+    assert ("100.0 MiB of object_store_memory" in line) == (object_store_memory is not None)
+    for way_out in (str(store_dir()), "--shm-size", "WEFT_STORE_ROOT"):
+        assert way_out in line
+    assert not store_dir().is_relative_to(root)
+    refs = [weft.put(data_of(number)) for number in range(20)]
+    assert [checksum(weft.get(ref)) for ref in refs] == [checksum(data_of(n)) for n in range(20)]
+    place = store_dir()
+    weft.shutdown()
+    assert not place.exists()
+
+
+def test_store_that_fits_its_root_stays_there(
+    store_root: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = store_root(64)
+    weft.init(num_cpus=1, object_store_memory=32 * MIB, log_to_driver=False)
+    assert store_dir().is_relative_to(root)
+    assert capsys.readouterr().err == ""
+
+
+def test_store_of_no_given_size_takes_no_more_than_its_root_has_free(
+    store_root: Callable[[int], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = store_root(160)
+    weft.init(num_cpus=1, log_to_driver=False)
+    assert store_dir().is_relative_to(root)
+    assert capsys.readouterr().err == ""
+    assert 100 * MIB < weft.cluster_resources()["object_store_memory"] < 160 * MIB
+    refs = [weft.put(data_of(number, 16 * MIB)) for number in range(15)]
+    assert [checksum(weft.get(ref)) for ref in refs] == [
+        checksum(data_of(number, 16 * MIB)) for number in range(15)
+    ]
 
 
 # ------------------------------------------------------------------ what breaks

@@ -162,7 +162,8 @@ def init(
         num_gpus: GPUs to hand out; None: those that are visible.
         resources: Amounts of resources of your own, by name.
         labels: Labels of this node, for `label_selector`.
-        object_store_memory: Bytes of shared memory for objects; None: a share of the machine's.
+        object_store_memory: Bytes of shared memory for objects; None: 30 % of the machine's, at
+            most nine tenths of what /dev/shm has free.
         local_mode: Same as `engine="inline"`.
         ignore_reinit_error: Return the session that runs, instead of an error, if there is one.
         include_dashboard: Taken from programs that come from Ray; there is no dashboard.

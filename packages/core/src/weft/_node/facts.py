@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from weft import _settings
 from weft._ids import JobId, NodeId
+from weft._launch import room_bytes
 from weft._machines.placement import NodeView
 from weft._node import host
 from weft._resources import Resources
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 # What is left is for the system, the page cache and what workers have in common.
 MEMORY_SHARE = 0.7
 STORE_SHARE = 0.3
+# Of the room that the store's root has; others want some of it, too.
+ROOM_SHARE = 0.9
 
 
 class NodeFacts:
@@ -31,8 +34,11 @@ class NodeFacts:
         self.cpus = host.cpus() if options.num_cpus is None else options.num_cpus
         self.devices = _devices(options.num_gpus)
         memory = host.memory_bytes()
-        store = options.object_store_memory
-        self.store_bytes = int(memory * STORE_SHARE) if store is None else store
+        if options.object_store_memory is None:
+            room = room_bytes(node.store_dir)
+            self.store_bytes = int(min(memory * STORE_SHARE, room * ROOM_SHARE))
+        else:
+            self.store_bytes = options.object_store_memory
         self.total = Resources(
             {
                 "CPU": self.cpus,

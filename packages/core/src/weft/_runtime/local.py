@@ -128,6 +128,8 @@ def start_local(options: InitOptions) -> Engine:
         temp_dir=options.temp_dir,
     )
     started = start_daemon(node=node)
+    if started.warning:
+        sys.stderr.write(f"weft: {started.warning}\n")
     driver = Driver(started, WorkerId(os.urandom(16)))
     driver.start(started.address)
     if not driver.loop.wait(driver.welcomed, monotonic() + START_S) or driver.welcome is None:
