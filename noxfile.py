@@ -154,6 +154,14 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
+def soak(session: nox.Session) -> None:
+    """Work at random for 20 minutes and see that nothing is wrong and nothing grows."""
+    install(session, "numpy")
+    install_weft(session)
+    session.run("python", "tools/soak.py", *session.posargs)
+
+
+@nox.session
 def build(session: nox.Session) -> None:
     """Build wheels and source distributions of every package into dist/."""
     install(session, "hatchling")
