@@ -12,7 +12,7 @@ counted already must keep the object: the task that brought the reference, or th
 contains it (`Adopted.keeper`).
 
 The bytes of a large object can be lost while its owner lives. The owner then has the task run again
-that made it, as its lineage says (lineage.py, docs/design/0007). What a lineage mentions and nobody
+that made it, as its lineage says (lineage.py, docs/design/0006). What a lineage mentions and nobody
 needs is a shadow: it stays in the table without a value that takes room, and is made again when
 somebody wants it.
 
