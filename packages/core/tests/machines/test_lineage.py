@@ -280,6 +280,26 @@ def test_result_that_is_small_the_second_time_needs_no_lineage(world: World) -> 
     assert not world.machine.lineages.kept
 
 
+def test_shadow_that_is_wanted_again_while_its_stream_runs_is_made_by_a_further_run(
+    world: World,
+) -> None:
+    a, b = world.run([], ["shared", "shared"])
+    world.run([a], ["shared"])
+    world.drop(a)
+    world.find_loss(b, world.lose(b))
+    ((_, lineage),) = world.started
+    # Its item comes while nobody needs it; then somebody does.
+    world.tell(Sealed(a, world.value("shared", [])))
+    world.tell(Counted(a))
+    world.tell(Wanted(a))
+    world.tell(Sealed(b, world.value("shared", [])))
+    world.started.clear()
+    world.tell(TaskEnded(lineage))
+    assert [again for _, again in world.started] == [lineage]
+    world.settle()
+    assert isinstance(world[a].value, Shared)
+
+
 def test_item_that_is_lost_before_its_task_ends_waits_for_the_end(world: World) -> None:
     task_id = world.ids.task_id()
     a = task_id.object_id(2)

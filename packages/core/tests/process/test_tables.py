@@ -57,6 +57,11 @@ def double(value: int) -> int:
 
 
 @weft.remote
+def fill(size: int, before: bytes = b"") -> bytes:
+    return bytes(size)
+
+
+@weft.remote
 def refuse() -> int:
     raise ValueError("never")
 
@@ -98,6 +103,7 @@ def what_is_kept(engine: Any) -> dict[str, Any]:
         "calls": engine.calling.machine,
         "call attempts": engine.calling.machine.attempts,
         "ownership": engine.objects.machine,
+        "lineages": engine.objects.machine.lineages,
     }
     if engine.links.role == "worker":
         parts |= {"executor": engine.executor, "answers": engine.executor.answers}
@@ -134,6 +140,16 @@ def test_tasks_that_are_over_are_kept_nowhere() -> None:
         with pytest.raises(weft.exceptions.WeftError):
             weft.get(ref, timeout=WAIT_S)
     del refs, chain, shapes, functions, failed, behind, never, ref
+    check_that_all_is_forgotten()
+
+
+def test_large_results_that_are_over_are_kept_nowhere() -> None:
+    first = fill.remote(200_000)
+    second = fill.remote(200_000, first)
+    weft.get(second, timeout=WAIT_S)
+    engine: Any = current.engine
+    assert len(engine.objects.machine.lineages.kept) == 2
+    del first, second
     check_that_all_is_forgotten()
 
 

@@ -17,10 +17,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weft._wire.messages import Inline, Shared
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from weft._ids import ObjectId, TaskId
+    from weft._wire.messages import Value
+
+
+def can_go(value: Value | None) -> bool:
+    """Tell whether a value may be lost, or given up: then its object can be made again.
+
+    A small value with references inside is given up, since it would keep their objects.
+    """
+    return type(value) is Shared or (type(value) is Inline and bool(value.held))
 
 
 class Lineage:
@@ -52,7 +63,7 @@ class Lineage:
         self.running = True
         """The task has not ended, or is being run again."""
         self.again = False
-        """A result was lost meanwhile."""
+        """Somebody wanted meanwhile what is missing."""
 
 
 class Lineages:

@@ -44,8 +44,8 @@ from typing import Any, Literal, assert_never
 import msgspec
 
 from weft._ids import ObjectId
-from weft._machines.lineage import Lineage, Lineages
-from weft._wire.messages import Failure, Held, Inline, Shared, Value
+from weft._machines.lineage import Lineage, Lineages, can_go
+from weft._wire.messages import Failure, Held, Shared, Value
 
 Peer = Any
 """Whatever the shell uses to name a process that asks: hashable."""
@@ -343,11 +343,6 @@ _NOTHING: list[Effect] = []
 _FREED = "its value was freed when nobody needed it"
 
 
-def can_go(value: Value | None) -> bool:
-    """Tell whether a value may be lost, or given up: then its object can be made again."""
-    return type(value) is Shared or (type(value) is Inline and bool(value.held))
-
-
 class Ownership:
     """The table."""
 
@@ -563,9 +558,6 @@ class Ownership:
                 SendFetch(entry.owner, entry.id),
             ]
         entry.missing = event.reason
-        if entry.lineage is not None and entry.lineage.running:
-            # Its task may have passed the place where it makes this one.
-            entry.lineage.again = True
         effects = self._recover(entry)
         # What it held goes after: the task that is run again may need it.
         effects.append(Recycled(value))
@@ -582,6 +574,8 @@ class Ownership:
         if lineage.why_not:
             return [Unrecoverable(entry, lineage.why_not)]
         if lineage.running:
+            # Its task may have passed the place where it makes this one.
+            lineage.again = True
             return []
         lineage.running = True
         return [RunAgain(lineage)]
@@ -595,6 +589,7 @@ class Ownership:
     def _task_ended(self, event: TaskEnded) -> list[Effect]:
         lineage = event.lineage
         effects: list[Effect] = []
+        dropped: list[Entry] = []
         lineage.running = False
         if not lineage.ended:
             lineage.ended = True
@@ -607,7 +602,7 @@ class Ownership:
                 continue
             if entry.value is not None and not can_go(entry.value):
                 # Made again, it was small.
-                self._forget_result(entry, effects)
+                self._part(entry, dropped)
             elif not entry.missing or not entry.needed:
                 continue
             elif is_over:
@@ -615,6 +610,7 @@ class Ownership:
                 effects.append(Unrecoverable(entry, why))
             else:
                 effects.extend(self._recover(entry))
+        self._drop_all(dropped, effects)
         return effects
 
     def _keep(self, lineage: Lineage, made: Sequence[ObjectId], effects: list[Effect]) -> None:
@@ -631,11 +627,6 @@ class Ownership:
                 f"{self.lineages.limit_bytes} bytes in its owner"
             )
             self._drop_all(self._unmention(oldest, why_not), effects)
-
-    def _forget_result(self, entry: Entry, effects: list[Effect]) -> None:
-        dropped: list[Entry] = []
-        self._part(entry, dropped)
-        self._drop_all(dropped, effects)
 
     def _part(self, entry: Entry, dropped: list[Entry]) -> None:
         """Take an object from its lineage, which goes with the last."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._ids import TaskId
-from weft._machines.lineage import Lineage
-from weft._machines.ownership import ObjectMade, Released, Sealed, Yielding, can_go
+from weft._machines.lineage import Lineage, can_go
+from weft._machines.ownership import ObjectMade, Released, Sealed, Yielding
 from weft._runtime.loop import Waiter
 from weft._wire.messages import Failure, Inline, Taken, Yielded
 from weft.exceptions import GetTimeoutError, SessionError

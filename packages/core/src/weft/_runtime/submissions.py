@@ -21,8 +21,8 @@ from weft._machines.attempts import (
     T,
     Ticked,
 )
-from weft._machines.lineage import Lineage
-from weft._machines.ownership import ObjectMade, Sealed, TaskEnded, can_go
+from weft._machines.lineage import Lineage, can_go
+from weft._machines.ownership import ObjectMade, Sealed, TaskEnded
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.gathering import gather, let_go, own_large_arguments, try_gather
@@ -364,8 +364,9 @@ class Submissions(Generic[T]):
                 objects.handle(Sealed(object_id, value))
                 may_be_lost = may_be_lost or can_go(value)
         note.token = None
-        if note.parent is not None and note.parent.children is not None:
-            note.parent.children.discard(note.task_id)
+        parent, note.parent = note.parent, None
+        if parent is not None and parent.children is not None:
+            parent.children.discard(note.task_id)
         arguments = note.arguments
         if may_be_lost or note.lineage is not None:
             self._remember(task)

@@ -87,7 +87,7 @@ class Values:
                     found[index] = self._value(refs[index])
                 except SegmentLost:
                     lost.append(index)
-                except BaseException:
+                except Exception:
                     if not lost:
                         raise
                     # An error that comes first in order is told first.
