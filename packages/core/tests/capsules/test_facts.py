@@ -29,6 +29,7 @@ def test_random_generators_go_back_to_where_they_were() -> None:
 
 
 def test_generator_that_fails_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     monkeypatch.delattr(np.random, "get_state")
     assert list(facts.random_states()) == ["random"]
 
