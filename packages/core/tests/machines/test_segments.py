@@ -37,6 +37,7 @@ from weft._wire.messages import (
     Loan,
     LoanReturned,
     MadeSegment,
+    Orphaned,
     Recall,
     Restore,
     Restored,
@@ -956,6 +957,7 @@ def test_process_that_ends_leaves_what_others_own_to_the_node() -> None:
     )
     node.say(A, SegmentsOpened(["b9"]))
     assert node.tell(ClientLost(A)) == [
+        TellClient(B, Orphaned(A, ["a0", "a2"])),
         UnlinkSegments(["a1"]),
         SweepFiles(A),
         Unlink(["a3"]),
@@ -1254,6 +1256,9 @@ class Actor:
                         self.loan -= self.mine.pop(name).size_bytes
                     self.mapped.pop(name, None)
                 self.outbox.append(Evicted(idle, [name for name in names if name not in idle]))
+            case Orphaned(_, names):
+                needed = {thing.name for thing in self.world.needed() if thing.owner is self}
+                self.outbox.append(Discard([name for name in names if name not in needed]))
             case Restored(request, error, path, _):
                 self.restored(self.restores.pop(request), error, path)
 
@@ -1460,6 +1465,10 @@ class World:
         mapped = {inode for actor in self.actors for inode in actor.mapped.values()}
         node = {inode for inode in (*self.shm.values(), *mapped) if inode.is_counted} - kept
         assert usage.used_bytes == usage.lent_bytes + sum(inode.size_bytes for inode in node)
+        # Also of what its owner let go of when its creator was dead or dying.
+        needed = {thing.name for thing in self.needed()}
+        viewed = {name for actor in self.actors for name, views in actor.views.items() if views}
+        assert {facts.name for facts in self.segments.list_segments()} <= needed | viewed
         for thing in self.needed():
             inode = self.shm.get(thing.name)
             if not thing.is_lost:

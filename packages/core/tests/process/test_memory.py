@@ -558,6 +558,27 @@ def test_object_that_a_killed_worker_has_returned_stays(session: Callable[..., N
     until(lambda: memory_bytes() == 0)
 
 
+def test_memory_of_objects_that_are_freed_while_their_creator_is_killed_comes_back(
+    session: Callable[..., None], spill_dir: Path
+) -> None:
+    session(16)
+    victim = Victim.remote()
+    pid = weft.get(victim.pid.remote())
+    refs = [victim.make.remote(number) for number in range(6)]
+    weft.wait(refs, num_returns=len(refs))
+    kept = refs.pop()
+    # It hears of nothing any more.
+    os.kill(pid, signal.SIGSTOP)
+    del refs
+    gc.collect()
+    weft.get(weft.put(1))
+    os.kill(pid, signal.SIGKILL)
+    until(lambda: memory_bytes() + spilled_bytes(spill_dir) <= 6 * MIB)
+    assert checksum(weft.get(kept)) == checksum(data_of(5))
+    del kept
+    until(lambda: memory_bytes() + spilled_bytes(spill_dir) == 0)
+
+
 def test_object_that_a_killed_worker_has_viewed_is_spilled_like_others(
     session: Callable[..., None], spill_dir: Path
 ) -> None:

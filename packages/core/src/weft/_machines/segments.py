@@ -62,6 +62,7 @@ from weft._wire.messages import (
     Loan,
     LoanReturned,
     MadeSegment,
+    Orphaned,
     Recall,
     Restore,
     Restored,
@@ -163,7 +164,7 @@ class TellClient(msgspec.Struct, frozen=True):
     """Send a message to a process."""
 
     client: bytes
-    message: Loan | Recall | Evict | Restored
+    message: Loan | Recall | Evict | Restored | Orphaned
 
 
 class LendOnDisk(msgspec.Struct, frozen=True):
@@ -332,7 +333,7 @@ class Segments:
             case _:
                 assert_never(message)
 
-    def _tell(self, client: bytes, message: Loan | Recall | Restored) -> None:
+    def _tell(self, client: bytes, message: Loan | Recall | Restored | Orphaned) -> None:
         self._effects.append(TellClient(client, message))
 
     # -------------------------------------------------------------- segments come and go
@@ -428,6 +429,17 @@ class Segments:
         table.lend(account, -account.lent_bytes)
         for entry in list(account.owned.values()):
             self._drop(entry)
+        self._tell_owners(client)
+
+    def _tell_owners(self, creator: bytes) -> None:
+        """Name to others what a process made for them: only it may know what they let go of."""
+        names_of: dict[bytes, list[str]] = {}
+        for entry in self._table.entry_of.values():
+            owner = entry.made.owner
+            if entry.creator == creator and owner in self._table.account_of:
+                names_of.setdefault(owner, []).append(entry.name)
+        for owner, names in names_of.items():
+            self._tell(owner, Orphaned(creator, names))
 
     # -------------------------------------------------------------- who has a segment
 

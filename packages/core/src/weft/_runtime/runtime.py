@@ -30,6 +30,7 @@ from weft._runtime.leasing import Leasing
 from weft._runtime.links import Links
 from weft._runtime.loop import Loop, Waiter
 from weft._runtime.objects import Objects
+from weft._runtime.orphans import Orphans
 from weft._runtime.peers import Peer, Peers, hello
 from weft._runtime.questions import Questions
 from weft._runtime.reasons import Reasons
@@ -62,6 +63,7 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
+    Orphaned,
     Output,
     Recall,
     Reclaim,
@@ -104,6 +106,7 @@ class Runtime:
         self.objects.peers = self.peers
         self.links = Links(self.loop, self.objects, self.peers, address=address, role=role)
         self.room = self.objects.room = Room(self.links, self.objects.store)
+        self.orphans = Orphans(self.links, self.objects)
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
         self.room.why = lambda: self.questions.why_room(worker_id)
@@ -155,6 +158,7 @@ class Runtime:
             Recall: self.room.on_recall,
             Evict: self.room.on_evict,
             Restored: self.room.on_restored,
+            Orphaned: self.orphans.on_orphaned,
             CancelObject: self._on_cancel_object,
             Granted: self.leasing.on_granted,
             Refused: self.leasing.on_refused,
@@ -251,6 +255,7 @@ class Runtime:
         self.on_peer_lost(peer)
         self.leasing.lost(peer)
         self.calling.lost(peer)
+        self.orphans.answer()
 
     # -------------------------------------------------------------- messages; inside the guard
 

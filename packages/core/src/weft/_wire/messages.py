@@ -647,6 +647,17 @@ class Restored(Message, frozen=True, tag=84):
     offset: int = 0
 
 
+class Orphaned(Message, frozen=True, tag=109):
+    """Daemon to owner: the creator of these segments is gone. Answered by Discard.
+
+    What the owner let go of before may have been told to that process alone (Recycle).
+    """
+
+    creator: bytes
+    """Its worker id."""
+    segments: list[str]
+
+
 # ------------------------------------------------------------------ worker -> daemon
 
 
@@ -803,5 +814,5 @@ ANY = (
     | Certificate | ActorState | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
     | Restored | ActorReady | ActorExit | Why | Because | Collect | Events | Measure
     | Measured | Fork | Forked | Reaped
-    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink
+    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned
 )  # fmt: skip
