@@ -122,6 +122,13 @@ def node(tmp_path: Path, disk: Path) -> Iterator[Node]:
     made.close()
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
 def names(directory: str | Path) -> set[str]:
     return {path.name for path in Path(directory).iterdir()}
 
@@ -298,15 +305,20 @@ def test_full_disk_without_room_for_a_directory_is_told(tmp_path: Path, disk: Pa
 
 
 class Gate:
-    """A file that keeps who opens it waiting, and tells that somebody does: a lease of fcntl."""
+    """A file that keeps who opens it waiting, and says that somebody does: a lease of fcntl."""
 
     def __init__(self, path: Path) -> None:
+        self.has_reader = False
         self.fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         os.truncate(self.fd, MIB)
+        signal.signal(signal.SIGIO, self.opened)
         fcntl.fcntl(self.fd, fcntl.F_SETLEASE, fcntl.F_WRLCK)
 
+    def opened(self, signal_number: int, frame: object) -> None:
+        self.has_reader = True
+
     def wait_reader(self) -> None:
-        assert signal.sigtimedwait({signal.SIGIO}, WAIT_S) is not None
+        wait_until(lambda: self.has_reader)
 
     def open(self) -> None:
         if self.fd >= 0:
@@ -316,19 +328,18 @@ class Gate:
 
 @pytest.fixture
 def gate() -> Iterator[Callable[[Path], Gate]]:
-    """Make gates."""
+    """Make a gate."""
     made: list[Gate] = []
 
     def make(path: Path) -> Gate:
         made.append(Gate(path))
-        return made[-1]
+        return made[0]
 
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGIO})
+    before = signal.getsignal(signal.SIGIO)
     yield make
     for each in made:
         each.open()
-    signal.sigtimedwait({signal.SIGIO}, 0)
-    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    signal.signal(signal.SIGIO, before)
 
 
 def test_spiller_that_is_killed_within_a_write_is_replaced_and_its_file_removed(
@@ -396,13 +407,6 @@ def test_answers_of_a_process_that_then_died_are_not_lost(node: Node) -> None:
 def has_something_to_say(node: Node) -> bool:
     """Tell whether there is news of the spiller, and leave it to be read."""
     return bool(node.poller.wait(0))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    until = time.monotonic() + WAIT_S
-    while not condition():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 def test_connection_that_breaks_costs_the_process_and_no_file(node: Node) -> None:
