@@ -1154,6 +1154,8 @@ class Actor:
         self.spare: list[Inode] = []
         self.mapped: dict[str, Inode] = {}
         self.views: dict[str, int] = {}
+        self.refused: set[str] = set()
+        """What it was asked to evict, and viewed."""
         self.puts: dict[int, tuple[int, Actor]] = {}
         self.restores: dict[int, Thing] = {}
         self.outbox: deque[Any] = deque()
@@ -1214,6 +1216,12 @@ class Actor:
         self.mapped.setdefault(thing.name, inode)
         self.outbox.append(SegmentsOpened([thing.name]))
 
+    def end_views(self, name: str) -> None:
+        del self.views[name]
+        if name in self.refused:
+            self.refused.remove(name)
+            self.evict([name])
+
     def has_to_tell_of(self, name: str) -> bool:
         return any(isinstance(m, SegmentsOpened) and name in m.names for m in self.outbox)
 
@@ -1250,17 +1258,22 @@ class Actor:
             case Recall(size_bytes):
                 self.give_back(size_bytes)
             case Evict(names):
-                idle = [name for name in names if not self.views.get(name)]
-                for name in idle:
-                    if name in self.mine:
-                        self.loan -= self.mine.pop(name).size_bytes
-                    self.mapped.pop(name, None)
-                self.outbox.append(Evicted(idle, [name for name in names if name not in idle]))
+                self.evict(names)
             case Orphaned(_, names):
                 needed = {thing.name for thing in self.world.needed() if thing.owner is self}
                 self.outbox.append(Discard([name for name in names if name not in needed]))
             case Restored(request, error, path, _):
                 self.restored(self.restores.pop(request), error, path)
+
+    def evict(self, names: list[str]) -> None:
+        in_use = [name for name in names if self.views.get(name)]
+        idle = [name for name in names if name not in in_use]
+        self.refused.update(in_use)
+        for name in idle:
+            if name in self.mine:
+                self.loan -= self.mine.pop(name).size_bytes
+            self.mapped.pop(name, None)
+        self.outbox.append(Evicted(idle, in_use))
 
     def restored(self, thing: Thing, error: str, path: str) -> None:
         if error:
@@ -1515,9 +1528,9 @@ class SegmentStories(RuleBasedStateMachine):
 
     @rule(who=st.integers(0, 3), count=st.integers(1, 3))
     def ends_views(self, who: int, count: int) -> None:
-        views = self.actor(who).views
-        for name in list(views)[:count]:
-            del views[name]
+        actor = self.actor(who)
+        for name in list(actor.views)[:count]:
+            actor.end_views(name)
 
     @rule(who=st.integers(0, 3))
     def closes(self, who: int) -> None:
@@ -1591,7 +1604,8 @@ class SegmentStories(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.settle()
         for actor in self.world.actors:
-            actor.views.clear()
+            for name in list(actor.views):
+                actor.end_views(name)
         for thing in self.world.needed():
             self.world.drop(thing)
         self.world.settle()

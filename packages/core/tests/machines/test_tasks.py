@@ -39,6 +39,7 @@ from weft._machines.tasks import (
     LeaseMissed,
     LeaseRefused,
     Reclaimed,
+    Resubmitted,
     Send,
     Submitted,
     Task,
@@ -274,6 +275,38 @@ def test_cancelled_task_is_not_retried(desk: Desk) -> None:
     task = desk.sent(retries=1)
     desk(CancelAsked(task.id, False))
     assert desk(finished(task, retriable=True)) == [Complete(task)]
+
+
+# ------------------------------------------------------------------ run again after its end
+
+
+def run_again(desk: Desk, *, retries: int) -> tuple[Task, list[Effect]]:
+    """Have a task end whose cancellation came too late, and run it for a result that was lost."""
+    task = desk.sent(retries=retries)
+    desk(CancelAsked(task.id, False), finished(task))
+    return task, desk(Resubmitted(task))
+
+
+def test_task_that_is_run_again_takes_a_retry_and_waits_for_its_arguments(desk: Desk) -> None:
+    task, effects = run_again(desk, retries=1)
+    assert effects == []
+    assert desk(ArgumentsReady(task.id)) == [Send(W, task)]
+    assert (task.attempt, task.retries, task.cancelled) == (1, 0, False)
+    assert desk(finished(task)) == [Complete(task)]
+
+
+def test_task_without_end_of_retries_is_run_again_any_number_of_times(desk: Desk) -> None:
+    task, _ = run_again(desk, retries=-1)
+    for attempt in (1, 2, 3):
+        assert desk(ArgumentsReady(task.id)) == [Send(W, task)]
+        assert (task.attempt, task.retries) == (attempt, -1)
+        assert desk(finished(task)) == [Complete(task)]
+        assert desk(Resubmitted(task)) == []
+
+
+def test_task_without_retries_is_not_run_again(desk: Desk) -> None:
+    task, effects = run_again(desk, retries=0)
+    assert effects == [Fail(task, "exhausted")]
 
 
 # ------------------------------------------------------------------ given back

@@ -597,9 +597,7 @@ class Ownership:
         is_over = bool(event.failure) or not lineage.again
         lineage.again = False
         for object_id in list(lineage.results):
-            entry = self.entries.get(object_id)
-            if entry is None or entry.lineage is not lineage:
-                continue
+            entry = self.entries[object_id]
             if entry.value is not None and not can_go(entry.value):
                 # Made again, it was small.
                 self._part(entry, dropped)
