@@ -10,6 +10,7 @@ Towards asyncio an ObjectRef behaves as a future: `await`, `asyncio.wait`, `gath
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar
 
 from weft._ids import JobId, ObjectId, TaskId
@@ -112,20 +113,26 @@ class ObjectRef(Generic[T_co]):
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T_co] = loop.create_future()
 
-        def settle() -> None:
-            if future.done():
-                return
-            try:
-                future.set_result(self._engine.get([self], 0)[0])
-            except Exception as error:  # noqa: BLE001 - it is the task's error, and goes to who awaits
-                if isinstance(error, GetTimeoutError) and not self._engine.is_ready(self):
-                    # It was lost meanwhile, and is made again.
-                    self._engine.when_ready(self, _on(loop, settle))
-                else:
-                    future.set_exception(error)
-
-        self._engine.when_ready(self, _on(loop, settle))
+        self._engine.when_ready(self, _on(loop, partial(self._settle, future)))
         return future
+
+    def _settle(self, future: asyncio.Future[T_co]) -> None:
+        """Give a future of the running loop its value.
+
+        This is no closure: one that names itself goes only when garbage is collected.
+        """
+        if future.done():
+            return
+        try:
+            future.set_result(self._engine.get([self], 0)[0])
+        except Exception as error:  # noqa: BLE001 - it is the task's error, and goes to who awaits
+            if isinstance(error, GetTimeoutError) and not self._engine.is_ready(self):
+                # It was lost meanwhile, and is made again.
+                again = partial(self._settle, future)
+                self._engine.when_ready(self, _on(future.get_loop(), again))
+            else:
+                # Its traceback would lead through this frame to the future that has it.
+                future.set_exception(error.with_traceback(None))
 
     def __await__(self) -> Generator[Any, None, T_co]:
         return self.as_future().__await__()

@@ -397,7 +397,8 @@ class InlineEngine:
             try:
                 value = self.get([ref], 0)[0]
             except BaseException as error:  # noqa: BLE001 - it goes to who waits
-                future.set_exception(error)
+                # Its traceback would lead through this frame to the future that has it.
+                future.set_exception(error.with_traceback(None))
             else:
                 future.set_result(value)
 

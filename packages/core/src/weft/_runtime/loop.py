@@ -126,9 +126,15 @@ class Guard:
                 self._raise()
 
     def _raise(self) -> None:
+        if self.interrupted is not None:
+            # No variable has it: else its traceback would lead to itself, and would keep what is in
+            # the frames of the code that was interrupted until garbage is collected.
+            raise self._take_interrupted()
+
+    def _take_interrupted(self) -> BaseException:
         interrupted, self.interrupted = self.interrupted, None
-        if interrupted is not None:
-            raise interrupted
+        assert interrupted is not None
+        return interrupted
 
     def shield(self) -> None:
         """Hold interrupts of the main thread back; for another thread this does nothing."""
@@ -147,10 +153,10 @@ class Guard:
 
         Now, or when the shields are down.
         """
-        if self.shields:
-            self.interrupted = error
-        else:
-            raise error
+        self.interrupted = error
+        del error  # See `_raise`.
+        if not self.shields:
+            self._raise()
 
 
 class Waiter:

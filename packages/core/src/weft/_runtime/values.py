@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
@@ -227,21 +228,21 @@ class Values:
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:
         """Return a future; see Engine."""
         future: Future[Any] = Future()
-
-        def settle() -> None:
-            if future.set_running_or_notify_cancel():
-                finish()
-
-        def finish() -> None:
-            try:
-                future.set_result(self._value(ref))
-            except SegmentLost:
-                self.when_ready(ref, finish)
-            except BaseException as error:  # noqa: BLE001 - it belongs to who asks the future
-                future.set_exception(error)
-
-        self.when_ready(ref, settle)
+        self.when_ready(ref, partial(self._settle, future, ref))
         return future
+
+    def _settle(self, future: Future[Any], ref: ObjectRef[Any]) -> None:
+        if future.set_running_or_notify_cancel():
+            self._finish(future, ref)
+
+    def _finish(self, future: Future[Any], ref: ObjectRef[Any]) -> None:
+        try:
+            future.set_result(self._value(ref))
+        except SegmentLost:
+            self.when_ready(ref, partial(self._finish, future, ref))
+        except BaseException as error:  # noqa: BLE001 - it belongs to who asks the future
+            # Its traceback would lead through this frame to the future that has it.
+            future.set_exception(error.with_traceback(None))
 
 
 def _part(

@@ -307,7 +307,8 @@ def can_pickle(value: Any) -> BaseException | None:
     try:
         _dump_by_value(value)
     except Exception as error:  # noqa: BLE001 - the question is whether there is one
-        return error
+        # Its traceback leads to the frame of who asks, which has the error.
+        return error.with_traceback(None)
     return None
 
 
