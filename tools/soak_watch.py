@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import psutil
 
+from weft._engine import current
 from weft.util import metrics
 
 if TYPE_CHECKING:
@@ -104,7 +106,41 @@ def left_in_session() -> list[str]:
     seen = numbers()
     found = [f"{seen[name]:g} {what} are left" for name, what in LEFT.items() if seen[name]]
     used = seen["weft_store_used_bytes"] - seen["weft_store_spare_bytes"]
-    return [*found, *([f"{used:g} bytes of the store are left"] if used else [])]
+    if used:
+        found.append(f"{used:g} bytes of the store are left")
+    engine: Any = current.engine
+    return [*found, *objects(engine), *segments(engine)]
+
+
+def objects(engine: Any) -> list[str]:
+    """Return what the driver believes of its objects, and who needs them."""
+    with engine.guard:
+        return [
+            f"object {entry.id.hex()} of {entry.owner or 'the driver'}: {entry.local} references, "
+            f"{entry.pins} pins, {entry.mentions} mentions, {len(entry.requests or ())} requests, "
+            f"registered: {entry.registered}, lent to processes "
+            f"{[peer.pid for peer in entry.borrowers or ()]}, {entry.value!r:.200}"
+            for entry in engine.objects.machine.entries.values()
+        ]
+
+
+def segments(engine: Any) -> list[str]:
+    """Return what the daemon believes to be in the store, and whose it is."""
+    worker_of = {
+        worker["worker_id"]: f"worker {worker['pid']} ({worker['state']})"
+        for worker in msgspec.msgpack.decode(engine.questions.ask("workers"))
+    }
+    worker_of[engine.worker_id.hex()] = "the driver"
+
+    def who(process: bytes) -> str:
+        return worker_of.get(process.hex(), f"a process that is gone ({process.hex()})")
+
+    return [
+        f"segment {found['name']} is in {found['state']}: {found['object_bytes']} bytes of "
+        f"{found['label']} ({found['site']}), made by {who(found['creator'])}, owned by "
+        f"{who(found['owner'])}, mapped by {found['mapped']}"
+        for found in msgspec.msgpack.decode(engine.questions.ask("segments"))
+    ]
 
 
 def belongings() -> tuple[set[str], int]:

@@ -119,11 +119,17 @@ def _worker(process: Process, state: str, env: str) -> dict[str, Any]:
     }
 
 
+def segments(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: one map a segment of the store."""
+    return [msgspec.structs.asdict(facts) for facts in daemon.memory.machine.list_segments()]
+
+
 QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "nodes": nodes,
     "resources": resources,
     "find_actor": find_actor,
     "named_actors": named_actors,
+    "segments": segments,
     "why_actor": why_actor,
     "why_room": why_room,
     "why_shape": why_shape,
