@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 import soak
+from release import REPOSITORY
 
 if TYPE_CHECKING:
     from soak_watch import Sample
@@ -32,3 +36,14 @@ def test_what_stays_within_20_or_a_tenth_is_flat(first: float, last: float) -> N
 @pytest.mark.parametrize(("first", "last"), [(30.0, 51.0), (1000.0, 1101.0)])
 def test_what_becomes_more_than_that_is_not_flat(first: float, last: float) -> None:
     assert not soak.is_flat(first, last)
+
+
+@pytest.mark.slow
+def test_ten_seconds_of_random_work_leave_nothing() -> None:
+    command = [sys.executable, str(REPOSITORY / "tools" / "soak.py"), "--minutes", "0.17"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert re.match(r"seed \d+\n", ended.stdout)
+    assert "nothing was wrong" in ended.stdout
+    assert re.search(r"^workers, MB +\d", ended.stdout, re.MULTILINE)
+    assert re.search(r"^done: .*\bkill_worker \d", ended.stdout, re.MULTILINE)
