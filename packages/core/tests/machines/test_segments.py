@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 import pytest
@@ -52,6 +52,9 @@ from weft._wire.messages import (
     Unspilled,
 )
 from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 A, B, C, D = b"a", b"b", b"c", b"d"
 MIB = 1 << 20
@@ -810,12 +813,32 @@ def test_two_unlinked_files_of_one_name_are_both_counted() -> None:
     node.restore(C, "a0")
     node.tell(Unspilled(1, ""))
     node.say(C, SegmentsOpened(["a0"]))
-    node.say(C, Discard(["a0"]))
+    effects = node.say(C, Discard(["a0"]))
+    assert evicts(effects) == {B: ["a0"], C: ["a0"]}
     assert node.usage().used_bytes == 600
     node.say(B, SegmentsClosed(["a0"]))
     assert node.usage().used_bytes == 300
     node.say(C, SegmentsClosed(["a0"]))
     assert node.usage().used_bytes == 0
+
+
+@pytest.mark.parametrize("answer", [Evicted(["a0"], []), SegmentsClosed(["a0"])])
+def test_unlinked_file_is_asked_back_when_its_object_is_dropped(answer: ClientMessage) -> None:
+    node = Node()
+    node.on_disk(A, 300)
+    node.say(B, SegmentsOpened(["a0"]))
+    effects = node.say(A, Discard(["a0"]))
+    assert effects == [TellClient(B, Evict(["a0"])), Unlink(["spill-1"])]
+    node.say(B, answer)
+    assert node.usage().used_bytes == 0
+
+
+def test_unlinked_file_that_is_asked_for_is_not_asked_for_again_by_a_drop() -> None:
+    node = Node()
+    node.on_disk(A, 300)
+    node.say(B, SegmentsOpened(["a0"]))
+    assert evicts(node.ask(C, 800)) == {B: ["a0"]}
+    assert node.say(A, Discard(["a0"])) == [Unlink(["spill-1"])]
 
 
 def test_discarded_segment_counts_until_nobody_has_it_mapped() -> None:
@@ -1155,7 +1178,7 @@ class Actor:
         self.mapped: dict[str, Inode] = {}
         self.views: dict[str, int] = {}
         self.refused: set[str] = set()
-        """What it was asked to evict, and viewed."""
+        """What was viewed when the daemon wanted it."""
         self.puts: dict[int, tuple[int, Actor]] = {}
         self.restores: dict[int, Thing] = {}
         self.outbox: deque[Any] = deque()
@@ -1216,12 +1239,6 @@ class Actor:
         self.mapped.setdefault(thing.name, inode)
         self.outbox.append(SegmentsOpened([thing.name]))
 
-    def end_views(self, name: str) -> None:
-        del self.views[name]
-        if name in self.refused:
-            self.refused.remove(name)
-            self.evict([name])
-
     def has_to_tell_of(self, name: str) -> bool:
         return any(isinstance(m, SegmentsOpened) and name in m.names for m in self.outbox)
 
@@ -1265,15 +1282,24 @@ class Actor:
             case Restored(request, error, path, _):
                 self.restored(self.restores.pop(request), error, path)
 
-    def evict(self, names: list[str]) -> None:
-        in_use = [name for name in names if self.views.get(name)]
-        idle = [name for name in names if name not in in_use]
-        self.refused.update(in_use)
+    def evict(self, names: Sequence[str]) -> None:
+        idle = [name for name in names if not self.views.get(name)]
         for name in idle:
             if name in self.mine:
                 self.loan -= self.mine.pop(name).size_bytes
             self.mapped.pop(name, None)
+        in_use = [name for name in names if name not in idle]
+        self.refused.update(in_use)
         self.outbox.append(Evicted(idle, in_use))
+
+    def end_views(self, names: Sequence[str]) -> None:
+        """Also tell of those that the daemon wanted meanwhile."""
+        for name in names:
+            del self.views[name]
+        wanted = [name for name in names if name in self.refused]
+        self.refused.difference_update(wanted)
+        if wanted:
+            self.evict(wanted)
 
     def restored(self, thing: Thing, error: str, path: str) -> None:
         if error:
@@ -1529,8 +1555,7 @@ class SegmentStories(RuleBasedStateMachine):
     @rule(who=st.integers(0, 3), count=st.integers(1, 3))
     def ends_views(self, who: int, count: int) -> None:
         actor = self.actor(who)
-        for name in list(actor.views)[:count]:
-            actor.end_views(name)
+        actor.end_views(list(actor.views)[:count])
 
     @rule(who=st.integers(0, 3))
     def closes(self, who: int) -> None:
@@ -1604,8 +1629,7 @@ class SegmentStories(RuleBasedStateMachine):
     def teardown(self) -> None:
         self.world.settle()
         for actor in self.world.actors:
-            for name in list(actor.views):
-                actor.end_views(name)
+            actor.end_views(list(actor.views))
         for thing in self.world.needed():
             self.world.drop(thing)
         self.world.settle()

@@ -381,6 +381,10 @@ class Segments:
         table.disown(entry)
         table.break_promises(entry)
         self._answer(entry, error="its object was dropped")
+        for ghost in table.ghosts_of.get(entry.name, ()):
+            # Who has it mapped keeps that for the next view, and there will be none.
+            if ghost.group is not table.asked:
+                self._ask(ghost)
         if group in (table.spilling, table.restoring):
             return
         self._dead_files += table.drop_copy(entry)
