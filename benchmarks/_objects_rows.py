@@ -30,5 +30,6 @@ ROWS = (
     Row("round_trip", "1 GiB array to a task and back", "GB/s", 4, ("memcpy",), PROGRAMS),
     Row("spill", "put into a full store", "GB/s", 1, ("write",), SPILLING, 0),
     Row("restore", "get of what was spilled, warm", "GB/s", 1, ("read",), SPILLING, 0),
+    Row("working_set", "4 GB through 400 MB, compared", "GB/s", 0.3, ("write",), SPILLING, 0),
     Row("restore_cold", "get of what was spilled, cold", "GB/s", 0.5, ("read_cold",), SPILLING, 0),
 )  # fmt: skip
