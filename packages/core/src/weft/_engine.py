@@ -156,8 +156,11 @@ class Engine(Protocol):
         """Total or free amounts of the cluster."""
         ...
 
-    def timeline(self) -> list[dict[str, Any]]:
-        """Chrome trace events of tasks run so far (the newest, bounded)."""
+    def inspect(self, what: str, body: object = None) -> bytes:
+        """Answer a question about the session, of _node/questions.py or _node/history.py.
+
+        Blocks while processes are asked. ValueError: it cannot be answered.
+        """
         ...
 
     def metrics(self) -> list[Readings]:

@@ -253,6 +253,12 @@ def user_root(parent: str, name: str = "weft") -> str:
     return root
 
 
+def session_roots() -> tuple[str, ...]:
+    """Return where this user's sessions are that were given no directory; some may not exist."""
+    parents = (str(Path(_settings.temp_root()).absolute()), "/tmp")  # noqa: S108
+    return tuple(dict.fromkeys(f"{parent}/weft-{os.getuid()}" for parent in parents))
+
+
 def caller_path() -> tuple[str, ...]:
     """Return where this process finds modules, for a process of ours."""
     here = str(Path.cwd())

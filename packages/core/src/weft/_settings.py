@@ -120,6 +120,21 @@ LINEAGE = Setting(
     "How much a process keeps of how to make lost objects again; the oldest is forgotten first.",
 )
 
+
+def _parse_events(raw: str) -> int:
+    events = int(raw)
+    if not 0 <= events <= 10_000_000:
+        raise ValueError("expected 0 to 10,000,000")
+    return events
+
+
+TASK_EVENTS = Setting(
+    "WEFT_TASK_EVENTS",
+    _parse_events,
+    1_000_000,
+    "Tasks that have ended of which a node keeps a record, the newest; each takes some 50 bytes.",
+)
+
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     TEMP_DIR,
     STORE_ROOT,
@@ -132,6 +147,7 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     CAPSULE_BYTES,
     CAPSULES_KEPT,
     LINEAGE,
+    TASK_EVENTS,
 )
 
 

@@ -31,6 +31,8 @@ from weft._wire.messages import (
     Evicted,
     Granted,
     Hello,
+    Inspect,
+    Inspected,
     KillWorker,
     MadeSegment,
     Output,
@@ -41,6 +43,7 @@ from weft._wire.messages import (
     Run,
     SegmentsMade,
 )
+from weft._wire.records import Snapshot
 
 if TYPE_CHECKING:
     from conftest import Session
@@ -566,20 +569,25 @@ def test_questions_about_the_node(session: Session) -> None:
     session.lease(CPU)
     amounts = msgspec.msgpack.decode(session.ask("resources").body)
     assert (amounts["total"]["CPU"], amounts["available"]["CPU"]) == (2.0, 1.0)
-    assert msgspec.msgpack.decode(session.ask("timeline").body) == [], "the stand-ins do not answer"
+    tasks = msgspec.msgpack.decode(session.ask("tasks").body, type=Snapshot)
+    assert all(one.body is None for one in tasks.told), "the stand-ins do not answer"
+    assert tasks.batches == []
     assert "does not know the question 'weather'" in session.ask("weather").error
     assert session.ask("find_actor", 7).error
 
 
-def test_timeline_does_not_wait_for_a_worker_that_has_ended(
+def test_question_to_all_does_not_wait_for_a_worker_that_has_ended(
     start: Callable[..., Session],
 ) -> None:
     session = start(num_cpus=1)
     granted = session.lease(CPU)
-    session.say(Ask(77, "timeline"))
+    session.say(Ask(77, "tasks"))
     session.say(KillWorker(granted.worker_id, "to see who waits for it"))
     session.explain(granted.worker_id)
-    assert Answer(77, msgspec.msgpack.encode([])) in session.inbox
+    session.say(Inspected(session.expect(Inspect).request, b"mine"))
+    answer = session.expect(Answer, lambda message: message.request == 77)
+    told = msgspec.msgpack.decode(answer.body, type=Snapshot).told
+    assert [(one.role, one.body) for one in told] == [("worker", None), ("driver", b"mine")]
 
 
 def test_why_says_what_falls_short_and_who_has_it(session: Session) -> None:

@@ -8,11 +8,16 @@ import msgspec
 
 from weft._api.handles import ActorHandle
 from weft._api.session import running
+from weft._lazy import lazy
 from weft._refs import ObjectRef
 from weft.exceptions import ArgumentError
 
 if TYPE_CHECKING:
     from os import PathLike
+
+    from weft._api import timelines
+else:
+    timelines = lazy("weft._api.timelines")
 
 
 def nodes() -> list[dict[str, Any]]:
@@ -58,7 +63,7 @@ def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]
     Raises:
         SessionError: There is no session.
     """
-    events = running().timeline()
+    events = timelines.trace_events(running().inspect("tasks"))
     if filename is None:
         return events
     # pathlib would be loaded for this alone.

@@ -216,6 +216,15 @@ Effect = Reply | WantWorker | DropWant | Become | Tell | QuitActor | KillActor |
 # ------------------------------------------------------------------ state
 
 
+class ActorFacts(msgspec.Struct, frozen=True):
+    """Where an actor is in its life, for people."""
+
+    state: State
+    worker: bytes
+    restarts: int
+    cause: str
+
+
 class _Actor:
     __slots__ = (
         "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "refused",
@@ -504,6 +513,13 @@ class Actors:
     def states(self) -> list[State]:
         """Return the state of each actor that is remembered."""
         return [actor.state for actor in self._actor_of.values()]
+
+    def facts(self, actor_id: bytes) -> ActorFacts | None:
+        """Return what is known of an actor that is remembered."""
+        actor = self._actor_of.get(actor_id)
+        if actor is None:
+            return None
+        return ActorFacts(actor.state, actor.worker, actor.restarts, actor.cause)
 
     def explain(self, actor_id: bytes, now: float) -> str:
         """Say where an actor is in its life, and why. Empty while it waits for a worker."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +30,8 @@ class Creations:
         self._demands = demands
         self._grants = grants
         self._creation_of: dict[bytes, CreateActor] = {}
+        self._about: OrderedDict[bytes, dict[str, Any]] = OrderedDict()
+        """What is told of actors, also of as many dead ones as the directory remembers."""
 
     # -------------------------------------------------------------- questions
 
@@ -36,6 +39,15 @@ class Creations:
         """Return (ActorMeta, address of the owner; empty if detached)."""
         creation = self._creation_of[actor]
         return creation.meta, "" if _is_detached(creation) else creation.owner
+
+    def list_actors(self) -> list[dict[str, Any]]:
+        """Return what is known of each actor: those that live, and the newest of the dead."""
+        found = []
+        for actor, about in self._about.items():
+            facts = self._rules.actors.facts(actor)
+            if facts is not None:
+                found.append({**about, **msgspec.structs.asdict(facts)})
+        return found
 
     def label(self, actor: bytes) -> str:
         """Return what an actor's output is marked with; empty if it is not known."""
@@ -58,6 +70,14 @@ class Creations:
         if meta.actor_id in self._creation_of:
             raise ProtocolError(f"process {client.pid} created an actor twice")
         self._creation_of[meta.actor_id] = creation
+        self._about[meta.actor_id] = {
+            "actor_id": bytes(meta.actor_id),
+            "class_name": meta.class_name,
+            "name": meta.name,
+            "namespace": meta.namespace,
+            "is_detached": _is_detached(creation),
+            "amounts": creation.shape.amounts,
+        }
         self._rules.tell_actors(
             actor_rules.ActorCreated(
                 actor=meta.actor_id,
@@ -121,6 +141,14 @@ class Creations:
     def forget(self, actor: bytes) -> None:
         """Keep no longer what would start an actor again."""
         self._creation_of.pop(actor, None)
+        if self._rules.actors.facts(actor) is None:
+            # It never was: another one has its name.
+            self._about.pop(actor, None)
+        elif actor in self._about:
+            self._about.move_to_end(actor)
+            dead = len(self._about) - len(self._creation_of)
+            if dead > actor_rules.DEAD_KEPT:
+                self._about.popitem(last=False)
 
 
 def _is_detached(creation: CreateActor) -> bool:

@@ -11,6 +11,7 @@ what was queued is sent.
     creations  what actors are made of             deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
     metrics    what all processes have measured
+    history    what became of their tasks
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -38,15 +39,15 @@ import signal
 import sys
 import traceback
 from pathlib import Path
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from weft import _settings
-from weft._clock import monotonic
+from weft._clock import monotonic, wall
 from weft._launch import LOG_FILE, NodeFile, user_root
 from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
-from weft._node import questions, sessions
+from weft._node import history, questions, sessions
 from weft._node.clients import Client, Clients
 from weft._node.creations import Creations
 from weft._node.deaths import Deaths
@@ -75,16 +76,17 @@ from weft._wire.messages import (
     Demand,
     Discard,
     EndActor,
-    Events,
     Evicted,
     Explain,
     Hello,
+    Inspected,
     KillWorker,
     LoanReturned,
     Measured,
     Message,
     Quit,
     Reclaim,
+    Recorded,
     Refused,
     Restore,
     ReturnLease,
@@ -123,6 +125,7 @@ class Daemon:
         """Why the session ends; empty while it goes on."""
         self._is_clean = False
         self._has_swept = False
+        self._began_at = wall()
 
         self.facts = NodeFacts(node)
         self.rules = Rules(self.facts)
@@ -151,8 +154,8 @@ class Daemon:
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
-        self._deaths = Deaths(self.clients.send)
-        self._timelines = questions.Timelines(self.clients, self._timers)
+        self.deaths = Deaths(self.clients.send)
+        self._history = history.History(self.clients, self.roster, self._timers)
         self._metrics = NodeMetrics(
             self,
             node,
@@ -196,6 +199,20 @@ class Daemon:
         times = (self.rules.wake_at(), self.memory.wake_at())
         return min((at for at in times if at is not None), default=None)
 
+    def describe(self) -> dict[str, Any]:
+        """Return what the session is, for people and tools."""
+        return {
+            "session": self._node.session,
+            "session_dir": self._node.session_dir,
+            "job_id": self.facts.job_id.hex(),
+            "node_id": self.facts.node_id.hex(),
+            "driver_id": self._driver.worker_id.hex(),
+            "driver_pid": self._driver.pid,
+            "entrypoint": self._driver.entrypoint(),
+            "daemon_pid": os.getpid(),
+            "began_at": self._began_at,
+        }
+
     # -------------------------------------------------------------- connections
 
     def _met(self, client: Client) -> None:
@@ -214,7 +231,7 @@ class Daemon:
             if not self._has_swept and not self.rules.is_starting():
                 # After what waited for these workers has been sent.
                 self._timers.call_later(0.0, self._remove_leftovers)
-        elif client.pid == self._driver.pid:
+        elif client.role == "driver" and client.pid == self._driver.pid:
             self._driver.connected(client)
 
     def _said(self, client: Client, message: Message) -> None:
@@ -236,7 +253,7 @@ class Daemon:
 
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
-        self._timelines.forget(client)
+        self._history.forget(client)
         self.memory.lost(client)
         self._metrics.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
@@ -266,14 +283,16 @@ class Daemon:
                 | SegmentsClosed() | Evicted() | Restore() | Discard()
             ):  # fmt: skip
                 self.memory.said(me, message)
-            case Ask(request, "timeline"):
-                self._timelines.ask(client, request)
+            case Ask(request, what) if what in history.QUESTIONS:
+                self._history.ask(client, request, what)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
             case Ask(request, what, body):
                 self.clients.send(client, Answer(request, *questions.answer(self, what, body)))
-            case Events():
-                self._timelines.take(me, message)
+            case Recorded():
+                self._history.add(message)
+            case Inspected():
+                self._history.take(me, message)
             case Measured():
                 self._metrics.take(me, message)
             case Bye():
@@ -290,7 +309,7 @@ class Daemon:
                 )
 
     def _explain(self, client: Client, worker: bytes) -> None:
-        if self._deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
+        if self.deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
             why = "its connections broke while it lived on"
             self._timers.call_later(BROKEN_S, lambda: self.rules.doom(worker, why))
 
@@ -367,7 +386,7 @@ class Daemon:
             self.rules.tell_actors(actor_rules.ActorLost(actor, worker, words))
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why, blameless=process.is_orphan))
         self._forget_client(worker)
-        self._deaths.add(certificate)
+        self.deaths.add(certificate)
 
     def _lost_template(self) -> None:
         """The template has died, and with it all workers. Another one takes its place."""

@@ -32,6 +32,10 @@ class Deaths:
         self._send(client, certificate or unknown(worker))
         return False
 
+    def list_certificates(self) -> list[Certificate]:
+        """Return those that are kept, the oldest first."""
+        return list(self._certificates.values())
+
     def add(self, certificate: Certificate) -> None:
         """Keep a certificate and send it to those who asked."""
         self._certificates[certificate.worker_id] = certificate

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import select
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._wire.messages import Output
@@ -50,6 +51,19 @@ class SessionDriver:
     def connected(self, client: Client) -> None:
         """The driver has connected."""
         self._client = client
+
+    @property
+    def worker_id(self) -> bytes:
+        """Its id; empty until it has connected."""
+        return self._client.worker_id if self._client is not None else b""
+
+    def entrypoint(self) -> str:
+        """Return the command that it is; empty if it is gone."""
+        try:
+            words = Path(f"/proc/{self.pid}/cmdline").read_bytes().split(b"\0")
+        except OSError:
+            return ""
+        return b" ".join(words).decode(errors="replace").strip()
 
     def is_client(self, client: Client) -> bool:
         """Tell whether a client is the driver."""

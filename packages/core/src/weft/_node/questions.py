@@ -12,20 +12,18 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
-from weft._node.rounds import Rounds
+from weft._node.history import QUESTIONS as HISTORY
+from weft._node.processes import describe
 from weft._specs import Shape
 from weft._wire import codec
 from weft._wire.codec import pack, unpack
-from weft._wire.messages import Answer, Collect, Events
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._node.clients import Client, Clients
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
-    from weft._node.timers import Timers
 
 NIL = pack(None)
 
@@ -119,17 +117,48 @@ def _worker(process: Process, state: str, env: str) -> dict[str, Any]:
     }
 
 
+def actors(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: one map an actor, also of the newest of the dead."""
+    found = daemon.creations.list_actors()
+    for actor in found:
+        process = daemon.roster.get(actor["worker"])
+        actor["pid"] = process.pid if process is not None else 0
+    return found
+
+
+def ended_workers(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: one map a worker that has ended, the newest."""
+    return [
+        {
+            "worker_id": certificate.worker_id.hex(),
+            "pid": certificate.pid,
+            "how": describe(certificate),
+            "stderr": certificate.stderr,
+            "function": certificate.function,
+        }
+        for certificate in daemon.deaths.list_certificates()
+    ]
+
+
 def segments(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a segment of the store."""
     return [msgspec.structs.asdict(facts) for facts in daemon.memory.machine.list_segments()]
 
 
+def session(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: a map of what the session is."""
+    return daemon.describe()
+
+
 QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
+    "actors": actors,
+    "ended_workers": ended_workers,
     "nodes": nodes,
     "resources": resources,
     "find_actor": find_actor,
     "named_actors": named_actors,
     "segments": segments,
+    "session": session,
     "why_actor": why_actor,
     "why_room": why_room,
     "why_shape": why_shape,
@@ -137,36 +166,11 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
 }
 
 
-class Timelines:
-    """The question `timeline`. No body. Answer: Chrome trace events, of every worker."""
-
-    def __init__(self, clients: Clients, timers: Timers) -> None:
-        self._clients = clients
-        self._rounds: Rounds[list[msgspec.Raw]] = Rounds(timers)
-
-    def ask(self, client: Client, request: int) -> None:
-        """Collect from all workers, then answer."""
-
-        def answer(found: list[list[msgspec.Raw]]) -> None:
-            events = [event for events in found for event in events]
-            self._clients.send(client, Answer(request, codec.pack(events)))
-
-        self._rounds.begin(lambda number: self._clients.send_to_workers(Collect(number)), answer)
-
-    def take(self, worker: bytes, events: Events) -> None:
-        """Note a worker's events."""
-        self._rounds.take(events.request, worker, unpack(events.body, list[msgspec.Raw]))
-
-    def forget(self, worker: bytes) -> None:
-        """A worker is gone: nobody waits for its events."""
-        self._rounds.forget(worker)
-
-
 def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     """Return (body, error) of the answer to a question."""
     question = QUESTIONS.get(what)
     if question is None:
-        known = ", ".join(sorted([*QUESTIONS, "metrics", "timeline"]))
+        known = ", ".join(sorted([*QUESTIONS, *HISTORY, "metrics"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
         found = question(daemon, body)

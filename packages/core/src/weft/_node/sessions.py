@@ -50,6 +50,19 @@ def leftovers(root: str) -> list[str]:
     ]
 
 
+def living(root: str) -> list[str]:
+    """Return the directories under `root` of sessions that are alive, the oldest first."""
+    try:
+        found = sorted(Path(root).iterdir())
+    except FileNotFoundError:
+        return []
+    return [
+        str(path)
+        for path in found
+        if not path.name.startswith(".") and path.is_dir() and not _is_unlocked(str(path))
+    ]
+
+
 def _is_leftover(entry: os.DirEntry[str]) -> bool:
     if not entry.name.startswith("."):
         return _is_unlocked(entry.path)

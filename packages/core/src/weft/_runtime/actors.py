@@ -133,6 +133,7 @@ class Actor:
         show_share(self.resources, self.accelerators, threads=executor.sets_threads)
         token = running.set(now)
         capsules, cls, states = executor.capsules, None, NOT_NOTED
+        executor.enter(now)
         try:
             args, kwargs = unpack_arguments(
                 executor.runtime.objects, message.args, message.deps, message.owners, message.large
@@ -151,6 +152,7 @@ class Actor:
             return
         finally:
             running.reset(token)
+            executor.leave(now)
         executor.register_held()
         executor.tell_daemon(ActorReady(self.actor_id))
 

@@ -5,11 +5,7 @@ An answer with references inside is kept until the caller has counted them (Sett
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from weft._clock import monotonic, wall
 from weft._ids import TaskId
@@ -18,7 +14,7 @@ from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, spl
 from weft._runtime.loop import Waiter
 from weft._serialize.failures import pack_error, pack_failure
 from weft._serialize.pickling import dumps
-from weft._wire.messages import Call, Collect, Done, Events, Failure, Run, Settled, Taken, Yielded
+from weft._wire.messages import Call, Done, Failure, Run, Settled, Taken, Yielded
 from weft.exceptions import ActorDiedError, TaskCancelledError
 
 if TYPE_CHECKING:
@@ -33,8 +29,6 @@ if TYPE_CHECKING:
 
 # Answers of quick tasks are sent together, so often at least.
 ANSWER_S = 0.001
-# Chrome trace events kept for `timeline`.
-TRACED = 20_000
 NOT_NOTED: RandomStates = {}
 """Nobody has asked for the states of random generators."""
 
@@ -81,8 +75,6 @@ class Answers:
     def __init__(self, runtime: Runtime, on_wait: Callable[[], None]) -> None:
         self.jobs: dict[TaskId, Job] = {}
         """Received and not answered."""
-        self.trace: deque[tuple[str, float, float]] = deque(maxlen=TRACED)
-        """(name, when it began, how long it took) of what was run."""
         self.on_wait = on_wait
         """Called, inside the guard, when a generator waits for its consumer."""
         self._guard = runtime.guard
@@ -93,9 +85,7 @@ class Answers:
         self._settling: dict[bytes, Job] = {}
         """Answered with references inside, which the caller has not counted yet."""
         self._answered_at = 0.0
-        runtime.handlers.update(
-            {Taken: self.on_taken, Settled: self.on_settled, Collect: self.on_collect}
-        )
+        runtime.handlers.update({Taken: self.on_taken, Settled: self.on_settled})
 
     def send(self, job: Job, values: list[Packed], began_at: float, duration_s: float) -> None:
         """Send a job's answer; with others, if there will be some at once. Inside the guard."""
@@ -223,19 +213,3 @@ class Answers:
         """A caller is gone: nobody will count the references in its answers. Inside the guard."""
         for task_id in [key for key, job in self._settling.items() if job.peer is peer]:
             del self._settling[task_id]
-
-    def on_collect(self, peer: Peer, message: Collect) -> None:
-        pid = os.getpid()
-        events = [
-            {
-                "cat": "task",
-                "name": name,
-                "ph": "X",
-                "ts": at * 1e6,
-                "dur": length * 1e6,
-                "pid": "weft",
-                "tid": pid,
-            }
-            for name, at, length in self.trace
-        ]
-        self._peers.send(peer, Events(message.request, msgspec.msgpack.encode(events)))

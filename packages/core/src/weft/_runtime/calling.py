@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from weft._clock import wall
 from weft._ids import ActorId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as call_rules
 from weft._machines.attempts import Fail, Kill
@@ -12,8 +13,9 @@ from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.arguments import NO_ARGUMENTS, pack_arguments
 from weft._runtime.gathering import gather, let_go, own_large_arguments
 from weft._runtime.loop import Waiter
+from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
-from weft._serialize.failures import unpack_failure
+from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
     ActorState,
@@ -34,6 +36,8 @@ from weft.exceptions import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from weft._machines.lineage import Lineage
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.arguments import Arguments
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.questions import Questions
+    from weft._runtime.recorder import Recorder
     from weft._runtime.streams import Streams
     from weft._specs import ActorSpec, CallSpec
     from weft._wire.messages import Certificate
@@ -68,10 +73,15 @@ class Calling:
     Inside the guard, where a docstring does not say otherwise.
     """
 
-    def __init__(self, links: Links, streams: Streams, questions: Questions) -> None:
+    def __init__(
+        self, links: Links, streams: Streams, recorder: Recorder, questions: Questions
+    ) -> None:
         self.machine = Calls()
-        self.calls: Submissions[ActorCall] = Submissions(links, streams, self.machine, self)
+        self.calls: Submissions[ActorCall] = Submissions(
+            links, streams, recorder, self.machine, self
+        )
         self.capsules: Capsules | None = None
+        self._recorder = recorder
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
@@ -81,6 +91,8 @@ class Calling:
         """Those that live, and that this process calls."""
         self._made: dict[ActorId, Submission] = {}
         """What this process made, with the constructor's arguments: a restart needs them again."""
+        self._begun: dict[ActorId, Submission] = {}
+        """Of those, the ones of which it is not known yet how their creation ended."""
         self._mortal: set[ActorId] = set()
         """Actors made here that end with their last handle."""
         self._lost_with: dict[WorkerId, list[LostCall]] = {}
@@ -104,7 +116,11 @@ class Calling:
             token = self._make_token(ObjectId(actor))
             if arguments.large is not None:
                 own_large_arguments(self._links, note)
-            self._made[actor] = note
+            note.code = (b"", note.name, b"")
+            note.actor = actor
+            note.amounts = spec.shape.amounts
+            note.parent = running.get()
+            self._made[actor] = self._begun[actor] = note
             if options.lifetime != "detached":
                 self._mortal.add(actor)
             request = self._questions.expect(answer)
@@ -150,6 +166,14 @@ class Calling:
         objects.handle(Sealed(token_id, _TOKEN))
         return objects.ref(objects.machine.entries[token_id])
 
+    def creations(self) -> Iterable[Submission]:
+        """Return the actors' creations that have not ended."""
+        return self._begun.values()
+
+    def makings(self) -> Iterable[Submission]:
+        """Return what living actors were made of."""
+        return self._made.values()
+
     def _give_up(self, actor: ActorId, failure: Failure) -> None:
         """An argument of the constructor failed: the actor is dead before it is created.
 
@@ -173,8 +197,11 @@ class Calling:
             )
         arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
         task_id = self._links.ids.task_id()
-        name = spec.name or f"{meta.class_name}.{spec.method}"
+        function = f"{meta.class_name}.{spec.method}"
+        name = spec.name or function
         note = Submission(task_id, name, arguments, spec.num_returns)
+        note.code = (b"", function, b"")
+        note.actor = actor
         note.method = spec.method
         note.group = spec.concurrency_group
         note.retry_on = spec.retry_exceptions
@@ -237,6 +264,7 @@ class Calling:
 
     def _send(self, call: ActorCall) -> None:
         note: Submission = call.note
+        peer = note.peer = self._actors[call.actor]
         message = Call(
             call.id,
             call.actor,
@@ -255,7 +283,7 @@ class Calling:
             note.arguments.large,
         )
         sent = len(self.machine.callees[call.actor].sent)
-        self.calls.send(self._actors[call.actor], message, sent)
+        self.calls.send(peer, message, sent)
 
     def peer_of(self, task: ActorCall) -> Peer | None:
         """Return the process of the actor that a call is for, if it is known."""
@@ -307,6 +335,18 @@ class Calling:
                 let_go(self._links, note)
         if actor in self.machine.callees:
             self.calls.handle(call_rules.Told(message))
+        if actor in self._begun and message.state in ("alive", "dead"):
+            self._created(self._begun.pop(actor), message)
+
+    def _created(self, note: Submission, told: ActorState) -> None:
+        """An actor's creation has ended."""
+        note.ended_at = wall()
+        failure = None
+        if told.state == "alive":
+            note.peer = self._actors.get(ActorId(told.actor_id))
+        else:
+            failure = Failure(told.error or pack_error(ActorDiedError(told.cause)))
+        self._recorder.add(note.task_id, 0, note, failure)
 
     def lost(self, peer: Peer) -> None:
         """The connection to a process broke.

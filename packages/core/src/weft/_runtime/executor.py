@@ -105,6 +105,7 @@ class Executor:
         runtime.values.on_block = self._give_back
         runtime.on_quiet = self._give_back
         runtime.questions.explain_task = self._explain
+        runtime.inspection.running = self._running.values
         runtime.ticks.append(self._tick)
         runtime.on_peer_lost = self._on_peer_lost
         runtime.handlers.update(
@@ -483,7 +484,6 @@ class Executor:
         duration_s: float,
     ) -> None:
         """Answer a job. `now` is None if it was cancelled before it began."""
-        message = job.message
         with self.guard:
             if now is not None:
                 now.finished = True
@@ -502,8 +502,14 @@ class Executor:
                 )
             else:
                 self.answers.send(job, values, began_at, duration_s)
-        if message.name:
-            self.answers.trace.append((message.name, began_at, duration_s))
+
+    def enter(self, now: Running) -> None:
+        """Note that something runs here that is no job."""
+        self._running[now.task_id] = now
+
+    def leave(self, now: Running) -> None:
+        """It runs no more."""
+        del self._running[now.task_id]
 
     def register_held(self) -> None:
         """Let the owners count what an actor's constructor kept."""

@@ -14,7 +14,7 @@ next called.
 from __future__ import annotations
 
 import os
-import threading
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,7 @@ from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._resources import Resources
 from weft._runtime.inline_actors import InlineActor
 from weft._runtime.inline_calls import InlineArguments, InlineCall, here
+from weft._runtime.inline_inspection import InlineRecords, describe_actors
 from weft._runtime.inline_streams import InlineStream
 from weft._runtime.inline_values import ADDRESS, FAILED, PENDING, PLAIN, Cell, InlineValues
 from weft._serialize.refs import hooks
@@ -53,13 +54,13 @@ if TYPE_CHECKING:
     from weft._metrics import Readings
     from weft._options import InitOptions, TaskOptions
     from weft._specs import ActorSpec, CallSpec, Shape, TaskSpec
+    from weft._wire import codec
 else:
+    codec = lazy("weft._wire.codec")
     futures = lazy("concurrent.futures")
     platform = lazy("platform")
     process_metrics = lazy("weft._metrics")
 
-# How many runs `timeline` remembers.
-TRACED = 20_000
 # How long `shutdown` waits for threads that users' methods do not leave.
 END_S = 5.0
 
@@ -81,10 +82,10 @@ class InlineEngine:
         self._ended: dict[ActorId, InlineActor] = {}
         self._streams: dict[TaskId, InlineStream] = {}
         self._dropped: deque[TaskId | InlineActor] = deque()
-        self._runs: deque[tuple[str, float, float, int]] = deque(maxlen=TRACED)
         self._job_id = JobId.from_random()
         self._node_id = NodeId.from_random()
         self._worker_id = WorkerId.from_random()
+        self.records = InlineRecords(self._worker_id)
         self._namespace = options.namespace or JobId.from_random().hex()
         cpus = (
             len(os.sched_getaffinity(0))
@@ -552,29 +553,44 @@ class InlineEngine:
             {name: max(0, amount) for name, amount in free.items()}
         ).to_floats()
 
-    def note_run(self, name: str, began_at: float, duration_s: float) -> None:
-        """Remember a run for `timeline`."""
-        self._runs.append((name, began_at, duration_s, threading.get_ident()))
-
     def metrics(self) -> list[Readings]:
         """Return what this process has measured; see Engine."""
         return process_metrics.registry.readings()
 
-    def timeline(self) -> list[dict[str, Any]]:
-        """Return trace events; see Engine."""
+    def inspect(self, what: str, body: object = None) -> bytes:
+        """Answer a question about the session; see Engine."""
+        match what:
+            case "tasks":
+                return self.records.tasks()
+            case "stacks":
+                return self.records.stacks()
+            case "actors":
+                known = {**self._ended, **self._actors}
+                return codec.pack(describe_actors(known.values()))
+            case "nodes":
+                return codec.pack(self.nodes())
+            case "session":
+                return codec.pack(self._describe())
+            case "workers" | "ended_workers":
+                return codec.pack([])
+            case _:
+                raise ValueError(
+                    f"the inline engine cannot tell of {what}: weft.init(engine='local') can"
+                )
+
+    def _describe(self) -> dict[str, Any]:
         pid = os.getpid()
-        return [
-            {
-                "cat": "task",
-                "name": name,
-                "ph": "X",
-                "ts": at * 1e6,
-                "dur": length * 1e6,
-                "pid": pid,
-                "tid": thread,
-            }
-            for name, at, length, thread in list(self._runs)
-        ]
+        return {
+            "session": f"inline_{self._job_id.hex()[:8]}",
+            "session_dir": "",
+            "job_id": self._job_id.hex(),
+            "node_id": self._node_id.hex(),
+            "driver_id": self._worker_id.hex(),
+            "driver_pid": pid,
+            "daemon_pid": pid,
+            "entrypoint": " ".join(sys.orig_argv),
+            "began_at": self.records.began_at,
+        }
 
     def why(self, subject: ObjectRef[Any] | ActorId) -> str:
         """Say what something waits for; see Engine."""

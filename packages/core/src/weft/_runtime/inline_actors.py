@@ -32,7 +32,7 @@ from weft._runtime.inline_streams import InlineStream, as_iterator
 from weft._runtime.inline_threads import InlineLane, InlineLoop
 from weft._runtime.inline_values import InlineValues, Token
 from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook
-from weft._serialize.failures import unpack_failure
+from weft._serialize.failures import describe_failure, unpack_failure
 from weft.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -218,8 +218,10 @@ class InlineActor:
         finally:
             call.thread = 0
             here.reset(token)
-            call.record(began_at, monotonic() - began)
             call.end()
+            if failure is not None:
+                call.error = describe_failure(failure.inband)
+            call.record(began_at, monotonic() - began)
         with self.values.lock:
             self._running = None
             if failure is None and self.state == "pending":
@@ -398,9 +400,7 @@ class InlineActor:
                 and call.timeout_s is not None
                 and monotonic() - began >= call.timeout_s
             ):
-                self.values.fail(
-                    call.cells, TaskTimeoutError(task=call.name, timeout_s=call.timeout_s)
-                )
+                call.settle_stopped(TaskTimeoutError(task=call.name, timeout_s=call.timeout_s))
             elif call.is_retriable(error) and stream is None:
                 return True
             elif stream is not None:

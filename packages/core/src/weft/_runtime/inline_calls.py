@@ -17,7 +17,7 @@ from weft._clock import monotonic, wall
 from weft._refs import ObjectRef
 from weft._runtime.inline_values import FAILED, PENDING, PLAIN, Cell, InlineValues
 from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, split
-from weft._serialize.failures import pack_failure
+from weft._serialize.failures import describe_failure, pack_failure
 from weft._serialize.pickling import dumps_call, unpack
 from weft.exceptions import ActorDiedError, TaskCancelledError, WeftError
 
@@ -111,14 +111,18 @@ class InlineCall:
         "arguments",
         "attempts",
         "backpressure",
+        "began_at",
         "cells",
         "children",
         "coroutine",
         "ended",
+        "ended_at",
+        "error",
         "function_name",
         "group",
         "is_cancelled",
         "leaves",
+        "made_at",
         "method",
         "name",
         "num_returns",
@@ -172,6 +176,11 @@ class InlineCall:
         self.coroutine: Any = None
         """Its asyncio task, if it runs as one."""
         self.group = ""
+        self.made_at = wall()
+        self.began_at = 0.0
+        self.ended_at = 0.0
+        self.error: tuple[str, str] | None = None
+        """(type, message) of what it failed with."""
         self.timeout_s: float | None = None
         self.backpressure = 0
 
@@ -273,7 +282,9 @@ class InlineCall:
         """It has ended with an error of the user's, or by leaving its actor."""
         if self.leaves and self.actor is not None:
             self.end()
-            self.values.fail(self.cells, self.actor.died(f"{self.name} called exit_actor()"))
+            died = self.actor.died(f"{self.name} called exit_actor()")
+            self.error = (type(died).__name__, str(died))
+            self.values.fail(self.cells, died)
         elif isinstance(error, KeyboardInterrupt) or (
             self.is_cancelled and not isinstance(error, Exception)
         ):
@@ -297,13 +308,19 @@ class InlineCall:
     def settle_failure(self, failure: Serialized) -> None:
         """It has ended with a packed error."""
         self.end()
+        self.error = describe_failure(failure.inband)
         for cell in self.cells:
             self.values.settle(cell, FAILED, failure)
 
     def settle_cancelled(self) -> None:
         """It was cancelled."""
+        self.settle_stopped(TaskCancelledError(self.task_id, task=self.name))
+
+    def settle_stopped(self, error: WeftError) -> None:
+        """It was ended from outside."""
         self.end()
-        self.values.fail(self.cells, TaskCancelledError(self.task_id, task=self.name))
+        self.error = (type(error).__name__, str(error))
+        self.values.fail(self.cells, error)
 
     def settle_nothing(self) -> None:
         """It is a stream, and has ended well."""
@@ -319,8 +336,11 @@ class InlineCall:
             self.parent.children.remove(self)
 
     def record(self, began_at: float, duration_s: float) -> None:
-        """Note when it ran, for `timeline`."""
-        self.values.engine.note_run(self.name, began_at, duration_s)
+        """Note when it ran; it may run again, or go on."""
+        self.began_at = self.began_at or began_at
+        self.ended_at = began_at + duration_s
+        if self.ended:
+            self.values.engine.records.add(self)
 
     # -------------------------------------------------------------- what it waits for
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from weft._runtime.capsules import Capsules
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
+    from weft._runtime.recorder import Recorder
     from weft._runtime.streams import Streams
     from weft._specs import Shape, TaskSpec
     from weft.exceptions import WeftError
@@ -45,9 +46,9 @@ if TYPE_CHECKING:
 class Leasing:
     """This process's tasks. Inside the guard, where a docstring does not say otherwise."""
 
-    def __init__(self, links: Links, streams: Streams) -> None:
+    def __init__(self, links: Links, streams: Streams, recorder: Recorder) -> None:
         self.machine = Tasks()
-        self.tasks: Submissions[Task] = Submissions(links, streams, self.machine, self)
+        self.tasks: Submissions[Task] = Submissions(links, streams, recorder, self.machine, self)
         self.capsules: Capsules | None = None
         self._links = links
         self._guard = links.guard
@@ -69,6 +70,7 @@ class Leasing:
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape
         note.code = (function_id, spec.code.name, code)
+        note.amounts = spec.shape.amounts
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls
         note.backpressure = options.backpressure
@@ -147,7 +149,7 @@ class Leasing:
 
     def _send(self, worker: WorkerId, task: Task) -> None:
         note: Submission = task.note
-        peer = self._workers[worker]
+        peer = note.peer = self._workers[worker]
         function_id, name, code = note.code
         if function_id not in peer.exported:
             peer.exported.add(function_id)

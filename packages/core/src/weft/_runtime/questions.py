@@ -92,9 +92,9 @@ class Questions:
         """List nodes; see Engine."""
         return codec.unpack(self.ask("nodes"), list[dict[str, Any]])
 
-    def timeline(self) -> list[dict[str, Any]]:
-        """Return trace events; see Engine."""
-        return codec.unpack(self.ask("timeline"), list[dict[str, Any]])
+    def inspect(self, what: str, body: object = None) -> bytes:
+        """Return what processes tell of themselves; see Engine."""
+        return self.ask(what, body)
 
     def metrics(self) -> list[Readings]:
         """Return what the session has measured; see Engine."""

@@ -26,6 +26,7 @@ from weft._machines.ownership import PeerLost, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime import bundles, measures
 from weft._runtime.calling import Calling
+from weft._runtime.inspection import Inspection
 from weft._runtime.leasing import Leasing
 from weft._runtime.links import Links
 from weft._runtime.loop import Loop, Waiter
@@ -34,6 +35,7 @@ from weft._runtime.orphans import Orphans
 from weft._runtime.peers import Peer, Peers, hello
 from weft._runtime.questions import Questions
 from weft._runtime.reasons import Reasons
+from weft._runtime.recorder import Recorder
 from weft._runtime.room import Room
 from weft._runtime.running import running
 from weft._runtime.streams import Streams
@@ -60,6 +62,7 @@ from weft._wire.messages import (
     GiveBack,
     Gone,
     Granted,
+    Inspect,
     Loan,
     Measure,
     Message,
@@ -110,8 +113,9 @@ class Runtime:
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
         self.room.why = lambda: self.questions.why_room(worker_id)
-        self.leasing = Leasing(self.links, self.streams)
-        self.calling = Calling(self.links, self.streams, self.questions)
+        self.recorder = Recorder(self.links, worker_id)
+        self.leasing = Leasing(self.links, self.streams, self.recorder)
+        self.calling = Calling(self.links, self.streams, self.recorder, self.questions)
         self._submissions = (self.leasing.tasks, self.calling.calls)
         self.ticks: list[Callable[[float], float | None]] = [
             *(submissions.tick for submissions in self._submissions),
@@ -133,6 +137,7 @@ class Runtime:
             self.links, self.leasing, self.calling
         ).explain_object
         self.listener = SocketListener(self.loop.poller, Path(address), self.peers.accept)
+        self.inspection = Inspection(self)
         self.welcome: Welcome | None = None
         self.welcomed = Waiter()
         self.left = Waiter()
@@ -171,6 +176,7 @@ class Runtime:
             Welcome: self._on_welcome,
             Output: self._on_output,
             Measure: self._on_measure,
+            Inspect: self.inspection.on_inspect,
         }
         self._after_round: deque[Callable[[], object]] = deque()
         """What is done when all messages of one read are."""
@@ -188,7 +194,7 @@ class Runtime:
         self.find_actor = self.questions.find_actor
         self.named_actors = self.questions.named_actors
         self.nodes = self.questions.nodes
-        self.timeline = self.questions.timeline
+        self.inspect = self.questions.inspect
         self.metrics = self.questions.metrics
         self.why = self.questions.why
         hooks.rebuild_ref = self.objects.rebuild_ref
@@ -271,9 +277,9 @@ class Runtime:
         task_id = TaskId(message.task_id)
         values = bundles.unpack_all(self.objects, message.values)
         if (call := self.calling.calls.open.get(task_id)) is not None:
-            self.calling.calls.on_answer(call, values, message.duration_s)
+            self.calling.calls.on_answer(call, values, message.started_at, message.duration_s)
         elif (task := self.leasing.tasks.open.get(task_id)) is not None:
-            self.leasing.tasks.on_answer(task, values, message.duration_s)
+            self.leasing.tasks.on_answer(task, values, message.started_at, message.duration_s)
         else:
             # It was ended here meanwhile: its segments are nobody's.
             for index, value in enumerate(values):

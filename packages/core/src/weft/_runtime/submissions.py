@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from weft._clock import monotonic
+from weft._clock import monotonic, wall
 from weft._machines.attempts import (
     Answered,
     ArgumentFailed,
@@ -35,9 +35,10 @@ from weft.exceptions import TaskCancelledError, TaskTimeoutError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from weft._ids import ObjectId, TaskId
+    from weft._ids import ActorId, ObjectId, TaskId
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
+    from weft._runtime.recorder import Recorder
     from weft._runtime.recovery import Sources
     from weft._runtime.streams import Stream, Streams
     from weft._specs import ActorMeta, Shape
@@ -57,21 +58,26 @@ class Submission:
 
     __slots__ = (
         "actor",
+        "amounts",
         "arguments",
         "backpressure",
+        "began_at",
         "code",
         "deps",
         "depth",
+        "ended_at",
         "env",
         "group",
         "is_dynamic",
         "lineage",
+        "made_at",
         "max_calls",
         "method",
         "name",
         "num_returns",
         "owners",
         "parent",
+        "peer",
         "retry_on",
         "returns",
         "shape",
@@ -125,6 +131,16 @@ class Submission:
         """How many tasks are above it."""
         self.parent: Running | None = None
         """The task that submitted it."""
+        self.actor: ActorId | bytes = b""
+        """Whose call it is, or whose creation."""
+        self.amounts: tuple[tuple[str, int], ...] = ()
+        """Of a task: the resources that it needs, in units."""
+        self.peer: Peer | None = None
+        """Who was sent it last."""
+        self.made_at = wall()
+        self.began_at = 0.0
+        """Of the attempt that was answered last; 0: none was."""
+        self.ended_at = 0.0
 
 
 T_contra = TypeVar("T_contra", bound=Attempted, contravariant=True)
@@ -166,9 +182,15 @@ class Submissions(Generic[T]):
     """
 
     def __init__(
-        self, links: Links, streams: Streams, machine: Machine[T], carrier: Carrier[T]
+        self,
+        links: Links,
+        streams: Streams,
+        recorder: Recorder,
+        machine: Machine[T],
+        carrier: Carrier[T],
     ) -> None:
         self._links = links
+        self._recorder = recorder
         self._objects = links.objects
         self._peers = links.peers
         self._streams = streams
@@ -193,7 +215,8 @@ class Submissions(Generic[T]):
             if kind is Complete:
                 self._end(effect.task)
             elif kind is Fail and effect.kind == "exhausted":
-                self._end(effect.task, f"its task {effect.task.name} has used up its max_retries")
+                name = effect.task.name
+                self._end(effect.task, loss=f"its task {name} has used up its max_retries")
             elif kind is Fail:
                 self._fail(effect.task, self._failure_of(effect))
             elif kind is AskCancel:
@@ -294,10 +317,14 @@ class Submissions(Generic[T]):
 
     # -------------------------------------------------------------- the end
 
-    def on_answer(self, task: T, values: Sequence[Value], duration_s: float) -> None:
+    def on_answer(
+        self, task: T, values: Sequence[Value], began_at: float, duration_s: float
+    ) -> None:
         """A task was answered."""
         note: Submission = task.note
         note.values = values
+        note.began_at = began_at
+        note.ended_at = began_at + duration_s
         retriable = note.retry_on is not False and self._is_retriable(note)
         self.handle(Answered(task.id, duration_s, retriable))
 
@@ -335,25 +362,30 @@ class Submissions(Generic[T]):
         for value in note.values:
             if isinstance(value, Shared):
                 self._objects.recycle(value)
+        note.ended_at = wall()
         if note.lineage is not None and note.lineage.ended:
             note.values = ()
             why = in_words(failure, self._objects)
-            self._end(task, f"its task {task.name} was to be run again: {why}")
+            self._end(task, failure, f"its task {task.name} was to be run again: {why}")
         else:
             note.values = [failure] * len(note.returns)
-            self._end(task)
+            self._end(task, failure)
 
-    def _end(self, task: T, failure: str = "") -> None:
+    def _end(self, task: T, failure: Value | None = None, loss: str = "") -> None:
         """A submission has its answer: seal what it returns.
 
-        `failure`: why what was lost has not been made again.
+        `failure`: of one that may return nothing. `loss`: why what was lost has not been made
+        again.
         """
-        note: Submission = task.note
         objects = self._objects
+        note: Submission = task.note
         stream = note.stream
         values, note.values = note.values, ()
-        has_failed = bool(values) and type(values[0]) is Failure
+        if failure is None and values:
+            failure = values[0]
+        has_failed = type(failure) is Failure
         self.ended["failed" if has_failed else "ok"] += 1
+        self._recorder.add(task.id, task.attempt, note, failure if has_failed else None)
         may_be_lost = False
         if stream is not None:
             self._streams.end(stream, note.returns[0], values)
@@ -376,7 +408,7 @@ class Submissions(Generic[T]):
         lineage = note.lineage
         if lineage is not None:
             # Here, for the task may be run again at once.
-            objects.handle(TaskEnded(lineage, note.returns, failure))
+            objects.handle(TaskEnded(lineage, note.returns, loss))
             if lineage.task_id not in objects.machine.lineages.kept:
                 note.lineage = lineage.note = None
         # What the lineage mentions was in the table until it did.

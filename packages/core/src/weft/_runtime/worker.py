@@ -139,7 +139,8 @@ def end(executor: Executor) -> None:
         code = 1
     finally:
         with executor.guard:
-            # What was counted to the end; nobody else has these numbers.
+            # What was counted and recorded to the end; nobody else has it.
+            executor.runtime.recorder.send()
             executor.runtime.links.tell_daemon(measures.measure(executor.runtime, 0))
         if (
             executor.actor is not None

@@ -271,6 +271,14 @@ def unpack_failure(data: bytes) -> BaseException:
         return make_task_error(cause, facts, dual=False)
 
 
+def describe_failure(data: bytes) -> tuple[str, str]:
+    """Return (type, message) of an error from its bytes. Runs no code of the user's."""
+    facts, links = pickle.loads(data)  # noqa: S301 - from a worker of the session
+    if links:
+        return links[0].type_name.removeprefix("weft.exceptions."), links[0].message
+    return ("TaskError", facts.traceback_str) if facts is not None else ("WeftError", "")
+
+
 def put_task_error(facts: Facts) -> TaskError:
     """Make a TaskError without a cause."""
     error = TaskError(facts.task, facts.traceback_str, hops=facts.hops)

@@ -668,6 +668,13 @@ class ActorReady(Message, frozen=True, tag=90):
     error: bytes = b""
 
 
+class Recorded(Message, frozen=True, tag=92):
+    """Tasks and calls of the sender's that have ended: a packed Batch of _wire/records.py."""
+
+    records: int
+    body: bytes
+
+
 class ActorExit(Message, frozen=True, tag=91):
     """The actor ends itself (exit_actor, or its last handle is gone and its calls are done)."""
 
@@ -694,14 +701,19 @@ class Because(Message, frozen=True, tag=96):
     body: bytes
 
 
-class Collect(Message, frozen=True, tag=97):
-    """Daemon to worker: send your task events. Answered by Events."""
+class Inspect(Message, frozen=True, tag=87):
+    """Daemon to driver or worker: tell of what you have now. Answered by Inspected.
+
+    A sender that has records of tasks that ended sends those before, as Recorded.
+    """
 
     request: int
+    what: str
+    """tasks, objects or stacks."""
 
 
-class Events(Message, frozen=True, tag=98):
-    """Chrome trace events, as msgpack."""
+class Inspected(Message, frozen=True, tag=88):
+    """The answer to Inspect: a packed record of _wire/records.py, for who asked the daemon."""
 
     request: int
     body: bytes
@@ -812,7 +824,7 @@ ANY = (
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
     | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
     | Certificate | ActorState | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
-    | Restored | ActorReady | ActorExit | Why | Because | Collect | Events | Measure
-    | Measured | Fork | Forked | Reaped
+    | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
+    | Measured | Recorded | Fork | Forked | Reaped
     | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned
 )  # fmt: skip

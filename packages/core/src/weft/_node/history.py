@@ -1,0 +1,86 @@
+"""What processes have told of their tasks, kept for who asks; and the questions that go to them.
+
+Records come in batches that are kept as they came: a record costs nothing here. When there are too
+many the oldest batches go, and how many records went is told with every answer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from weft import _settings
+from weft._node.rounds import Rounds
+from weft._wire.codec import pack
+from weft._wire.messages import Answer, Inspect
+from weft._wire.records import Snapshot, Told
+
+if TYPE_CHECKING:
+    from weft._node.clients import Client, Clients
+    from weft._node.roster import Roster
+    from weft._node.timers import Timers
+    from weft._wire.messages import Inspected, Recorded
+
+QUESTIONS = ("tasks", "objects", "stacks")
+
+
+class History:
+    """Answers QUESTIONS. No body. Answer: a Snapshot."""
+
+    def __init__(self, clients: Clients, roster: Roster, timers: Timers) -> None:
+        self._clients = clients
+        self._roster = roster
+        self._rounds: Rounds[tuple[bytes, bytes]] = Rounds(timers)
+        self._batches: deque[Recorded] = deque()
+        self._records = 0
+        self._dropped = 0
+        self._most = _settings.TASK_EVENTS.value()
+
+    def add(self, batch: Recorded) -> None:
+        """Keep records."""
+        self._batches.append(batch)
+        self._records += batch.records
+        while self._records > self._most:
+            oldest = self._batches.popleft().records
+            self._records -= oldest
+            self._dropped += oldest
+
+    def ask(self, client: Client, request: int, what: str) -> None:
+        """Ask all drivers and workers, then answer."""
+        asked: dict[bytes, tuple[int, str]] = {}
+
+        def send(number: int) -> set[bytes]:
+            found = self._clients.send_to_runtimes(Inspect(number, what))
+            for worker in found:
+                one = self._clients.get(worker)
+                if one is not None:
+                    asked[worker] = (one.pid, one.role)
+            return found
+
+        def over(answers: list[tuple[bytes, bytes]]) -> None:
+            body_of = dict(answers)
+            told = [
+                Told(worker, pid, role, body_of.get(worker))
+                for worker, (pid, role) in asked.items()
+            ]
+            self._clients.send(client, Answer(request, pack(self._snapshot(told, what))))
+
+        self._rounds.begin(send, over)
+
+    def _snapshot(self, told: list[Told], what: str) -> Snapshot:
+        pages = [
+            (process.worker_id, process.pid, task_id)
+            for process in self._roster.all()
+            if (task_id := process.running()[0])
+        ]
+        if what != "tasks":
+            return Snapshot(told, pages)
+        return Snapshot(told, pages, [batch.body for batch in self._batches], self._dropped)
+
+    def take(self, process: bytes, inspected: Inspected) -> None:
+        """A process has answered."""
+        self._rounds.take(inspected.request, process, (process, inspected.body))
+
+    def forget(self, process: bytes) -> None:
+        """A process is gone: nobody waits for its answer."""
+        self._rounds.forget(process)

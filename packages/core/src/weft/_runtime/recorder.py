@@ -1,0 +1,85 @@
+"""What became of this process's tasks and calls, on the way to the daemon.
+
+A row a task, kept here until there are a thousand or somebody asks. What this process has not sent
+when it is killed is lost.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from weft._serialize.failures import describe_failure
+from weft._wire.messages import Recorded
+from weft._wire.records import What, pack_rows
+
+if TYPE_CHECKING:
+    from weft._ids import TaskId, WorkerId
+    from weft._runtime.links import Links
+    from weft._runtime.peers import Peer
+    from weft._runtime.submissions import Submission
+    from weft._wire.messages import Value
+    from weft._wire.records import Row
+
+BATCH_ROWS = 1000
+# Of an error's message.
+MESSAGE_CHARACTERS = 1000
+
+
+class Recorder:
+    """Collects rows and sends them. Inside the guard."""
+
+    def __init__(self, links: Links, worker_id: WorkerId) -> None:
+        self._links = links
+        self._me = worker_id
+        self._rows: list[Row] = []
+        self._errors: dict[int, tuple[str, str]] = {}
+
+    def add(self, task_id: TaskId, attempt: int, note: Submission, failure: Value | None) -> None:
+        """A task has ended; with a failure, if there is one."""
+        rows = self._rows
+        if failure is not None:
+            kind, message = describe_failure(failure.error)  # type: ignore[union-attr]  # a Failure
+            self._errors[len(rows)] = (kind, message[:MESSAGE_CHARACTERS])
+        # For every task: the key is looked up once a batch, and holds what is there already.
+        rows.append(
+            (
+                task_id,
+                note.made_at,
+                note.began_at,
+                note.ended_at,
+                (
+                    note.name,
+                    note.code[1],
+                    note.actor,
+                    note.parent,
+                    note.peer,
+                    attempt,
+                    failure is not None,
+                    note.amounts,
+                ),
+            )
+        )
+        if len(rows) >= BATCH_ROWS:
+            self.send()
+
+    def send(self) -> None:
+        """Queue what there is for the daemon."""
+        if not self._rows:
+            return
+        rows, self._rows = self._rows, []
+        errors, self._errors = self._errors, {}
+        if not self._links.daemon.connection.closed:
+            body = pack_rows(self._me, rows, errors, what_of)
+            self._links.peers.send(self._links.daemon, Recorded(len(rows), body))
+
+
+def what_of(key: tuple[Any, ...]) -> What:
+    """Return what a row's key stands for."""
+    name, function, actor, parent, peer, attempt, has_failed, amounts = key
+    worker, pid = _worker(peer)
+    parent_id = b"" if parent is None else parent.task_id
+    return What(name, function, actor, parent_id, worker, pid, attempt, has_failed, amounts)
+
+
+def _worker(peer: Peer | None) -> tuple[bytes, int]:
+    return (b"", 0) if peer is None else (peer.worker_id, peer.pid)

@@ -1,0 +1,228 @@
+"""Tasks out of what a session's processes have told.
+
+A million records are quick to search, since what they have in common is looked at first, and only
+records that are wanted are made.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from weft._resources import UNITS
+from weft._wire.codec import unpack
+from weft._wire.records import NUMBER, TIME, Batch, Snapshot, TasksTold, column
+from weft.util.state._filters import select
+from weft.util.state.common import (
+    TaskState,
+    TaskSummaries,
+    TaskSummaryPerFuncOrClassName,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from weft._wire.records import BegunTask, OpenTask, What
+    from weft.util.state._filters import Test
+
+_STATES = {
+    "waiting": "PENDING_ARGS_AVAIL",
+    "ready": "PENDING_NODE_ASSIGNMENT",
+    "sent": "SUBMITTED_TO_WORKER",
+}
+_CREATION = ".__init__"
+_TIMES = {
+    "creation_time_ms": "made_at",
+    "start_time_ms": "began_at",
+    "end_time_ms": "ended_at",
+}
+_OF_A_ROW = {"task_id", "error_type", "error_message", *_TIMES}
+
+
+class Tasks:
+    """The tasks of a session, at one moment."""
+
+    def __init__(self, snapshot: Snapshot, *, job_id: str, node_id: str) -> None:
+        self.dropped = snapshot.dropped
+        self._job_id = job_id
+        self._node_id = node_id
+        self._batches = snapshot.batches
+        self.live = list(self._live(snapshot))
+        """Those that have not ended."""
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the records of those that have ended, the newest first."""
+        return (unpack(body, Batch) for body in reversed(self._batches))
+
+    # -------------------------------------------------------------- those that live
+
+    def _live(self, snapshot: Snapshot) -> Iterator[TaskState]:
+        bodies = [unpack(one.body, TasksTold) for one in snapshot.told if one.body is not None]
+        begun = {task.task_id: task for body in bodies for task in body.begun}
+        on_pages = {task_id for _, _, task_id in snapshot.running}
+        for body in bodies:
+            for task in body.open:
+                is_running = task.task_id in on_pages
+                yield self._open(task, begun.get(task.task_id), is_running=is_running)
+
+    def _open(self, task: OpenTask, begun: BegunTask | None, *, is_running: bool) -> TaskState:
+        state = _STATES[task.state]
+        if begun is not None:
+            state = "RUNNING_IN_GET" if begun.is_waiting else "RUNNING"
+        elif is_running and task.state == "sent":
+            state = "RUNNING"
+        return TaskState(
+            task_id=task.task_id.hex(),
+            state=state,
+            creation_time_ms=_ms(task.made_at),
+            start_time_ms=_ms(begun.began_at) if begun is not None else None,
+            required_resources=_amounts(task.what),
+            **self._common(task.what),
+        )
+
+    # -------------------------------------------------------------- those that have ended
+
+    def _common(self, what: What) -> dict[str, Any]:
+        """Return the fields that tasks have in common, but for the state."""
+        return {
+            "attempt_number": what.attempt,
+            "name": what.name,
+            "type": _type(what),
+            "func_or_class_name": what.function,
+            "job_id": self._job_id,
+            "node_id": self._node_id,
+            "actor_id": what.actor.hex() or None,
+            "parent_task_id": what.parent.hex() or None,
+            "worker_id": what.worker.hex() if what.pid else None,
+            "worker_pid": what.pid or None,
+        }
+
+    def find(self, task_id: str) -> TaskState | None:
+        """Return a task."""
+        for task in self.live:
+            if task.task_id == task_id:
+                return task
+        try:
+            wanted = bytes.fromhex(task_id)
+        except ValueError:
+            return None
+        for batch in self.batches():
+            row = batch.row_of(wanted)
+            if row is not None:
+                return next(self._made(batch, [row]))
+        return None
+
+    def select(self, wanted: Sequence[Test], limit: int) -> tuple[list[TaskState], int]:
+        """Return the newest of the tasks that pass all tests, and how many do."""
+        live = select(self.live, wanted)
+        found = live[:limit]
+        total = len(live)
+        for batch in self.batches():
+            rows = self._rows(batch, wanted)
+            total += len(rows)
+            found += self._made(batch, islice(reversed(rows), limit - len(found)))
+        return found, total
+
+    def _rows(self, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
+        common = [(key, test) for key, test in wanted if key not in _OF_A_ROW]
+        fitting = set()
+        for number, what in enumerate(batch.whats):
+            fields = {
+                **self._common(what),
+                "state": _end(what),
+                "required_resources": _amounts(what),
+            }
+            if all(test(fields[key]) for key, test in common):
+                fitting.add(number)
+        if not fitting:
+            return ()
+        rows: Sequence[int] = range(len(batch.ids) // 16)
+        if len(fitting) < len(batch.whats):
+            numbers = column(NUMBER, batch.numbers)
+            rows = [row for row, number in enumerate(numbers) if number in fitting]
+        for key, test in wanted:
+            if key in _OF_A_ROW:
+                rows = self._passing(batch, rows, key, test)
+        return rows
+
+    @staticmethod
+    def _passing(
+        batch: Batch, rows: Sequence[int], key: str, test: Callable[[Any], bool]
+    ) -> Sequence[int]:
+        if key in _TIMES:
+            times = column(TIME, getattr(batch, _TIMES[key]))
+            return [row for row in rows if test(_ms(times[row]))]
+        if key == "task_id":
+            return [row for row in rows if test(batch.id_at(row).hex())]
+        part = ("error_type", "error_message").index(key)
+        errors = batch.errors
+        return [row for row in rows if test(errors[row][part] if row in errors else None)]
+
+    def _made(self, batch: Batch, rows: Any) -> Iterator[TaskState]:
+        numbers = column(NUMBER, batch.numbers)
+        made, began, ended = (
+            column(TIME, times) for times in (batch.made_at, batch.began_at, batch.ended_at)
+        )
+        for row in rows:
+            what = batch.whats[int(numbers[row])]
+            error = batch.errors.get(row)
+            yield TaskState(
+                task_id=batch.id_at(row).hex(),
+                state=_end(what),
+                creation_time_ms=_ms(made[row]),
+                start_time_ms=_ms(began[row]) if began[row] else None,
+                end_time_ms=_ms(ended[row]),
+                error_type=error[0] if error else None,
+                error_message=error[1] if error else None,
+                required_resources=_amounts(what),
+                **self._common(what),
+            )
+
+    # -------------------------------------------------------------- in numbers
+
+    def summary(self) -> TaskSummaries:
+        """Count by function and state."""
+        counts: dict[tuple[str, str], Counter[str]] = {}
+        for task in self.live:
+            key = (task.func_or_class_name, task.type)
+            counts.setdefault(key, Counter())[task.state] += 1
+        for batch in self.batches():
+            for number, rows in Counter(column(NUMBER, batch.numbers)).items():
+                what = batch.whats[int(number)]
+                counts.setdefault((what.function, _type(what)), Counter())[_end(what)] += rows
+        total = Counter(dict.fromkeys(("NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"), 0))
+        for (_, kind), states in counts.items():
+            total[kind] += states.total()
+        return TaskSummaries(
+            summary={
+                function: TaskSummaryPerFuncOrClassName(
+                    func_or_class_name=function, type=kind, state_counts=dict(states)
+                )
+                for (function, kind), states in sorted(
+                    counts.items(), key=lambda item: -item[1].total()
+                )
+            },
+            total_tasks=total["NORMAL_TASK"],
+            total_actor_tasks=total["ACTOR_TASK"],
+            total_actor_scheduled=total["ACTOR_CREATION_TASK"],
+            dropped=self.dropped,
+        )
+
+
+def _type(what: What) -> str:
+    if not what.actor:
+        return "NORMAL_TASK"
+    return "ACTOR_CREATION_TASK" if what.function.endswith(_CREATION) else "ACTOR_TASK"
+
+
+def _end(what: What) -> str:
+    return "FAILED" if what.has_failed else "FINISHED"
+
+
+def _amounts(what: What) -> dict[str, float]:
+    return {name: amount / UNITS for name, amount in what.amounts}
+
+
+def _ms(at_s: float) -> float:
+    return round(at_s * 1000, 3)

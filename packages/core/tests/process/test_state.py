@@ -1,0 +1,209 @@
+"""The state of real sessions: what runs, waits, is kept and is gone."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import weft
+from weft.util import state
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from weft import ClientContext
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def session() -> Iterator[ClientContext]:
+    with weft.init(num_cpus=2) as context:
+        yield context
+
+
+@weft.remote(num_cpus=0)
+class Door:
+    """Opens once."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def wait(self) -> None:
+        Path(self.path).read_text()
+
+
+@pytest.fixture
+def fifo(tmp_path: Path) -> Path:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    return path
+
+
+def opened(path: Path) -> None:
+    path.write_text("x")
+
+
+@weft.remote
+def started(path: str, reached: str) -> str:
+    """Say that it runs, then wait until somebody writes."""
+    Path(reached).write_text("here")
+    return Path(path).read_text()
+
+
+@weft.remote
+def after(value: Any) -> Any:
+    return value
+
+
+def states(**by: str) -> list[str]:
+    return [task.state for task in state.list_tasks(filters=[(k, "=", v) for k, v in by.items()])]
+
+
+def test_states_of_tasks_that_have_not_ended(
+    session: ClientContext, tmp_path: Path, fifo: Path
+) -> None:
+    reached = tmp_path / "reached"
+    os.mkfifo(reached)
+    running = started.options(name="running", num_cpus=2).remote(str(fifo), str(reached))
+    assert reached.read_text() == "here"
+    queued = after.options(name="queued", num_cpus=1).remote(1)
+    waiting = after.options(name="waiting", num_cpus=1).remote(running)
+    assert states(name="running") == ["RUNNING"]
+    assert states(name="queued") == ["PENDING_NODE_ASSIGNMENT"]
+    assert states(name="waiting") == ["PENDING_ARGS_AVAIL"]
+    (task,) = state.list_tasks(filters=[("name", "=", "running")])
+    assert task.start_time_ms >= task.creation_time_ms
+    assert task.end_time_ms is None
+    (worker,) = [one for one in state.list_workers() if one.pid == task.worker_pid]
+    assert (worker.state, worker.running, worker.is_alive) == ("leased", "started", True)
+    opened(fifo)
+    weft.get([running, queued, waiting])
+    assert states(name="running") == states(name="waiting") == ["FINISHED"]
+
+
+def test_task_that_waits_for_another_is_in_get(
+    session: ClientContext, tmp_path: Path, fifo: Path
+) -> None:
+    reached = tmp_path / "reached"
+    os.mkfifo(reached)
+
+    @weft.remote
+    def outer() -> str:
+        return weft.get(started.options(name="inner").remote(str(fifo), str(reached)))
+
+    ref = outer.options(name="outer").remote()
+    reached.read_text()
+    assert states(name="outer") == ["RUNNING_IN_GET"]
+    (inner,) = state.list_tasks(filters=[("name", "=", "inner")])
+    assert inner.parent_task_id == ref.task_id().hex()
+    opened(fifo)
+    weft.get(ref)
+
+
+def test_worker_that_died_is_listed_with_how(session: ClientContext) -> None:
+    @weft.remote(max_retries=0)
+    def die() -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(weft.exceptions.WorkerDiedError):
+        weft.get(die.options(name="dying").remote())
+    (worker,) = state.list_workers(filters=[("is_alive", "=", False)])
+    assert "was killed by SIGKILL while it ran" in worker.exit_type
+    assert state.get_worker(worker.worker_id) == worker
+    (task,) = state.list_tasks(filters=[("name", "=", "dying")])
+    assert (task.state, task.error_type) == ("FAILED", "WorkerDiedError")
+    assert task.worker_pid == worker.pid
+
+
+def test_records_of_a_worker_that_has_ended_are_kept(session: ClientContext) -> None:
+    @weft.remote(max_calls=1)
+    def outer() -> None:
+        weft.get([after.options(name="kept").remote(number) for number in range(3)])
+
+    weft.get(outer.remote())
+
+    @weft.remote
+    def nothing() -> None: ...
+
+    while any(one.running.endswith("outer") or one.state == "ending" for one in living()):
+        weft.get(nothing.remote())
+    assert states(name="kept") == ["FINISHED"] * 3
+
+
+def living() -> list[Any]:
+    return state.list_workers(filters=[("is_alive", "=", True)])
+
+
+def test_oldest_records_are_dropped_and_their_number_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("WEFT_TASK_EVENTS", "2500")
+    with weft.init(num_cpus=2):
+        for _ in range(4):
+            weft.get([after.remote(number) for number in range(1000)])
+        summary = state.summarize_tasks()
+        assert summary.dropped == 2000
+        assert summary.total_tasks == 2000
+
+
+def test_objects_say_who_needs_them(session: ClientContext, fifo: Path) -> None:
+    small = weft.put(1)
+    large = weft.put(bytes(1_000_000))
+    box = weft.put([small])
+    found = {each.object_id: each for each in state.list_objects()}
+    assert found[large.hex()].place == "memory"
+    assert found[large.hex()].object_size >= 1_000_000
+    assert "test_state.py:" in found[large.hex()].call_site
+    assert found[large.hex()].reference_type == "LOCAL_REFERENCE"
+    assert found[small.hex()].place == "heap"
+    assert found[small.hex()].container_references == 1
+    assert found[small.hex()].reference_type == "CAPTURED_IN_OBJECT"
+
+    door = Door.remote(str(fifo))
+    weft.get(after.remote(1))
+    gate = door.wait.remote()
+    pending = after.options(name="pending").remote([large, gate])
+    waits = after.options(name="waits").remote(gate)
+    held = {each.object_id: each for each in state.list_objects() if each.is_owner}
+    assert held[gate.hex()].argument_references == 2
+    assert held[gate.hex()].reference_type == "USED_BY_PENDING_TASK"
+    assert held[gate.hex()].place == "pending"
+    opened(fifo)
+    weft.get([pending, waits])
+    summary = state.summarize_objects()
+    assert summary.total_size_mb >= 1.0
+    (key, row) = next(iter(summary.summary.items()))
+    assert "test_state.py:" in key
+    assert row.total_size_mb >= 1.0
+    del box
+
+
+def test_borrower_is_counted_by_the_owner(session: ClientContext) -> None:
+    @weft.remote
+    class Keeper:
+        def keep(self, refs: list[Any]) -> None:
+            self.refs = refs
+
+    keeper = Keeper.remote()
+    ref = weft.put(5)
+    weft.get(keeper.keep.remote([ref]))
+    owner, borrower = sorted(state.get_objects(ref.hex()), key=lambda each: not each.is_owner)
+    assert (owner.borrowers, owner.type) == (1, "DRIVER")
+    assert (borrower.is_owner, borrower.type, borrower.local_references) == (False, "WORKER", 1)
+
+
+def test_process_that_does_not_answer_is_named(session: ClientContext) -> None:
+    weft.get(after.remote(1))
+    worker = next(one for one in living() if one.worker_type == "WORKER")
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(state.exception.DataSourceUnavailable, match=f"worker {worker.pid}"):
+            state.list_tasks()
+        assert state.list_tasks(raise_on_missing_output=False)
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
