@@ -88,9 +88,8 @@ def name_problems(sources: list[Source], instead: dict[str, str]) -> Iterator[st
     places: dict[str, list[str]] = defaultdict(list)
     for source in sources:
         module = source.name.split(".")
-        if module[-1].strip("_") in MODULES and not (
-            module[-1] == "base" and ADAPTERS & set(module[:-1])
-        ):
+        is_known = is_public(source) or (module[-1] == "base" and ADAPTERS & set(module[:-1]))
+        if module[-1].strip("_") in MODULES and not is_known:
             yield f"{source.path}: a module is named after what it holds, not {module[-1]!r}"
         named = [(module[-1].strip("_"), str(source.path))]
         for name, place in classes(source.tree, path=str(source.path)):

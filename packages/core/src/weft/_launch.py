@@ -253,10 +253,17 @@ def user_root(parent: str, name: str = "weft") -> str:
     return root
 
 
-def session_roots() -> tuple[str, ...]:
-    """Return where this user's sessions are that were given no directory; some may not exist."""
-    parents = (str(Path(_settings.temp_root()).absolute()), "/tmp")  # noqa: S108
-    return tuple(dict.fromkeys(f"{parent}/weft-{os.getuid()}" for parent in parents))
+def session_root() -> str:
+    """Return where this user's sessions are that were given no directory; it may not exist."""
+    parent = str(Path(_settings.temp_root()).absolute())
+    return f"{parent if _is_short(parent) else '/tmp'}/weft-{os.getuid()}"  # noqa: S108 - short, and there on every Linux
+
+
+def _is_short(parent: str) -> bool:
+    """Tell whether sockets of sessions under this directory have names that the kernel takes."""
+    root = f"{parent}/weft-{os.getuid()}"
+    longest = len(os.fsencode(root)) + 2 + _LONGEST_NAME_BYTES + len(f"/{'0' * 32}.s")
+    return longest <= SOCKET_PATH_BYTES
 
 
 def caller_path() -> tuple[str, ...]:
@@ -266,14 +273,12 @@ def caller_path() -> tuple[str, ...]:
 
 
 def _session_root(node: NodeOptions) -> str:
-    parent = node.temp_dir or _settings.temp_root()
-    root = user_root(str(Path(parent).absolute()))
-    longest = len(os.fsencode(root)) + 2 + _LONGEST_NAME_BYTES + len(f"/{'0' * 32}.s")
-    if longest > SOCKET_PATH_BYTES:
-        if node.temp_dir:
-            raise OSError(f"{root} is too long for unix sockets: choose a shorter directory")
-        return user_root("/tmp")  # noqa: S108 - short, and there on every Linux
-    return root
+    if node.temp_dir is None:
+        return user_root(str(Path(session_root()).parent))
+    parent = str(Path(node.temp_dir).absolute())
+    if not _is_short(parent):
+        raise OSError(f"{parent} is too long for unix sockets: choose a shorter directory")
+    return user_root(parent)
 
 
 def make_session_dir(root: str, session: str) -> tuple[str, int]:

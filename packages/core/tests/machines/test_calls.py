@@ -37,15 +37,15 @@ from weft._machines.calls import (
     Told,
     Watch,
 )
-from weft._wire.messages import ActorState
+from weft._wire.messages import ActorNews
 
 ACTOR, OTHER = ActorId(b"a" * 16), ActorId(b"o" * 16)
 NOT_THERE = TaskId(bytes(16))
 
 
-def state(name: str, restarts: int = 0, actor: ActorId = ACTOR) -> ActorState:
+def state(name: str, restarts: int = 0, actor: ActorId = ACTOR) -> ActorNews:
     address = f"life {restarts}" if name == "alive" else ""
-    return ActorState(actor, name, address, restarts, f"is {name}")
+    return ActorNews(actor, name, address, restarts, f"is {name}")
 
 
 class Caller:
@@ -489,7 +489,7 @@ class Calling(RuleBasedStateMachine):
         self.ends: Counter[TaskId] = Counter()
         self.first_sends: list[TaskId] = []
         self.lives = [Life(0)]
-        self.news: deque[ActorState] = deque()
+        self.news: deque[ActorNews] = deque()
         self.directory = "pending"
         self.is_watched = False
         self.has_handles = False

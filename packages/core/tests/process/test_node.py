@@ -19,7 +19,7 @@ from weft._specs import Shape
 from weft._transport.sockets import connect
 from weft._wire.codec import encode
 from weft._wire.messages import (
-    ActorState,
+    ActorNews,
     Answer,
     Ask,
     AskLoan,
@@ -43,7 +43,7 @@ from weft._wire.messages import (
     Run,
     SegmentsMade,
 )
-from weft._wire.records import Snapshot
+from weft._wire.records import SessionSnapshot
 
 if TYPE_CHECKING:
     from conftest import Session
@@ -510,8 +510,8 @@ def test_output_is_not_sent_to_a_driver_that_does_not_want_it(
 # ------------------------------------------------------------------ actors
 
 
-def actor_state(session: Session, actor_id: bytes, state: str) -> ActorState:
-    return session.expect(ActorState, lambda m: (m.actor_id, m.state) == (actor_id, state))
+def actor_state(session: Session, actor_id: bytes, state: str) -> ActorNews:
+    return session.expect(ActorNews, lambda m: (m.actor_id, m.state) == (actor_id, state))
 
 
 def call(session: Session, address: str, what: str) -> None:
@@ -569,7 +569,7 @@ def test_questions_about_the_node(session: Session) -> None:
     session.lease(CPU)
     amounts = msgspec.msgpack.decode(session.ask("resources").body)
     assert (amounts["total"]["CPU"], amounts["available"]["CPU"]) == (2.0, 1.0)
-    tasks = msgspec.msgpack.decode(session.ask("tasks").body, type=Snapshot)
+    tasks = msgspec.msgpack.decode(session.ask("tasks").body, type=SessionSnapshot)
     assert all(one.body is None for one in tasks.told), "the stand-ins do not answer"
     assert tasks.batches == []
     assert "does not know the question 'weather'" in session.ask("weather").error
@@ -586,7 +586,7 @@ def test_question_to_all_does_not_wait_for_a_worker_that_has_ended(
     session.explain(granted.worker_id)
     session.say(Inspected(session.expect(Inspect).request, b"mine"))
     answer = session.expect(Answer, lambda message: message.request == 77)
-    told = msgspec.msgpack.decode(answer.body, type=Snapshot).told
+    told = msgspec.msgpack.decode(answer.body, type=SessionSnapshot).told
     assert [(one.role, one.body) for one in told] == [("worker", None), ("driver", b"mine")]
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 import weft
 from weft._cli.main import COMMANDS, main
 from weft._cli.out import plain
+from weft._cli.tables import table
 
 
 def test_version_is_said() -> None:
@@ -41,7 +42,8 @@ def test_help_names_the_commands_and_loads_none() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "replay  Run a failed task again, from its capsule." in ended.stdout
+    assert "replay    Run a failed task again, from its capsule." in ended.stdout
+    assert "summary   Count tasks, actors or objects." in ended.stdout
 
 
 def test_every_command_is_found_and_says_what_help_says() -> None:
@@ -55,3 +57,17 @@ def test_every_command_is_found_and_says_what_help_says() -> None:
 def test_control_characters_of_elsewhere_are_shown() -> None:
     assert plain("a\x1b[31mb\r\n\tc\x00") == "a\\x1b[31mb\\x0d\n\tc\\x00"
     assert plain("größe") == "größe"
+
+
+def test_table_is_cut_to_the_terminal_but_for_its_first_column() -> None:
+    rows = [["0123456789abcdef", "a long text that goes on", 7], ["x", "short", None]]
+    whole = table(["ID", "TEXT", "NUMBER"], rows)
+    assert whole.splitlines()[1] == "0123456789abcdef  a long text that goes on       7"
+    lines = table(["ID", "TEXT", "NUMBER"], rows, 40).splitlines()
+    assert lines[1] == "0123456789abcdef  a long text t…       7"
+    assert lines[2] == "x                 short"
+    assert max(map(len, table(["ID", "TEXT", "NUMBER"], rows, 10).splitlines())) == 34
+
+
+def test_table_shows_what_a_terminal_would_obey() -> None:
+    assert table(["A"], [["x\x1b[31m\ny"]]).splitlines()[1] == "x\\x1b[31m y"

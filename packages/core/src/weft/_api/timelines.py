@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from weft._wire.codec import unpack
-from weft._wire.records import NUMBER, TIME, Batch, Snapshot, column
+from weft._wire.records import NUMBER, TIME, Batch, SessionSnapshot, column
 
 
 def trace_events(body: bytes) -> list[dict[str, Any]]:
     """Return one event a task that has run, the oldest first; `body`: the answer to `tasks`."""
     events = []
-    for packed in unpack(body, Snapshot).batches:
+    for packed in unpack(body, SessionSnapshot).batches:
         batch = unpack(packed, Batch)
         rows = zip(
             column(NUMBER, batch.numbers),

@@ -15,7 +15,13 @@ from weft._cli.out import say
 from weft._override import override
 
 COMMANDS = {
+    "get": ("weft._cli.state:get", "Show one task, actor, object or worker."),
+    "list": ("weft._cli.state:list_records", "List tasks, actors, objects, workers and more."),
+    "memory": ("weft._cli.memory:memory", "Show what objects take, and what made them."),
     "replay": ("weft._cli.replay:replay", "Run a failed task again, from its capsule."),
+    "stack": ("weft._cli.stack:stack", "Show where the code of every process is now."),
+    "summary": ("weft._cli.state:summary", "Count tasks, actors or objects."),
+    "timeline": ("weft._cli.timeline:timeline", "Write what ran when, for a trace viewer."),
 }
 """By name: where the command is, and what help says of it."""
 

@@ -16,3 +16,8 @@ def plain(text: str) -> str:
         character if character.isprintable() or character in "\n\t" else f"\\x{ord(character):02x}"
         for character in text
     )
+
+
+def note(text: str) -> None:
+    """Print a line about what was asked for, where it does not mix with that."""
+    click.echo(text, err=True)

@@ -42,7 +42,7 @@ from weft._machines.attempts import (
     Kill,
     Ticked,
 )
-from weft._wire.messages import ActorState
+from weft._wire.messages import ActorNews
 
 
 class ActorCall(Attempted):
@@ -89,7 +89,7 @@ class Callee:
         self.in_any_order = in_any_order
         self.kept = False
         """It was made here, and there are handles of it."""
-        self.told: ActorState | None = None
+        self.told: ActorNews | None = None
         """The directory's last word."""
 
 
@@ -119,7 +119,7 @@ class CallMade(msgspec.Struct, frozen=True):
 class Told(msgspec.Struct, frozen=True):
     """The directory says where the actor is in its life."""
 
-    state: ActorState
+    state: ActorNews
 
 
 class Connected(msgspec.Struct, frozen=True):
@@ -298,7 +298,7 @@ class Calls:
 
     # -------------------------------------------------------------- the actor's life
 
-    def _told(self, told: ActorState, now: float, effects: list[Effect]) -> None:
+    def _told(self, told: ActorNews, now: float, effects: list[Effect]) -> None:
         actor = ActorId(told.actor_id)
         callee = self.callees[actor]
         if callee.state == "dead":

@@ -10,7 +10,7 @@ import msgspec
 from weft._machines import actors as actor_rules
 from weft._machines.leases import ActorEnded, ActorWanted
 from weft._wire.codec import pack
-from weft._wire.messages import ActorState, Answer, BecomeActor, CreateActor
+from weft._wire.messages import ActorNews, Answer, BecomeActor, CreateActor
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class Creations:
 
     def tell(self, effect: actor_rules.Tell) -> None:
         """Tell a client where an actor is in its life."""
-        state = ActorState(*msgspec.structs.astuple(effect)[1:])
+        state = ActorNews(*msgspec.structs.astuple(effect)[1:])
         self._clients.send_to(effect.client, state)
 
     def forget(self, actor: bytes) -> None:

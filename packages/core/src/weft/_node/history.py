@@ -13,7 +13,7 @@ from weft import _settings
 from weft._node.rounds import Rounds
 from weft._wire.codec import pack
 from weft._wire.messages import Answer, Inspect
-from weft._wire.records import Snapshot, Told
+from weft._wire.records import ProcessTold, SessionSnapshot
 
 if TYPE_CHECKING:
     from weft._node.clients import Client, Clients
@@ -25,7 +25,7 @@ QUESTIONS = ("tasks", "objects", "stacks")
 
 
 class History:
-    """Answers QUESTIONS. No body. Answer: a Snapshot."""
+    """Answers QUESTIONS. No body. Answer: a SessionSnapshot."""
 
     def __init__(self, clients: Clients, roster: Roster, timers: Timers) -> None:
         self._clients = clients
@@ -60,22 +60,22 @@ class History:
         def over(answers: list[tuple[bytes, bytes]]) -> None:
             body_of = dict(answers)
             told = [
-                Told(worker, pid, role, body_of.get(worker))
+                ProcessTold(worker, pid, role, body_of.get(worker))
                 for worker, (pid, role) in asked.items()
             ]
             self._clients.send(client, Answer(request, pack(self._snapshot(told, what))))
 
         self._rounds.begin(send, over)
 
-    def _snapshot(self, told: list[Told], what: str) -> Snapshot:
+    def _snapshot(self, told: list[ProcessTold], what: str) -> SessionSnapshot:
         pages = [
             (process.worker_id, process.pid, task_id)
             for process in self._roster.all()
             if (task_id := process.running()[0])
         ]
         if what != "tasks":
-            return Snapshot(told, pages)
-        return Snapshot(told, pages, [batch.body for batch in self._batches], self._dropped)
+            return SessionSnapshot(told, pages)
+        return SessionSnapshot(told, pages, [batch.body for batch in self._batches], self._dropped)
 
     def take(self, process: bytes, inspected: Inspected) -> None:
         """A process has answered."""

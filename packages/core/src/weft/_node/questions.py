@@ -145,6 +145,13 @@ def segments(daemon: Daemon, body: bytes) -> Any:
     return [msgspec.structs.asdict(facts) for facts in daemon.memory.machine.list_segments()]
 
 
+def store(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: a map of what is used of the store, in bytes."""
+    usage = daemon.memory.machine.usage()
+    numbers = ("budget_bytes", "used_bytes", "spare_bytes", "spilled_bytes")
+    return {name: getattr(usage, name) for name in numbers}
+
+
 def session(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: a map of what the session is."""
     return daemon.describe()
@@ -159,6 +166,7 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "named_actors": named_actors,
     "segments": segments,
     "session": session,
+    "store": store,
     "why_actor": why_actor,
     "why_room": why_room,
     "why_shape": why_shape,

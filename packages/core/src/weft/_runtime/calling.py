@@ -18,7 +18,7 @@ from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
-    ActorState,
+    ActorNews,
     Call,
     CreateActor,
     EndActor,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.questions import Questions
-    from weft._runtime.recorder import Recorder
+    from weft._runtime.recorder import TaskRecorder
     from weft._runtime.streams import Streams
     from weft._specs import ActorSpec, CallSpec
     from weft._wire.messages import Certificate
@@ -74,7 +74,7 @@ class Calling:
     """
 
     def __init__(
-        self, links: Links, streams: Streams, recorder: Recorder, questions: Questions
+        self, links: Links, streams: Streams, recorder: TaskRecorder, questions: Questions
     ) -> None:
         self.machine = Calls()
         self.calls: Submissions[ActorCall] = Submissions(
@@ -152,7 +152,7 @@ class Calling:
             reply = self._questions.wait(request, answer)
             if reply.error:
                 with self._guard:
-                    self._told(ActorState(actor, "dead", "", 0, reply.error))
+                    self._told(ActorNews(actor, "dead", "", 0, reply.error))
                 raise ValueError(reply.error)
         else:
             with self._guard:
@@ -180,7 +180,7 @@ class Calling:
         The directory is told both, so that it answers everybody who has a handle.
         """
         why = "a constructor argument failed"
-        self._told(ActorState(actor, "dead", "", 0, why, failure.error))
+        self._told(ActorNews(actor, "dead", "", 0, why, failure.error))
         self._links.tell_daemon(EndActor(actor, graceful=False, no_restart=True, reason=why))
 
     # -------------------------------------------------------------- calling
@@ -297,7 +297,7 @@ class Calling:
             return ActorUnavailableError(
                 error_message=f"{call.name} may or may not have run: {why}", actor_id=call.actor
             )
-        told: ActorState = failed.detail
+        told: ActorNews = failed.detail
         name = call.name.rpartition(".")[0]
         if told.error:
             cause = unpack_failure(told.error)
@@ -318,10 +318,10 @@ class Calling:
 
     # -------------------------------------------------------------- news
 
-    def on_actor_state(self, peer: Peer, message: ActorState) -> None:
+    def on_actor_state(self, peer: Peer, message: ActorNews) -> None:
         self._told(message)
 
-    def _told(self, message: ActorState) -> None:
+    def _told(self, message: ActorNews) -> None:
         actor = ActorId(message.actor_id)
         peer = self._actors.get(actor)
         if message.state != "alive" and peer is not None:
@@ -338,7 +338,7 @@ class Calling:
         if actor in self._begun and message.state in ("alive", "dead"):
             self._created(self._begun.pop(actor), message)
 
-    def _created(self, note: Submission, told: ActorState) -> None:
+    def _created(self, note: Submission, told: ActorNews) -> None:
         """An actor's creation has ended."""
         note.ended_at = wall()
         failure = None

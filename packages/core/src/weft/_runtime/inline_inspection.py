@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weft._runtime.inline_actors import InlineActor
     from weft._runtime.inline_calls import InlineCall
     from weft._wire import codec, records
-    from weft._wire.records import Row, Told, What
+    from weft._wire.records import ProcessTold, Row, What
 else:
     # Nobody waits for them at the beginning of a program.
     inspection = lazy("weft._runtime.inspection")
@@ -61,15 +61,15 @@ class InlineRecords:
         ended = list(self._ended)
         batches = [self._batch(some) for some in _batched(ended)]
         return codec.pack(
-            records.Snapshot([self._told(told)], [], batches, self._count - len(ended))
+            records.SessionSnapshot([self._told(told)], [], batches, self._count - len(ended))
         )
 
     def _batch(self, some: list[tuple[Row, tuple[str, str] | None]]) -> bytes:
         errors = {index: error for index, (_, error) in enumerate(some) if error is not None}
         return records.pack_rows(self._me, [row for row, _ in some], errors, _what)
 
-    def _told(self, body: object) -> Told:
-        return records.Told(self._me, os.getpid(), "driver", codec.pack(body))
+    def _told(self, body: object) -> ProcessTold:
+        return records.ProcessTold(self._me, os.getpid(), "driver", codec.pack(body))
 
     def stacks(self) -> bytes:
         """Return the answer to `stacks`."""
@@ -78,7 +78,7 @@ class InlineRecords:
             records.ThreadTold(ident, names.get(ident, ""), "", inspection.frames_of(frame))
             for ident, frame in sys._current_frames().items()
         ]
-        return codec.pack(records.Snapshot([self._told(threads)]))
+        return codec.pack(records.SessionSnapshot([self._told(threads)]))
 
 
 def _batched(

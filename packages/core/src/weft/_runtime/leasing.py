@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from weft._runtime.capsules import Capsules
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
-    from weft._runtime.recorder import Recorder
+    from weft._runtime.recorder import TaskRecorder
     from weft._runtime.streams import Streams
     from weft._specs import Shape, TaskSpec
     from weft.exceptions import WeftError
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 class Leasing:
     """This process's tasks. Inside the guard, where a docstring does not say otherwise."""
 
-    def __init__(self, links: Links, streams: Streams, recorder: Recorder) -> None:
+    def __init__(self, links: Links, streams: Streams, recorder: TaskRecorder) -> None:
         self.machine = Tasks()
         self.tasks: Submissions[Task] = Submissions(links, streams, recorder, self.machine, self)
         self.capsules: Capsules | None = None

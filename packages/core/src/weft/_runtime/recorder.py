@@ -25,7 +25,7 @@ BATCH_ROWS = 1000
 MESSAGE_CHARACTERS = 1000
 
 
-class Recorder:
+class TaskRecorder:
     """Collects rows and sends them. Inside the guard."""
 
     def __init__(self, links: Links, worker_id: WorkerId) -> None:

@@ -35,7 +35,7 @@ from weft._runtime.orphans import Orphans
 from weft._runtime.peers import Peer, Peers, hello
 from weft._runtime.questions import Questions
 from weft._runtime.reasons import Reasons
-from weft._runtime.recorder import Recorder
+from weft._runtime.recorder import TaskRecorder
 from weft._runtime.room import Room
 from weft._runtime.running import running
 from weft._runtime.streams import Streams
@@ -47,7 +47,7 @@ from weft._specs import Place
 from weft._transport.sockets import SocketListener
 from weft._wire import codec
 from weft._wire.messages import (
-    ActorState,
+    ActorNews,
     Answer,
     Because,
     Borrow,
@@ -113,7 +113,7 @@ class Runtime:
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
         self.room.why = lambda: self.questions.why_room(worker_id)
-        self.recorder = Recorder(self.links, worker_id)
+        self.recorder = TaskRecorder(self.links, worker_id)
         self.leasing = Leasing(self.links, self.streams, self.recorder)
         self.calling = Calling(self.links, self.streams, self.recorder, self.questions)
         self._submissions = (self.leasing.tasks, self.calling.calls)
@@ -169,7 +169,7 @@ class Runtime:
             Refused: self.leasing.on_refused,
             Reclaim: self.leasing.on_reclaim,
             Certificate: self._on_certificate,
-            ActorState: self.calling.on_actor_state,
+            ActorNews: self.calling.on_actor_state,
             Answer: self.questions.on_answer,
             Because: self.questions.on_answer,
             Why: self.questions.on_why,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from weft._ids import ActorId, ObjectId, TaskId
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
-    from weft._runtime.recorder import Recorder
+    from weft._runtime.recorder import TaskRecorder
     from weft._runtime.recovery import Sources
     from weft._runtime.streams import Stream, Streams
     from weft._specs import ActorMeta, Shape
@@ -185,7 +185,7 @@ class Submissions(Generic[T]):
         self,
         links: Links,
         streams: Streams,
-        recorder: Recorder,
+        recorder: TaskRecorder,
         machine: Machine[T],
         carrier: Carrier[T],
     ) -> None:

@@ -354,7 +354,7 @@ class CreateActor(Message, frozen=True, tag=55):
 
 
 class WatchActor(Message, frozen=True, tag=56):
-    """Send ActorState now and at every change."""
+    """Send ActorNews now and at every change."""
 
     actor_id: bytes
 
@@ -551,7 +551,7 @@ class Certificate(Message, frozen=True, tag=75):
     """Which attempt of that."""
 
 
-class ActorState(Message, frozen=True, tag=76):
+class ActorNews(Message, frozen=True, tag=76):
     """Where an actor is in its life."""
 
     actor_id: bytes
@@ -823,7 +823,7 @@ ANY = (
     | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
     | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
-    | Certificate | ActorState | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
+    | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
     | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
     | Measured | Recorded | Fork | Forked | Reaped
     | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned

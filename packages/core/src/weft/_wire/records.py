@@ -168,7 +168,7 @@ class ThreadTold(msgspec.Struct, frozen=True, array_like=True):
     """(file, line, function, text), outermost first."""
 
 
-class Told(msgspec.Struct, frozen=True, array_like=True):
+class ProcessTold(msgspec.Struct, frozen=True, array_like=True):
     """What one process has answered."""
 
     worker: bytes
@@ -178,10 +178,10 @@ class Told(msgspec.Struct, frozen=True, array_like=True):
     """None: it did not answer in time."""
 
 
-class Snapshot(msgspec.Struct, frozen=True, array_like=True):
+class SessionSnapshot(msgspec.Struct, frozen=True, array_like=True):
     """What a session's processes have told, as the daemon hands it over."""
 
-    told: list[Told]
+    told: list[ProcessTold]
     running: list[tuple[bytes, int, bytes]] = []
     """(worker id, pid, task id) by the workers' pages: known also of one that does not answer."""
     batches: list[bytes] = []

@@ -8,11 +8,11 @@ import msgspec
 
 from weft._resources import UNITS
 from weft._wire.codec import unpack
-from weft._wire.records import Snapshot
+from weft._wire.records import SessionSnapshot
 from weft.util.state import _objects
 from weft.util.state._filters import checked_limit, select, tests
 from weft.util.state._sources import ask, report_silent
-from weft.util.state._tasks import Tasks
+from weft.util.state._tasks import TaskTable
 from weft.util.state.common import (
     ActorState,
     ClusterEventState,
@@ -67,9 +67,13 @@ class Session:
     def _ask(self, what: str) -> bytes:
         return ask(what, address=self._address, timeout=self._timeout_s)
 
-    def snapshot(self, what: str) -> Snapshot:
+    def ask_all(self, what: str) -> SessionSnapshot:
+        """Ask all processes; some may not answer."""
+        return unpack(self._ask(what), SessionSnapshot)
+
+    def snapshot(self, what: str) -> SessionSnapshot:
         """Ask all processes. DataSourceUnavailable: some do not answer, and all are needed."""
-        found = unpack(self._ask(what), Snapshot)
+        found = self.ask_all(what)
         report_silent(found, what, needs_all=self._needs_all)
         return found
 
@@ -88,10 +92,10 @@ class Session:
         found = select(list_all(self), wanted)
         return Found(found[:most], len(found))
 
-    def tasks(self) -> Tasks:
+    def tasks(self) -> TaskTable:
         """Return all tasks."""
         facts = self.ask("session")
-        return Tasks(self.snapshot("tasks"), job_id=facts["job_id"], node_id=facts["node_id"])
+        return TaskTable(self.snapshot("tasks"), job_id=facts["job_id"], node_id=facts["node_id"])
 
     def actors(self) -> list[ActorState]:
         """Return all actors."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from weft._wire.codec import unpack
-from weft._wire.records import ObjectTold, Snapshot
+from weft._wire.records import ObjectTold, SessionSnapshot
 from weft.util.state.common import ObjectState, ObjectSummaries, ObjectSummaryPerKey
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from weft._wire.records import Told
+    from weft._wire.records import ProcessTold
 
 _STATES = {
     "waiting": "PENDING_ARGS_AVAIL",
@@ -28,7 +28,7 @@ _PLACES = {
 _MEGABYTE = 1_000_000
 
 
-def states(snapshot: Snapshot, segments: Iterable[dict[str, Any]]) -> Iterator[ObjectState]:
+def states(snapshot: SessionSnapshot, segments: Iterable[dict[str, Any]]) -> Iterator[ObjectState]:
     """Yield the objects, as each process has told of them."""
     segment_of = {segment["name"]: segment for segment in segments}
     for one in snapshot.told:
@@ -37,7 +37,7 @@ def states(snapshot: Snapshot, segments: Iterable[dict[str, Any]]) -> Iterator[O
                 yield _state(one, told, segment_of.get(told.segment, {}))
 
 
-def _state(process: Told, told: ObjectTold, segment: dict[str, Any]) -> ObjectState:
+def _state(process: ProcessTold, told: ObjectTold, segment: dict[str, Any]) -> ObjectState:
     place = _PLACES.get(told.state)
     if place is None:
         place = "disk" if segment.get("state") == "disk" else "memory"

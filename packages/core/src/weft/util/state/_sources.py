@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from weft._engine import current
-from weft._launch import NODE_FILE, NodeFile, session_roots
+from weft._launch import NODE_FILE, NodeFile, session_root
 from weft._log import logger
 from weft._node.sessions import living
 from weft._runtime.tools import Tool
@@ -21,12 +21,12 @@ from weft.util.state.exception import (
 )
 
 if TYPE_CHECKING:
-    from weft._wire.records import Snapshot
+    from weft._wire.records import SessionSnapshot
 
 
 def sessions() -> list[str]:
     """Return the directories of this user's living sessions, the oldest first."""
-    return [path for root in session_roots() for path in living(root)]
+    return living(session_root())
 
 
 def find_session(address: str | None) -> str:
@@ -82,7 +82,7 @@ def ask(
         raise StateApiException(str(error)) from None
 
 
-def report_silent(snapshot: Snapshot, what: str, *, needs_all: bool) -> None:
+def report_silent(snapshot: SessionSnapshot, what: str, *, needs_all: bool) -> None:
     """Say who has not answered: in a warning, or in a DataSourceUnavailable if all are needed."""
     silent = [f"{one.role} {one.pid}" for one in snapshot.told if one.body is None]
     if silent:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._resources import UNITS
 from weft._wire.codec import unpack
-from weft._wire.records import NUMBER, TIME, Batch, Snapshot, TasksTold, column
+from weft._wire.records import NUMBER, TIME, Batch, SessionSnapshot, TasksTold, column
 from weft.util.state._filters import select
 from weft.util.state.common import (
     TaskState,
@@ -40,10 +40,10 @@ _TIMES = {
 _OF_A_ROW = {"task_id", "error_type", "error_message", *_TIMES}
 
 
-class Tasks:
+class TaskTable:
     """The tasks of a session, at one moment."""
 
-    def __init__(self, snapshot: Snapshot, *, job_id: str, node_id: str) -> None:
+    def __init__(self, snapshot: SessionSnapshot, *, job_id: str, node_id: str) -> None:
         self.dropped = snapshot.dropped
         self._job_id = job_id
         self._node_id = node_id
@@ -57,7 +57,7 @@ class Tasks:
 
     # -------------------------------------------------------------- those that live
 
-    def _live(self, snapshot: Snapshot) -> Iterator[TaskState]:
+    def _live(self, snapshot: SessionSnapshot) -> Iterator[TaskState]:
         bodies = [unpack(one.body, TasksTold) for one in snapshot.told if one.body is not None]
         begun = {task.task_id: task for body in bodies for task in body.begun}
         on_pages = {task_id for _, _, task_id in snapshot.running}
