@@ -117,7 +117,7 @@ class Calling:
             if arguments.large is not None:
                 own_large_arguments(self._links, note)
             note.code = (b"", note.name, b"")
-            note.actor = actor
+            note.actor_id = actor
             note.amounts = spec.shape.amounts
             note.parent = running.get()
             self._made[actor] = self._begun[actor] = note
@@ -201,7 +201,7 @@ class Calling:
         name = spec.name or function
         note = Submission(task_id, name, arguments, spec.num_returns)
         note.code = (b"", function, b"")
-        note.actor = actor
+        note.actor_id = actor
         note.method = spec.method
         note.group = spec.concurrency_group
         note.retry_on = spec.retry_exceptions

@@ -50,7 +50,7 @@ class TaskRecorder:
                 (
                     note.name,
                     note.code[1],
-                    note.actor,
+                    note.actor_id,
                     note.parent,
                     note.peer,
                     attempt,

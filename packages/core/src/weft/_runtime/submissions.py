@@ -58,6 +58,7 @@ class Submission:
 
     __slots__ = (
         "actor",
+        "actor_id",
         "amounts",
         "arguments",
         "backpressure",
@@ -131,7 +132,7 @@ class Submission:
         """How many tasks are above it."""
         self.parent: Running | None = None
         """The task that submitted it."""
-        self.actor: ActorId | bytes = b""
+        self.actor_id: ActorId | bytes = b""
         """Whose call it is, or whose creation."""
         self.amounts: tuple[tuple[str, int], ...] = ()
         """Of a task: the resources that it needs, in units."""
