@@ -6,7 +6,7 @@ still starts; nothing is polled.
 
     <temp root>/weft-<uid>/<session>/   0700  lock node.json sys.path daemon.log, d (the socket),
                                               metrics (a socket), <worker>.s (its socket)
-                                              <worker>.page
+                                              <worker>.page, logs/ (what workers wrote)
     <store root>/weft-<uid>/<session>/  0700  lock, segments
                                               (in the other one, below `segments`, where the store
                                               root is too small)
@@ -54,6 +54,7 @@ LOCK = "lock"
 NODE_FILE = "node.json"
 SYS_PATH_FILE = "sys.path"
 LOG_FILE = "daemon.log"
+LOGS = "logs"
 LAST_LINES = 40
 # With less than this shared memory is of no use. Containers give 64 MiB if nobody says otherwise.
 LEAST_STORE_BYTES = 128 * 1024 * 1024

@@ -281,3 +281,38 @@ def test_state_of_another_session_can_be_asked_inside_one(program: Program) -> N
         other = weft.util.state.list_jobs(address=program.session)
     assert from_inside[0].driver_pid == os.getpid()
     assert other[0].driver_pid == program.process.pid
+
+
+# ------------------------------------------------------------------ logs
+
+
+def test_logs_of_a_worker_are_found_by_pid_actor_and_task(program: Program) -> None:
+    (actor,) = listed("list", "actors")
+    (call,) = listed("list", "tasks", "--filter", "name=Counter.count")
+    for whose in (actor["pid"], actor["actor_id"], "counter", actor["worker_id"], call["task_id"]):
+        ended = weft_command("logs", str(whose))
+        assert (ended.returncode, ended.stdout) == (0, "counted\n"), ended.stderr
+    assert weft_command("logs", "counter", "--tail", "0").stdout == ""
+    empty = weft_command("logs", "counter", "--err")
+    assert (empty.stdout, empty.stderr) == ("", "nothing was written to stderr\n")
+    table = weft_command("logs").stdout.splitlines()
+    assert any(line.split()[:3] == [str(actor["pid"]), "leased", "8"] for line in table[1:])
+    for nobody in ("nobody", "1", "f" * 32):
+        refused = weft_command("logs", nobody)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert len(refused.stderr.splitlines()) == 1
+
+
+def test_log_is_followed_until_the_session_ends(folder: Path) -> None:
+    third = Program(folder, "third")
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "weft", "logs", "counter", "-f", "--session", third.session],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout is not None
+    with follower.stdout as lines:
+        assert lines.readline() == "counted\n"
+        third.end()
+        assert lines.read() == ""
+    assert follower.wait(30) == 0

@@ -17,6 +17,7 @@ from weft._override import override
 COMMANDS = {
     "get": ("weft._cli.state:get", "Show one task, actor, object or worker."),
     "list": ("weft._cli.state:list_records", "List tasks, actors, objects, workers and more."),
+    "logs": ("weft._cli.logs:logs", "Show what a worker wrote."),
     "memory": ("weft._cli.memory:memory", "Show what objects take, and what made them."),
     "replay": ("weft._cli.replay:replay", "Run a failed task again, from its capsule."),
     "stack": ("weft._cli.stack:stack", "Show where the code of every process is now."),

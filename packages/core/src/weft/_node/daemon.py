@@ -11,7 +11,7 @@ what was queued is sent.
     creations  what actors are made of             deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
     metrics    what all processes have measured
-    history    what became of their tasks
+    history    what became of their tasks      logs     what they wrote
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -56,6 +56,7 @@ from weft._node.driver import SessionDriver
 from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
 from weft._node.grants import Grants
+from weft._node.logs import WorkerLogs
 from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
 from weft._node.output import Outputs
@@ -137,6 +138,7 @@ class Daemon:
         self._driver = SessionDriver(
             self._poller, node.parent_pid, send=self.clients.send, ended=self._finish
         )
+        self._logs = WorkerLogs(node.session_dir)
         outputs = Outputs(self._poller, self._timers, self._driver)
         self.roster = Roster(
             self._poller,
@@ -381,6 +383,7 @@ class Daemon:
         words = describe(certificate)
         why = process.entry_failure() or f"{words}\n{certificate.stderr}".strip()
         self.roster.remove(process)
+        self._logs.ended(worker)
         actor = self.grants.actor_on(worker)
         if actor is not None:
             self.rules.tell_actors(actor_rules.ActorLost(actor, worker, words))
@@ -402,6 +405,7 @@ class Daemon:
         self.roster.renew()
 
     def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:
+        self._logs.write(process.worker_id, data, is_stderr=is_stderr)
         if not self._node.options.log_to_driver:
             return
         actor = self.grants.actor_on(process.worker_id)

@@ -6,6 +6,7 @@ directory. They block until the session's processes have answered; one that runs
 does not: after a second it is left out, and named in a warning or a DataSourceUnavailable.
 """
 
+from weft.util.state import common, exception
 from weft.util.state._lists import (
     get_actor,
     get_job,
@@ -27,10 +28,14 @@ from weft.util.state._lists import (
     summarize_objects,
     summarize_tasks,
 )
+from weft.util.state._logs import get_log, list_logs
 
 __all__ = [
+    "common",
+    "exception",
     "get_actor",
     "get_job",
+    "get_log",
     "get_node",
     "get_objects",
     "get_placement_group",
@@ -39,6 +44,7 @@ __all__ = [
     "list_actors",
     "list_cluster_events",
     "list_jobs",
+    "list_logs",
     "list_nodes",
     "list_objects",
     "list_placement_groups",

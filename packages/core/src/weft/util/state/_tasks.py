@@ -113,6 +113,10 @@ class TaskTable:
                 return next(self._made(batch, [row]))
         return None
 
+    def of_actor(self, actor_id: str) -> list[TaskState]:
+        """Return the newest of an actor's calls."""
+        return self.select([("actor_id", actor_id.__eq__)], 100)[0]
+
     def select(self, wanted: Sequence[Test], limit: int) -> tuple[list[TaskState], int]:
         """Return the newest of the tasks that pass all tests, and how many do."""
         live = select(self.live, wanted)

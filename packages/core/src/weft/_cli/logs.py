@@ -1,0 +1,86 @@
+"""`weft logs`: what workers wrote."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from weft._cli.asking import session_options, telling_refusals
+from weft._cli.out import note, say
+from weft._cli.tables import table, width
+from weft.util.state._listing import Session
+from weft.util.state._logs import find_worker, log_directory, read_log, worker_log
+from weft.util.state.exception import StateApiException
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEX = re.compile(r"[0-9a-f]{24}|[0-9a-f]{32}")
+
+
+@click.command()
+@click.argument("whose", required=False)
+@click.option("--err", is_flag=True, help="What was written to stderr, not to stdout.")
+@click.option(
+    "--tail",
+    type=click.IntRange(min=-1),
+    default=100,
+    show_default=True,
+    metavar="LINES",
+    help="How many of the last lines; -1: all that are kept.",
+)
+@click.option("--follow", "-f", is_flag=True, help="Go on with what is written.")
+@session_options
+def logs(
+    whose: str | None, *, err: bool, tail: int, follow: bool, address: str | None, timeout: float
+) -> None:
+    """Show what a worker wrote.
+
+    WHOSE is a worker's process id or id, an actor's name or id, or the id of a task. Without it
+    the workers are listed, with how much they have written.
+    """
+    with telling_refusals():
+        session = Session(address, timeout)
+        directory = log_directory(session)
+        if whose is None:
+            _list(session, directory)
+            return
+        log = worker_log(directory, _worker(session, whose), "err" if err else "out")
+    is_empty = True
+    for text in read_log(log, directory, follow=follow, tail=tail):
+        is_empty = False
+        # As the program wrote it, colours too.
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    if is_empty:
+        note(f"nothing was written to {'stderr' if err else 'stdout'}")
+
+
+def _list(session: Session, directory: Path) -> None:
+    rows = []
+    for worker in session.workers():
+        if worker.worker_type == "WORKER":
+            sizes = [
+                len(worker_log(directory, worker.worker_id, suffix).tail(-1))
+                for suffix in ("out", "err")
+            ]
+            rows.append([worker.pid, worker.state, *sizes, worker.running])
+    say(table(["PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"], rows, width()))
+
+
+def _worker(session: Session, whose: str) -> str:
+    """Return the id of the worker that is meant."""
+    workers = {worker.worker_id for worker in session.workers()}
+    if whose in workers:
+        return whose
+    actors = [actor for actor in session.actors() if whose in (actor.name, actor.actor_id)]
+    if actors:
+        return find_worker(session, actor_id=actors[-1].actor_id)
+    if _HEX.fullmatch(whose):
+        return find_worker(session, task_id=whose.ljust(32, "0"))
+    if whose.isdecimal():
+        return find_worker(session, pid=int(whose))
+    raise StateApiException(f"{whose!r} is no worker, actor or task of the session")

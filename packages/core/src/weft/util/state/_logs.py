@@ -1,0 +1,232 @@
+"""What workers wrote: files in the session's directory, which who asks reads himself."""
+
+from __future__ import annotations
+
+import codecs
+import time
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft._launch import LOG_FILE, LOGS
+from weft.util.state._listing import Session
+from weft.util.state.common import DEFAULT_TIMEOUT_S
+from weft.util.state.exception import StateApiException
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+DEFAULT_TAIL = 1000
+# How often files that are followed are looked at: the daemon is not to tell of every line.
+LOOK_S = 0.25
+_SUFFIXES = ("out", "err")
+
+
+class LogFile:
+    """A file that the daemon appends to, and the one before it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._before = path.with_name(f"{path.name}.1")
+        self._at = 0
+        self._inode = 0
+
+    def tail(self, lines: int) -> bytes:
+        """Return the last lines; -1: all that there are. `more` goes on from there."""
+        whole = _read(self._before)
+        self._inode = _inode(self.path)
+        now = _read(self.path)
+        self._at = len(now)
+        whole += now
+        if lines < 0:
+            return whole
+        return b"".join(whole.splitlines(keepends=True)[-lines:]) if lines else b""
+
+    def more(self) -> bytes:
+        """Return what was written since the last look."""
+        inode = _inode(self.path)
+        rest = b""
+        if inode != self._inode:
+            if self._inode and _inode(self._before) == self._inode:
+                rest = _read(self._before)[self._at :]
+            self._at, self._inode = 0, inode
+        new = _read(self.path, self._at)
+        self._at += len(new)
+        return rest + new
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return 0
+
+
+def _read(path: Path, at: int = 0) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(at)
+            return file.read()
+    except OSError:
+        return b""
+
+
+# ------------------------------------------------------------------ which file
+
+
+def log_directory(session: Session) -> Path:
+    """Return where a session's log files are. StateApiException: it keeps none."""
+    directory = session.ask("session")["session_dir"]
+    if not directory:
+        raise StateApiException("the inline engine keeps no logs: what runs prints here")
+    return Path(directory)
+
+
+def find_worker(
+    session: Session,
+    *,
+    pid: int | None = None,
+    actor_id: str | None = None,
+    task_id: str | None = None,
+) -> str:
+    """Return the id of the worker that is meant. StateApiException: none is known."""
+    if task_id is not None:
+        task = session.tasks().find(task_id)
+        if task is None or task.worker_id is None:
+            raise StateApiException(f"no worker is known that has run task {task_id}")
+        return task.worker_id
+    if actor_id is not None:
+        for actor in session.actors():
+            if actor.actor_id == actor_id and actor.worker_id:
+                return actor.worker_id
+        for task in session.tasks().of_actor(actor_id):
+            if task.worker_id:
+                return task.worker_id
+        raise StateApiException(f"no worker is known that has been actor {actor_id}")
+    for worker in session.workers():
+        if worker.pid == pid and worker.worker_type == "WORKER":
+            return worker.worker_id
+    raise StateApiException(f"no worker {pid} is known")
+
+
+def worker_log(directory: Path, worker_id: str, suffix: str) -> LogFile:
+    """Return the file that a worker's stdout (out) or stderr (err) is kept in."""
+    return LogFile(directory / LOGS / f"worker-{worker_id}.{suffix}")
+
+
+# ------------------------------------------------------------------ public functions
+
+
+def list_logs(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    glob_filter: str | None = None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+) -> dict[str, list[str]]:
+    """Return the names of a session's log files. Blocks as list_tasks does.
+
+    Args:
+        address: Of the session; see this module.
+        node_id: One machine has one node.
+        node_ip: As above.
+        glob_filter: Only names that it matches, as a shell's pattern.
+        timeout: Seconds that the session's daemon may take.
+
+    Returns:
+        Names by kind: worker_out, worker_err and daemon. What has written nothing has no file.
+
+    Raises:
+        ServerUnavailable: There is no session, or several, or its daemon does not answer.
+        StateApiException: The session keeps no logs.
+    """
+    directory = log_directory(Session(address, timeout))
+    logs = directory / LOGS
+    names = sorted(path.name for path in logs.iterdir()) if logs.is_dir() else []
+    found: dict[str, list[str]] = {"worker_out": [], "worker_err": [], "daemon": [LOG_FILE]}
+    for name in names:
+        found["worker_err" if ".err" in name else "worker_out"].append(name)
+    return {
+        kind: [name for name in group if glob_filter is None or fnmatch(name, glob_filter)]
+        for kind, group in found.items()
+    }
+
+
+def get_log(
+    address: str | None = None,
+    node_id: str | None = None,
+    node_ip: str | None = None,
+    filename: str | None = None,
+    actor_id: str | None = None,
+    task_id: str | None = None,
+    pid: int | None = None,
+    follow: bool = False,
+    tail: int = DEFAULT_TAIL,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    suffix: str = "out",
+    encoding: str = "utf-8",
+    errors: str = "replace",
+) -> Generator[str, None, None]:
+    """Yield what a worker wrote: of a session that lives, for it takes its files with it.
+
+    A worker's log is all that the process wrote, not only what one task did. It is bounded: of old
+    lines the oldest go.
+
+    Args:
+        address: Of the session; see this module.
+        node_id: One machine has one node.
+        node_ip: As above.
+        filename: A name of list_logs.
+        actor_id: The worker that is this actor, or was it last.
+        task_id: The worker that ran this task.
+        pid: The worker of this process id.
+        follow: Go on with what is written, until the session ends.
+        tail: How many of the last lines are the first; -1: all that are kept.
+        timeout: Seconds that the session's daemon may take.
+        suffix: out or err: stdout or stderr.
+        encoding: Of the text.
+        errors: What becomes of bytes that are none, as of bytes.decode.
+
+    Raises:
+        ServerUnavailable: There is no session, or several, or its daemon does not answer.
+        StateApiException: There is no such file or worker.
+    """
+    if suffix not in _SUFFIXES:
+        raise StateApiException(f"suffix is out or err, not {suffix!r}")
+    session = Session(address, timeout)
+    directory = log_directory(session)
+    if filename is not None:
+        known = [name for group in list_logs(address, timeout=timeout).values() for name in group]
+        if filename not in known:
+            raise StateApiException(f"there is no log {filename!r}; there are {', '.join(known)}")
+        log = LogFile(directory / ("" if filename == LOG_FILE else LOGS) / filename)
+    elif (pid, actor_id, task_id) == (None, None, None):
+        raise StateApiException("which log: give filename, pid, actor_id or task_id")
+    else:
+        worker = find_worker(session, pid=pid, actor_id=actor_id, task_id=task_id)
+        log = worker_log(directory, worker, suffix)
+    return read_log(log, directory, follow=follow, tail=tail, encoding=encoding, errors=errors)
+
+
+def read_log(
+    log: LogFile,
+    directory: Path,
+    *,
+    follow: bool,
+    tail: int,
+    encoding: str = "utf-8",
+    errors: str = "replace",
+) -> Generator[str, None, None]:
+    """Yield a file's last lines, and with `follow` what comes, until the directory is gone."""
+    decode = codecs.getincrementaldecoder(encoding)(errors).decode
+    text = decode(log.tail(tail), final=not follow)
+    if text:
+        yield text
+    while follow:
+        is_over = not directory.is_dir()
+        text = decode(log.more(), final=is_over)
+        if text:
+            yield text
+        if is_over:
+            return
+        time.sleep(LOOK_S)
