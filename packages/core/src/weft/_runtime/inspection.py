@@ -41,6 +41,8 @@ class Inspection:
     def on_inspect(self, peer: Peer, message: Inspect) -> None:
         tell = {"tasks": self._tasks, "objects": self._objects, "stacks": self._stacks}
         told = tell[message.what]()
+        # What the daemon knows of segments is as new as the answer.
+        self._runtime.objects.send_news()
         self._runtime.peers.send(peer, Inspected(message.request, pack(told)))
 
     # -------------------------------------------------------------- tasks
