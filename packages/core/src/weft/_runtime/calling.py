@@ -109,6 +109,7 @@ class Calling:
         actor = meta.actor_id
         note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
         note.code = (function_id, meta.class_name, code)
+        note.function = note.name
         note.actor, note.env = meta, spec.shape.env
         answer = Waiter()
         with self._guard:
@@ -116,7 +117,6 @@ class Calling:
             token = self._make_token(ObjectId(actor))
             if arguments.large is not None:
                 own_large_arguments(self._links, note)
-            note.code = (b"", note.name, b"")
             note.actor_id = actor
             note.amounts = spec.shape.amounts
             note.parent = running.get()
@@ -200,7 +200,7 @@ class Calling:
         function = f"{meta.class_name}.{spec.method}"
         name = spec.name or function
         note = Submission(task_id, name, arguments, spec.num_returns)
-        note.code = (b"", function, b"")
+        note.function = function
         note.actor_id = actor
         note.method = spec.method
         note.group = spec.concurrency_group

@@ -113,7 +113,7 @@ class Inspection:
 
 
 def _what(note: Submission, attempt: int) -> Any:
-    key = (note.name, note.code[1], note.actor_id, note.parent, note.peer, attempt, False)
+    key = (note.name, note.function, note.actor_id, note.parent, note.peer, attempt, False)
     return what_of((*key, note.amounts))
 
 

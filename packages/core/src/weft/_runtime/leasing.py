@@ -70,6 +70,7 @@ class Leasing:
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape
         note.code = (function_id, spec.code.name, code)
+        note.function = spec.code.name
         note.amounts = spec.shape.amounts
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls

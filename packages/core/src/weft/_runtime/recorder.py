@@ -49,7 +49,7 @@ class TaskRecorder:
                 note.ended_at,
                 (
                     note.name,
-                    note.code[1],
+                    note.function,
                     note.actor_id,
                     note.parent,
                     note.peer,

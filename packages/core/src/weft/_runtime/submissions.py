@@ -68,6 +68,7 @@ class Submission:
         "depth",
         "ended_at",
         "env",
+        "function",
         "group",
         "is_dynamic",
         "lineage",
@@ -115,6 +116,8 @@ class Submission:
         """When it has ended: its references, for that."""
         self.shape: Shape | None = None
         """Of a task."""
+        self.function = ""
+        """What people call it: of an actor, with the class before it."""
         self.code: tuple[bytes, str, bytes] = (b"", "", b"")
         """Of a task, or an actor's creation: the function's id, name and pickle."""
         self.actor: ActorMeta | None = None
