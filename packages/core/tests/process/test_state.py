@@ -60,6 +60,11 @@ def after(value: Any) -> Any:
     return value
 
 
+@weft.remote
+def second(first: Any, second: Any) -> Any:
+    return second
+
+
 def states(**by: str) -> list[str]:
     return [task.state for task in state.list_tasks(filters=[(k, "=", v) for k, v in by.items()])]
 
@@ -167,14 +172,15 @@ def test_objects_say_who_needs_them(session: ClientContext, fifo: Path) -> None:
     door = Door.remote(str(fifo))
     weft.get(after.remote(1))
     gate = door.wait.remote()
-    pending = after.options(name="pending").remote([large, gate])
-    waits = after.options(name="waits").remote(gate)
+    boxed = second.remote(gate, [large])
+    waits = after.remote(gate)
     held = {each.object_id: each for each in state.list_objects() if each.is_owner}
     assert held[gate.hex()].argument_references == 2
     assert held[gate.hex()].reference_type == "USED_BY_PENDING_TASK"
     assert held[gate.hex()].place == "pending"
+    assert held[large.hex()].argument_references == 1
     opened(fifo)
-    weft.get([pending, waits])
+    weft.get([boxed, waits])
     summary = state.summarize_objects()
     assert summary.total_size_mb >= 1.0
     (key, row) = next(iter(summary.summary.items()))

@@ -62,6 +62,8 @@ class History:
             told = [
                 ProcessTold(worker, pid, role, body_of.get(worker))
                 for worker, (pid, role) in asked.items()
+                # One that has ended meanwhile is missed by nobody: what it knew, it sent before.
+                if worker in body_of or self._clients.get(worker) is not None
             ]
             self._clients.send(client, Answer(request, pack(self._snapshot(told, what))))
 
