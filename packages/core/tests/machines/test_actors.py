@@ -13,6 +13,7 @@ from weft._machines.actors import (
     FIRST_DELAY_S,
     SHORT_LIFE_S,
     ActorCreated,
+    ActorFacts,
     ActorLeft,
     ActorLost,
     ActorPlaced,
@@ -107,6 +108,18 @@ def test_states_of_all_are_told() -> None:
     directory.alive()
     directory.create(OTHER)
     assert directory.actors.states() == ["alive", "pending"]
+
+
+def test_facts_follow_an_actor_and_stay_when_it_is_dead() -> None:
+    directory = Directory()
+    assert directory.actors.facts(ACTOR) is None
+    directory.create()
+    assert directory.actors.facts(ACTOR) == ActorFacts("pending", b"", 0, "")
+    directory.tell(ActorPlaced(ACTOR, W1, "address"))
+    directory.tell(ActorStarted(ACTOR, W1))
+    assert directory.actors.facts(ACTOR) == ActorFacts("alive", W1, 0, "")
+    directory.tell(ActorLost(ACTOR, W1, "it was killed"))
+    assert directory.actors.facts(ACTOR) == ActorFacts("dead", b"", 0, "it was killed")
 
 
 def test_who_watches_before_the_creation_is_told_of_it() -> None:

@@ -176,6 +176,7 @@ def test_filter_by_time_and_id(engine: str) -> None:
     assert state.get_task(task.task_id) == task
     assert state.get_task("00" * 16) is None
     assert state.get_task("not an id") is None
+    assert state.get_task(task.task_id[:2]) is state.get_task("") is None
 
 
 def test_filter_that_cannot_be_understood_is_refused_with_what_there_is(engine: str) -> None:

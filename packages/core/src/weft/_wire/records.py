@@ -59,6 +59,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
     def row_of(self, task_id: bytes) -> int | None:
         """Return which row a task is, if it is here."""
+        if len(task_id) != _ID_BYTES:
+            return None
         at = self.ids.find(task_id)
         while at >= 0 and at % _ID_BYTES:
             at = self.ids.find(task_id, at + 1)
