@@ -38,6 +38,7 @@ from weft._wire.messages import (
     Output,
     Quit,
     Reclaim,
+    Recorded,
     Refused,
     ReturnLease,
     Run,
@@ -588,6 +589,26 @@ def test_question_to_all_neither_waits_for_nor_misses_a_worker_that_has_ended(
     answer = session.expect(Answer, lambda message: message.request == 77)
     told = msgspec.msgpack.decode(answer.body, type=SessionSnapshot).told
     assert [(one.role, one.body) for one in told] == [("driver", b"mine")]
+
+
+def test_records_that_come_after_the_first_answer_are_told_as_late(
+    start: Callable[..., Session],
+) -> None:
+    session = start(num_cpus=1)
+    session.lease(CPU)
+    pids = [worker["pid"] for worker in session.workers()]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    session.say(Recorded(1, b"before"))
+    session.say(Ask(77, "tasks"))
+    session.say(Inspected(session.expect(Inspect).request, b"mine"))
+    session.say(Recorded(1, b"after"))
+    session.ask("nodes")
+    for pid in pids:
+        os.kill(pid, signal.SIGCONT)
+    answer = session.expect(Answer, lambda message: message.request == 77)
+    found = msgspec.msgpack.decode(answer.body, type=SessionSnapshot)
+    assert (found.batches, found.late) == ([b"before", b"after"], 1)
 
 
 def test_why_says_what_falls_short_and_who_has_it(session: Session) -> None:

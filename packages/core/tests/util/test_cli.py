@@ -9,7 +9,7 @@ from click.testing import CliRunner
 import weft
 from weft._cli.main import COMMANDS, main
 from weft._cli.out import plain
-from weft._cli.tables import table
+from weft._cli.tables import block, moment, table
 
 
 def test_version_is_said() -> None:
@@ -66,7 +66,59 @@ def test_table_is_cut_to_the_terminal_but_for_its_first_column() -> None:
     lines = table(["ID", "TEXT", "NUMBER"], rows, 40).splitlines()
     assert lines[1] == "0123456789abcdef  a long text t…       7"
     assert lines[2] == "x                 short"
-    assert max(map(len, table(["ID", "TEXT", "NUMBER"], rows, 10).splitlines())) == 34
+    assert table(["ID", "TEXT", "NUMBER"], rows, 10).splitlines()[1] == "0123456…  a long …       7"
+
+
+def test_text_of_the_last_column_stands_below_its_row_if_there_is_no_room() -> None:
+    rows = [["0123456789", 7, "a long text that goes on"], ["x", 8, ""]]
+    headers = ["ID", "NUMBER", "TEXT"]
+    assert (
+        table(headers, rows, 44).splitlines()[1] == "0123456789       7  a long text that goes on"
+    )
+    assert table(headers, rows, 24).splitlines() == [
+        "ID          NUMBER",
+        "    TEXT",
+        "0123456789       7",
+        "    a long text that go…",
+        "x                8",
+    ]
+    assert table(["ID", "TEXT"], [["0123456789", "a long text"]], 20).splitlines()[1] == (
+        "0123456789  a long …"
+    )
+
+
+def test_record_is_shown_field_by_field() -> None:
+    record = {
+        "name": "f",
+        "error": None,
+        "amounts": {"CPU": 1.0, "GPU": 0.5},
+        "end_time_ms": 1_000_000_000_123.5,
+        "stderr": "one\ntwo",
+    }
+    assert block(record).splitlines() == [
+        "name:        f",
+        "amounts:     CPU 1, GPU 0.5",
+        f"end_time_ms: 1000000000123.500 ({moment(1_000_000_000_123.5)})",
+        "stderr:      one",
+        "             two",
+    ]
+
+
+def test_misuse_is_told_in_one_line() -> None:
+    for arguments, words in [
+        (["list"], "Missing argument 'RESOURCE'. Choose from: actors, cluster-events"),
+        (["list", "foo"], "'foo' is not one of 'actors'"),
+        (["list", "tasks", "--limit", "0"], "0 is not in the range"),
+        (["list", "tasks", "--filter", "x"], "'x' is no filter: write key=value"),
+        (["logs", "--follow", "--format", "json"], "what is followed has no end"),
+        (["--frob"], "No such option"),
+    ]:
+        ended = CliRunner().invoke(main, arguments, prog_name="weft")
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert ended.stderr.startswith("Error: ")
+        assert words in ended.stderr
+        assert ended.stderr.count("\n") == 1
+        assert ended.stderr.endswith(" --help\n")
 
 
 def test_table_shows_what_a_terminal_would_obey() -> None:

@@ -9,6 +9,13 @@ import pytest
 
 import weft
 from weft.util import state
+from weft.util.state.common import (
+    GetApiOptions,
+    ListApiOptions,
+    StateResource,
+    SummaryApiOptions,
+    SummaryResource,
+)
 from weft.util.state.exception import ServerUnavailable, StateApiException
 
 if TYPE_CHECKING:
@@ -159,12 +166,22 @@ def test_newest_tasks_come_first_and_the_limit_holds(engine: str) -> None:
         ("in", [0, 1], True),
         ("in", "0,1", True),
         ("in", [1], False),
-        ("<", "abc", False),
+        ("=", None, False),
+        ("!=", None, True),
+        ("<", None, False),
     ],
 )
 def test_filter_compares(engine: str, operator: str, value: Any, found: bool) -> None:
     weft.get(add.options(name="compared").remote(1, 1))
     assert bool(named("compared", filters=[("attempt_number", operator, value)])) is found
+
+
+def test_filter_by_what_is_not_known(engine: str) -> None:
+    weft.get(add.options(name="fine").remote(1, 1))
+    assert named("fine", filters=[("error_type", "=", None)])
+    assert not named("fine", filters=[("error_type", "!=", None)])
+    assert named("fine", filters=[("error_type", "!=", "ValueError")])
+    assert not named("fine", filters=[("error_type", ">", "A")])
 
 
 def test_filter_by_time_and_id(engine: str) -> None:
@@ -186,6 +203,22 @@ def test_filter_that_cannot_be_understood_is_refused_with_what_there_is(engine: 
         (lambda: state.list_tasks(filters=[("name", "=")]), "a filter is"),  # type: ignore[list-item]  # on purpose
         (lambda: state.list_tasks(limit=0), "limit is a number from 1 to 10,000, not 0"),
         (lambda: state.list_actors(filters=[("pidd", "=", 1)]), "ActorState has no 'pidd'"),
+        (
+            lambda: state.list_tasks(filters=[("attempt_number", "<", "abc")]),
+            "attempt_number is a number, not 'abc'",
+        ),
+        (
+            lambda: state.list_tasks(filters=[("state", "in", "failed,lost")]),
+            "there is no state 'lost'; there are PENDING_ARGS_AVAIL, ",
+        ),
+        (
+            lambda: state.list_workers(filters=[("is_alive", "=", "perhaps")]),
+            "is_alive is true or false, not 'perhaps'",
+        ),
+        (
+            lambda: state.list_tasks(filters=[("required_resources", "=", 3)]),
+            "required_resources cannot be compared with 3",
+        ),
     ]
     for call, words in refused:
         with pytest.raises(StateApiException, match=words):
@@ -225,6 +258,26 @@ def test_what_one_machine_has(engine: str) -> None:
     assert job.status == "RUNNING"
     assert "pytest" in job.entrypoint
     assert state.list_placement_groups() == state.list_cluster_events() == []
+
+
+def test_client_answers_as_the_functions_do(engine: str) -> None:
+    ref = add.options(name="by client").remote(1, 1)
+    weft.get(ref)
+    client = state.StateApiClient()
+    options = ListApiOptions(filters=[("name", "=", "by client")], limit=1)
+    (task,) = client.list(StateResource.TASKS, options)
+    assert client.get(StateResource.TASKS, task.task_id) == state.get_task(task.task_id) == task
+    assert client.get(StateResource.ACTORS, "00", GetApiOptions(timeout=5)) is None
+    (job,) = client.list(StateResource.JOBS)
+    assert client.get(StateResource.JOBS, job.job_id) == job
+    summary = client.summary(SummaryResource.TASKS, SummaryApiOptions(timeout=5))
+    assert summary["node_id_to_summary"] == {"cluster": state.summarize_tasks()}
+    assert client.get_version() == weft.__version__
+    assert bool(client.get_address()) is (engine == "local")
+    with pytest.raises(StateApiException, match="cluster_events have no ids: list them"):
+        client.get(StateResource.CLUSTER_EVENTS, "00")
+    with pytest.raises(ServerUnavailable, match="no session 'nowhere' is alive"):
+        state.StateApiClient("nowhere").list(StateResource.TASKS)
 
 
 def test_timeline_has_ids_and_ends(engine: str) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from weft._cli.asking import session_options, telling_refusals
+from weft._cli.asking import format_option, session_options, telling_refusals
 from weft._cli.out import note, say
+from weft._cli.state import runs, say_json
 from weft._cli.tables import table, width
 from weft.util.state._listing import Session
 from weft.util.state._logs import find_worker, log_directory, read_log, worker_log
@@ -33,22 +34,38 @@ _HEX = re.compile(r"[0-9a-f]{24}|[0-9a-f]{32}")
     help="How many of the last lines; -1: all that are kept.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on with what is written.")
+@format_option
 @session_options
 def logs(
-    whose: str | None, *, err: bool, tail: int, follow: bool, address: str | None, timeout: float
+    whose: str | None,
+    *,
+    err: bool,
+    tail: int,
+    follow: bool,
+    form: str,
+    address: str | None,
+    timeout: float,
 ) -> None:
     """Show what a worker wrote.
 
     WHOSE is a worker's process id or id, an actor's name or id, or the id of a task. Without it
     the workers are listed, with how much they have written.
     """
+    if follow and form == "json":
+        raise click.UsageError("what is followed has no end, and so no JSON: leave out one of them")
+    suffix = "err" if err else "out"
     with telling_refusals():
         session = Session(address, timeout)
         directory = log_directory(session)
         if whose is None:
-            _list(session, directory)
+            _list(session, directory, form)
             return
-        log = worker_log(directory, _worker(session, whose), "err" if err else "out")
+        worker = _worker(session, whose)
+        log = worker_log(directory, worker, suffix)
+    if form == "json":
+        text = "".join(read_log(log, directory, follow=False, tail=tail))
+        say_json({"worker_id": worker, "stream": f"std{suffix}", "lines": text.splitlines()})
+        return
     is_empty = True
     for text in read_log(log, directory, follow=follow, tail=tail):
         is_empty = False
@@ -56,18 +73,31 @@ def logs(
         sys.stdout.write(text)
         sys.stdout.flush()
     if is_empty:
-        note(f"nothing was written to {'stderr' if err else 'stdout'}")
+        note(f"nothing was written to std{suffix}")
 
 
-def _list(session: Session, directory: Path) -> None:
-    rows = []
+def _list(session: Session, directory: Path, form: str) -> None:
+    found = []
     for worker in session.workers():
         if worker.worker_type == "WORKER":
-            sizes = [
+            out, err = (
                 len(worker_log(directory, worker.worker_id, suffix).tail(-1))
                 for suffix in ("out", "err")
-            ]
-            rows.append([worker.pid, worker.state, *sizes, worker.running])
+            )
+            found.append(
+                {
+                    "pid": worker.pid,
+                    "state": worker.state,
+                    "stdout_bytes": out,
+                    "stderr_bytes": err,
+                    "running": runs(worker),
+                    "worker_id": worker.worker_id,
+                }
+            )
+    if form == "json":
+        say_json(found)
+        return
+    rows = [list(each.values())[:-1] for each in found]
     say(table(["PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"], rows, width()))
 
 

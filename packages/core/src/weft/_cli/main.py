@@ -6,13 +6,18 @@ loads none of them.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from weft import __version__
-from weft._cli.out import say
+from weft._cli.out import plain, say
 from weft._override import override
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 COMMANDS = {
     "get": ("weft._cli.state:get", "Show one task, actor, object or worker."),
@@ -27,8 +32,36 @@ COMMANDS = {
 """By name: where the command is, and what help says of it."""
 
 
+class Misuse(click.ClickException):
+    """A command line that cannot be understood, told in one line."""
+
+    exit_code = click.UsageError.exit_code
+
+
+@contextmanager
+def _telling_misuse() -> Iterator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        words = " ".join(error.format_message().split()).rstrip(".")
+        where = error.ctx.command_path if error.ctx is not None else "weft"
+        raise Misuse(f"{plain(words)}; see {where} --help") from None
+
+
 class CommandTable(click.Group):
     """A group whose commands are in `COMMANDS`."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the words before the command, as click asks for it."""
+        with _telling_misuse():
+            return super().parse_args(ctx, args)
+
+    @override
+    def invoke(self, ctx: click.Context) -> Any:
+        """Find the command and run it, as click asks for it."""
+        with _telling_misuse():
+            return super().invoke(ctx)
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:

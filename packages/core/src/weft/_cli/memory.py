@@ -13,13 +13,6 @@ from weft.util.state import _objects
 from weft.util.state._listing import Session
 from weft.util.state.common import StateResource
 
-_PARTS = {
-    "budget_bytes": "may be used",
-    "used_bytes": "used",
-    "spare_bytes": "of that, spare",
-    "spilled_bytes": "on disk only",
-}
-
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1), default=10, show_default=True, help="How many.")
@@ -42,8 +35,11 @@ def memory(limit: int, form: str, address: str | None, timeout: float) -> None:
             }
         )
         return
-    parts = [f"{amount(usage[key])} {words}" for key, words in _PARTS.items()]
-    say(f"shared memory: {', '.join(parts)}")
+    sizes = {key: amount(size_bytes) for key, size_bytes in usage.items()}
+    say(
+        f"shared memory: {sizes['used_bytes']} used ({sizes['spare_bytes']} of it spare) "
+        f"of {sizes['budget_bytes']}, {sizes['spilled_bytes']} on disk only"
+    )
     size_bytes = sum(each.object_size for each in owned)
     say(f"{len(owned):,} objects, {amount(size_bytes)}")
     if owned:

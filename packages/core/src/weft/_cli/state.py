@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,6 +11,7 @@ import msgspec
 from weft._cli.asking import format_option, session_options, telling_refusals
 from weft._cli.out import note, plain, say
 from weft._cli.tables import block, table, width
+from weft._clock import wall
 from weft._exits import amount
 from weft.util import state
 from weft.util.state._listing import Session
@@ -36,12 +36,13 @@ def _took(task: Any) -> str:
     if task.start_time_ms is None:
         return ""
     if task.end_time_ms is None:
-        return f"since {_clock(task.start_time_ms)}"
+        return f"for {max(0.0, wall() - task.start_time_ms / 1000):.0f} s"
     return f"{(task.end_time_ms - task.start_time_ms) / 1000:.3f} s"
 
 
-def _clock(at_ms: float) -> str:
-    return datetime.fromtimestamp(at_ms / 1000, tz=UTC).astimezone().strftime("%H:%M:%S")
+def runs(worker: Any) -> str:
+    """Return what a worker runs, or else which actor it is."""
+    return worker.running or (f"actor {worker.actor}" if worker.actor else "")
 
 
 def _error(task: Any) -> str:
@@ -77,14 +78,11 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         **_one(PLACE="place", HELD="reference_type", PID="pid"),
         "MADE": lambda each: each.call_site or each.label,
     },
-    StateResource.WORKERS: _one(
-        WORKER="worker_id",
-        TYPE="worker_type",
-        PID="pid",
-        STATE="state",
-        RUNS="running",
-        ENDED="exit_type",
-    ),
+    StateResource.WORKERS: {
+        **_one(WORKER="worker_id", TYPE="worker_type", PID="pid", STATE="state"),
+        "RUNS": runs,
+        **_one(ENDED="exit_type"),
+    },
     StateResource.NODES: {
         **_one(NODE="node_id", NAME="node_name", STATE="state"),
         "RESOURCES": lambda node: ", ".join(

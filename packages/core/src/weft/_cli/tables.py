@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from weft._cli.out import plain
@@ -15,6 +16,9 @@ _GAP = "  "
 _CUT = "…"
 # A column that is cut is still so wide, if there is room for it.
 _LEAST = 8
+# A table of two columns is a name and what it says: both stand in the row.
+_LEAST_HEADERS = 2
+_INDENT = "    "
 
 
 def width() -> int | None:
@@ -27,27 +31,32 @@ def table(
 ) -> str:
     """Return lines: headers, then rows. Numbers stand to the right.
 
-    With `columns`, what is too wide is cut.
+    If that is wider than `columns`, the text of the last column stands below its row, and what is
+    too wide still is cut.
     """
-    cells = [[_cell(value) for value in row] for row in rows]
-    widths = [
-        max(len(header), *(len(row[index]) for row in cells), 0)
-        for index, header in enumerate(headers)
-    ]
-    if columns is not None:
-        widths = _narrowed(widths, columns)
+    cells = [list(headers), *([_cell(value) for value in row] for row in rows)]
     is_number = [
         bool(rows) and all(isinstance(row[index], int | float | None) for row in rows)
         for index in range(len(headers))
     ]
-    lines = [
-        _GAP.join(
-            _fit(cell, wide, right=right)
-            for cell, wide, right in zip(line, widths, is_number, strict=True)
-        ).rstrip()
-        for line in [list(headers), *cells]
-    ]
+    widths = [max(len(row[index]) for row in cells) for index in range(len(headers))]
+    notes = [""] * len(cells)
+    if columns is not None and _total(widths) > columns:
+        if len(widths) > _LEAST_HEADERS and not is_number[-1]:
+            notes = [row.pop() for row in cells]
+            del widths[-1], is_number[-1]
+        widths = _narrowed(widths, columns)
+    lines = []
+    for row, text in zip(cells, notes, strict=True):
+        fitting = map(_fit, row, widths, is_number)
+        lines.append(_GAP.join(fitting).rstrip())
+        if text and columns is not None:
+            lines.append(f"{_INDENT}{_fit(text, columns - len(_INDENT), False)}".rstrip())
     return "\n".join(lines)
+
+
+def _total(widths: Sequence[int]) -> int:
+    return sum(widths) + len(_GAP) * (len(widths) - 1)
 
 
 def _cell(value: object) -> str:
@@ -67,20 +76,21 @@ def _cell(value: object) -> str:
 def _narrowed(widths: list[int], columns: int) -> list[int]:
     """Take from the widest until all fit, or nothing more can be taken.
 
-    The first column stays: it says which one it is.
+    The first column is the last that is cut: it says which one it is.
     """
-    first, *others = widths
-    over = first + sum(others) + len(_GAP) * len(others) - columns
-    while over > 0 and others and max(others) > _LEAST:
-        others[others.index(max(others))] -= 1
-        over -= 1
-    return [first, *others]
+    widths = widths.copy()
+    over = _total(widths) - columns
+    for part in (slice(1, None), slice(0, 1)):
+        while over > 0 and (most := max(widths[part], default=0)) > _LEAST:
+            widths[widths.index(most, part.start)] -= 1
+            over -= 1
+    return widths
 
 
-def _fit(cell: str, wide: int, *, right: bool) -> str:
+def _fit(cell: str, wide: int, is_number: bool) -> str:
     if len(cell) > wide:
         cell = cell[: wide - 1] + _CUT
-    return cell.rjust(wide) if right else cell.ljust(wide)
+    return cell.rjust(wide) if is_number else cell.ljust(wide)
 
 
 def block(fields: dict[str, object]) -> str:
@@ -90,6 +100,24 @@ def block(fields: dict[str, object]) -> str:
     for name, value in fields.items():
         if value in (None, "", {}):
             continue
-        text = plain(str(value)).replace("\n", f"\n{' ' * (wide + 2)}")
+        text = plain(_value(name, value)).replace("\n", f"\n{' ' * (wide + 2)}")
         lines.append(f"{f'{name}:'.ljust(wide + 1)} {text}")
     return "\n".join(lines)
+
+
+def _value(name: str, value: object) -> str:
+    match value:
+        case float() if name.endswith("_time_ms"):
+            return f"{value:.3f} ({moment(value)})"
+        case dict():
+            return ", ".join(f"{key} {_value('', each)}" for key, each in value.items())
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
+def moment(at_ms: float) -> str:
+    """Return a time as people here write it."""
+    at = datetime.fromtimestamp(at_ms / 1000, tz=UTC).astimezone()
+    return at.isoformat(" ", "milliseconds")

@@ -30,8 +30,11 @@ class History:
     def __init__(self, clients: Clients, roster: Roster, timers: Timers) -> None:
         self._clients = clients
         self._roster = roster
-        self._rounds: Rounds[tuple[bytes, bytes]] = Rounds(timers)
+        self._rounds: Rounds[tuple[bytes, bytes, int]] = Rounds(timers)
+        """Answers are (worker id, body, how many batches had come before)."""
         self._batches: deque[Recorded] = deque()
+        self._came = 0
+        """Batches, also those that went."""
         self._records = 0
         self._dropped = 0
         self._most = _settings.TASK_EVENTS.value()
@@ -39,6 +42,7 @@ class History:
     def add(self, batch: Recorded) -> None:
         """Keep records."""
         self._batches.append(batch)
+        self._came += 1
         self._records += batch.records
         while self._records > self._most:
             oldest = self._batches.popleft().records
@@ -57,19 +61,20 @@ class History:
                     asked[worker] = (one.pid, one.role)
             return found
 
-        def over(answers: list[tuple[bytes, bytes]]) -> None:
-            body_of = dict(answers)
+        def over(answers: list[tuple[bytes, bytes, int]]) -> None:
+            body_of = {worker: body for worker, body, _ in answers}
+            late = self._came - min((came for _, _, came in answers), default=self._came)
             told = [
                 ProcessTold(worker, pid, role, body_of.get(worker))
                 for worker, (pid, role) in asked.items()
                 # One that has ended meanwhile is missed by nobody: what it knew, it sent before.
                 if worker in body_of or self._clients.get(worker) is not None
             ]
-            self._clients.send(client, Answer(request, pack(self._snapshot(told, what))))
+            self._clients.send(client, Answer(request, pack(self._snapshot(told, what, late))))
 
         self._rounds.begin(send, over)
 
-    def _snapshot(self, told: list[ProcessTold], what: str) -> SessionSnapshot:
+    def _snapshot(self, told: list[ProcessTold], what: str, late: int) -> SessionSnapshot:
         pages = [
             (process.worker_id, process.pid, task_id)
             for process in self._roster.all()
@@ -77,11 +82,12 @@ class History:
         ]
         if what != "tasks":
             return SessionSnapshot(told, pages)
-        return SessionSnapshot(told, pages, [batch.body for batch in self._batches], self._dropped)
+        bodies = [batch.body for batch in self._batches]
+        return SessionSnapshot(told, pages, bodies, min(late, len(bodies)), self._dropped)
 
     def take(self, process: bytes, inspected: Inspected) -> None:
         """A process has answered."""
-        self._rounds.take(inspected.request, process, (process, inspected.body))
+        self._rounds.take(inspected.request, process, (process, inspected.body, self._came))
 
     def forget(self, process: bytes) -> None:
         """A process is gone: nobody waits for its answer."""

@@ -100,14 +100,17 @@ def workers(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
     states = {worker: (state, env) for worker, state, env in daemon.rules.pool.workers()}
     return [
-        _worker(process, *states.get(process.worker_id, ("gone", "")))
+        _worker(daemon, process, *states.get(process.worker_id, ("gone", "")))
         for process in daemon.roster.all()
     ]
 
 
-def _worker(process: Process, state: str, env: str) -> dict[str, Any]:
+def _worker(daemon: Daemon, process: Process, state: str, env: str) -> dict[str, Any]:
     task_id, function = process.running()
+    actor = daemon.grants.actor_on(process.worker_id)
     return {
+        "actor_id": actor.hex() if actor is not None else "",
+        "actor": daemon.creations.label(actor) if actor is not None else "",
         "worker_id": process.worker_id.hex(),
         "pid": process.pid,
         "state": state,

@@ -61,7 +61,9 @@ class InlineRecords:
         ended = list(self._ended)
         batches = [self._batch(some) for some in _batched(ended)]
         return codec.pack(
-            records.SessionSnapshot([self._told(told)], [], batches, self._count - len(ended))
+            records.SessionSnapshot(
+                [self._told(told)], batches=batches, dropped=self._count - len(ended)
+            )
         )
 
     def _batch(self, some: list[tuple[Row, tuple[str, str] | None]]) -> bytes:

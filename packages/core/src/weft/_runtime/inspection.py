@@ -113,7 +113,8 @@ class Inspection:
 
 
 def _what(note: Submission, attempt: int) -> Any:
-    key = (note.name, note.function, note.actor_id, note.parent, note.peer, attempt, False)
+    parent = b"" if note.parent is None else note.parent.task_id
+    key = (note.name, note.function, note.actor_id, parent, note.peer, attempt, False)
     return what_of((*key, note.amounts))
 
 

@@ -37,6 +37,7 @@ class TaskRecorder:
     def add(self, task_id: TaskId, attempt: int, note: Submission, failure: Value | None) -> None:
         """A task has ended; with a failure, if there is one."""
         rows = self._rows
+        parent = note.parent
         if failure is not None:
             kind, message = describe_failure(failure.error)  # type: ignore[union-attr]  # a Failure
             self._errors[len(rows)] = (kind, message[:MESSAGE_CHARACTERS])
@@ -51,7 +52,8 @@ class TaskRecorder:
                     note.name,
                     note.function,
                     note.actor_id,
-                    note.parent,
+                    # Not the task itself: it may hold objects.
+                    b"" if parent is None else parent.task_id,
                     note.peer,
                     attempt,
                     failure is not None,
@@ -77,8 +79,7 @@ def what_of(key: tuple[Any, ...]) -> What:
     """Return what a row's key stands for."""
     name, function, actor, parent, peer, attempt, has_failed, amounts = key
     worker, pid = _worker(peer)
-    parent_id = b"" if parent is None else parent.task_id
-    return What(name, function, actor, parent_id, worker, pid, attempt, has_failed, amounts)
+    return What(name, function, actor, parent, worker, pid, attempt, has_failed, amounts)
 
 
 def _worker(peer: Peer | None) -> tuple[bytes, int]:

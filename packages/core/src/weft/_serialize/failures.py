@@ -317,6 +317,7 @@ def _with_sources(hop: Hop) -> Hop:
 # ------------------------------------------------------------------ tracebacks
 
 _OURS = frozenset({"weft", "cloudpickle"})
+_PACKAGE = __file__.removesuffix("_serialize/failures.py")
 _LIBRARY = os.path.dirname(os.__file__)  # noqa: PTH120 - pathlib would be loaded for this alone
 
 
@@ -366,6 +367,9 @@ def _note_repeats(frames: list[SourceLine], repeats: int) -> None:
 
 def _is_ours(frame: FrameType) -> bool:
     name = frame.f_globals.get("__name__")
+    if name == "__main__":
+        # A process of a node begins in a file of ours.
+        return frame.f_code.co_filename.startswith(_PACKAGE)
     return isinstance(name, str) and name.partition(".")[0] in _OURS
 
 

@@ -188,5 +188,8 @@ class SessionSnapshot(msgspec.Struct, frozen=True, array_like=True):
     """(worker id, pid, task id) by the workers' pages: known also of one that does not answer."""
     batches: list[bytes] = []
     """Of tasks, the oldest first: packed, each a Batch."""
+    late: int = 0
+    """How many of these came after the first process had answered: what others have told as open
+    may be among them."""
     dropped: int = 0
     """Records that there was no room for any more."""

@@ -7,6 +7,7 @@ does not: after a second it is left out, and named in a warning or a DataSourceU
 """
 
 from weft.util.state import common, exception
+from weft.util.state._client import StateApiClient
 from weft.util.state._lists import (
     get_actor,
     get_job,
@@ -31,6 +32,7 @@ from weft.util.state._lists import (
 from weft.util.state._logs import get_log, list_logs
 
 __all__ = [
+    "StateApiClient",
     "common",
     "exception",
     "get_actor",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from operator import eq, ge, gt, le, lt, ne
-from typing import TYPE_CHECKING, Any
+from functools import cache
+from operator import contains, eq, ge, gt, le, lt, ne
+from types import UnionType
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
-from weft.util.state.common import DEFAULT_LIMIT, MAX_LIMIT
+import msgspec
+
+from weft.util.state.common import DEFAULT_LIMIT, MAX_LIMIT, STATES
 from weft.util.state.exception import StateApiException
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-
-    import msgspec
 
     from weft.util.state.common import Filter
 
@@ -22,13 +24,23 @@ OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "<=": le,
     ">": gt,
     ">=": ge,
-    "in": lambda value, wanted: value in wanted,
+    "in": contains,
 }
-Test = tuple[str, "Callable[[Any], bool]"]
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
+_RANGES = (lt, le, gt, ge)
+
+
+class Test(NamedTuple):
+    """A filter that is understood."""
+
+    key: str
+    passes: Callable[[Any], bool]
+    is_range: bool = False
+    """What lies between two values that pass passes, and between two that do not, nothing does."""
 
 
 def tests(filters: Iterable[Filter] | None, kind: type[msgspec.Struct]) -> list[Test]:
-    """Return (field, test) of each filter. StateApiException: one cannot be understood."""
+    """Return what each filter asks. StateApiException: one cannot be understood."""
     return [_test(wanted, kind) for wanted in filters or ()]
 
 
@@ -43,42 +55,52 @@ def _test(wanted: Filter, kind: type[msgspec.Struct]) -> Test:
         raise StateApiException(
             f"there is no operator {operator!r}; there are {' '.join(OPERATORS)}"
         )
-    if operator == "in" and isinstance(value, str):
-        value = value.split(",")
+    if operator == "in":
+        values = value.split(",") if isinstance(value, str) else value
+        return Test(key, frozenset(_read(each, kind, key) for each in values).__contains__)
     compare = OPERATORS[operator]
-    folds = key == "state"
+    value = _read(value, kind, key)
 
-    def test(found: Any) -> bool:
-        if operator == "in":
-            return any(_fits(eq, found, each, folds=folds) for each in value)
-        return _fits(compare, found, value, folds=folds)
+    def passes(found: Any) -> bool:
+        if found is None or value is None:
+            return compare is (eq if found is value else ne)
+        return compare(found, value)
 
-    return key, test
-
-
-def _fits(
-    compare: Callable[[Any, Any], bool], found: Any, wanted: Any, *, folds: bool = False
-) -> bool:
-    """Compare as the field's type asks: a command line has text only."""
-    if found is None:
-        return compare is ne and wanted is not None
-    if isinstance(wanted, str) and not isinstance(found, str):
-        wanted = _typed(wanted, found)
-    if folds and isinstance(wanted, str):
-        wanted = wanted.upper() if found.isupper() else wanted.lower()
-    try:
-        return bool(compare(found, wanted))
-    except TypeError:
-        return False
+    return Test(key, passes, compare in _RANGES)
 
 
-def _typed(wanted: str, like: Any) -> Any:
-    if isinstance(like, bool):
-        return {"true": True, "1": True, "false": False, "0": False}.get(wanted.lower(), wanted)
-    try:
-        return float(wanted) if isinstance(like, int | float) else wanted
-    except ValueError:
-        return wanted
+def _read(value: Any, kind: type[msgspec.Struct], key: str) -> Any:
+    """Return a value as the field's type asks: a command line has text only."""
+    if value is None:
+        return None
+    types = _types(kind)[key]
+    if bool in types:
+        read = _BOOLEANS.get(str(value).lower())
+        if read is None:
+            raise StateApiException(f"{key} is true or false, not {value!r}")
+        return read
+    if int in types or float in types:
+        try:
+            return float(value)
+        except (TypeError, ValueError):
+            raise StateApiException(f"{key} is a number, not {value!r}") from None
+    if str not in types or not isinstance(value, str):
+        raise StateApiException(f"{key} cannot be compared with {value!r}")
+    if key == "state" and kind in STATES:
+        for state in STATES[kind]:
+            if state.lower() == value.lower():
+                return state
+        raise StateApiException(f"there is no state {value!r}; there are {', '.join(STATES[kind])}")
+    return value
+
+
+@cache
+def _types(kind: type[msgspec.Struct]) -> dict[str, set[object]]:
+    """Return what a field's values may be, by its name."""
+    return {
+        field.name: set(get_args(field.type)) if isinstance(field.type, UnionType) else {field.type}
+        for field in msgspec.structs.fields(kind)
+    }
 
 
 def checked_limit(limit: int | None) -> int:
@@ -92,4 +114,8 @@ def checked_limit(limit: int | None) -> int:
 
 def select(records: Iterable[Any], wanted: Sequence[Test]) -> list[Any]:
     """Return those records that pass all tests."""
-    return [record for record in records if all(test(getattr(record, key)) for key, test in wanted)]
+    return [
+        record
+        for record in records
+        if all(test.passes(getattr(record, test.key)) for test in wanted)
+    ]

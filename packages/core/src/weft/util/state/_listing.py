@@ -146,6 +146,8 @@ class Session:
                 pid=one["pid"],
                 running=one["function"],
                 runtime_env=one["runtime_env"],
+                actor_id=one["actor_id"] or None,
+                actor=one["actor"],
             )
             for one in self.ask("workers")
         ]
@@ -167,6 +169,7 @@ class Session:
 
     def nodes(self) -> list[NodeState]:
         """Return all nodes."""
+        began_at = self.ask("session")["began_at"]
         return [
             NodeState(
                 node_id=one["NodeID"],
@@ -176,6 +179,7 @@ class Session:
                 node_name=one["NodeName"],
                 resources_total=one["Resources"],
                 labels=one["Labels"],
+                start_time_ms=began_at * 1000,
             )
             for one in self.ask("nodes")
         ]

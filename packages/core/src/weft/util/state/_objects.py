@@ -25,6 +25,7 @@ _PLACES = {
     "failed": "failed",
     "unknown": "owner",
 }
+_LABELS = {"token": "an actor's handle", "failed": "a failed task"}
 _MEGABYTE = 1_000_000
 
 
@@ -48,7 +49,7 @@ def _state(process: ProcessTold, told: ObjectTold, segment: dict[str, Any]) -> O
         reference_type=_reference_type(told),
         place=place,
         call_site=segment.get("site", ""),
-        label=segment.get("label", "") or told.task,
+        label=segment.get("label", "") or told.task or _LABELS.get(told.state, ""),
         type=process.role.upper(),
         pid=process.pid,
         is_owner=not told.owner,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from weft._resources import UNITS
 from weft._wire.codec import unpack
 from weft._wire.records import NUMBER, TIME, Batch, SessionSnapshot, TasksTold, column
-from weft.util.state._filters import select
+from weft.util.state._filters import Test, select
 from weft.util.state.common import (
     TaskState,
     TaskSummaries,
@@ -21,10 +21,9 @@ from weft.util.state.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
     from weft._wire.records import BegunTask, OpenTask, What
-    from weft.util.state._filters import Test
 
 _STATES = {
     "waiting": "PENDING_ARGS_AVAIL",
@@ -61,10 +60,18 @@ class TaskTable:
         bodies = [unpack(one.body, TasksTold) for one in snapshot.told if one.body is not None]
         begun = {task.task_id: task for body in bodies for task in body.begun}
         on_pages = {task_id for _, _, task_id in snapshot.running}
+        ended = self._late_ids(snapshot.late)
         for body in bodies:
             for task in body.open:
+                if task.task_id in ended:
+                    continue
                 is_running = task.task_id in on_pages
                 yield self._open(task, begun.get(task.task_id), is_running=is_running)
+
+    def _late_ids(self, late: int) -> set[bytes]:
+        """Return what has ended since the first process has told what was open."""
+        batches = islice(self.batches(), late)
+        return {batch.id_at(row) for batch in batches for row in range(len(batch.ids) // 16)}
 
     def _open(self, task: OpenTask, begun: BegunTask | None, *, is_running: bool) -> TaskState:
         state = _STATES[task.state]
@@ -115,7 +122,7 @@ class TaskTable:
 
     def of_actor(self, actor_id: str) -> list[TaskState]:
         """Return the newest of an actor's calls."""
-        return self.select([("actor_id", actor_id.__eq__)], 100)[0]
+        return self.select([Test("actor_id", actor_id.__eq__)], 100)[0]
 
     def select(self, wanted: Sequence[Test], limit: int) -> tuple[list[TaskState], int]:
         """Return the newest of the tasks that pass all tests, and how many do."""
@@ -129,7 +136,7 @@ class TaskTable:
         return found, total
 
     def _rows(self, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
-        common = [(key, test) for key, test in wanted if key not in _OF_A_ROW]
+        common = [test for test in wanted if test.key not in _OF_A_ROW]
         fitting = set()
         for number, what in enumerate(batch.whats):
             fields = {
@@ -137,7 +144,7 @@ class TaskTable:
                 "state": _end(what),
                 "required_resources": _amounts(what),
             }
-            if all(test(fields[key]) for key, test in common):
+            if all(test.passes(fields[test.key]) for test in common):
                 fitting.add(number)
         if not fitting:
             return ()
@@ -145,23 +152,10 @@ class TaskTable:
         if len(fitting) < len(batch.whats):
             numbers = column(NUMBER, batch.numbers)
             rows = [row for row, number in enumerate(numbers) if number in fitting]
-        for key, test in wanted:
-            if key in _OF_A_ROW:
-                rows = self._passing(batch, rows, key, test)
+        for test in wanted:
+            if rows and test.key in _OF_A_ROW:
+                rows = _passing(batch, rows, test)
         return rows
-
-    @staticmethod
-    def _passing(
-        batch: Batch, rows: Sequence[int], key: str, test: Callable[[Any], bool]
-    ) -> Sequence[int]:
-        if key in _TIMES:
-            times = column(TIME, getattr(batch, _TIMES[key]))
-            return [row for row in rows if test(_ms(times[row]))]
-        if key == "task_id":
-            return [row for row in rows if test(batch.id_at(row).hex())]
-        part = ("error_type", "error_message").index(key)
-        errors = batch.errors
-        return [row for row in rows if test(errors[row][part] if row in errors else None)]
 
     def _made(self, batch: Batch, rows: Any) -> Iterator[TaskState]:
         numbers = column(NUMBER, batch.numbers)
@@ -212,6 +206,31 @@ class TaskTable:
             total_actor_scheduled=total["ACTOR_CREATION_TASK"],
             dropped=self.dropped,
         )
+
+
+def _passing(batch: Batch, rows: Sequence[int], test: Test) -> Sequence[int]:
+    """Return those rows that pass a test of what each has for itself."""
+    if test.key == "task_id":
+        return [row for row in rows if test.passes(batch.id_at(row).hex())]
+    if test.key in _TIMES:
+        return _passing_times(column(TIME, getattr(batch, _TIMES[test.key])), rows, test)
+    part = ("error_type", "error_message").index(test.key)
+    if test.passes(None):
+        errors = batch.errors
+        return [row for row in rows if test.passes(errors[row][part] if row in errors else None)]
+    failed = [row for row, error in batch.errors.items() if test.passes(error[part])]
+    return sorted(set(rows).intersection(failed)) if failed else ()
+
+
+def _passing_times(times: Sequence[float], rows: Sequence[int], test: Test) -> Sequence[int]:
+    """As `_passing`, of a column of times. What is 0 never was."""
+    if test.is_range and (first := min(times)):
+        # Most batches are on one side of a time.
+        ends = {test.passes(_ms(first)), test.passes(_ms(max(times)))}
+        if len(ends) == 1:
+            return rows if ends.pop() else ()
+    passes = test.passes
+    return [row for row in rows if passes(_ms(at) if (at := times[row]) else None)]
 
 
 def _type(what: What) -> str:

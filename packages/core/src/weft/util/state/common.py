@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import Enum
 from typing import Any
 
@@ -27,6 +28,27 @@ class StateResource(Enum):
     OBJECTS = "objects"
     RUNTIME_ENVS = "runtime_envs"
     CLUSTER_EVENTS = "cluster_events"
+
+
+class ListApiOptions(msgspec.Struct, frozen=True):
+    """How StateApiClient lists; see list_tasks."""
+
+    limit: int = DEFAULT_LIMIT
+    timeout: float = DEFAULT_TIMEOUT_S
+    detail: bool = False
+    filters: Sequence[Filter] = ()
+
+
+class GetApiOptions(msgspec.Struct, frozen=True):
+    """How StateApiClient gets one; see get_task."""
+
+    timeout: float = DEFAULT_TIMEOUT_S
+
+
+class SummaryApiOptions(msgspec.Struct, frozen=True):
+    """How StateApiClient summarizes; see summarize_tasks."""
+
+    timeout: float = DEFAULT_TIMEOUT_S
 
 
 class SummaryResource(Enum):
@@ -120,6 +142,10 @@ class WorkerState(_State, frozen=True, kw_only=True):
     """The last lines that it wrote to stderr."""
     running: str = ""
     """The function that it runs; of one that has ended: ran."""
+    actor_id: str | None = None
+    """Of the actor that it is."""
+    actor: str = ""
+    """That one's name; of one without a name, its class."""
     runtime_env: str = ""
 
 
@@ -165,6 +191,7 @@ class NodeState(_State, frozen=True, kw_only=True):
     node_name: str
     resources_total: dict[str, float]
     labels: dict[str, str]
+    start_time_ms: float
 
 
 class JobState(_State, frozen=True, kw_only=True):
@@ -204,6 +231,17 @@ class ClusterEventState(_State, frozen=True, kw_only=True):
     source_type: str
     message: str
     event_id: str
+
+
+STATES: dict[type[msgspec.Struct], tuple[str, ...]] = {
+    TaskState: (
+        "PENDING_ARGS_AVAIL", "PENDING_NODE_ASSIGNMENT", "SUBMITTED_TO_WORKER", "RUNNING",
+        "RUNNING_IN_GET", "FINISHED", "FAILED",
+    ),
+    ActorState: ("PENDING_CREATION", "ALIVE", "RESTARTING", "DEAD"),
+    WorkerState: ("starting", "idle", "leased", "ending", "gone", "running"),
+}  # fmt: skip
+"""By kind: what `state` may be."""
 
 
 class TaskSummaryPerFuncOrClassName(_State, frozen=True, kw_only=True):
@@ -261,3 +299,10 @@ class ObjectSummaries(_State, frozen=True, kw_only=True):
     total_size_mb: float
     callsite_enabled: bool = True
     summary_by: str = "callsite"
+
+
+class StateSummary(_State, frozen=True, kw_only=True):
+    """What StateApiClient.summary returns."""
+
+    node_id_to_summary: dict[str, TaskSummaries | ActorSummaries | ObjectSummaries]
+    """One, of all nodes together, under "cluster"."""
