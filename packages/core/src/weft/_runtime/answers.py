@@ -14,7 +14,7 @@ from weft._runtime.invocation import ActorLeaves, DynamicObjectRefGenerator, spl
 from weft._runtime.loop import Waiter
 from weft._serialize.failures import pack_error, pack_failure
 from weft._serialize.pickling import dumps
-from weft._wire.messages import Call, Done, Failure, Run, Settled, Taken, Yielded
+from weft._wire.messages import Call, Done, Failure, Run, Settled, Shared, Taken, Yielded
 from weft.exceptions import ActorDiedError, TaskCancelledError
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ class Job:
         "random",
         "refs",
         "taken",
+        "unsent",
         "waiter",
     )
 
@@ -61,6 +62,8 @@ class Job:
         """It runs on a thread that does not read: its answer is sent at once."""
         self.refs: list[ObjectRef[Any]] = []
         """Inside what it returns or raises: kept until the caller has counted them."""
+        self.unsent: list[Value] = []
+        """What was stored for its caller, who does not know of it yet."""
         self.items = 0
         """Yielded so far."""
         self.taken = 0
@@ -91,6 +94,12 @@ class Answers:
         """Send a job's answer; with others, if there will be some at once. Inside the guard."""
         task_id = job.message.task_id
         self.jobs.pop(TaskId(task_id), None)
+        if values and type(values[0]) is Failure:
+            # It was stored before the job failed, or was interrupted.
+            for value in job.unsent:
+                if type(value) is Shared:
+                    self._objects.recycle(value)
+        job.unsent.clear()
         peers = self._peers
         if job.peer.connection.closed:
             return
@@ -109,7 +118,10 @@ class Answers:
         if serialized.refs:
             job.refs.extend(serialized.refs)
         return self._objects.store_value(
-            serialized, label=f"return of {job.function}", owner=job.peer.worker_id
+            serialized,
+            label=f"return of {job.function}",
+            claim=job.unsent.append,
+            owner=job.peer.worker_id,
         )
 
     def pack_all(self, job: Job, values: Sequence[Any]) -> list[Packed]:
@@ -139,6 +151,7 @@ class Answers:
         with self._guard:
             peers = self._peers
             peers.send(job.peer, Yielded(job.message.task_id, job.items, value))
+            job.unsent.clear()
             job.items += 1
             now = monotonic()
             if job.is_eager or now - self._answered_at > ANSWER_S:

@@ -86,6 +86,7 @@ if TYPE_CHECKING:
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
     from weft._runtime.room import Room
+    from weft._store.shared_memory import Segment
     from weft._wire.messages import Bundle, Message, Value
 
 # What the daemon has to know soon, and together: each message alone would wake it.
@@ -451,7 +452,13 @@ class Objects:
     # -------------------------------------------------------------- values
 
     def store_value(
-        self, serialized: Serialized, *, label: str, site: str = "", owner: bytes = b""
+        self,
+        serialized: Serialized,
+        *,
+        label: str,
+        claim: Callable[[Value], object] = lambda _value: None,
+        site: str = "",
+        owner: bytes = b"",
     ) -> Value:
         """Turn a pickled value into one that can be kept or sent.
 
@@ -460,33 +467,44 @@ class Objects:
         Args:
             serialized: The value.
             label: What made it, in the user's words.
+            claim: Takes the value on, inside the guard: an interrupt may come before this returns.
             site: File and line of that; empty: of the code that calls.
             owner: Worker id of the process that will own the object; empty: this one.
         """
         held = self.held(serialized.refs) if serialized.refs else []
         size_bytes = serialized.size_bytes
+        value: Value | None = None
         if size_bytes <= INLINE_BYTES:
-            return Inline(serialized.pack(), held)
+            value = Inline(serialized.pack(), held)
+            with self._guard:
+                claim(value)
+            return value
         self._drain_released()
         segment = self.room.reserve(size_bytes)
         try:
             segment.fill(serialized.parts())
-        except BaseException:
+            site = site or calling_site()
             with self._guard:
-                self.store.abandon(segment)
+                self._tell_made(segment, size_bytes, owner=owner, label=label, site=site)
+                value = Shared(segment.name, size_bytes, self.address, held)
+                claim(value)
+        except BaseException:
+            if value is None:
+                with self._guard:
+                    self.store.abandon(segment)
             raise
-        site = site or calling_site()
-        with self._guard:
-            self.store.made(
-                segment, size_bytes, owner=owner or self.worker_id, label=label, site=site
-            )
-            if owner or segment.on_disk:
-                # Who reads an object on disk asks the daemon where it is. And that knows of one
-                # before its owner does: if this process dies in between, it is not taken for what
-                # nobody was told of.
-                self.send_news()
-                self.daemon.connection.flush()
-        return Shared(segment.name, size_bytes, self.address, held)
+        return value
+
+    def _tell_made(
+        self, segment: Segment, size_bytes: int, *, owner: bytes, label: str, site: str
+    ) -> None:
+        self.store.made(segment, size_bytes, owner=owner or self.worker_id, label=label, site=site)
+        if owner or segment.on_disk:
+            # Who reads an object on disk asks the daemon where it is. And that knows of one
+            # before its owner does: if this process dies in between, it is not taken for what
+            # nobody was told of.
+            self.send_news()
+            self.daemon.connection.flush()
 
     def _drain_released(self) -> None:
         """Have what was dropped before recycled first."""

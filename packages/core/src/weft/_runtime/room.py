@@ -65,8 +65,7 @@ class Room:
         StoreFullError: there is none, neither in memory nor on disk.
         """
         while True:
-            with self._guard:
-                segment = self._store.try_reserve(size_bytes)
+            segment = self._try_reserve(size_bytes)
             if segment is not None:
                 return segment
             loan = self._ask(_Request(""), size_class(size_bytes)).answer
@@ -76,6 +75,19 @@ class Room:
             if loan.directory:
                 with self._guard:
                     return self._store.reserve_on_disk(size_bytes, Path(loan.directory))
+
+    def _try_reserve(self, size_bytes: int) -> Segment | None:
+        segment: Segment | None = None
+        try:
+            with self._guard:
+                segment = self._store.try_reserve(size_bytes)
+        except BaseException:
+            # An interrupt that was held back comes when the guard is left.
+            if segment is not None:
+                with self._guard:
+                    self._store.abandon(segment)
+            raise
+        return segment
 
     def view(self, value: Shared, gone: Callable[[], object]) -> memoryview:
         """Return a stored object's bytes, read-only. Blocks while they are read from disk.

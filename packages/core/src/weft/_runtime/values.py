@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
     from weft._runtime.questions import Questions
+    from weft._wire.messages import Value
 
 # How long `get` waits for an actor's answer before it says that this worker is blocked: most
 # answers are quicker.
@@ -54,14 +55,18 @@ class Values:
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value; see Engine."""
-        packed = self._objects.store_value(dumps(value), label="weft.put")
         object_id = self._links.ids.task_id().object_id(1)
         objects = self._objects
-        with self._guard:
+        refs: list[ObjectRef[Any]] = []
+
+        def own(packed: Value) -> None:
             objects.drain()
             objects.handle(ObjectMade(object_id))
             objects.handle(Sealed(object_id, packed))
-            return objects.ref(objects.machine.entries[object_id])
+            refs.append(objects.ref(objects.machine.entries[object_id]))
+
+        objects.store_value(dumps(value), label="weft.put", claim=own)
+        return refs[0]
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:
         """Wait for values; see Engine."""
