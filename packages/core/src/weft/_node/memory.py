@@ -79,7 +79,7 @@ class NodeMemory:
         if isinstance(message, Restore | Discard) and not self._knows(message):
             # What a dead worker's answer brought may be known sooner than what it told the daemon:
             # read that first.
-            self._timers.call_later(0.0, lambda: self._tell(ClientSaid(client, message)))
+            self._timers.call_next(lambda: self._tell(ClientSaid(client, message)))
         else:
             self._tell(ClientSaid(client, message))
 

@@ -18,13 +18,28 @@ class Timers:
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._numbers = count()
+        self._next: list[Callable[[], None]] = []
+        """To be called after the next sleep."""
+        self._ripe: list[Callable[[], None]] = []
+        """To be called after the sleep that is now."""
 
     def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
         """Call a function once, after a delay."""
         heapq.heappush(self._heap, (monotonic() + delay_s, next(self._numbers), function))
 
+    def call_next(self, function: Callable[[], None]) -> None:
+        """Call a function once, after the next sleep, which takes no time.
+
+        So the loop has looked once more at all that has arrived.
+        """
+        self._next.append(function)
+
     def sleep_s(self, until: float | None = None) -> float | None:
         """Return how long nothing is due, at most to a point in time; None: for ever."""
+        self._ripe += self._next
+        self._next = []
+        if self._ripe:
+            return 0.0
         times = [until] if until is not None else []
         if self._heap:
             times.append(self._heap[0][0])
@@ -32,6 +47,9 @@ class Timers:
 
     def ring(self) -> None:
         """Call those that are due."""
+        ripe, self._ripe = self._ripe, []
+        for function in ripe:
+            function()
         now = monotonic()
         while self._heap and self._heap[0][0] <= now:
             heapq.heappop(self._heap)[2]()
