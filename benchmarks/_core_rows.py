@@ -19,6 +19,7 @@ FLOORS = {
     "pickle": Floor("pickle", "_floors_values", "pickle_small"),
     "unpickle": Floor("unpickle out of band", "_floors_values", "unpickle_large"),
     "ids": Floor("unpickle 10,000 ids", "_floors_values", "unpickle_ids"),
+    "scan": Floor("look at a list", "_floors_values", "look_at_names"),
     "memcpy": Floor("memcpy", "_floors_values", "copy_large"),
     "memcpy_1": Floor("memcpy", "_floors_values", "copy_1_mib"),
 }
@@ -51,5 +52,6 @@ ROWS = (
     Row("tasks_from_two_clients", "tasks from 2 clients", "/s", 15_000, ("pairs",)),
     Row("tasks_with_argument", "tasks with an 8 MiB argument", "/s", 12_000, ("pool", "flight")),
     Row("tasks_returning", "tasks returning 1 MiB, fetched", "/s", 4_000, ("memcpy_1",)),
+    Row("query_s", "filtered query over 1,000,000 tasks", "s", 1, ("scan",), "_core_state"),
     Row("shutdown_s", "shutdown", "s", 0.3, ("end",), START, 0),
 )  # fmt: skip

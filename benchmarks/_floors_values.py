@@ -33,6 +33,17 @@ def pickle_small(rate: Rate) -> float:
     return rate(keep)
 
 
+def look_at_names(_: Rate) -> float:
+    """Seconds to find 100 of 1,000,000 names in a list."""
+    names = ["small"] * 1_000_000
+    names[::10_000] = ["odd"] * 100
+    begin = perf_counter()
+    found = [row for row, name in enumerate(names) if name == "odd"]
+    passed_s = perf_counter() - begin
+    assert len(found) == 100
+    return passed_s
+
+
 def pickle_many(_: Rate) -> float:
     """Seconds to pickle 100,000 values of 1,000 bytes, keep them and let them go."""
     value = bytes(1000)
