@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft._wire.codec import pack
-from weft._wire.records import OpenTask, ProcessTold, SessionSnapshot, TasksTold, What, pack_rows
+from weft._wire.records import OpenTask, ProcessTold, SessionSnapshot, TasksTold, What, pack_columns
 from weft.util.state import _filters
 from weft.util.state._tasks import TaskTable
 from weft.util.state.common import TaskState
@@ -19,7 +19,8 @@ IDS = [bytes([number]) * 16 for number in range(4)]
 
 
 def batch(*ids: bytes) -> bytes:
-    return pack_rows(OWNER, [(one, 1.0, 2.0, 3.0, ()) for one in ids], {}, lambda _: WHAT)
+    rows = [(one, 1.0, 2.0, 3.0, ()) for one in ids]
+    return pack_columns(OWNER, zip(*rows, strict=True), {}, lambda _: WHAT)
 
 
 def table(late: int) -> TaskTable:
@@ -91,7 +92,7 @@ def ended(rows: list[Any], rows_in_a_batch: int) -> TaskTable:
             for index, (*times, error, name) in enumerate(some)
         ]
         errors = {index: row[3] for index, row in enumerate(some) if row[3] is not None}
-        batches.append(pack_rows(OWNER, packed, errors, what_of))
+        batches.append(pack_columns(OWNER, zip(*packed, strict=True), errors, what_of))
     return TaskTable(SessionSnapshot([], batches=batches), job_id="", node_id="")
 
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft._wire.codec import unpack
-from weft._wire.records import NUMBER, TIME, Batch, Row, What, column, pack_rows
+from weft._wire.records import NUMBER, TIME, Batch, Row, What, column, pack_columns
 
 OWNER = b"o" * 16
 times = st.floats(0, 2e9)
@@ -25,7 +25,7 @@ def what_of(key: tuple[Any, ...]) -> What:
 
 
 def batch_of(some: list[Row], errors: dict[int, tuple[str, str]] | None = None) -> Batch:
-    return unpack(pack_rows(OWNER, some, errors or {}, what_of), Batch)
+    return unpack(pack_columns(OWNER, zip(*some, strict=True), errors or {}, what_of), Batch)
 
 
 @given(rows)

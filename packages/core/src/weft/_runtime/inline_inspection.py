@@ -68,7 +68,8 @@ class InlineRecords:
 
     def _batch(self, some: list[tuple[Row, tuple[str, str] | None]]) -> bytes:
         errors = {index: error for index, (_, error) in enumerate(some) if error is not None}
-        return records.pack_rows(self._me, [row for row, _ in some], errors, _what)
+        columns = zip(*(row for row, _ in some), strict=True)
+        return records.pack_columns(self._me, columns, errors, _what)
 
     def _told(self, body: object) -> ProcessTold:
         return records.ProcessTold(self._me, os.getpid(), "driver", codec.pack(body))

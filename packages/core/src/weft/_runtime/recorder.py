@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._serialize.failures import describe_failure
 from weft._wire.messages import Recorded
-from weft._wire.records import What, pack_rows
+from weft._wire.records import OWN_FIELDS, What, pack_columns
 
 if TYPE_CHECKING:
     from weft._ids import TaskId, WorkerId
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from weft._runtime.peers import Peer
     from weft._runtime.submissions import Submission
     from weft._wire.messages import Value
-    from weft._wire.records import Row
 
 BATCH_ROWS = 1000
+FIELDS = 12
 # Of an error's message.
 MESSAGE_CHARACTERS = 1000
 
@@ -31,7 +31,9 @@ class TaskRecorder:
     def __init__(self, links: Links, worker_id: WorkerId) -> None:
         self._links = links
         self._me = worker_id
-        self._rows: list[Row] = []
+        self._rows: list[Any] = []
+        """The fields of all rows, one after the other: a thousand tuples that stay for a while
+        would have the collector look at all that there is more often."""
         self._errors: dict[int, tuple[str, str]] = {}
 
     def add(self, task_id: TaskId, attempt: int, note: Submission, failure: Value | None) -> None:
@@ -40,28 +42,24 @@ class TaskRecorder:
         parent = note.parent
         if failure is not None:
             kind, message = describe_failure(failure.error)  # type: ignore[union-attr]  # a Failure
-            self._errors[len(rows)] = (kind, message[:MESSAGE_CHARACTERS])
-        # For every task: the key is looked up once a batch, and holds what is there already.
-        rows.append(
-            (
-                task_id,
-                note.made_at,
-                note.began_at,
-                note.ended_at,
-                (
-                    note.name,
-                    note.function,
-                    note.actor_id,
-                    # Not the task itself: it may hold objects.
-                    b"" if parent is None else parent.task_id,
-                    note.peer,
-                    attempt,
-                    failure is not None,
-                    note.amounts,
-                ),
-            )
+            self._errors[len(rows) // FIELDS] = (kind, message[:MESSAGE_CHARACTERS])
+        # For every task: only references, of what is there already.
+        rows += (
+            task_id,
+            note.made_at,
+            note.began_at,
+            note.ended_at,
+            note.name,
+            note.function,
+            note.actor_id,
+            # Not the task itself: it may hold objects.
+            b"" if parent is None else parent.task_id,
+            note.peer,
+            attempt,
+            failure is not None,
+            note.amounts,
         )
-        if len(rows) >= BATCH_ROWS:
+        if len(rows) >= BATCH_ROWS * FIELDS:
             self.send()
 
     def send(self) -> None:
@@ -71,8 +69,10 @@ class TaskRecorder:
         rows, self._rows = self._rows, []
         errors, self._errors = self._errors, {}
         if not self._links.daemon.connection.closed:
-            body = pack_rows(self._me, rows, errors, what_of)
-            self._links.peers.send(self._links.daemon, Recorded(len(rows), body))
+            columns = [rows[field::FIELDS] for field in range(FIELDS)]
+            whats = zip(*columns[OWN_FIELDS:], strict=True)
+            body = pack_columns(self._me, (*columns[:OWN_FIELDS], whats), errors, what_of)
+            self._links.peers.send(self._links.daemon, Recorded(len(rows) // FIELDS, body))
 
 
 def what_of(key: tuple[Any, ...]) -> What:

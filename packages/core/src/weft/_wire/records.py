@@ -9,14 +9,14 @@ before it looks at any row.
 from __future__ import annotations
 
 from array import array
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from weft._wire.codec import pack
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping
 
 _ID_BYTES = 16
 NUMBER, TIME = "H", "d"
@@ -73,17 +73,19 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
 
 Row = tuple[bytes, float, float, float, tuple[object, ...]]
 """(task id, made, began, ended, what: the fields of What, or anything that stands for them)."""
+OWN_FIELDS = 4
+"""How many of these a row does not share."""
 
 
-def pack_rows(
+def pack_columns(
     owner: bytes,
-    rows: Sequence[Row],
+    columns: Iterable[Iterable[Any]],
     errors: Mapping[int, tuple[str, str]],
-    what_of: Callable[[tuple[object, ...]], What],
+    what_of: Callable[[tuple[Any, ...]], What],
 ) -> bytes:
-    """Return a packed Batch of some rows: fewer than 65,536, at least one."""
-    ids, made, began, ended, keys = zip(*rows, strict=True)
-    number_of: dict[tuple[object, ...], int] = {}
+    """Return a packed Batch of some rows, by the columns of Row: fewer than 65,536 rows."""
+    ids, made, began, ended, keys = columns
+    number_of: dict[tuple[Any, ...], int] = {}
     numbers = array(NUMBER, [number_of.setdefault(key, len(number_of)) for key in keys])
     return pack(
         Batch(
