@@ -841,6 +841,17 @@ def test_unlinked_file_that_is_asked_for_is_not_asked_for_again_by_a_drop() -> N
     assert node.say(A, Discard(["a0"])) == [Unlink(["spill-1"])]
 
 
+def test_mapping_of_a_file_that_is_gone_with_its_object_is_asked_back() -> None:
+    node = Node()
+    node.make(A, 300, owner=B)
+    node.tell(ClientLost(A))
+    assert node.say(B, Discard(["a0"])) == [UnlinkSegments(["a0"])]
+    assert node.say(C, SegmentsOpened(["a0"])) == [TellClient(C, Evict(["a0"]))]
+    assert node.say(C, Evicted([], ["a0"])) == []
+    assert node.say(C, Evicted(["a0"], [])) == []
+    assert node.say(C, SegmentsOpened(["b7"])) == []
+
+
 def test_discarded_segment_counts_until_nobody_has_it_mapped() -> None:
     node = Node()
     node.make(A, 300, owner=B)
@@ -1426,7 +1437,16 @@ class World:
         if not all(self.segments.knows(name) for name in wanted):
             for other in self.actors:
                 while other.outbox and other is not actor:
-                    self.tell(ClientSaid(other.client, other.outbox.popleft()))
+                    self.hear(other, other.outbox.popleft())
+        self.hear(actor, message)
+
+    def hear(self, actor: Actor, message: Any) -> None:
+        if isinstance(message, SegmentsOpened):
+            known = {facts.name: facts.state for facts in self.segments.list_segments()}
+            for name in message.names:
+                if name in actor.mapped and known.get(name) in {"disk", "waiting", "lost"}:
+                    # It was opened just before it was unlinked.
+                    actor.mapped[name].is_counted = True
         self.tell(ClientSaid(actor.client, message))
 
     def write(self, *, fails: bool, index: int = 0) -> None:
@@ -1508,6 +1528,9 @@ class World:
         needed = {thing.name for thing in self.needed()}
         viewed = {name for actor in self.actors for name, views in actor.views.items() if views}
         assert {facts.name for facts in self.segments.list_segments()} <= needed | viewed
+        for actor in self.actors:
+            for name in actor.mapped.keys() - needed - viewed - self.shm.keys():
+                assert not actor.mapped[name].size_bytes, "it keeps the memory of what is gone"
         for thing in self.needed():
             inode = self.shm.get(thing.name)
             if not thing.is_lost:
@@ -1646,8 +1669,9 @@ def is_empty(segments: Segments) -> bool:
     """Tell whether the machine remembers nothing, but for who has ended."""
     tables = vars(segments) | vars(segments._table)
     sized = [value for value in tables.values() if isinstance(value, dict | set | list | deque)]
-    return not any(value for value in sized if value is not segments._gone) and not (
-        segments.list_segments()
+    remembered = (segments._gone, segments._buried)
+    return not any(value for value in sized if all(value is not each for each in remembered)) and (
+        not segments.list_segments()
     )
 
 

@@ -33,7 +33,8 @@ happens changes the room, and who waits is served after every event.
 
 Order of effects: files are unlinked and swept before their room is lent; Evict and Unlink are last.
 
-It does not count a mapping of which it hears after the object and its file are gone.
+It does not count a mapping of which it hears after the object and its file are gone; it asks that
+back.
 
 `wake_at` says when `SegmentsTicked` is due.
 """
@@ -41,7 +42,7 @@ It does not count a mapping of which it hears after the object and its file are 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, TypeVar, assert_never
 
 import msgspec
 
@@ -81,6 +82,8 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+K = TypeVar("K", bytes, str)
+
 # Shares of the budget that objects take. Above the high mark they are written ahead of need, down
 # to the low one: so a put seldom waits for the disk, and what fits easily is never written.
 HIGH_MARK = 0.8
@@ -106,7 +109,8 @@ MAX_AGAIN = 1000
 # A disk that failed may have room again.
 RETRY_S = 10.0
 MAX_PASSES = 16
-# The last word about a dead process's objects comes within moments of its end.
+# The last word about a dead process's objects comes within moments of its end, and that about a
+# mapping within moments of the end of its file.
 GONE_KEPT = 1000
 HOLDERS_NAMED = 5
 # How the names of files of several objects begin.
@@ -222,6 +226,8 @@ class Segments:
         self._table = Holdings()
         self._gone: OrderedDict[bytes, None] = OrderedDict()
         """Processes that have ended, the last ones."""
+        self._buried: OrderedDict[str, None] = OrderedDict()
+        """Segments whose objects and files are gone, the last ones."""
 
         self._wishes: deque[_Wish] = deque()
         self._wished_bytes = 0
@@ -401,6 +407,7 @@ class Segments:
         if entry.group is not None and entry.group.is_memory:
             self._unlink(entry)
         self._table.forget(entry)
+        _note(self._buried, entry.name)
 
     def _unlink(self, entry: SegmentEntry) -> None:
         """Remove the file; ask those who have it mapped to let the memory go."""
@@ -409,9 +416,7 @@ class Segments:
             self._ask(self._table.add_ghost(entry))
 
     def _client_lost(self, client: bytes) -> None:
-        self._gone[client] = None
-        if len(self._gone) > GONE_KEPT:
-            self._gone.popitem(last=False)
+        _note(self._gone, client)
         self._silent.discard(client)
         table = self._table
         account = table.account_of.pop(client, None)
@@ -452,6 +457,9 @@ class Segments:
         entry = self._table.open(account, name)
         if entry is not None:
             self._use(entry)
+        elif name in self._buried:
+            # It was opened just before: nobody will read it there.
+            self._evict.setdefault(account.id, []).append(name)
 
     def _use(self, entry: SegmentEntry) -> None:
         """The entry is the one used last. It is not evicted, if it was to be."""
@@ -932,6 +940,13 @@ class Segments:
             assert len(batch) == 1 or sum(e.made.object_bytes for e in batch) <= BATCH_BYTES, 4
         assert set(self._unspills.values()) == table.restoring.entries.keys(), 4
         assert all(file.live > 0 for file in table.file_of.values()), 5
+
+
+def _note(kept: OrderedDict[K, None], key: K) -> None:
+    """Keep the last ones only."""
+    kept[key] = None
+    if len(kept) > GONE_KEPT:
+        kept.popitem(last=False)
 
 
 def _file_name(batch: int) -> str:
