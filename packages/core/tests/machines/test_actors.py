@@ -352,6 +352,12 @@ def test_actors_end_with_their_owner_but_not_detached_ones() -> None:
     assert directory.state(OTHER) == "alive"
 
 
+def test_actor_without_a_worker_ends_with_its_owner_too() -> None:
+    directory = Directory()
+    directory.create()
+    assert directory.tell(ClientEnded(OWNER)) == [DropWant(ACTOR), Forget(ACTOR)]
+
+
 def test_client_that_is_gone_is_told_nothing() -> None:
     directory = Directory()
     directory.tell(Watched(ACTOR, FRIEND))

@@ -134,6 +134,22 @@ def test_answer_completes_a_task_and_its_worker_takes_the_next(desk: Desk) -> No
     assert desk(Submitted(following)) == [Send(W, following)]
 
 
+@pytest.mark.parametrize("retries", [1, -1])
+def test_task_that_has_ended_is_run_again_as_a_retry(desk: Desk, retries: int) -> None:
+    task = desk.sent(retries=retries)
+    desk(finished(task))
+    assert desk(Resubmitted(task)) == []
+    assert (task.state, task.attempt, task.retries) == ("waiting", 1, min(retries, 0))
+    assert desk(ArgumentsReady(task.id)) == [Send(W, task)]
+    assert desk(finished(task)) == [Complete(task)]
+
+
+def test_task_that_has_ended_is_not_run_again_without_a_retry(desk: Desk) -> None:
+    task = desk.sent()
+    desk(finished(task))
+    assert desk(Resubmitted(task)) == [Fail(task, "exhausted")]
+
+
 def test_demand_doubles_with_the_queue_up_to_a_bound(desk: Desk) -> None:
     wants = [effect for _ in range(2 * MOST_WANTED) for effect in desk(Submitted(desk.task()))]
     assert wants == [Want(0, 1 << power) for power in range(MOST_WANTED.bit_length())]
