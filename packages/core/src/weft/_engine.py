@@ -87,6 +87,13 @@ class Engine(Protocol):
         """
         ...
 
+    def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Let the values go although there are references: `get` raises ObjectFreedError then.
+
+        Does not block.
+        """
+        ...
+
     def is_ready(self, ref: ObjectRef[Any]) -> bool:
         """Tell whether `get` would return at once."""
         ...

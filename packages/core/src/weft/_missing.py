@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 LIBRARIES = frozenset({"cluster", "data", "rllib", "serve", "train", "tune"})
-ON_DEMAND = frozenset({"dag", "testing", "util"})
+ON_DEMAND = frozenset({"dag", "internal", "testing", "util"})
 """Parts of the core that are loaded when they are first used: `weft.util.ActorPool`."""
 
 

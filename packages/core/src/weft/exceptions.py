@@ -548,9 +548,12 @@ class OwnerDiedError(ObjectLostError):
 
 
 class ObjectFreedError(ObjectLostError):
-    """The value was freed by hand while somebody still held a reference to it."""
+    """The value was freed by hand (`weft.internal.free`) while somebody held a reference to it.
 
-    _what = "was freed by hand"
+    It is not made again. Free what nobody will get, or make it anew.
+    """
+
+    _what = "was freed by hand: weft.internal.free lets go of what nobody will get again"
 
 
 class ObjectFetchTimedOutError(ObjectLostError):

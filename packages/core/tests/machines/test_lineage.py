@@ -14,9 +14,11 @@ from weft._machines.lineage import Lineage
 from weft._machines.ownership import (
     Adopted,
     Counted,
+    Discarded,
     Effect,
     Entry,
     Event,
+    FreeAsked,
     Lent,
     ObjectMade,
     Ownership,
@@ -76,7 +78,7 @@ class World:
         self.machine.check()
         for effect in effects:
             match effect:
-                case Recycled():
+                case Recycled() | Discarded():
                     assert effect.value.segment in self.segments, "given back twice"
                     del self.segments[effect.value.segment]
                 case RunAgain():
@@ -323,6 +325,38 @@ def test_results_that_are_lost_together_are_made_by_one_run(world: World) -> Non
     world.settle()
     assert isinstance(world[b].value, Shared)
     assert world.jobs[a.task_id()].runs == 2
+
+
+def test_result_that_is_freed_by_hand_is_not_made_again(world: World) -> None:
+    a, b = world.run([], ["shared", "shared"])
+    world.tell(FreeAsked(a, Failure(b"freed")))
+    world.tell(Wanted(a))
+    assert not world.started
+    assert world.words(a) == "freed"
+    world.find_loss(b, world.lose(b))
+    world.settle()
+    assert isinstance(world[b].value, Shared)
+    assert world.words(a) == "freed"
+    assert len(world.segments) == 1
+
+
+def test_result_that_is_freed_by_hand_while_it_is_made_again_is_given_back(world: World) -> None:
+    (a,) = world.run([], ["shared"])
+    world.find_loss(a, world.lose(a))
+    world.tell(FreeAsked(a, Failure(b"freed")))
+    world.settle()
+    assert world.words(a) == "freed"
+    assert not world.segments
+    assert not world.machine.lineages.kept
+
+
+def test_what_needs_an_argument_that_was_freed_by_hand_cannot_be_made_again(world: World) -> None:
+    a = world.put()
+    (b,) = world.run([a], ["shared"])
+    world.tell(FreeAsked(a, Failure(b"freed")))
+    world.find_loss(b, world.lose(b))
+    world.settle()
+    assert world.words(b) == "freed"
 
 
 # ------------------------------------------------------------------ borrowed objects

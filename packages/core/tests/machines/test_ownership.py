@@ -13,9 +13,11 @@ from weft._ids import ObjectId
 from weft._machines.ownership import (
     Adopted,
     Counted,
+    Discarded,
     Effect,
     Entry,
     Event,
+    FreeAsked,
     Freed,
     Lent,
     ObjectMade,
@@ -33,6 +35,7 @@ from weft._machines.ownership import (
     SendBorrow,
     SendBorrowed,
     SendFetch,
+    SendFree,
     SendReturn,
     SendValue,
     TaskEnding,
@@ -504,6 +507,54 @@ def test_keeper_of_the_same_lost_owner_leaves_with_it(table: Table) -> None:
     assert table.is_empty()
 
 
+# ------------------------------------------------------------------ freed by hand
+
+
+def test_object_that_is_freed_by_hand_is_a_failure_and_its_segment_is_removed(
+    table: Table,
+) -> None:
+    table.put(B)
+    entry = table.put(A, shared("s", B))
+    inner = table[B]
+    table(Released([B]))
+    assert table(FreeAsked(A, GONE)) == [Discarded(shared("s", B)), Freed(inner)]
+    assert table[A].value == GONE
+    assert table(FreeAsked(A, GONE)) == []
+    assert table(Requested(A, "p")) == [SendValue("p", A, GONE)]
+    assert table(Released([A])) == [Freed(entry)]
+
+
+def test_small_object_that_is_freed_by_hand_has_no_segment(table: Table) -> None:
+    table.put(A)
+    assert table(FreeAsked(A, GONE)) == []
+    assert table[A].value == GONE
+
+
+def test_result_that_is_freed_before_it_comes_is_given_back(table: Table) -> None:
+    table(ObjectMade(A), Requested(A, "p"))
+    assert table(FreeAsked(A, GONE)) == [Ready(table[A]), SendValue("p", A, GONE)]
+    assert table(Sealed(A, shared("s"))) == [Recycled(shared("s"))]
+    assert table[A].value == GONE
+
+
+def test_borrower_that_frees_tells_the_owner(table: Table) -> None:
+    table.borrow(A)
+    table(Sealed(A, shared("s")))
+    assert table(FreeAsked(A, GONE)) == [SendFree(ELSEWHERE, A)]
+    assert table[A].value == GONE
+
+
+def test_borrower_that_frees_what_it_does_not_have_waits_for_it_no_longer(table: Table) -> None:
+    entry = table.borrow(A)
+    table(Wanted(A))
+    assert table(FreeAsked(A, GONE)) == [SendFree(ELSEWHERE, A), Ready(entry)]
+    assert table(Sealed(A, inline())) == []
+
+
+def test_unknown_object_is_freed_already(table: Table) -> None:
+    assert table(FreeAsked(A, GONE)) == []
+
+
 class Entry_of:  # noqa: N801 - stands for an entry in a list of effects
     """Equal to the entry of an object that has left the table."""
 
@@ -609,6 +660,11 @@ class Processes(RuleBasedStateMachine):
                 case Recycled():
                     self.segments[effect.value.segment] -= 1
                     assert self.segments[effect.value.segment] == 0, "given back twice"
+                case Discarded():
+                    self.segments[effect.value.segment] -= 1
+                    assert self.segments[effect.value.segment] == 0, "given back twice"
+                case SendFree():
+                    self.ask_owner(name, effect.owner, ("free", effect.object_id))
                 case SendBorrow():
                     self.ask_owner(name, effect.owner, ("borrow", effect.object_ids))
                 case SendFetch():
@@ -813,6 +869,8 @@ class Processes(RuleBasedStateMachine):
                 self.tell(target, Registered(object_ids, lost, GONE))
             case ("return", object_ids):
                 self.tell(target, Returned(source, object_ids))
+            case ("free", object_id):
+                self.free(target, object_id)
             case ("fetch", object_id):
                 if object_id in self.processes[target].machine.entries:
                     self.tell(target, Requested(object_id, source))
@@ -840,6 +898,11 @@ class Processes(RuleBasedStateMachine):
                 )
             case ("settled", task):
                 self.settle_task(task)
+
+    def free(self, name: str, object_id: ObjectId) -> None:
+        if name == self.owner_of[object_id]:
+            self.inside[object_id] = []
+        self.tell(name, FreeAsked(object_id, GONE))
 
     def can_hold(self, name: str, object_id: ObjectId) -> bool:
         """Only a crash may have taken an object that arrives at its owner."""
@@ -928,6 +991,14 @@ class CrashingProcesses(Processes):
                 self.end(task)
             elif task.caller == name and self.is_owed(task):
                 self.settle_task(task)
+
+    @rule(data=st.data())
+    @precondition(lambda self: any(self.held_by(name) for name in self.processes))
+    def free_by_hand(self, data: st.DataObject) -> None:
+        """What others were sent already may hold what is lost with it."""
+        name = data.draw(st.sampled_from([n for n in sorted(self.processes) if self.held_by(n)]))
+        self.crashed = True
+        self.free(name, data.draw(st.sampled_from(self.held_by(name))))
 
     def is_owed(self, task: Handing) -> bool:
         """Whether its worker keeps what the result holds until somebody has counted it."""

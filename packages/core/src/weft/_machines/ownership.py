@@ -27,7 +27,7 @@ What is always true
 3. A borrowed object that is registered is returned exactly once, when it leaves the table.
 4. A keeper is pinned until every reference that it keeps is registered or has left.
 5. The value of an object never changes once sealed, unless its segment is lost: then it is unknown
-   until the object is sealed again.
+   until the object is sealed again; or the object is freed by hand: then it is a failure for good.
 6. A lineage is kept, unless the bound is passed, from the task's end until none of its results that
    can be lost is in the table. `mentions` counts exactly what is kept.
 
@@ -225,6 +225,13 @@ class SegmentGone(msgspec.Struct, frozen=True):
     reason: str
 
 
+class FreeAsked(msgspec.Struct, frozen=True):
+    """Somebody frees the object by hand: `failure` is what it becomes, and it is not made again."""
+
+    object_id: ObjectId
+    failure: Failure
+
+
 class Yielding(msgspec.Struct, frozen=True):
     """A task that has not ended has sealed one more object."""
 
@@ -251,7 +258,7 @@ class TaskEnding(msgspec.Struct, frozen=True):
 Event = (
     ObjectMade | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested
     | Lent | Returned | PeerLost | Registered | OwnerLost | TaskEnding | SegmentGone | Yielding
-    | TaskEnded
+    | TaskEnded | FreeAsked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -306,6 +313,19 @@ class Recycled(msgspec.Struct, frozen=True):
     value: Shared
 
 
+class Discarded(msgspec.Struct, frozen=True):
+    """Remove this segment, which processes may know of still: it may not be filled again."""
+
+    value: Shared
+
+
+class SendFree(msgspec.Struct, frozen=True):
+    """Tell the owner that the object is freed by hand."""
+
+    owner: str
+    object_id: ObjectId
+
+
 class Freed(msgspec.Struct, frozen=True):
     """The object has left the table: its task need not be kept for it."""
 
@@ -336,7 +356,7 @@ class Unrecoverable(msgspec.Struct, frozen=True):
 
 Effect = (
     Ready | SendValue | SendBorrow | SendReturn | SendBorrowed | SendFetch | Recycled | Freed
-    | SendGone | RunAgain | Unrecoverable
+    | SendGone | RunAgain | Unrecoverable | Discarded | SendFree
 )  # fmt: skip
 
 _NOTHING: list[Effect] = []
@@ -405,6 +425,8 @@ class Ownership:
                 return self._lose_owner(event)
             case SegmentGone():
                 return self._lose_segment(event)
+            case FreeAsked():
+                return self._free(event)
             case Yielding():
                 self._attach(event.object_id, event.lineage)
                 return _NOTHING
@@ -538,6 +560,32 @@ class Ownership:
         if isinstance(value, Shared):
             effects.append(Recycled(value))
         self._let_inner_go(value, dropped)
+
+    # -------------------------------------------------------------- what is freed by hand
+
+    def _free(self, event: FreeAsked) -> list[Effect]:
+        entry = self.entries.get(event.object_id)
+        effects: list[Effect] = []
+        if entry is None:
+            # Nobody needs it any more.
+            return effects
+        dropped: list[Entry] = []
+        if entry.owner:
+            effects.append(SendFree(entry.owner, entry.id))
+        elif entry.lineage is not None:
+            self._part(entry, dropped)
+        value = entry.value
+        if value is None:
+            # Whoever waits is told. What its task makes is recycled when it comes.
+            effects += self._seal(entry.id, event.failure)
+        else:
+            entry.value = event.failure
+            if not entry.owner:
+                if isinstance(value, Shared):
+                    effects.append(Discarded(value))
+                self._let_inner_go(value, dropped)
+        self._drop_all(dropped, effects)
+        return effects
 
     # -------------------------------------------------------------- what is lost
 

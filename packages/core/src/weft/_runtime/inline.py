@@ -40,6 +40,7 @@ from weft.exceptions import (
     ActorHandleNotFoundError,
     ActorUnschedulableError,
     GetTimeoutError,
+    ObjectFreedError,
     OptionError,
     SessionError,
     TaskUnschedulableError,
@@ -329,8 +330,9 @@ class InlineEngine:
         values = self._values
         if len(refs) == 1:
             cell = values.cell_of(refs[0])
+            content = cell.content
             if cell.state == PLAIN:
-                return [cell.content]
+                return [content]
         deadline = None if timeout_s is None else monotonic() + timeout_s
         found = []
         for ref in refs:
@@ -376,6 +378,12 @@ class InlineEngine:
         for ref, cell in zip(refs, cells, strict=True):
             (chosen if cell.state != PENDING and len(chosen) < ready else rest).append(ref)
         return chosen, rest
+
+    def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Let values go; see Engine."""
+        for ref in refs:
+            error = ObjectFreedError(ref.hex(), ADDRESS)
+            self._values.free(self._values.cell_of(ref), error)
 
     def is_ready(self, ref: ObjectRef[Any]) -> bool:
         """Tell whether a value is there; see Engine."""

@@ -7,7 +7,8 @@ they cannot be changed.
 
 What is always true
 1. A cell goes from PENDING to one of the other states once, under the lock, and its waiters are
-   called once, outside.
+   called once, outside. One that is freed by hand goes to FAILED then; who reads without the lock
+   reads the content first.
 2. A cell holds the references that lie inside its value or error.
 """
 
@@ -135,6 +136,15 @@ class InlineValues:
         for cell in cells:
             self.settle(cell, FAILED, failure)
 
+    def free(self, cell: Cell, error: BaseException) -> None:
+        """Let a cell end in an error, even if it has a value."""
+        failure = self.pack_error(error)
+        self.settle(cell, FAILED, failure)
+        with self.lock:
+            cell.state = FAILED
+            cell.content = failure
+            cell.refs = ()
+
     def pack_error(self, error: BaseException) -> Serialized:
         """Return an error of Weft's own as cells hold it."""
         met: list[ObjectRef[Any]] = []
@@ -149,12 +159,15 @@ class InlineValues:
 
     def load(self, cell: Cell) -> Any:
         """Return a settled cell's value, a copy of its own; or raise its error."""
-        state = cell.state
+        content, state = cell.content, cell.state
         if state == PLAIN:
-            return cell.content
+            return content
         if state == PACKED:
-            return unpack(cell.content)
-        raise unpack_failure(cell.content.inband) from None
+            return unpack(content)
+        with self.lock:
+            # It may have been freed between these two.
+            failure = cell.content
+        raise unpack_failure(failure.inband) from None
 
     def cell_of(self, ref: ObjectRef[Any]) -> Cell:
         """Return a reference's cell.

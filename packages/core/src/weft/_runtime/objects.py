@@ -18,9 +18,11 @@ from weft._ids import ObjectId
 from weft._machines.ownership import (
     Adopted,
     Counted,
+    Discarded,
     Effect,
     Entry,
     Event,
+    FreeAsked,
     Freed,
     Lent,
     Ownership,
@@ -36,6 +38,7 @@ from weft._machines.ownership import (
     SendBorrow,
     SendBorrowed,
     SendFetch,
+    SendFree,
     SendGone,
     SendReturn,
     SendValue,
@@ -59,6 +62,7 @@ from weft._wire.messages import (
     Failure,
     Fetch,
     Fetched,
+    Free,
     Gone,
     Held,
     Inline,
@@ -71,6 +75,7 @@ from weft._wire.messages import (
     Shared,
 )
 from weft.exceptions import (
+    ObjectFreedError,
     ObjectLostError,
     ObjectReconstructionFailedError,
     OwnerDiedError,
@@ -207,6 +212,10 @@ class Objects:
                 case SendGone():
                     gone = Gone(effect.object_id, effect.segment, effect.reason)
                     self._tell_owner(effect.owner, gone)
+                case Discarded():
+                    self._tell_daemon(Discard([effect.value.segment]))
+                case SendFree():
+                    self._tell_owner(effect.owner, Free([effect.object_id]))
                 case RunAgain():
                     self._to_run_again.append(effect.lineage)
                 case Unrecoverable():
@@ -236,7 +245,7 @@ class Objects:
         )
         self.handle(Sealed(entry.id, Failure(pack_error(error))))
 
-    def _tell_owner(self, owner: str, message: Borrow | Return | Fetch | Gone) -> None:
+    def _tell_owner(self, owner: str, message: Borrow | Return | Fetch | Gone | Free) -> None:
         peer = self.peers.connect(owner)
         if peer is not None:
             self.peers.send(peer, message)
@@ -361,6 +370,15 @@ class Objects:
     def on_gone(self, peer: Peer, message: Gone) -> None:
         object_id = ObjectId(message.object_id)
         self.handle(SegmentGone(object_id, message.segment, message.reason))
+
+    def free(self, object_ids: Sequence[ObjectId]) -> None:
+        """Free objects by hand: their values are gone, for those who hold references too."""
+        for object_id in object_ids:
+            error = ObjectFreedError(object_id.hex(), self.address)
+            self.handle(FreeAsked(object_id, Failure(pack_error(error))))
+
+    def on_free(self, peer: Peer, message: Free) -> None:
+        self.free([ObjectId(object_id) for object_id in message.object_ids])
 
     def on_borrow(self, peer: Peer, message: Borrow) -> None:
         self.handle(Lent(peer, [ObjectId(object_id) for object_id in message.object_ids]))

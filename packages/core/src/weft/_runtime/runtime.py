@@ -59,6 +59,7 @@ from weft._wire.messages import (
     Failure,
     Fetch,
     Fetched,
+    Free,
     GiveBack,
     Gone,
     Granted,
@@ -158,6 +159,7 @@ class Runtime:
             Borrowed: self.objects.on_borrowed,
             Return: self.objects.on_return,
             Gone: self.objects.on_gone,
+            Free: self.objects.on_free,
             Recycle: self.objects.on_recycle,
             Loan: self.room.on_loan,
             Recall: self.room.on_recall,
@@ -187,6 +189,7 @@ class Runtime:
         self.put = self.values.put
         self.get = self.values.get
         self.wait = self.values.wait
+        self.free = self.values.free
         self.when_ready = self.values.when_ready
         self.future = self.values.future
         self.next_item = self.streams.next_item

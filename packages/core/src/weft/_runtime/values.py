@@ -143,6 +143,14 @@ class Values:
             done, rest = _part(refs, ready)
         return done, rest
 
+    def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
+        """Free values by hand; see Engine."""
+        with self._guard:
+            self._links.refuse_if_ended()
+            self._objects.drain()
+            self._objects.free([ref._id for ref in refs])
+            self._links.peers.flush()
+
     def _await(self, entries: Sequence[Entry], count: int, timeout_s: float | None) -> bool:
         """Block until `count` of these are sealed, or time is up; return whether they are."""
         deadline = None if timeout_s is None else monotonic() + timeout_s

@@ -292,6 +292,12 @@ class Gone(Message, frozen=True, tag=48):
     reason: str
 
 
+class Free(Message, frozen=True, tag=49):
+    """Borrower to owner: somebody frees these by hand."""
+
+    object_ids: Sequence[bytes]
+
+
 # ------------------------------------------------------------------ driver or worker -> daemon
 
 
@@ -385,7 +391,7 @@ class Explain(Message, frozen=True, tag=59):
 
 
 class Discard(Message, frozen=True, tag=60):
-    """Remove segments whose creator is gone."""
+    """Remove segments whose creator is gone, or of whose name somebody may have kept a note."""
 
     segments: list[str]
 
@@ -826,5 +832,5 @@ ANY = (
     | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
     | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
     | Measured | Recorded | Fork | Forked | Reaped
-    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned
+    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned | Free
 )  # fmt: skip

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import weft
-from weft.exceptions import GetTimeoutError, PicklingError
+from weft.exceptions import GetTimeoutError, ObjectFreedError, PicklingError
 from weft.testing.semantics.engines import LIMIT_S, EngineSemantics, Signal, needs
 
 if TYPE_CHECKING:
@@ -304,6 +304,62 @@ class ReferenceSemantics(EngineSemantics):
     def test_many_references_in_one_object_come_back(self) -> None:
         refs = [weft.put(number) for number in range(500)]
         assert weft.get(weft.get(weft.put(refs))) == list(range(500))
+
+    # ---------------------------------------------------------------- freed by hand
+
+    @pytest.mark.parametrize("value", [1, "small", {"packed": []}, bytes(300_000)])
+    def test_value_that_was_freed_by_hand_is_an_error_that_says_so(self, value: Any) -> None:
+        ref, kept = weft.put(value), weft.put(value)
+        weft.internal.free(ref)
+        for _ in range(2):
+            with pytest.raises(ObjectFreedError, match=f"{ref.hex()} was freed by hand"):
+                weft.get(ref)
+        weft.internal.free([ref], local_only=True)
+        assert weft.wait([ref], timeout=LIMIT_S) == ([ref], [])
+        assert weft.get(kept) == value
+
+    def test_result_that_was_freed_by_hand_is_not_made_again(self) -> None:
+        ref = echo.remote(bytes(300_000))
+        weft.wait([ref], timeout=LIMIT_S)
+        weft.internal.free([ref])
+        with pytest.raises(ObjectFreedError):
+            weft.get(ref)
+
+    def test_argument_that_was_freed_by_hand_fails_its_task(self) -> None:
+        ref = weft.put(bytes(300_000))
+        weft.internal.free(ref)
+        with pytest.raises(ObjectFreedError):
+            weft.get(echo.remote(ref))
+
+    def test_borrower_frees_for_the_owner(self) -> None:
+        @weft.remote
+        def free(refs: list[Any]) -> None:
+            weft.internal.free(refs)
+
+        ref = weft.put(bytes(300_000))
+        weft.get(free.remote([ref]))
+        with pytest.raises(ObjectFreedError):
+            weft.get(ref)
+
+    @needs("concurrency")
+    def test_result_that_is_freed_before_its_task_ends_is_an_error_at_once(self) -> None:
+        signal = Signal.remote()
+
+        @weft.remote
+        def wait_for(signal: Any) -> bytes:
+            weft.get(signal.wait.remote())
+            return bytes(300_000)
+
+        ref = wait_for.remote(signal)
+        weft.internal.free(ref)
+        with pytest.raises(ObjectFreedError):
+            weft.get(ref, timeout=LIMIT_S)
+        weft.get(signal.send.remote())
+
+    @pytest.mark.parametrize("given", [1, [1], None, "ref"])
+    def test_what_is_no_reference_cannot_be_freed(self, given: Any) -> None:
+        with pytest.raises(TypeError, match=r"free takes an ObjectRef or a list of them"):
+            weft.internal.free(given)
 
     # ---------------------------------------------------------------- futures
 
