@@ -6,16 +6,17 @@ What is always true
 2. A client's messages are handed on one at a time, in order; its loss after the last of them, once.
 3. A peer that breaks the protocol loses its connection, and nobody else anything.
 4. What is queued is sent by `flush`, one batch a client.
+5. A process that connects when there are no descriptors left is turned away, and that is told; it
+   ends by that, and nobody else.
 """
 
 from __future__ import annotations
 
-import os
 import socket
 import sys
 from typing import TYPE_CHECKING
 
-from weft._transport.sockets import Poller, SocketConnection, peer_uid
+from weft._transport.sockets import Poller, SocketAcceptor, SocketConnection
 from weft._wire.version import check_hello
 from weft.exceptions import ProtocolError
 
@@ -58,9 +59,9 @@ class Clients:
         self._lost_client = lost
         self._client_of: dict[bytes, Client] = {}
         self._unsent: dict[SocketConnection, None] = {}
-        self._listener = socket.socket(fileno=listen_fd)
-        self._listener.setblocking(False)
-        poller.add(listen_fd, self._accept)
+        self._acceptor = SocketAcceptor(
+            poller, socket.socket(fileno=listen_fd), self._accept, self._turned_away
+        )
 
     def get(self, worker_id: bytes) -> Client | None:
         """Return the client of this id, if it is connected."""
@@ -106,17 +107,15 @@ class Clients:
             self._unsent.pop(client.connection, None)
             client.connection.close()
 
-    def _accept(self, events: int) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except BlockingIOError:
-                return
-            if peer_uid(sock) != os.getuid():
-                sock.close()
-                continue
-            connection = SocketConnection(self._poller, sock, self._receive, self._lost)
-            connection.peer = sock
+    def _accept(self, sock: socket.socket) -> None:
+        connection = SocketConnection(self._poller, sock, self._receive, self._lost)
+        connection.peer = sock
+
+    def _turned_away(self) -> None:
+        print(  # noqa: T201
+            "weft: a process was turned away: the daemon may have no more open files (ulimit -n)",
+            file=sys.stderr,
+        )
 
     def _receive(self, connection: SocketConnection, messages: Sequence[Message]) -> None:
         try:

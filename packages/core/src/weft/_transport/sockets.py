@@ -297,24 +297,25 @@ class SocketConnection:
             self._socket.close()
 
 
-class SocketListener:
-    """Accepts connections of this user's processes on a unix socket."""
+class SocketAcceptor:
+    """Accepts connections of this user's processes on a unix socket that listens."""
 
     def __init__(
-        self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]
+        self,
+        poller: Poller,
+        sock: socket.socket,
+        accepted: Callable[[socket.socket], None],
+        turned_away: Callable[[], None] = lambda: None,
     ) -> None:
+        """`turned_away`: called when one was not taken, since there are no descriptors left."""
         self._poller = poller
-        self._path = path
+        self._socket = sock
         self._accepted = accepted
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.bind(os.fspath(path))
-        path.chmod(0o600)
-        self._socket.listen(1024)
-        self._socket.setblocking(False)
+        self._turned_away = turned_away
+        sock.setblocking(False)
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         """Given up to turn a connection away when there are no descriptors left."""
-        self.address = os.fspath(path)
-        poller.add(self._socket.fileno(), self._handle)
+        poller.add(sock.fileno(), self._handle)
 
     def _handle(self, events: int) -> None:
         while True:
@@ -335,19 +336,45 @@ class SocketListener:
         with contextlib.suppress(OSError):
             self._socket.accept()[0].close()
         self._spare_fd = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._turned_away()
 
     def abandon(self) -> None:
-        """Let go of the socket in a forked child, and leave its file to the parent."""
+        """Let go of the socket in a forked child."""
         if self._spare_fd >= 0:
             self._socket.close()
             os.close(self._spare_fd)
             self._spare_fd = -1
 
+    def close(self) -> bool:
+        """Stop accepting; return whether it had not been done before."""
+        if self._spare_fd < 0:
+            return False
+        self._poller.remove(self._socket.fileno())
+        self.abandon()
+        return True
+
+
+class SocketListener:
+    """Listens on a unix socket of its own, for connections of this user's processes."""
+
+    def __init__(
+        self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]
+    ) -> None:
+        self._path = path
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(os.fspath(path))
+        path.chmod(0o600)
+        sock.listen(1024)
+        self.address = os.fspath(path)
+        self._acceptor = SocketAcceptor(poller, sock, accepted)
+
+    def abandon(self) -> None:
+        """Let go of the socket in a forked child, and leave its file to the parent."""
+        self._acceptor.abandon()
+
     def close(self) -> None:
         """Stop accepting and remove the socket's file."""
-        if self._spare_fd >= 0:
-            self._poller.remove(self._socket.fileno())
-            self.abandon()
+        if self._acceptor.close():
             self._path.unlink(missing_ok=True)
 
 
