@@ -109,16 +109,13 @@ class Calling:
         actor = meta.actor_id
         note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
         note.code = (function_id, meta.class_name, code)
-        note.function = note.name
-        note.actor, note.env = meta, spec.shape.env
+        note.actor, note.method, note.shape = meta, "__init__", spec.shape
         answer = Waiter()
         with self._guard:
             self._links.refuse_if_ended()
             token = self._make_token(ObjectId(actor))
             if arguments.large is not None:
                 own_large_arguments(self._links, note)
-            note.actor_id = actor
-            note.amounts = spec.shape.amounts
             note.parent = running.get()
             self._made[actor] = self._begun[actor] = note
             if options.lifetime != "detached":
@@ -197,12 +194,9 @@ class Calling:
             )
         arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
         task_id = self._links.ids.task_id()
-        function = f"{meta.class_name}.{spec.method}"
-        name = spec.name or function
+        name = spec.name or f"{meta.class_name}.{spec.method}"
         note = Submission(task_id, name, arguments, spec.num_returns)
-        note.function = function
-        note.actor_id = actor
-        note.method = spec.method
+        note.actor, note.method = meta, spec.method
         note.group = spec.concurrency_group
         note.retry_on = spec.retry_exceptions
         note.backpressure = spec.backpressure

@@ -96,7 +96,7 @@ class Capsules:
                 call=self._sent(lost.arguments),
                 **made_here,
                 **self._of_lost(call, note, lost.number, certificate),
-                **self._of_owner(inherited.env if creation is None else creation.env),
+                **self._of_owner(inherited.env if creation is None else creation.shape.env),
             )
 
         if _is_failure(call, certificate):

@@ -6,11 +6,11 @@ import linecache
 import sys
 import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weft._clock import monotonic, wall
 from weft._ids import ActorId
-from weft._runtime.recorder import what_of
+from weft._runtime.recorder import what_now
 from weft._wire.codec import pack
 from weft._wire.messages import Failure, Inline, Inspected, Shared
 from weft._wire.records import BegunTask, ObjectTold, OpenTask, TasksTold, ThreadTold
@@ -60,7 +60,7 @@ class Inspection:
         ]
         opened = [_open_task(task) for task in self._open()]
         opened += [
-            OpenTask(note.task_id, _what(note, 0), note.made_at, "ready")
+            OpenTask(note.task_id, what_now(note, 0), note.made_at, "ready")
             for note in self._runtime.calling.creations()
         ]
         return TasksTold(opened, begun)
@@ -112,15 +112,9 @@ class Inspection:
         ]
 
 
-def _what(note: Submission, attempt: int) -> Any:
-    parent = b"" if note.parent is None else note.parent.task_id
-    key = (note.name, note.function, note.actor_id, parent, note.peer, attempt, False)
-    return what_of((*key, note.amounts))
-
-
 def _open_task(task: Attempted) -> OpenTask:
     note: Submission = task.note
-    return OpenTask(task.id, _what(note, task.attempt), note.made_at, task.state)
+    return OpenTask(task.id, what_now(note, task.attempt), note.made_at, task.state)
 
 
 def _object(

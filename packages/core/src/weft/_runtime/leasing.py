@@ -70,8 +70,6 @@ class Leasing:
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape
         note.code = (function_id, spec.code.name, code)
-        note.function = spec.code.name
-        note.amounts = spec.shape.amounts
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls
         note.backpressure = options.backpressure
@@ -119,7 +117,6 @@ class Leasing:
         borrowed = restore_arguments(note, self._objects)
 
         def start() -> None:
-            assert note.shape is not None
             task.shape = self._pool_of(note.shape, note.name)
             self.tasks.start_again(task, task_rules.Resubmitted(task))
 

@@ -15,12 +15,11 @@ from weft._wire.records import OWN_FIELDS, What, pack_columns
 if TYPE_CHECKING:
     from weft._ids import TaskId, WorkerId
     from weft._runtime.links import Links
-    from weft._runtime.peers import Peer
     from weft._runtime.submissions import Submission
     from weft._wire.messages import Value
 
 BATCH_ROWS = 1000
-FIELDS = 12
+FIELDS = 13
 # Of an error's message.
 MESSAGE_CHARACTERS = 1000
 
@@ -39,7 +38,7 @@ class TaskRecorder:
     def add(self, task_id: TaskId, attempt: int, note: Submission, failure: Value | None) -> None:
         """A task has ended; with a failure, if there is one."""
         rows = self._rows
-        parent = note.parent
+        actor, parent = note.actor, note.parent
         if failure is not None:
             kind, message = describe_failure(failure.error)  # type: ignore[union-attr]  # a Failure
             self._errors[len(rows) // FIELDS] = (kind, message[:MESSAGE_CHARACTERS])
@@ -50,14 +49,15 @@ class TaskRecorder:
             note.began_at,
             note.ended_at,
             note.name,
-            note.function,
-            note.actor_id,
+            note.code[1] if actor is None else actor.class_name,
+            note.method,
+            b"" if actor is None else actor.actor_id,
             # Not the task itself: it may hold objects.
             b"" if parent is None else parent.task_id,
             note.peer,
             attempt,
             failure is not None,
-            note.amounts,
+            note.shape.amounts,
         )
         if len(rows) >= BATCH_ROWS * FIELDS:
             self.send()
@@ -75,12 +75,28 @@ class TaskRecorder:
             self._links.peers.send(self._links.daemon, Recorded(len(rows) // FIELDS, body))
 
 
+def what_now(note: Submission, attempt: int) -> What:
+    """Return what the row of a submission would share if it ended as it is."""
+    actor, parent = note.actor, note.parent
+    return what_of(
+        (
+            note.name,
+            note.code[1] if actor is None else actor.class_name,
+            note.method,
+            b"" if actor is None else actor.actor_id,
+            b"" if parent is None else parent.task_id,
+            note.peer,
+            attempt,
+            False,
+            note.shape.amounts,
+        )
+    )
+
+
 def what_of(key: tuple[Any, ...]) -> What:
     """Return what a row's key stands for."""
-    name, function, actor, parent, peer, attempt, has_failed, amounts = key
-    worker, pid = _worker(peer)
+    name, function, method, actor, parent, peer, attempt, has_failed, amounts = key
+    if method:
+        function = f"{function}.{method}"
+    worker, pid = (b"", 0) if peer is None else (peer.worker_id, peer.pid)
     return What(name, function, actor, parent, worker, pid, attempt, has_failed, amounts)
-
-
-def _worker(peer: Peer | None) -> tuple[bytes, int]:
-    return (b"", 0) if peer is None else (peer.worker_id, peer.pid)

@@ -29,19 +29,20 @@ from weft._runtime.gathering import gather, let_go, own_large_arguments, try_gat
 from weft._runtime.recovery import in_words
 from weft._runtime.running import Running, running
 from weft._serialize.failures import pack_error, unpack_failure
+from weft._specs import Shape
 from weft._wire.messages import Cancel, Failure, Held, Shared
 from weft.exceptions import TaskCancelledError, TaskTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from weft._ids import ActorId, ObjectId, TaskId
+    from weft._ids import ObjectId, TaskId
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._runtime.recorder import TaskRecorder
     from weft._runtime.recovery import Sources
     from weft._runtime.streams import Stream, Streams
-    from weft._specs import ActorMeta, Shape
+    from weft._specs import ActorMeta
     from weft._wire.messages import Message, Packed, Value
     from weft.exceptions import WeftError
 
@@ -53,13 +54,14 @@ EAGER_TASKS = 8
 BATCH_TASKS = 64
 
 
+NO_SHAPE = Shape()
+
+
 class Submission:
     """What the shell knows of one task or call. It becomes one Run or Call for each attempt."""
 
     __slots__ = (
         "actor",
-        "actor_id",
-        "amounts",
         "arguments",
         "backpressure",
         "began_at",
@@ -67,8 +69,6 @@ class Submission:
         "deps",
         "depth",
         "ended_at",
-        "env",
-        "function",
         "group",
         "is_dynamic",
         "lineage",
@@ -114,17 +114,14 @@ class Submission:
         """How it can be run again, where a result may be lost."""
         self.sources: Sources | None = None
         """When it has ended: its references, for that."""
-        self.shape: Shape | None = None
-        """Of a task."""
-        self.function = ""
-        """What people call it: of an actor, with the class before it."""
+        self.shape = NO_SHAPE
+        """Of a task, or an actor's creation."""
         self.code: tuple[bytes, str, bytes] = (b"", "", b"")
         """Of a task, or an actor's creation: the function's id, name and pickle."""
         self.actor: ActorMeta | None = None
-        self.env = ""
-        """These two are of an actor's creation."""
+        """Of a call, or an actor's creation."""
         self.method = ""
-        """Of a call."""
+        """As above."""
         self.group = ""
         self.token: ObjectRef[Any] | None = None
         """The called actor's: it lives while calls are on their way."""
@@ -135,10 +132,6 @@ class Submission:
         """How many tasks are above it."""
         self.parent: Running | None = None
         """The task that submitted it."""
-        self.actor_id: ActorId | bytes = b""
-        """Whose call it is, or whose creation."""
-        self.amounts: tuple[tuple[str, int], ...] = ()
-        """Of a task: the resources that it needs, in units."""
         self.peer: Peer | None = None
         """Who was sent it last."""
         self.made_at = wall()

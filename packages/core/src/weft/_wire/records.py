@@ -8,6 +8,7 @@ before it looks at any row.
 
 from __future__ import annotations
 
+import struct
 from array import array
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _ID_BYTES = 16
 NUMBER, TIME = "H", "d"
-"""Types of the columns, as of `array`; one machine writes and reads them."""
+"""Types of the columns, as of `array` and `struct`; one machine writes and reads them."""
 
 
 class What(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -86,16 +87,17 @@ def pack_columns(
     """Return a packed Batch of some rows, by the columns of Row: fewer than 65,536 rows."""
     ids, made, began, ended, keys = columns
     number_of: dict[tuple[Any, ...], int] = {}
-    numbers = array(NUMBER, [number_of.setdefault(key, len(number_of)) for key in keys])
+    numbers = [number_of.setdefault(key, len(number_of)) for key in keys]
+    size = len(numbers)
     return pack(
         Batch(
             owner,
             [what_of(key) for key in number_of],
-            numbers.tobytes(),
+            struct.pack(f"{size}{NUMBER}", *numbers),
             b"".join(ids),
-            array(TIME, made).tobytes(),
-            array(TIME, began).tobytes(),
-            array(TIME, ended).tobytes(),
+            struct.pack(f"{size}{TIME}", *made),
+            struct.pack(f"{size}{TIME}", *began),
+            struct.pack(f"{size}{TIME}", *ended),
             dict(errors),
         )
     )
