@@ -186,6 +186,7 @@ def test_objects_say_who_needs_them(session: ClientContext, fifo: Path) -> None:
     (key, row) = next(iter(summary.summary.items()))
     assert "test_state.py:" in key
     assert row.total_size_mb >= 1.0
+    assert row.task_state_counts == {"NIL": row.total_objects}
     del box
 
 

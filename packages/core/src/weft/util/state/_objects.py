@@ -93,6 +93,7 @@ def _per_key(found: list[ObjectState]) -> ObjectSummaryPerKey:
         total_num_nodes=1,
         place_counts=_tally(each.place for each in found),
         ref_type_counts=_tally(each.reference_type for each in found),
+        task_state_counts=_tally(each.task_status for each in found),
     )
 
 

@@ -289,6 +289,8 @@ class ObjectSummaryPerKey(_State, frozen=True, kw_only=True):
     total_num_nodes: int
     place_counts: dict[str, int]
     ref_type_counts: dict[str, int]
+    task_state_counts: dict[str, int]
+    """By ObjectState.task_status."""
 
 
 class ObjectSummaries(_State, frozen=True, kw_only=True):
