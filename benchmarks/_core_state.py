@@ -14,7 +14,7 @@ AT_ONCE = 10_000
 
 
 def query_s(ray: Any, _: Rate) -> float:
-    """Seconds to find 100 of 1,000,000 tasks: by the slowest of some filters, the first time."""
+    """Seconds to find 100 tasks among 1,000,000, by the slowest of some filters."""
     if ray.__name__ == "ray":
         raise RuntimeError("so many tasks take Ray longer than a row may, and it keeps 100,000")
     list_tasks = import_module(f"{ray.__name__}.util.state").list_tasks
@@ -41,7 +41,7 @@ def query_s(ray: Any, _: Rate) -> float:
     slowest_s = 0.0
     for wanted in filters:
         begin = time.perf_counter()
-        found = list_tasks(filters=[wanted])
+        found = list_tasks(filters=[wanted], limit=TASKS // AT_ONCE)
         slowest_s = max(slowest_s, time.perf_counter() - begin)
         assert len(found) == TASKS // AT_ONCE
     return slowest_s
