@@ -17,7 +17,7 @@ from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._store.shared_memory import OVERDRAWN, size_class
 from weft._wire.messages import AskLoan, Evict, Loan, Recall, Restore, Restored
-from weft.exceptions import SessionError, StoreFullError
+from weft.exceptions import StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,7 +135,8 @@ class Room:
             if now is not None:
                 now.waits_for_memory = False
         if request.answer is None:
-            raise SessionError("the session ended while this thread waited for memory")
+            self._links.refuse_if_ended()
+        assert request.answer is not None
         return request
 
     def _wait(self, waiter: Waiter) -> None:
