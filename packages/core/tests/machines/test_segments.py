@@ -23,6 +23,7 @@ from weft._machines.segments import (
     Effect,
     Event,
     LendOnDisk,
+    RoomAsked,
     Segments,
     SegmentsTicked,
     SweepFiles,
@@ -228,6 +229,23 @@ def test_refused_loan_in_an_empty_store_names_nothing() -> None:
 
 
 # ------------------------------------------------------------------ spare memory
+
+
+def test_node_that_needs_room_gets_spare_memory_then_objects_and_counts_what_is_on_its_way() -> (
+    None
+):
+    node = Node()
+    node.make(A, 100, 100, 100)
+    node.lend(B, 50)
+    assert node.segments.used_bytes == 350
+    effects = node.tell(RoomAsked(120))
+    assert TellClient(B, Recall(50)) in effects
+    assert evicts(effects) == {A: ["a0"]}
+    assert node.tell(RoomAsked(150)) == []
+    assert evicts(node.tell(RoomAsked(151))) == {A: ["a1"]}
+    # More than there is: all of it goes.
+    assert evicts(node.tell(RoomAsked(5000))) == {A: ["a2"]}
+    assert node.tell(RoomAsked(5000)) == []
 
 
 def test_spare_memory_is_recalled_from_those_who_have_most() -> None:
@@ -1636,6 +1654,10 @@ class SegmentStories(RuleBasedStateMachine):
     def reaps(self) -> None:
         for actor in [actor for actor in self.world.actors if not actor.is_alive]:
             self.world.reap(actor)
+
+    @rule(size=st.integers(1, 20))
+    def node_needs_room(self, size: int) -> None:
+        self.world.tell(RoomAsked(size))
 
     @rule(elapsed_s=st.sampled_from([0.1, ANSWER_S, RETRY_S]))
     def waits(self, elapsed_s: float) -> None:

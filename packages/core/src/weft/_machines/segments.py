@@ -155,7 +155,13 @@ class SegmentsTicked(msgspec.Struct, frozen=True):
     """Time has passed."""
 
 
-Event = ClientSaid | ClientLost | Spilled | Unspilled | DiskFull | SegmentsTicked
+class RoomAsked(msgspec.Struct, frozen=True):
+    """The memory of the node is short: let so much of the store's become free, if there is it."""
+
+    size_bytes: int
+
+
+Event = ClientSaid | ClientLost | Spilled | Unspilled | DiskFull | SegmentsTicked | RoomAsked
 """A spiller that dies has failed its batches, Spilled says so. What it was reading is asked of the
 next spiller: an error in Unspilled means that the object is lost.
 """
@@ -278,6 +284,8 @@ class Segments:
                 self._refuse(event)
             case SegmentsTicked():
                 pass
+            case RoomAsked(size_bytes):
+                self._shrink(size_bytes)
             case _:
                 assert_never(event)
         self._count_on_nobody_late()
@@ -590,6 +598,13 @@ class Segments:
                 wanted = max(size_bytes, self._budget // STEP_SHARE)
                 self._evict_some(wanted, arrival=self._arrivals)
 
+    def _shrink(self, size_bytes: int) -> None:
+        """Let so much more go than is on its way, though nobody waits for it."""
+        self._arrived()
+        size_bytes -= self._recalled_bytes + self._leaving()
+        if size_bytes > 0:
+            self._evict_some(size_bytes - self._recall(size_bytes), arrival=self._arrivals)
+
     def _evict_some(self, size_bytes: int, arrival: int) -> None:
         while size_bytes > 0 and (entry := self._candidate(arrival)) is not None:
             size_bytes -= entry.size_bytes
@@ -682,7 +697,7 @@ class Segments:
             self._wished_bytes += size_bytes
 
     def _arrived(self) -> None:
-        """Somebody begins to wait."""
+        """Somebody begins to wait, or the node needs room."""
         self._arrivals += 1
         self._again = MAX_AGAIN
 
@@ -879,6 +894,11 @@ class Segments:
     def knows(self, name: str) -> bool:
         """Tell whether a segment of this name holds an object, in memory or on disk."""
         return name in self._table.entry_of
+
+    @property
+    def used_bytes(self) -> int:
+        """What is lent, and what the node has itself."""
+        return self._table.used_bytes
 
     def usage(self) -> StoreUsage:
         """Return the memory in numbers."""

@@ -23,6 +23,7 @@ from weft._machines.segments import (
     Effect,
     Event,
     LendOnDisk,
+    RoomAsked,
     Segments,
     SegmentsTicked,
     SweepFiles,
@@ -90,6 +91,10 @@ class NodeMemory:
     def lost(self, client: bytes) -> None:
         """A process has ended, and all that it sent was told."""
         self._tell(ClientLost(client))
+
+    def free(self, size_bytes: int) -> None:
+        """Let so much become free: others need it."""
+        self._tell(RoomAsked(size_bytes))
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due, in seconds; None: never."""
