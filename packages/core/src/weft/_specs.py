@@ -35,6 +35,8 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
     """To try in turn where no node can ever meet `labels`."""
     preferred: LabelSelector = ()
     """Of the nodes that will do, those that meet most of these come first."""
+    is_learned: bool = False
+    """`memory` is what such tasks were seen to take; the user has asked for less."""
 
 
 def shape_of(options: TaskOptions | ActorOptions) -> Shape:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import hypothesis.strategies as st
@@ -8,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from weft._ids import NodeId
+from weft._machines.headroom import MemoryMeasured
 from weft._machines.leases import (
     ACTOR_KEY,
     PASSED_S,
@@ -781,6 +783,149 @@ def test_amounts_of_a_lease() -> None:
     assert not node.leases.is_unbound(held + 1)
 
 
+# ------------------------------------------------------------------ when memory is short
+
+GB = 1 << 30
+
+
+def learned(memory: int, **amounts: float) -> Shape:
+    """The shape of tasks that were seen to take so many GiB."""
+    found = Resources({"CPU": 1, **amounts, "memory": memory * GB})
+    return Shape(amounts=tuple(sorted(found.items())), is_learned=True)
+
+
+def measured(room: int, width: int | None = None) -> MemoryMeasured:
+    return MemoryMeasured(width, room * GB * UNITS, "7.0 GiB of 8.0 GiB in use (this machine)")
+
+
+def test_tasks_start_up_to_the_width_and_all_when_it_is_gone() -> None:
+    node = Node(CPU=4)
+    node.bind(node.demand(A, 1))
+    assert node.tell(measured(0, width=2)) == []
+    (second,) = node.bind(node.demand(B, 3))
+    assert node.leases.holds_back()
+    assert grants(node.tell(LeaseReturned(second))) == [3]
+    assert grants(node.tell(measured(0))) == [4]
+    assert not node.leases.holds_back()
+
+
+def test_width_is_no_reason_that_nothing_runs() -> None:
+    node = Node(CPU=2)
+    (parent,) = node.bind(node.demand(A, 1))
+    node.tell(measured(0, width=1))
+    assert grants(node.demand(B, 2)) == []
+    # Who waits for others gives them the right to start.
+    assert grants(node.tell(TaskBlocked(parent))) == [2]
+    node.tell(TaskUnblocked(parent))
+    assert grants(node.tell(LeaseReturned(2))) == []
+    assert grants(node.tell(LeaseReturned(parent))) == [3]
+
+
+def test_actors_start_whatever_the_width() -> None:
+    node = Node(CPU=2)
+    node.demand(A, 1)
+    node.tell(measured(0, width=1))
+    assert grants(node.tell(ActorWanted(b"actor", CPU))) == [2]
+
+
+def test_who_holds_what_tasks_wait_for_when_memory_is_short_is_asked_for_it() -> None:
+    node = Node(CPU=4)
+    node.bind(node.demand(A, 1))
+    node.tell(measured(0, width=1))
+    assert node.demand(B, 1) == [AskReclaim(A)]
+
+
+def test_demand_that_waits_for_a_worker_or_a_cpu_is_not_held_back_by_memory() -> None:
+    node = Node(CPU=1)
+    node.demand(A, 2)
+    node.tell(measured(0, width=1))
+    assert not node.leases.holds_back()
+    node = Node()
+    node.demand(A, UNBOUND_PER_DEMAND + 1, shape())
+    node.tell(measured(0, width=1))
+    assert not node.leases.holds_back()
+
+
+def test_tasks_whose_memory_is_known_start_as_far_as_it_goes_whatever_the_width() -> None:
+    node = Node(CPU=9, memory=10 * GB)
+    node.tell(measured(7, width=1))
+    assert grants(node.demand(A, 9, learned(2))) == [1, 2, 3]
+    assert node.free() == {"CPU": 6.0, "memory": 4.0 * GB}
+    assert not node.leases.holds_back()
+    assert grants(node.demand(A, 9, learned(1), key=2)) == [4]
+    assert grants(node.tell(measured(9))) == [5]
+
+
+def test_what_is_measured_counts_for_known_tasks_not_what_users_have_asked_for() -> None:
+    node = Node(CPU=9, memory=4 * GB)
+    node.tell(ActorWanted(b"actor", shape(memory=4 * GB)))
+    node.tell(measured(5))
+    assert grants(node.demand(A, 9, learned(2))) == [2, 3]
+    assert node.free() == {"CPU": 7.0, "memory": -4.0 * GB}
+    # That of tasks does, too: they may not have taken it yet.
+    node.tell(measured(20))
+    assert grants(node.demand(B, 9, shape(memory=3 * GB))) == []
+
+
+def test_one_task_starts_also_where_its_memory_is_not_left() -> None:
+    node = Node(CPU=4, memory=8 * GB)
+    node.tell(measured(0))
+    assert grants(node.demand(A, 2, learned(8))) == [1]
+    assert grants(node.tell(TaskBlocked(1))) == [2]
+    node.tell(TaskUnblocked(1))
+    assert node.free() == {"CPU": 2.0, "memory": -8.0 * GB}
+
+
+def test_once_one_starts_although_memory_is_short_when_those_that_run_seem_to_wait() -> None:
+    for wanted in (CPU, learned(2)):
+        node = Node(CPU=4, memory=8 * GB)
+        node.bind(node.demand(A, 1))
+        words = "all of it in use"
+        node.tell(MemoryMeasured(1, 0, words))
+        assert grants(node.demand(B, 2, wanted)) == []
+        assert grants(node.tell(MemoryMeasured(1, 0, words, lets_one_pass=True))) == [2]
+        assert grants(node.tell(MemoryMeasured(1, 0, words))) == []
+
+
+def test_task_that_waits_for_others_lends_them_the_memory_that_it_was_seen_to_take() -> None:
+    node = Node(CPU=4, memory=8 * GB)
+    node.tell(measured(8))
+    node.bind(node.demand(A, 2, learned(4)))
+    node.demand(B, 1, learned(4))
+    assert node.leases.memory_of(1) == 4 * GB * UNITS
+    assert not node.leases.is_blocked(1)
+    assert grants(node.tell(TaskBlocked(1))) == [3]
+    assert node.leases.memory_of(1) == 0
+    assert node.leases.is_blocked(1)
+
+
+def test_why_says_how_much_memory_is_left_and_how_many_may_run() -> None:
+    node = Node(CPU=4, memory=8 * GB)
+    in_use = "7.0 GiB of 8.0 GiB in use (this machine)"
+    node.tell(measured(5, width=1))
+    node.demand(A, 1)
+    node.demand(B, 2, learned(4))
+    assert node.leases.explain(learned(4), node.now).splitlines() == [
+        "needs 4.0 GiB of memory, as such tasks did before, and 1.0 GiB are left, " + in_use,
+        "1 wait for this, the longest for 0.0 s; 0 demands are before it",
+    ]
+    node.demand(C, 1)
+    assert node.leases.explain(CPU, node.now).splitlines() == [
+        f"memory is short, {in_use}: not more than 1 tasks at once",
+        "1 wait for this, the longest for 0.0 s; 1 demands are before it",
+    ]
+    node.demand(C, 9, learned(4, CPU=5))
+    assert "needs CPU 5, this node has 4" in node.leases.explain(learned(4, CPU=5), node.now)
+
+
+def test_why_says_no_numbers_before_there_are_any() -> None:
+    node = Node(CPU=4, memory=8 * GB)
+    node.demand(A, 3, learned(4))
+    assert node.leases.explain(learned(4), node.now).splitlines()[0] == (
+        "needs 4.0 GiB of memory, as such tasks did before, and 0 bytes are left"
+    )
+
+
 # ------------------------------------------------------------------ any order of events
 
 
@@ -789,7 +934,7 @@ class LeaseStories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.node = Node(CPU=3, devices=2)
+        self.node = Node(CPU=3, devices=2, memory=4 * GB)
         self.unbound: dict[int, Grant] = {}
         self.bound: dict[int, Grant] = {}
         self.doomed: set[int] = set()
@@ -819,10 +964,11 @@ class LeaseStories(RuleBasedStateMachine):
         for wanted in {grant.shape for grant in granted}:
             depths = [self.depth_of[g.client, g.key] for g in granted if g.shape == wanted]
             assert depths == sorted(depths, reverse=True)
+            unbound = Counter((grant.client, grant.key) for grant in self.unbound.values())
             waiting = [
                 self.depth_of[client, key]
                 for client, key, other, _ in self.node.leases.waiting()
-                if other == wanted and wanted.amounts
+                if other == wanted and unbound[client, key] < UNBOUND_PER_DEMAND
             ]
             assert max(waiting, default=0) <= min(depths)
 
@@ -838,6 +984,7 @@ class LeaseStories(RuleBasedStateMachine):
                 shape(GPU=1),
                 shape(CPU=1, GPU=2),
                 shape(),
+                learned(2),
             ]
         ),
         workers=st.integers(0, 20),
@@ -879,6 +1026,10 @@ class LeaseStories(RuleBasedStateMachine):
     def blocks(self, data: st.DataObject, blocked: bool) -> None:
         lease = data.draw(st.sampled_from(sorted(self.bound)))
         self.tell(TaskBlocked(lease) if blocked else TaskUnblocked(lease))
+
+    @rule(room=st.integers(0, 4), width=st.sampled_from([None, None, 1, 2]))
+    def memory_changes(self, room: int, width: int | None) -> None:
+        self.tell(measured(room, width))
 
     @rule(client=st.sampled_from([A, B, C]))
     def goes(self, client: bytes) -> None:

@@ -278,7 +278,9 @@ def test_value_that_is_freed_while_its_inner_reference_registers_returns_it_afte
 
 def test_borrower_keeps_an_object(table: Table) -> None:
     entry = table.put(A)
+    assert not table.machine.is_lender
     assert table(Lent("p", [A])) == [SendBorrowed("p", [A], [])]
+    assert table.machine.is_lender
     table(Lent("q", [A]), Released([A]), Returned("p", [A]))
     assert A in table
     assert table(Returned("q", [A])) == [Freed(entry)]

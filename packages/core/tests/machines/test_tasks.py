@@ -7,6 +7,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
+from msgspec import structs
 
 from weft._ids import TaskId, WorkerId
 from weft._machines.attempts import (
@@ -37,7 +38,9 @@ from weft._machines.tasks import (
     LeaseGranted,
     LeaseLost,
     LeaseMissed,
+    LeasePaused,
     LeaseRefused,
+    Moved,
     Reclaimed,
     Resubmitted,
     Send,
@@ -52,6 +55,8 @@ from weft._wire.messages import Certificate
 W, V = WorkerId(b"w" * 16), WorkerId(b"v" * 16)
 QUICK, MIDDLING = b"quick", b"middling"
 CERTIFICATE = Certificate(b"", 1, -9, 0, 0, "f", "", "")
+SPARED = structs.replace(CERTIFICATE, retry="free")
+HOPELESS = structs.replace(CERTIFICATE, retry="never")
 NOT_THERE = TaskId(bytes(16))
 
 
@@ -484,6 +489,47 @@ def test_task_out_of_time_of_a_lost_worker_ends(desk: Desk, was_started: bool) -
     ]
 
 
+def test_task_whose_worker_was_ended_to_make_room_is_sent_again_and_loses_no_attempt(
+    desk: Desk,
+) -> None:
+    task = desk.sent(retries=1)
+    for attempt in range(1, 4):
+        desk(LeaseLost(W), WorkerEnded(W, begun(task), SPARED))
+        assert (task.attempt, task.retries, task.displaced) == (attempt, 1, attempt)
+        desk(LeaseGranted(0, W, False))
+    desk(LeaseLost(W), WorkerEnded(W, begun(task), CERTIFICATE))
+    assert (task.attempt, task.retries) == (4, 0)
+    desk(LeaseGranted(0, W, False))
+    # Its last attempt is as good as any other.
+    desk(LeaseLost(W), WorkerEnded(W, begun(task), SPARED))
+    assert (task.state, task.attempt) == ("ready", 5)
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "once"])
+def test_task_that_may_not_be_run_again_ends_also_with_a_worker_that_made_room(
+    desk: Desk, ending: str
+) -> None:
+    task = desk.sent(retries=0 if ending == "once" else 3)
+    if ending == "cancelled":
+        desk(CancelAsked(task.id, False))
+    desk(LeaseLost(W))
+    kind = "died" if ending == "once" else "cancelled"
+    assert desk(WorkerEnded(W, begun(task), SPARED)) == [Fail(task, kind, SPARED), ForgetPool(0)]
+
+
+def test_task_that_would_end_the_same_way_again_is_not_retried_but_those_before_it_are(
+    desk: Desk,
+) -> None:
+    desk.learn(QUICK, 0.0)
+    first, second = desk.submit(QUICK, retries=1), desk.submit(QUICK, retries=1)
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, begun(second), HOPELESS)) == [
+        Fail(second, "died", HOPELESS),
+        Want(0, 1),
+    ]
+    assert (first.state, first.retries) == ("ready", 0)
+
+
 def test_end_of_a_worker_that_is_not_leased_is_no_news(desk: Desk) -> None:
     assert desk(WorkerEnded(W, None, CERTIFICATE)) == []
 
@@ -766,6 +812,76 @@ def test_check_finds_a_demand_without_tasks(desk: Desk) -> None:
         desk.machine.check()
 
 
+# ------------------------------------------------------------------ workers that are stopped
+
+
+def test_stopped_worker_gets_nothing_until_it_goes_on(desk: Desk) -> None:
+    desk(finished(desk.sent()))
+    desk(LeasePaused(W, True))
+    task = desk.task()
+    assert desk(Submitted(task)) == [Want(0, 1)]
+    assert desk(LeasePaused(W, False)) == [Send(W, task), Want(0, 0)]
+
+
+def test_pause_of_a_worker_that_is_not_leased_is_no_news(desk: Desk) -> None:
+    assert desk(LeasePaused(W, True)) == []
+
+
+def test_task_on_a_stopped_worker_is_cancelled_with_its_process(desk: Desk) -> None:
+    task = desk.sent(retries=3)
+    desk(LeasePaused(W, True))
+    assert desk(CancelAsked(task.id)) == [AskAbort(task)]
+    desk.now += GRACE_S
+    assert desk(Ticked()) == [Kill(task, "f was cancelled with force")]
+
+
+# ------------------------------------------------------------------ tasks that need another worker
+
+
+def test_tasks_that_are_moved_are_wanted_workers_for_in_their_order(desk: Desk) -> None:
+    first, second, other = desk.submit(), desk.submit(), desk.submit()
+    assert desk(Moved([first, second], 1)) == [Want(1, 2)]
+    assert desk(Moved([other], 1)) == [Want(0, 0), ForgetPool(0), Want(1, 4)]
+    assert desk(LeaseGranted(1, W, False)) == [Send(W, first)]
+    assert [*desk.machine.pools[1].queue] == [second, other]
+
+
+def test_moved_task_waits_for_its_arguments_on(desk: Desk) -> None:
+    task = desk.submit(waits=True)
+    assert desk(Moved([task], 1)) == [ForgetPool(0)]
+    assert desk(ArgumentsReady(task.id)) == [Want(1, 1)]
+    assert desk(CancelAsked(task.id)) == [Want(1, 0), Fail(task, "cancelled"), ForgetPool(1)]
+
+
+def test_moved_task_that_is_with_a_worker_ends_there(desk: Desk) -> None:
+    task = desk.sent()
+    assert desk(Moved([task], 1)) == []
+    assert desk(finished(task)) == [Complete(task), ForgetPool(1)]
+
+
+@pytest.mark.parametrize("way", ["retried", "lost", "given back"])
+def test_moved_task_that_comes_back_from_a_worker_goes_where_it_belongs(
+    desk: Desk, way: str
+) -> None:
+    if way == "given back":
+        desk.learn(QUICK, 0.0)
+        desk.submit(QUICK)
+        task = desk.submit(QUICK)
+    else:
+        task = desk.sent(retries=1)
+    desk(Moved([task], 1), Moved([task], 2))
+    assert list(desk.machine.pools) == [0, 2]
+    match way:
+        case "retried":
+            desk(finished(task, retriable=True))
+        case "lost":
+            desk(LeaseLost(W), WorkerEnded(W, begun(task), SPARED))
+        case _:
+            desk(GivenBack(W, [task.id], False))
+    assert [*desk.machine.pools[2].queue] == [task]
+    assert desk(LeaseGranted(2, V, False))[0] == Send(V, task)
+
+
 # ------------------------------------------------------------------ a daemon and workers
 
 
@@ -789,6 +905,7 @@ class Worker:
         self.is_dead = False
         self.is_lost = False
         """The owner knows of the death."""
+        self.certificate = CERTIFICATE
 
 
 class Owning(RuleBasedStateMachine):
@@ -934,6 +1051,9 @@ class Owning(RuleBasedStateMachine):
             # As the shell does, which has no use for it any more.
             self.returned.add(event.worker)
             event = LeaseMissed(event.key)
+        if isinstance(event, WorkerEnded) and event.certificate is SPARED:
+            for task in self.machine.leases[event.worker].tasks.values():
+                self.most_starts[task.id] += task.may_repeat
         self.tell(event)
 
     # -------------------------------------------------------------- workers
@@ -998,6 +1118,26 @@ class Owning(RuleBasedStateMachine):
     def worker_dies(self, data: st.DataObject) -> None:
         self.die(data.draw(st.sampled_from(self.living())))
 
+    @rule(data=st.data())
+    @precondition(lambda self: self.living())
+    def worker_makes_room(self, data: st.DataObject) -> None:
+        worker_id = data.draw(st.sampled_from(self.living()))
+        self.workers[worker_id].certificate = SPARED
+        self.die(worker_id)
+
+    @rule(data=st.data(), paused=st.booleans())
+    @precondition(lambda self: self.workers)
+    def worker_is_paused(self, data: st.DataObject, paused: bool) -> None:
+        worker_id = data.draw(st.sampled_from(list(self.workers)))
+        self.from_daemon.append(LeasePaused(worker_id, paused))
+
+    @rule(function=st.sampled_from([b"f", b"g"]), key=st.sampled_from([0, 1]))
+    def function_is_learned(self, function: bytes, key: int) -> None:
+        tasks = [t for t in self.machine.attempts.open.values() if t.function == function]
+        moved = [task for task in tasks if task.shape != key]
+        if moved:
+            self.tell(Moved(moved, key))
+
     def die(self, worker_id: WorkerId) -> None:
         worker = self.workers[worker_id]
         if not worker.is_dead:
@@ -1022,7 +1162,7 @@ class Owning(RuleBasedStateMachine):
         else:
             worker.is_lost = True
             self.tell(LeaseLost(worker_id))
-            self.from_daemon.append(WorkerEnded(worker_id, worker.began, CERTIFICATE))
+            self.from_daemon.append(WorkerEnded(worker_id, worker.began, worker.certificate))
 
     # -------------------------------------------------------------- all of it
 
@@ -1055,6 +1195,7 @@ class Owning(RuleBasedStateMachine):
         assert living <= self.returned
 
     def go_on(self) -> bool:
+        self.from_daemon.extend(LeasePaused(worker_id, False) for worker_id in self.workers)
         for task in self.tasks:
             if task.state == "waiting":
                 self.tell(ArgumentsReady(task.id))

@@ -32,6 +32,7 @@ class Attempted:
         "attempt",
         "cancelled",
         "deadline",
+        "displaced",
         "id",
         "name",
         "note",
@@ -53,12 +54,19 @@ class Attempted:
         self.state: Literal["waiting", "ready", "sent", "done"] = "ready"
         """The shell makes it "waiting" if arguments are still to come."""
         self.attempt = 0
+        self.displaced = 0
+        """How many of its attempts were ended to make room for others."""
         self.cancelled = False
         self.timed_out = False
         self.asked = False
         """It was asked to stop: at its deadline its process is ended."""
         self.deadline = 0.0
         self.note = note
+
+    @property
+    def may_repeat(self) -> bool:
+        """Whether it may run more than once: it has attempts left, or has used some."""
+        return self.retries != 0 or self.attempt > 0
 
 
 T = TypeVar("T", bound=Attempted)
@@ -174,11 +182,17 @@ class Attempts(Generic[T]):
         self._timed.pop(task.id, None)
         task.state = "ready"
 
-    def try_again(self, task: T) -> bool:
-        """Take back an attempt that came to nothing, if there may be another; return whether."""
-        if not task.retries or task.cancelled or task.timed_out:
+    def try_again(self, task: T, *, is_free: bool = False) -> bool:
+        """Take back an attempt that came to nothing, if there may be another; return whether.
+
+        `is_free`: that was not its fault, and does not count.
+        """
+        may = task.may_repeat if is_free else bool(task.retries)
+        if not may or task.cancelled or task.timed_out:
             return False
-        if task.retries > 0:
+        if is_free:
+            task.displaced += 1
+        elif task.retries > 0:
             task.retries -= 1
         task.attempt += 1
         self.unsend(task)

@@ -12,11 +12,11 @@ their client is the actor itself.
 
 What is always true
 1. Free amounts are the total, less the amounts of all leases, plus the CPU of those that are
-   blocked.
+   blocked, and the memory that such tasks were seen to take.
 2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may,
-   for CPU alone.
+   for CPU alone; and memory that tasks were seen to take, for what is free of that is measured.
 3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no
-   worker yet, or what it needs is kept for another.
+   worker yet, what it needs is kept for another, or memory is short.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
 5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
    demand goes behind the others of its depth, so that no client keeps the node to itself.
@@ -32,6 +32,9 @@ pass for a while, each time for twice as long. A while comes in which all that r
 is kept is idle for half of the time at most. Nothing is kept for a demand that fits only once an
 actor ends, or a blocked task: the one may never, the other may wait for those held back.
 
+While memory is short (headroom.py) tasks wait also where they fit. Nothing is kept for one that
+does.
+
 Why the deepest first: a task that waits for tasks that it started holds memory and a process; to
 finish those first bounds both by depth times cores (the order of a depth-first search, as in Cilk's
 "busy-leaves" property: Blumofe and Leiserson, Scheduling Multithreaded Computations by Work
@@ -46,6 +49,7 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
+from weft._machines.headroom import Headroom, MemoryMeasured
 from weft._machines.placement import Never, NodeView, lacking, place
 from weft._machines.stock import NOTHING, Stock
 from weft._resources import UNITS, Resources
@@ -147,6 +151,7 @@ Event = (
     | ClientGone
     | EnvironmentFailed
     | LeasesTicked
+    | MemoryMeasured
 )
 
 
@@ -208,11 +213,13 @@ class _Demand:
         "kept_until",
         "key",
         "late_at",
+        "learned",
         "need",
         "patience_s",
         "rank",
         "shape",
         "since",
+        "takes",
         "task_name",
         "wanted",
     )
@@ -221,7 +228,10 @@ class _Demand:
         self.client = event.client
         self.key = event.key
         self.shape = event.shape
-        self.need = need
+        self.takes = need
+        self.learned = need.get("memory", 0) if event.shape.is_learned else None
+        """Memory that such tasks were seen to take, in 1/10,000 bytes."""
+        self.need = _to_be_free(event.shape, need)
         self.wanted = wanted
         self.depth = event.depth
         self.task_name = event.task_name
@@ -264,7 +274,7 @@ class _Lease:
         self.key = demand.key
         self.depth = demand.depth
         self.shape = demand.shape
-        self.need = demand.need
+        self.need = demand.takes
         self.task_name = demand.task_name
         self.devices = devices
         self.contended = False
@@ -277,9 +287,13 @@ class _Lease:
         """Whether it is for tasks, not for an actor."""
         return self.key != ACTOR_KEY
 
+    def lent(self) -> Resources:
+        """Return what it gives to others while it is blocked."""
+        return _only(("CPU", "memory") if self.shape.is_learned else ("CPU",), self.need)
+
     def taken(self) -> Resources:
         """Return what the lease takes at this moment."""
-        return self.need - _cpu_of(self.need) if self.blocked else self.need
+        return self.need - self.lent() if self.blocked else self.need
 
     def grant(self) -> Grant:
         accelerators: dict[str, list[str]] = {}
@@ -311,6 +325,7 @@ class Leases:
         self._leases = 0
         self._asked: set[bytes] = set()
         self._asked_at = float("-inf")
+        self._headroom = Headroom(node.total.get("memory", 0))
 
     # -------------------------------------------------------------- events
 
@@ -340,6 +355,8 @@ class Leases:
                 self._environment_failed(env, reason, effects)
             case LeasesTicked():
                 pass
+            case MemoryMeasured():
+                self._headroom.measured = event
             case _:
                 assert_never(event)
         granted = self._grant(now)
@@ -409,9 +426,11 @@ class Leases:
 
     def _set_blocked(self, lease: _Lease, *, blocked: bool) -> None:
         if lease.blocked is not blocked:
+            self._count(lease, -1)
             lease.blocked = blocked
-            cpu = _cpu_of(lease.need)
-            self._stock.amounts += cpu if blocked else NOTHING - cpu
+            self._count(lease, 1)
+            lent = lease.lent()
+            self._stock.amounts += lent if blocked else NOTHING - lent
 
     def _client_gone(self, client: bytes, effects: list[Effect]) -> None:
         for at in [at for at in self._demand_of if at[0] == client]:
@@ -457,7 +476,7 @@ class Leases:
         turns = deque(self._turns(now))
         while turns:
             demand = turns.popleft()[1]
-            if self._is_capped(demand):
+            if self._is_capped(demand) or self._is_held(demand):
                 continue
             if demand.need in full or not self._may_have(demand, late.values(), now):
                 full.add(demand.need)
@@ -465,6 +484,7 @@ class Leases:
                     late.setdefault(demand.need, demand)
                 continue
             granted.append(self._lend(demand))
+            self._headroom.granted()
             self._dequeue(demand)
             if demand.wanted > 1:
                 demand.wanted -= 1
@@ -475,6 +495,15 @@ class Leases:
 
     def _is_capped(self, demand: _Demand) -> bool:
         return len(self._unbound_of.get((demand.client, demand.key), ())) >= UNBOUND_PER_DEMAND
+
+    def _is_held(self, demand: _Demand) -> bool:
+        """Tell whether a demand has to wait because memory is short."""
+        return demand.key != ACTOR_KEY and self._headroom.holds(demand.learned)
+
+    def _count(self, lease: _Lease, sign: int) -> None:
+        if lease.is_task:
+            memory = lease.taken().get("memory", 0)
+            self._headroom.count(memory, sign, is_blocked=lease.blocked)
 
     def _turns(self, now: float) -> list[tuple[tuple[int, int], _Demand]]:
         """Return the queue in the order in which demands are looked at."""
@@ -517,13 +546,15 @@ class Leases:
 
     def _lend(self, demand: _Demand) -> _Lease:
         self._leases += 1
-        lease = _Lease(self._leases, demand, self._stock.take(demand.need))
+        lease = _Lease(self._leases, demand, self._stock.take(demand.takes))
+        self._count(lease, 1)
         self._lease_of[lease.number] = lease
         self._unbound_of.setdefault((lease.client, lease.key), []).append(lease)
         self._leases_of_client.setdefault(lease.client, set()).add(lease.number)
         return lease
 
     def _end(self, lease: _Lease) -> None:
+        self._count(lease, -1)
         self._stock.give(lease.taken(), lease.devices)
         del self._lease_of[lease.number]
         numbers = self._leases_of_client[lease.client]
@@ -553,7 +584,7 @@ class Leases:
                 names_of[need] = need.shortfall(self.free).keys() or (
                     self._stock.devices.keys() & need.keys()
                 )
-            for name in names_of[need]:
+            for name in need.keys() if self._is_held(demand) else names_of[need]:
                 waiting = short.setdefault(name, set())
                 if len(waiting) < 2:
                     waiting.add((demand.client, demand.key))
@@ -614,22 +645,44 @@ class Leases:
         """Return what a lease takes, in 1/10,000, as if it were not blocked."""
         return dict(self._lease_of[number].need)
 
+    def memory_of(self, number: int) -> int:
+        """Return the memory that a lease takes at this moment, in 1/10,000 bytes."""
+        return self._lease_of[number].taken().get("memory", 0)
+
+    def is_blocked(self, number: int) -> bool:
+        """Tell whether a lease's worker waits for other tasks."""
+        return self._lease_of[number].blocked
+
+    def holds_back(self) -> bool:
+        """Tell whether tasks wait for nothing but memory that is short."""
+        return any(
+            demand.learned is None
+            and self._is_held(demand)
+            and not self._is_capped(demand)
+            and self._stock.fits(demand.need)
+            for _, demand in self._queue
+        )
+
     def explain(self, shape: Shape, now: float) -> str:
         """Say what a demand of this shape waits for, in a few lines."""
         need = Resources.of_units(dict(shape.amounts))
         reason = self._never(shape, need)
         if reason:
             return f"no node can ever hold it: {reason}"
-        lines = self._lacks(shape, need, now)
         turns = [demand for _, demand in self._turns(now)]
         waiting = [demand for demand in turns if demand.shape == shape]
+        asks = _to_be_free(shape, need)
+        if waiting and self._is_held(waiting[0]) and self._stock.fits(asks):
+            lines = [self._headroom.explain(waiting[0].learned)]
+        else:
+            lines = self._lacks(shape, asks, now)
         if waiting:
             longest_s = max(now - demand.since for demand in waiting)
             lines.append(
                 f"{sum(d.wanted for d in waiting)} wait for this, the longest for "
                 f"{longest_s:.1f} s; {turns.index(waiting[0])} demands are before it"
             )
-        lines += self._users(set(need.shortfall(self.free)))
+        lines += self._users(set(asks.shortfall(self.free)))
         return "\n".join(lines)
 
     def _lacks(self, shape: Shape, need: Resources, now: float) -> list[str]:
@@ -675,11 +728,17 @@ class Leases:
         for lease in leases:
             taken += lease.taken()
         assert self.free == self.total - taken, 1
-        assert all(units >= 0 for name, units in self.free.items() if name != "CPU"), 2
+        learned = {"CPU", "memory"} if any(x.shape.is_learned for x in leases) else {"CPU"}
+        assert all(units >= 0 for name, units in self.free.items() if name not in learned), 2
         for _, demand in self._queue:
-            if self._stock.fits(demand.need) and not self._is_capped(demand):
+            if self._stock.fits(demand.need) and not (
+                self._is_capped(demand) or self._is_held(demand)
+            ):
                 holding = [d for _, d in self._queue if d.kept_until < FOREVER and d is not demand]
                 assert any(other.need.keys() & demand.need.keys() for other in holding), 3
+        running = [lease for lease in leases if lease.is_task]
+        assert self._headroom.running == sum(not lease.blocked for lease in running), 3
+        assert self._headroom.promised == sum(x.taken().get("memory", 0) for x in running), 3
         for name, free in self._stock.devices.items():
             for device, units in free.items():
                 lent = [u for x in leases for n, d, u in x.devices if (n, d) == (name, device)]
@@ -695,8 +754,13 @@ class Leases:
         assert by_client == self._lease_of.keys(), 7
 
 
-def _cpu_of(amounts: Resources) -> Resources:
-    return Resources.of_units({"CPU": amounts.get("CPU", 0)})
+def _only(names: Iterable[str], amounts: Resources) -> Resources:
+    return Resources.of_units({name: amounts.get(name, 0) for name in names})
+
+
+def _to_be_free(shape: Shape, need: Resources) -> Resources:
+    """Return what has to be free: memory that is known is compared with what was measured."""
+    return need - _only(("memory",), need) if shape.is_learned else need
 
 
 def _sum_of(demands: Iterable[_Demand]) -> Resources:

@@ -805,6 +805,11 @@ class Ownership:
                 self._drop(entry, effects)
         return effects
 
+    @property
+    def is_lender(self) -> bool:
+        """Whether other processes hold objects of this one."""
+        return bool(self._lent_to)
+
     def check(self) -> None:
         """Assert what is always true, by its number above."""
         asked = {entry.id for entry in self.entries.values() if entry.registered == "asked"}

@@ -18,8 +18,9 @@ What is always true
 3. Tasks that were never started cost no retry when their worker is lost. A worker whose process is
    to be ended gets no task more.
 4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
-   or after `LINGER_S`. A pool without tasks and leases is forgotten. When others have waited for
-   `YIELD_S`, a lease takes no more tasks: a queue that never ends does not keep its workers.
+   or after `LINGER_S`. A pool is forgotten that has neither leases nor tasks to come. When others
+   have waited for `YIELD_S`, a lease takes no more tasks: a queue that never ends does not keep its
+   workers.
 5. Every task ends in exactly one Complete or Fail.
 
 Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
@@ -28,7 +29,7 @@ Effects are in the order in which they must be done. `next_deadline` says when `
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, assert_never
 
 import msgspec
@@ -96,7 +97,7 @@ class Lease:
     """A worker that this process may send tasks to."""
 
     __slots__ = (
-        "busy", "has_devices", "idle_at", "lost", "pool", "tasks", "worker", "yields_at",
+        "busy", "has_devices", "idle_at", "lost", "paused", "pool", "tasks", "worker", "yields_at",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerId, pool: LeasePool, *, has_devices: bool) -> None:
@@ -112,6 +113,8 @@ class Lease:
         self.idle_at = 0.0
         self.lost = False
         """Its process is gone, or is being ended: nothing more is sent."""
+        self.paused = False
+        """Its process is stopped: it reads nothing."""
 
     def yield_soon(self, now: float) -> None:
         """Note that others wait for it."""
@@ -122,12 +125,13 @@ class Lease:
 class LeasePool:
     """The tasks and leases of one shape."""
 
-    __slots__ = ("full", "key", "leases", "mean_s", "queue", "told", "waiting", "wanted")
+    __slots__ = ("coming", "full", "key", "leases", "mean_s", "queue", "told", "wanted")
 
     def __init__(self, key: int) -> None:
         self.key = key
-        self.waiting = 0
-        """Tasks whose arguments are still to come."""
+        self.coming = 0
+        """Tasks that are still to come: their arguments are, or they were sent from the pool that
+        they belonged to before."""
         self.queue: deque[Task] = deque()
         self.leases: dict[WorkerId, Lease] = {}
         self.wanted = 0
@@ -189,6 +193,20 @@ class GivenBack(msgspec.Struct, frozen=True):
     busy: bool
 
 
+class LeasePaused(msgspec.Struct, frozen=True):
+    """A worker's process was stopped, or goes on."""
+
+    worker: WorkerId
+    paused: bool
+
+
+class Moved(msgspec.Struct, frozen=True):
+    """These tasks belong to another pool from now on, also those that are with a worker."""
+
+    tasks: Sequence[Task]
+    key: int
+
+
 class LeaseLost(msgspec.Struct, frozen=True):
     """The connection to a worker broke; how it ended is being asked."""
 
@@ -211,7 +229,7 @@ class Reclaimed(msgspec.Struct, frozen=True):
 
 Event = (
     AttemptEvent | Submitted | Resubmitted | LeaseGranted | LeaseMissed | LeaseRefused | GivenBack
-    | LeaseLost | WorkerEnded | Reclaimed
+    | LeasePaused | Moved | LeaseLost | WorkerEnded | Reclaimed
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -293,7 +311,7 @@ class Tasks:
                 task = self.attempts.waiting(event.task_id)
                 if task is not None:
                     pool = self.pools[task.shape]
-                    pool.waiting -= 1
+                    pool.coming -= 1
                     task.state = "ready"
                     pool.queue.append(task)
                     self._dispatch(pool, now, effects)
@@ -311,6 +329,13 @@ class Tasks:
                 self._refuse(event, effects)
             case GivenBack():
                 self._give_back(event, now, effects)
+            case LeasePaused():
+                if event.worker in self.leases:
+                    lease = self.leases[event.worker]
+                    lease.paused = event.paused
+                    self._serve([lease.pool], now, effects)
+            case Moved():
+                self._move(event, now, effects)
             case LeaseLost():
                 lease = self.leases[event.worker]
                 lease.lost = True
@@ -335,14 +360,44 @@ class Tasks:
 
     def _submit(self, task: Task, now: float, effects: list[Effect]) -> None:
         self.attempts.open[task.id] = task
-        pool = self.pools.get(task.shape)
-        if pool is None:
-            pool = self.pools[task.shape] = LeasePool(task.shape)
+        pool = self._pool(task.shape)
         if task.state == "waiting":
-            pool.waiting += 1
+            pool.coming += 1
         else:
             pool.queue.append(task)
             self._dispatch(pool, now, effects)
+
+    def _pool(self, key: int) -> LeasePool:
+        pool = self.pools.get(key)
+        if pool is None:
+            pool = self.pools[key] = LeasePool(key)
+        return pool
+
+    def _move(self, event: Moved, now: float, effects: list[Effect]) -> None:
+        pool = self._pool(event.key)
+        left = self._homes(event.tasks, pool)
+        for task in event.tasks:
+            self.pools[task.shape].coming -= self._is_coming(task)
+            task.shape = event.key
+            pool.coming += self._is_coming(task)
+            if task.state == "ready":
+                pool.queue.append(task)
+        for before in left:
+            before.queue = deque(task for task in before.queue if task.shape == before.key)
+        self._serve(left, now, effects)
+
+    def _is_coming(self, task: Task) -> bool:
+        """Tell whether a task is still to come to its pool."""
+        if task.worker is not None:
+            return self.leases[task.worker].pool.key != task.shape
+        return task.state == "waiting"
+
+    def _serve(self, pools: Iterable[LeasePool], now: float, effects: list[Effect]) -> None:
+        """Look again at pools whose tasks or leases have changed."""
+        for pool in pools:
+            pool.full = False
+            self._dispatch(pool, now, effects)
+            self._forget_if_unused(pool, effects)
 
     def _dispatch(self, pool: LeasePool, now: float, effects: list[Effect]) -> None:
         queue = pool.queue
@@ -374,7 +429,8 @@ class Tasks:
         best: Lease | None = None
         for lease in pool.leases.values():
             sent = len(lease.tasks)
-            if sent < room and not lease.busy and not lease.lost and now < lease.yields_at:
+            stays = not (lease.busy or lease.lost or lease.paused)
+            if sent < room and stays and now < lease.yields_at:
                 if not sent:
                     return lease
                 first = next(iter(lease.tasks.values()))
@@ -434,15 +490,31 @@ class Tasks:
         pool.mean_s[task.function] = (
             event.duration_s if mean_s is None else mean_s + _NEWEST * (event.duration_s - mean_s)
         )
+        home = self._home(task, pool)
         if event.retriable and self.attempts.try_again(task):
             task.worker = None
-            pool.queue.append(task)
+            home.queue.append(task)
         else:
             effects.append(self.attempts.answer(task))
         if pool.queue:
             self._dispatch(pool, now, effects)
+        if home is not pool:
+            self._serve([home], now, effects)
         if not lease.tasks and not lease.lost:
             self._rest(lease, now, effects)
+
+    def _home(self, task: Task, pool: LeasePool) -> LeasePool:
+        """Return the pool of a task that comes back from a lease of `pool`."""
+        home = self.pools[task.shape]
+        if home is not pool:
+            home.coming -= 1
+        return home
+
+    def _homes(self, tasks: Iterable[Task], pool: LeasePool) -> list[LeasePool]:
+        """Return a pool and those that tasks belong to."""
+        homes = {task.shape: self.pools[task.shape] for task in tasks}
+        homes[pool.key] = pool
+        return list(homes.values())
 
     def _rest(self, lease: Lease, now: float, effects: list[Effect]) -> None:
         if lease.yields_at < NEVER:
@@ -458,7 +530,7 @@ class Tasks:
         self._forget_if_unused(lease.pool, effects)
 
     def _forget_if_unused(self, pool: LeasePool, effects: list[Effect]) -> None:
-        if not (pool.queue or pool.leases or pool.waiting):
+        if not (pool.queue or pool.leases or pool.coming):
             del self.pools[pool.key]
             effects.append(ForgetPool(pool.key))
 
@@ -469,10 +541,9 @@ class Tasks:
         given = [task for task_id in event.task_ids if (task := lease.tasks.pop(task_id, None))]
         # Without a task that is still there, nothing would ever end its being busy.
         lease.busy = (lease.busy or event.busy) and bool(lease.tasks)
-        pool = lease.pool
-        self._put_back(given, pool, None, effects)
-        pool.full = False
-        self._dispatch(pool, now, effects)
+        homes = self._homes(given, lease.pool)
+        self._put_back(given, lease.pool, None, effects)
+        self._serve(homes, now, effects)
         if not lease.tasks and not lease.lost:
             self._rest(lease, now, effects)
 
@@ -488,16 +559,18 @@ class Tasks:
         for index, task in enumerate(sent):
             if (task.id, task.attempt) == event.began:
                 started = index + 1
+        homes = self._homes(sent, pool)
         self._put_back(sent[started:], pool, event.certificate, effects)
+        retry = event.certificate.retry
         for task in reversed(sent[:started]):
-            if self.attempts.try_again(task):
+            home = self._home(task, pool)
+            is_over = retry == "never" and task is sent[started - 1]
+            if not is_over and self.attempts.try_again(task, is_free=retry == "free"):
                 task.worker = None
-                pool.queue.appendleft(task)
+                home.queue.appendleft(task)
             else:
                 effects.append(self.attempts.fail(task, "died", event.certificate))
-        pool.full = False
-        self._dispatch(pool, now, effects)
-        self._forget_if_unused(pool, effects)
+        self._serve(homes, now, effects)
 
     def _put_back(
         self, tasks: Sequence[Task], pool: LeasePool, detail: Any, effects: list[Effect]
@@ -507,12 +580,13 @@ class Tasks:
         Those that were to stop end instead.
         """
         for task in reversed(tasks):
+            home = self._home(task, pool)
             if task.timed_out or task.cancelled:
                 effects.append(self.attempts.fail(task, "cancelled", detail))
             else:
                 self.attempts.unsend(task)
                 task.worker = None
-                pool.queue.appendleft(task)
+                home.queue.appendleft(task)
 
     # -------------------------------------------------------------- users and time
 
@@ -528,7 +602,7 @@ class Tasks:
     def _fail_unsent(self, task: Task, kind: FailKind, detail: Any, effects: list[Effect]) -> None:
         pool = self.pools[task.shape]
         if task.state == "waiting":
-            pool.waiting -= 1
+            pool.coming -= 1
         else:
             pool.queue.remove(task)
             self._want(pool, effects)
@@ -538,12 +612,12 @@ class Tasks:
     def _cancel_sent(self, task: Task, now: float, effects: list[Effect], *, force: bool) -> None:
         assert task.worker is not None
         task.cancelled = True
-        if not force:
+        lease = self.leases[task.worker]
+        if not force and not lease.paused:
             effects.append(AskCancel(task))
             return
         # Only the worker knows what it runs at the moment when it ends.
         effects.append(AskAbort(task))
-        lease = self.leases[task.worker]
         if next(iter(lease.tasks)) == task.id and not lease.lost:
             # Unless it runs code that lets nobody in.
             self.attempts.end_by(task, now + GRACE_S)
@@ -565,7 +639,7 @@ class Tasks:
             for task in pool.queue:
                 assert task.state == "ready", (1, task.id)
                 placed[task.id] = placed.get(task.id, 0) + 1
-            assert pool.queue or pool.leases or pool.waiting, (4, pool.key)
+            assert pool.queue or pool.leases or pool.coming, (4, pool.key)
             assert pool.queue or not (pool.told or pool.wanted), (4, pool.key)
         for worker, lease in self.leases.items():
             assert lease.pool.leases[worker] is lease, (4, worker)
@@ -577,8 +651,8 @@ class Tasks:
             if not lease.tasks and not lease.lost:
                 assert worker in self._idle, (4, worker)
         open_tasks = self.attempts.open
-        waiting = sum(task.state == "waiting" for task in open_tasks.values())
-        assert waiting == sum(pool.waiting for pool in self.pools.values()), 1
+        coming = sum(map(self._is_coming, open_tasks.values()))
+        assert coming == sum(pool.coming for pool in self.pools.values()), 1
         for task_id, task in open_tasks.items():
             assert placed.get(task_id, 0) == (0 if task.state == "waiting" else 1), (1, task_id)
         assert placed.keys() <= open_tasks.keys(), (5, placed.keys() - open_tasks.keys())

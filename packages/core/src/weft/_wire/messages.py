@@ -138,6 +138,8 @@ class Run(Message, frozen=True, tag=21):
     """
     large: Shared | None = None
     """The arguments' pickle, if it is too large for `args`."""
+    may_repeat: bool = False
+    """If this attempt is ended to make room in memory, there is another."""
 
 
 class Call(Message, frozen=True, tag=22):
@@ -555,6 +557,8 @@ class Certificate(Message, frozen=True, tag=75):
     """What it ran last; empty if nothing."""
     attempt: int = 0
     """Which attempt of that."""
+    retry: str = "counts"
+    """What another attempt of that costs: it counts, is free, or is made never."""
 
 
 class ActorNews(Message, frozen=True, tag=76):
@@ -664,6 +668,21 @@ class Orphaned(Message, frozen=True, tag=109):
     segments: list[str]
 
 
+class Learned(Message, frozen=True, tag=85):
+    """Tasks of a function take so much memory: ask for it. 0: for none."""
+
+    function: str
+    memory_bytes: int
+
+
+class WorkerPaused(Message, frozen=True, tag=86):
+    """A worker that the receiver leases is stopped; or it goes on, if `words` is empty."""
+
+    worker_id: bytes
+    words: str
+    """What memory is in use, of what."""
+
+
 # ------------------------------------------------------------------ worker -> daemon
 
 
@@ -686,6 +705,10 @@ class ActorExit(Message, frozen=True, tag=91):
 
     actor_id: bytes
     reason: str
+
+
+class Busy(Message, frozen=True, tag=99):
+    """This worker runs something: the daemon had asked, in its status page, to be told."""
 
 
 # ------------------------------------------------------------------ any process -> any process
@@ -833,4 +856,5 @@ ANY = (
     | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
     | Measured | Recorded | Fork | Forked | Reaped
     | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned | Free
+    | Learned | WorkerPaused | Busy
 )  # fmt: skip
