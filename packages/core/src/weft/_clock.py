@@ -21,3 +21,8 @@ class Clock(Protocol):
     def wall(self) -> float:
         """Return seconds since 1970; may jump."""
         ...
+
+
+def processor() -> float:
+    """Return the processor time that this thread has taken, in seconds."""
+    return time.thread_time()

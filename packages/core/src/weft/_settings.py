@@ -68,6 +68,13 @@ SPILL = Setting(
     "Directory, or URL for fsspec, that objects go to when memory is short; default: the temporary "
     "directory.",
 )
+MEMORY_LIMIT = Setting(
+    "WEFT_MEMORY_LIMIT",
+    _parse_size,
+    0,
+    "Bytes of memory that a node's workers and shared memory may take together; default: what the "
+    "machine and its cgroup allow.",
+)
 CHECK = Setting(
     "WEFT_CHECK",
     _parse_bool,
@@ -139,6 +146,7 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     TEMP_DIR,
     STORE_ROOT,
     SPILL,
+    MEMORY_LIMIT,
     CHECK,
     IDLE_WORKERS,
     METRICS_PORT,

@@ -468,7 +468,11 @@ class WorkerDiedError(WeftError):
 
 
 class OutOfMemoryError(WorkerDiedError, MemoryError):
-    """A worker died because memory ran out. Give the task `memory=...`, or run fewer at a time."""
+    """A worker died because memory ran out, or was ended before it would have.
+
+    Let the task do less at a time, give it `memory=...`, or run fewer at once. A task that alone
+    took more than there is was not retried.
+    """
 
 
 class NodeDiedError(WeftError):

@@ -302,6 +302,9 @@ def test_names_are_as_prometheus_advises(session: ClientContext) -> None:
         for sample in family.samples:
             assert sample.name.endswith("_total") == (family.type == "counter")
             assert sample.labels.keys() <= {
+                "function",
+                "limit",
+                "step",
                 "state",
                 "kind",
                 "outcome",

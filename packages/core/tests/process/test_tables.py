@@ -25,7 +25,7 @@ BY_DESIGN = {
     # What went since the last look.
     "objects._released",
     # Code that came is not sent again.
-    *("executor._code", "executor._functions", "executor._page_names", "answers.trace"),
+    *("executor._code", "executor._functions", "executor._page_tails", "answers.trace"),
 }
 
 

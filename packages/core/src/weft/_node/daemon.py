@@ -10,6 +10,7 @@ what was queued is sent.
     demands    those whose environment is built    grants   leases and the workers that serve them
     creations  what actors are made of             deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
+    governing  what is done when memory is short
     metrics    what all processes have measured
     history    what became of their tasks      logs     what they wrote
 
@@ -55,6 +56,7 @@ from weft._node.demands import Demands
 from weft._node.driver import SessionDriver
 from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
+from weft._node.governing import Governing
 from weft._node.grants import Grants
 from weft._node.logs import WorkerLogs
 from weft._node.memory import NodeMemory
@@ -72,6 +74,7 @@ from weft._wire.messages import (
     Ask,
     AskLoan,
     Blocked,
+    Busy,
     Bye,
     CreateActor,
     Demand,
@@ -156,6 +159,17 @@ class Daemon:
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
+        self.governing = Governing(
+            self.facts,
+            self.rules,
+            self.clients,
+            self.roster,
+            self.grants,
+            self.memory,
+            self._timers,
+            store_dir=node.store_dir,
+            say=self._say,
+        )
         self.deaths = Deaths(self.clients.send)
         self._history = history.History(self.clients, self.roster, self._timers)
         self._metrics = NodeMetrics(
@@ -226,6 +240,7 @@ class Daemon:
         hello = Hello(WIRE, self.facts.node_id, self._node.address, os.getpid(), "daemon")
         self.clients.send(client, hello)
         self.clients.send(client, self.facts.welcome())
+        self.governing.met(client)
         if process is not None:
             process.address = client.address or process.address
             process.forked(client.pid)  # The template's own word may come later.
@@ -275,6 +290,8 @@ class Daemon:
                 self.grants.note_blocked(me, lease_rules.TaskBlocked)
             case Unblocked():
                 self.grants.note_blocked(me, lease_rules.TaskUnblocked)
+            case Busy():
+                self.governing.watch()
             case KillWorker(worker_id, reason):
                 if self.grants.served_to(me, worker_id) is not None:
                     self.rules.doom(worker_id, reason)
@@ -432,6 +449,7 @@ class Daemon:
         A log that is kept is removed when the next session starts.
         """
         if self._is_clean:
+            self.governing.let_all_go_on()
             self.clients.send_to_workers(Quit(graceful=False))
             self._wait_for_ends(BYE_S)
         for process in self.roster.all():

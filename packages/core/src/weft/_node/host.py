@@ -19,17 +19,16 @@ from weft import _settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_CGROUP_ROOT = Path("/sys/fs/cgroup")
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def cpus() -> int:
     """Return how many CPUs this process may use: its affinity, its cgroup's quota rounded up."""
     found = len(os.sched_getaffinity(0))
-    for place in _cgroup_dirs("cpu"):
-        quota, period = _read(place / "cpu.max").split()[:2] or ("", "")
+    for place in cgroup_dirs("cpu"):
+        quota, period = read(place / "cpu.max").split()[:2] or ("", "")
         if not quota:
-            quota, period = _read(place / "cpu.cfs_quota_us"), _read(place / "cpu.cfs_period_us")
+            quota, period = read(place / "cpu.cfs_quota_us"), read(place / "cpu.cfs_period_us")
         if quota.isdigit() and period.isdigit():
             found = min(found, -(-int(quota) // int(period)))
     return max(1, found)
@@ -47,8 +46,10 @@ def gpus() -> list[str]:
 
 
 def memory_bytes() -> int:
-    """Return the memory limit of this machine and the cgroup."""
-    return min([_host_bytes(), *_cgroup_limits()])
+    """Return the least memory limit: this machine's, its cgroups', or the user's."""
+    allowed = _settings.MEMORY_LIMIT.value()
+    limits = [_host_bytes(), *(cgroup_limit(place) for place in cgroup_dirs("memory")), allowed]
+    return min(limit for limit in limits if limit)
 
 
 def limit_bytes(address_space_bytes: int = resource.RLIM_INFINITY) -> int:
@@ -63,24 +64,29 @@ def _host_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def _cgroup_limits() -> Iterator[int]:
-    for place in _cgroup_dirs("memory"):
-        for name in ("memory.max", "memory.limit_in_bytes"):
-            limit = _read(place / name)
-            if limit.isdigit():
-                yield int(limit)
+def cgroup_limit(place: Path) -> int:
+    """Return how many bytes a directory of the memory controller allows; 0: it does not say."""
+    for name in ("memory.max", "memory.limit_in_bytes"):
+        limit = read(place / name)
+        if limit.isdigit():
+            return int(limit)
+    return 0
 
 
-def _cgroup_dirs(controller: str) -> Iterator[Path]:
-    """Yield every directory of this process's cgroups that can limit `controller`."""
-    for line in _read(Path("/proc/self/cgroup")).splitlines():
+def cgroup_dirs(controller: str, machine: Path = Path("/")) -> Iterator[Path]:
+    """Yield every directory of this process's cgroups that can limit `controller`.
+
+    `machine` is the root of the files that the kernel offers.
+    """
+    cgroups = machine / "sys/fs/cgroup"
+    for line in read(machine / "proc/self/cgroup").splitlines():
         _, controllers, path = line.split(":", 2)
         if not controllers:
-            root = _CGROUP_ROOT
+            root = cgroups
         elif controller in controllers.split(","):
-            root = _CGROUP_ROOT / controllers
+            root = cgroups / controllers
             if not root.is_dir():
-                root = _CGROUP_ROOT / controller
+                root = cgroups / controller
         else:
             continue
         place = root / path.lstrip("/")
@@ -90,7 +96,8 @@ def _cgroup_dirs(controller: str) -> Iterator[Path]:
         )
 
 
-def _read(path: Path) -> str:
+def read(path: Path) -> str:
+    """Return a file's text, without white space around it; empty if it cannot be read."""
     try:
         return path.read_text().strip()
     except OSError:

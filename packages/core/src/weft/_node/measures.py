@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections import Counter
 from typing import TYPE_CHECKING, Protocol
 
 import psutil
 
 from weft._metrics import Readings, measured
+from weft._node.memory_samples import stored_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from weft._metrics import K, Key
+    from weft._node.governing import Governing
     from weft._node.grants import Grants
     from weft._node.rules import Rules
 
@@ -92,7 +93,7 @@ def of_store(directory: str, numbers: StoreNumbers) -> Iterator[Readings]:
         "weft_store_memory_bytes",
         "Shared memory that the files of objects take.",
         (),
-        {(): _bytes_in(directory)},
+        {(): stored_bytes(directory)},
     )
     of_index = {
         ("used", "Shared memory that is lent to processes."): numbers.used_bytes,
@@ -101,6 +102,36 @@ def of_store(directory: str, numbers: StoreNumbers) -> Iterator[Readings]:
     }
     for (name, description), value in of_index.items():
         yield _amount(f"weft_store_{name}_bytes", description, (), {(): value})
+
+
+def of_memory(governing: Governing) -> Iterator[Readings]:
+    """Yield the limits that apply, what was done about them, and what tasks ask for."""
+    bounds = governing.bounds()
+    yield _amount(
+        "weft_memory_limit_bytes",
+        "Limits of memory that apply to the node.",
+        ("limit",),
+        {(bound.name,): bound.limit_bytes for bound in bounds},
+    )
+    yield _amount(
+        "weft_memory_used_bytes",
+        "Memory in use of each limit, without page cache.",
+        ("limit",),
+        {(bound.name,): bound.used_bytes for bound in bounds},
+    )
+    yield measured(
+        "counter",
+        "weft_governor_steps_total",
+        "Tasks that were paused, and put back, and processes that were ended: memory was short.",
+        ("step",),
+        {(step,): number for step, number in governing.machine.steps.items()},
+    )
+    yield _amount(
+        "weft_function_memory_bytes",
+        "What a task of a function asks for; of those that were seen to take much.",
+        ("function",),
+        {(function,): size_bytes for function, size_bytes in governing.learned.items()},
+    )
 
 
 def of_process(process: str, pid: int) -> list[Readings]:
@@ -135,12 +166,3 @@ def _tally(states: Iterable[str], found: Iterable[Hashable]) -> dict[Key, int]:
     """Count by state, also those that nothing is in."""
     number_of = Counter(found)
     return {(state,): number_of[state] for state in states}
-
-
-def _bytes_in(directory: str) -> int:
-    taken = 0
-    with contextlib.suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            with contextlib.suppress(OSError):
-                taken += entry.stat().st_blocks * 512  # Facts: stat(2) counts in units of 512 bytes
-    return taken

@@ -111,6 +111,7 @@ class NodeMetrics:
             [
                 *measures.of_machines(daemon.rules, daemon.grants),
                 *measures.of_store(self._node.store_dir, self._store()),
+                *measures.of_memory(daemon.governing),
                 *self._traffic.readings("daemon"),
             ],
         )

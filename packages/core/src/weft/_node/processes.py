@@ -2,8 +2,14 @@
 
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
 task id, the attempt's number in four bytes, the length of the function's name in two (both
-little-endian), the name in UTF-8. When the worker is idle the length is zero, and the rest is what
-it ran last. The page outlives the process, so what a killed worker had begun is known.
+little-endian), a byte of facts about the task, the name in UTF-8. When the worker is idle the
+length is zero, and the rest is what it ran last. The last byte of the page is 1 while other
+processes hold objects of this one. The daemon writes 1 into the byte before it to be told (Busy)
+when the worker next begins something; the worker writes 0 there as it tells. The page outlives the
+process, so what a killed worker had begun is known.
+
+Facts about job control: SIGSTOP takes effect later than `kill` returns. SIGKILL ends a stopped
+process too, also that of PR_SET_PDEATHSIG.
 """
 
 from __future__ import annotations
@@ -11,7 +17,9 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from weft._env.spec import FAILED_SUFFIX
 from weft._exits import signal_name
@@ -27,8 +35,27 @@ if TYPE_CHECKING:
 PAGE_BYTES = 4096
 _ATTEMPT_AT = 16
 _LENGTH_AT = 20
-_NAME_AT = 22
+_FACTS_AT = 22
+_NAME_AT = 23
 _READ_NAME_BYTES = 512
+_ASKS_AT = PAGE_BYTES - 2
+_LENDER_AT = PAGE_BYTES - 1
+_MAY_REPEAT = 1
+_IS_TIMED = 2
+
+
+class Doing(msgspec.Struct, frozen=True):
+    """What a worker's page says."""
+
+    begun: bytes = b""
+    """Which task and attempt it runs or ran last."""
+    function: str = ""
+    """Of what it runs; empty if it is idle."""
+    may_repeat: bool = False
+    """If the attempt is ended to make room in memory, there is another."""
+    is_timed: bool = False
+    is_lender: bool = False
+    """Other processes hold objects of this one."""
 
 
 class Process:
@@ -47,6 +74,9 @@ class Process:
         self.address = f"{session_dir}/{worker_id.hex()}.s"
         self.killed_for = ""
         """Why it is being killed; empty if it is not."""
+        self.retry: Literal["counts", "free", "never"] = "counts"
+        """What another attempt of its task costs, if it is being killed."""
+        self.is_paused = False
         self.reaped: Reaped | None = None
         self.is_orphan = False
         """The template has died, and so has this; nobody saw how."""
@@ -54,6 +84,7 @@ class Process:
         self._failed_path = self._page_path.with_suffix(FAILED_SUFFIX)
         self._page_fd = os.open(self._page_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._page_fd, PAGE_BYTES)
+        self.ask_when_busy()
         self.stdout = Pipe(outputs, lambda data: deliver(self, False, data))
         self.stderr = Pipe(outputs, lambda data: deliver(self, True, data))
 
@@ -74,17 +105,28 @@ class Process:
         """Kill the process and its children, now or as soon as it is there."""
         self.killed_for = self.killed_for or reason
         if self.reaped is None:
-            self._kill()
+            self._signal(signal.SIGKILL)
+
+    def pause(self) -> None:
+        """Stop the process and its children."""
+        self.is_paused = True
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let them go on."""
+        if self.is_paused:
+            self.is_paused = False
+            self._signal(signal.SIGCONT)
 
     def orphaned(self) -> None:
         """Take note that the template is gone, and with it the process; end its children too."""
         self.is_orphan = True
-        self._kill()
+        self._signal(signal.SIGKILL)
 
-    def _kill(self) -> None:
+    def _signal(self, number: signal.Signals) -> None:
         for send in (os.killpg, os.kill) if self.pid else ():
             try:
-                send(self.pid, signal.SIGKILL)
+                send(self.pid, number)
                 break
             except ProcessLookupError:
                 continue  # It has not made its group yet, or it is gone.
@@ -94,15 +136,29 @@ class Process:
         """Whether it was reaped, or is gone with the template."""
         return self.reaped is not None or self.is_orphan
 
+    def ask_when_busy(self) -> None:
+        """Have the worker tell when it next begins something."""
+        os.pwrite(self._page_fd, b"\1", _ASKS_AT)
+
+    def doing(self) -> Doing:
+        """Read the page."""
+        page = os.pread(self._page_fd, _READ_NAME_BYTES, 0)
+        length = int.from_bytes(page[_LENGTH_AT:_FACTS_AT], "little")
+        facts = page[_FACTS_AT] if length else 0
+        return Doing(
+            page[:_LENGTH_AT],
+            page[_NAME_AT : _NAME_AT + length].decode(errors="replace"),
+            may_repeat=bool(facts & _MAY_REPEAT),
+            is_timed=bool(facts & _IS_TIMED),
+            is_lender=os.pread(self._page_fd, 1, _LENDER_AT) == b"\1",
+        )
+
     def running(self) -> tuple[bytes, str]:
-        """Return (task id, function name) of what it runs or last ran; (b"", "") if it is idle."""
+        """Return (task id, function name) of what it runs; (b"", "") if it is idle."""
         if self._page_fd < 0:
             return b"", ""
-        page = os.pread(self._page_fd, _READ_NAME_BYTES, 0)
-        length = int.from_bytes(page[_LENGTH_AT:_NAME_AT], "little")
-        if not length:
-            return b"", ""
-        return page[:_ATTEMPT_AT], page[_NAME_AT : _NAME_AT + length].decode(errors="replace")
+        doing = self.doing()
+        return doing.begun[:_ATTEMPT_AT] if doing.function else b"", doing.function
 
     def _begun(self) -> tuple[bytes, int]:
         """Return (task id, attempt) of what it began last; (b"", 0) if nothing."""
@@ -135,6 +191,7 @@ class Process:
             reason=self.killed_for,
             task_id=task_id,
             attempt=attempt,
+            retry=self.retry,
         )
 
     def close(self) -> None:

@@ -37,6 +37,7 @@ from weft._wire.messages import (
     ActorReady,
     Assigned,
     BecomeActor,
+    Busy,
     Call,
     Cancel,
     Export,
@@ -67,8 +68,12 @@ else:
 # A signal that comes just before the kernel's wait does not end it: so it is sent again after so
 # long, and after twice as long, and so on.
 AGAIN_S = 0.01
-# Where the status page has the length of the function's name; see _node/processes.py.
+# The status page; see _node/processes.py.
 _LENGTH_AT = 20
+_ASKS_AT = 4094
+_LENDER_AT = 4095
+_MAY_REPEAT = 1
+_IS_TIMED = 2
 
 
 class Executor:
@@ -91,7 +96,7 @@ class Executor:
         self._quit: Quit | None = None
         self._code: dict[bytes, tuple[str, bytes]] = {}
         self._functions: dict[bytes, Callable[..., Any]] = {}
-        self._page_names: dict[str, bytes] = {}
+        self._page_tails: dict[tuple[str, int], bytes] = {}
         self._calls_of: dict[bytes, int] = {}
         self._main: Running | None = None
         """What runs on the main thread."""
@@ -332,6 +337,7 @@ class Executor:
 
     def _tick(self, now: float) -> float | None:
         """Do what is due, or what was waited for may have come; return when to call again."""
+        self._page[_LENDER_AT] = self.runtime.objects.machine.is_lender
         if self._quit is not None and self._idle is not None and not self._is_needed():
             idle, self._idle = self._idle, None
             idle.ready()
@@ -431,11 +437,14 @@ class Executor:
         if type(message) is Run:
             job.function = name = self._code[message.function_id][0]
             target = None
+            facts = message.may_repeat * _MAY_REPEAT
         else:
             assert type(message) is Call
             assert self.actor is not None
             job.function = name = f"{self.actor.name}.{message.method}"
             target = message.method
+            facts = 0
+        facts |= (message.timeout_s > 0) * _IS_TIMED
         now = Running(
             task_id,
             name=message.name,
@@ -445,12 +454,14 @@ class Executor:
             began=monotonic(),
         )
         self._running[task_id] = now
-        page_name = self._page_names.get(name)
-        if page_name is None:
-            encoded = name.encode()[:4000]
-            page_name = self._page_names[name] = len(encoded).to_bytes(2, "little") + encoded
+        tail = self._page_tails.get((name, facts))
+        if tail is None:
+            tail = self._page_tails[name, facts] = page_tail(name, facts)
         attempt = message.attempt.to_bytes(4, "little")
-        self._page[: _LENGTH_AT + len(page_name)] = task_id + attempt + page_name
+        self._page[: _LENGTH_AT + len(tail)] = task_id + attempt + tail
+        if self._page[_ASKS_AT]:
+            self._page[_ASKS_AT] = 0
+            self.tell_daemon(Busy())
 
         def find() -> tuple[Callable[..., Any], Any, Any]:
             if job.is_cancelled or now.cancelled:
@@ -488,6 +499,10 @@ class Executor:
             if now is not None:
                 now.finished = True
                 self._running.pop(now.task_id, None)
+                if self._main is None and not self._running:
+                    # The main thread says so itself. If another thread begins between these two,
+                    # the page is wrong until the next one begins.
+                    self._page[_LENGTH_AT : _LENGTH_AT + 2] = b"\0\0"
             objects = self.runtime.objects
             objects.drain()
             machine = objects.machine
@@ -518,8 +533,14 @@ class Executor:
             self.runtime.objects.handle(TaskEnding())
             self.runtime.peers.flush()
 
-    def tell_daemon(self, message: ActorReady | ActorExit) -> None:
+    def tell_daemon(self, message: ActorReady | ActorExit | Busy) -> None:
         """Send the daemon a message at once."""
         with self.guard:
             self.runtime.peers.send(self.runtime.links.daemon, message)
             self.runtime.peers.flush()
+
+
+def page_tail(name: str, facts: int) -> bytes:
+    """Return what follows a task's attempt in the status page."""
+    encoded = name.encode()[:4000]
+    return len(encoded).to_bytes(2, "little") + bytes([facts]) + encoded

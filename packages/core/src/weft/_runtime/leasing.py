@@ -5,10 +5,13 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from weft._ids import TaskId, WorkerId
 from weft._machines import tasks as task_rules
 from weft._machines.attempts import Fail, Kill
 from weft._machines.tasks import Task, Tasks
+from weft._resources import UNITS
 from weft._runtime.arguments import pack_arguments
 from weft._runtime.recovery import describe, restore_arguments
 from weft._runtime.running import running
@@ -24,10 +27,12 @@ from weft._wire.messages import (
     GiveBack,
     Granted,
     KillWorker,
+    Learned,
     Reclaim,
     Refused,
     ReturnLease,
     Run,
+    WorkerPaused,
 )
 from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedError
 
@@ -60,6 +65,10 @@ class Leasing:
         """By key: the shape, and the name of the task that wanted it first."""
         self._workers: dict[WorkerId, Peer] = {}
         """Those leased, or lost and not yet explained."""
+        self._paused: dict[WorkerId, str] = {}
+        """Why, in words."""
+        self._memory_of: dict[str, int] = {}
+        """What tasks take, in bytes, by the name of the function: of those that take much."""
 
     def submit(self, spec: TaskSpec) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Start a task; see Engine."""
@@ -83,14 +92,17 @@ class Leasing:
         )
         with self._guard:
             self._links.refuse_if_ended()
-            task.shape = self._pool_of(spec.shape, note.name)
+            task.shape = self._pool_of(note)
             return self.tasks.start(task, task_rules.Submitted(task))
 
-    def _pool_of(self, shape: Shape, name: str) -> int:
+    def _pool_of(self, note: Submission) -> int:
+        """Return the key of the pool that a task belongs to."""
+        learned = self._memory_of.get(note.code[1])
+        shape = note.shape if learned is None else with_memory(note.shape, learned)
         key = self._key_of.get(shape)
         if key is None:
             key = self._key_of[shape] = next(self._keys)
-            self._pools[key] = (shape, name)
+            self._pools[key] = (shape, note.name)
         return key
 
     # -------------------------------------------------------------- lost results
@@ -117,7 +129,7 @@ class Leasing:
         borrowed = restore_arguments(note, self._objects)
 
         def start() -> None:
-            task.shape = self._pool_of(note.shape, note.name)
+            task.shape = self._pool_of(note)
             self.tasks.start_again(task, task_rules.Resubmitted(task))
 
         # Until their owners count this process, nothing keeps these for the worker.
@@ -136,6 +148,7 @@ class Leasing:
                 self._links.tell_daemon(Demand(effect.key, shape, effect.workers, depth, name))
             case task_rules.GiveUpLease():
                 self._workers.pop(effect.worker, None)
+                self._paused.pop(effect.worker, None)
                 self._links.tell_daemon(ReturnLease(effect.worker))
             case task_rules.ForgetPool():
                 del self._key_of[self._pools.pop(effect.key)[0]]
@@ -167,6 +180,7 @@ class Leasing:
             note.is_dynamic,
             note.owners,
             note.arguments.large,
+            task.may_repeat,
         )
         self.tasks.send(peer, run, len(self.machine.leases[worker].tasks))
 
@@ -194,6 +208,10 @@ class Leasing:
     def worker(self, worker_id: WorkerId) -> Peer:
         """Return a leased worker."""
         return self._workers[worker_id]
+
+    def pause_of(self, worker_id: WorkerId) -> str:
+        """Return why a leased worker is stopped, in words; empty if it is not."""
+        return self._paused.get(worker_id, "")
 
     def give_up_idle(self) -> None:
         """Return the leases that have nothing to do."""
@@ -239,16 +257,50 @@ class Leasing:
         """Take note of how a worker ended."""
         worker_id = WorkerId(message.worker_id)
         self._workers.pop(worker_id, None)
+        self._paused.pop(worker_id, None)
         began = (TaskId(message.task_id), message.attempt) if message.task_id else None
-        if self.capsules is not None and began is not None:
+        is_failure = message.retry != "free"
+        if self.capsules is not None and began is not None and is_failure:
             task = self.tasks.open.get(began[0])
             if task is not None and (task.worker, task.attempt) == (worker_id, began[1]):
                 self.capsules.of_task(task, self.shape_of(task.shape), message)
         self.tasks.handle(task_rules.WorkerEnded(worker_id, began, message))
 
+    def on_paused(self, peer: Peer, message: WorkerPaused) -> None:
+        worker_id = WorkerId(message.worker_id)
+        if worker_id not in self._workers:
+            return
+        if message.words:
+            self._paused[worker_id] = message.words
+        else:
+            self._paused.pop(worker_id, None)
+        self.tasks.handle(task_rules.LeasePaused(worker_id, bool(message.words)))
+
+    def on_learned(self, peer: Peer, message: Learned) -> None:
+        if message.memory_bytes:
+            self._memory_of[message.function] = message.memory_bytes
+        else:
+            self._memory_of.pop(message.function, None)
+        moved: dict[int, list[Task]] = {}
+        for task in self.tasks.open.values():
+            note: Submission = task.note
+            if note.code[1] == message.function and (key := self._pool_of(note)) != task.shape:
+                moved.setdefault(key, []).append(task)
+        for key, tasks in moved.items():
+            self.tasks.handle(task_rules.Moved(tasks, key))
+
     def on_give_back(self, peer: Peer, message: GiveBack) -> None:
         task_ids = [TaskId(task_id) for task_id in message.task_ids]
         self.tasks.handle(task_rules.GivenBack(peer.worker_id, task_ids, message.busy))
+
+
+def with_memory(shape: Shape, memory_bytes: int) -> Shape:
+    """Return a shape that asks for so much memory, if the user's does not ask for more."""
+    amounts = dict(shape.amounts)
+    if amounts.get("memory", 0) >= memory_bytes * UNITS:
+        return shape
+    amounts["memory"] = memory_bytes * UNITS
+    return structs.replace(shape, amounts=tuple(sorted(amounts.items())), is_learned=True)
 
 
 def running_depth() -> int:

@@ -133,6 +133,8 @@ class Reasons:
             shape = codec.pack(self._leasing.shape_of(task.shape))
             ahead = self._leasing.machine.pools[task.shape].queue.index(task)
             behind = f", {ahead} before it" if ahead else ""
+            if task.displaced:
+                behind += f"; it was ended to make room in memory ({task.displaced}x)"
             return Reason(f"{task.name} waits for a worker{behind}", [Step("shape", "", shape)])
         assert task.worker is not None
         lease = self._leasing.machine.leases[task.worker]
@@ -140,6 +142,9 @@ class Reasons:
             return Reason(f"{task.name}: its worker is gone, and is being looked for")
         peer = self._leasing.worker(task.worker)
         first = next(iter(lease.tasks))
+        pause = self._leasing.pause_of(task.worker)
+        if pause:
+            return Reason(f"{task.name} is paused in worker {peer.pid}: memory is short, {pause}")
         if first == task.id:
             return Reason(
                 f"{task.name} is with worker {peer.pid}", [Step("task", peer.address, task.id)]

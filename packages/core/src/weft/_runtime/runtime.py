@@ -64,6 +64,7 @@ from weft._wire.messages import (
     Gone,
     Granted,
     Inspect,
+    Learned,
     Loan,
     Measure,
     Message,
@@ -78,6 +79,7 @@ from weft._wire.messages import (
     Settled,
     Welcome,
     Why,
+    WorkerPaused,
     Yielded,
 )
 from weft.exceptions import InternalError, SessionError
@@ -171,6 +173,8 @@ class Runtime:
             Refused: self.leasing.on_refused,
             Reclaim: self.leasing.on_reclaim,
             Certificate: self._on_certificate,
+            Learned: self.leasing.on_learned,
+            WorkerPaused: self.leasing.on_paused,
             ActorNews: self.calling.on_actor_state,
             Answer: self.questions.on_answer,
             Because: self.questions.on_answer,

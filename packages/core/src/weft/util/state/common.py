@@ -133,7 +133,7 @@ class WorkerState(_State, frozen=True, kw_only=True):
     worker_type: str
     """WORKER or DRIVER."""
     state: str
-    """Of a worker: starting, idle, leased, ending or gone."""
+    """Of a worker: starting, idle, leased, paused (memory is short), ending or gone."""
     node_id: str
     pid: int
     exit_type: str | None = None
