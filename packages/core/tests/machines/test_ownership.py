@@ -884,9 +884,10 @@ class Processes(RuleBasedStateMachine):
                     self.tell(target, Sealed(object_id, value))
             case ("run", task, value):
                 self.tasks.append(task)
-                if isinstance(value, Shared):
+                if isinstance(value, Shared) and self.can_hold(target, task.dep):
                     self.hold(target, task.dep, keeper=None, defer=True)
-                    self.tell(target, Sealed(task.dep, value))
+                    if self.owner_of[task.dep] != target:
+                        self.tell(target, Sealed(task.dep, value))
                 inside = [] if value is None else [ObjectId(held.object_id) for held in value.held]
                 for object_id in (*task.args, *inside):
                     if self.can_hold(target, object_id):
