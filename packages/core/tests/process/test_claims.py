@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -92,6 +94,41 @@ def be_interrupted_between_storing_and_sending() -> Iterator[Any]:
 def be_interrupted_while_a_result_is_stored() -> Any:
     Interrupting(current.engine, "made")
     return np.zeros(MIB, np.uint8)
+
+
+@weft.remote
+class Silent:
+    """Makes objects, of which the daemon hears no more from some time on."""
+
+    def make(self) -> Any:
+        return np.zeros(MIB, np.uint8)
+
+    def fall_silent(self) -> int:
+        engine: Any = current.engine
+        engine.objects.send_news = lambda: None
+        return os.getpid()
+
+    def own(self) -> list[Any]:
+        return [weft.put(np.ones(MIB, np.uint8))]
+
+    def spare(self) -> int:
+        engine: Any = current.engine
+        return int(engine.objects.store._spare_bytes)
+
+
+def test_segment_that_a_killed_process_had_filled_anew_is_freed_with_its_first_object() -> None:
+    silent = Silent.remote()
+    made = silent.make.remote()
+    assert weft.get(made)[0] == 0
+    until_one_is_stored()
+    pid = weft.get(silent.fall_silent.remote())
+    del made
+    until(lambda: weft.get(silent.spare.remote()))
+    (own,) = weft.get(silent.own.remote())
+    assert weft.get(own)[0] == 1
+    os.kill(pid, signal.SIGKILL)
+    until_nothing_is_stored()
+    del own
 
 
 @pytest.mark.parametrize("step", ["try_reserve", "made"])

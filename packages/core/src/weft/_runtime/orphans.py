@@ -43,8 +43,13 @@ class Orphans:
         ready = [message for message in self._unanswered if message.creator.hex() not in read]
         self._unanswered = waiting
         if ready:
-            entries = self._objects.machine.entries.values()
-            needed = {entry.value.segment for entry in entries if type(entry.value) is Shared}
+            # What is borrowed is not meant: it may be what the creator has put last, into a segment
+            # of which the daemon has not heard that it was free again.
+            needed = {
+                entry.value.segment
+                for entry in self._objects.machine.entries.values()
+                if not entry.owner and type(entry.value) is Shared
+            }
             left = [name for message in ready for name in message.segments if name not in needed]
             if left:
                 self._links.tell_daemon(Discard(left))
