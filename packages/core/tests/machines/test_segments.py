@@ -12,6 +12,7 @@ from weft._machines.holdings import SegmentFacts, StoreUsage
 from weft._machines.segments import (
     AGAIN_S,
     ANSWER_S,
+    FULL,
     GONE_KEPT,
     MAX_AGAIN,
     MAX_PASSES,
@@ -64,8 +65,8 @@ MIB = 1 << 20
 class Node:
     """A machine that is checked after every event."""
 
-    def __init__(self, budget_bytes: int = 1000) -> None:
-        self.segments = Segments(budget_bytes, "/disk")
+    def __init__(self, budget_bytes: int = 1000, *, is_remote: bool = False) -> None:
+        self.segments = Segments(budget_bytes, "/disk", is_remote=is_remote)
         self.now = 0.0
         self.requests = 0
 
@@ -737,6 +738,97 @@ def test_segment_that_cannot_be_read_is_lost_until_it_is_dropped() -> None:
     assert node.states() == {}
 
 
+def test_segment_that_does_not_fit_its_file_system_is_read_where_it_lies() -> None:
+    node = Node()
+    node.on_disk(A, 300)
+    node.restore(B, "a0")
+    assert node.tell(Unspilled(1, f"{FULL}no space left")) == [
+        TellClient(B, Restored(3, path="/disk/spill-1", offset=0))
+    ]
+    assert node.states() == {"a0": "disk"}
+    # The next who asks finds room, perhaps.
+    (unspill,) = node.restore(C, "a0")
+    assert isinstance(unspill, Unspill)
+
+
+def fetching() -> Node:
+    """Return a node whose copies are elsewhere, and which fetches a0 for B to its disk."""
+    node = Node(is_remote=True)
+    node.on_disk(A, 300)
+    node.restore(B, "a0")
+    (unspill,) = node.tell(Unspilled(1, f"{FULL}no space left"))
+    assert isinstance(unspill, Unspill)
+    assert (unspill.request, unspill.name, unspill.directory) == (2, "a0", "/disk")
+    assert node.states() == {"a0": "fetching"}
+    assert node.usage().used_bytes == 0
+    return node
+
+
+def test_segment_that_lies_elsewhere_is_fetched_to_this_disk_when_no_room_will_come() -> None:
+    node = Node(is_remote=True)
+    node.on_disk(A, 300)
+    node.make(B, 800)
+    node.restore(C, "a0")
+    (unspill,) = node.say(B, Evicted([], ["b1"]))
+    assert isinstance(unspill, Unspill)
+    assert unspill.directory == "/disk"
+    assert node.restore(A, "a0") == []
+    assert node.segments.explain(A) == "segment a0 is being read from disk"
+    assert node.tell(Unspilled(1, "")) == [
+        TellClient(C, Restored(4, path="/disk/a0")),
+        TellClient(A, Restored(5, path="/disk/a0")),
+        Unlink(["spill-1"]),
+    ]
+    assert node.states() == {"b1": "viewed", "a0": "file"}
+    assert node.restore(C, "a0") == [TellClient(C, Restored(6, path="/disk/a0"))]
+    assert node.say(C, Discard(["a0"])) == [Unlink(["a0"])]
+
+
+def test_segment_that_fits_nowhere_is_tried_again_after_a_while() -> None:
+    node = fetching()
+    assert node.tell(Unspilled(2, f"{FULL}no space left")) == []
+    assert node.states() == {"a0": "waiting"}
+    assert node.segments.wake_at() == node.now + RETRY_S
+    # Others are served meanwhile.
+    (granted,) = node.ask(C, 100)
+    assert isinstance(granted, TellClient)
+    assert isinstance(granted.message, Loan)
+    node.now += RETRY_S
+    (unspill,) = node.tell(SegmentsTicked())
+    assert isinstance(unspill, Unspill)
+    assert node.segments.wake_at() is None
+    assert restored(node.tell(Unspilled(3, ""))) == [(B, "")]
+    assert node.states() == {"a0": "promised"}
+
+
+def test_segment_that_cannot_be_fetched_is_lost() -> None:
+    node = fetching()
+    error = "segment a0 cannot be read from disk: its checksum is wrong"
+    assert restored(node.tell(Unspilled(2, "its checksum is wrong"))) == [(B, error)]
+    assert node.states() == {"a0": "lost"}
+
+
+def test_segment_for_which_nobody_waits_any_more_is_not_fetched() -> None:
+    node = Node(is_remote=True)
+    node.on_disk(A, 300)
+    node.restore(B, "a0")
+    node.tell(ClientLost(B))
+    assert node.tell(Unspilled(1, f"{FULL}no space left")) == []
+    assert node.states() == {"a0": "disk"}
+
+
+@pytest.mark.parametrize(
+    ("error", "dead"), [("", ["spill-1", "a0"]), ("lost", ["spill-1"]), (FULL, ["spill-1"])]
+)
+def test_object_that_is_dropped_while_it_is_fetched_goes_afterwards(
+    error: str, dead: list[str]
+) -> None:
+    node = fetching()
+    assert restored(node.say(C, Discard(["a0"]))) == [(B, "its object was dropped")]
+    assert node.tell(Unspilled(2, error)) == [Unlink(dead)]
+    assert node.states() == {}
+
+
 def test_segment_that_nobody_knows_is_not_restored() -> None:
     assert restored(Node().restore(A, "b7")) == [(A, "no object is in segment b7")]
 
@@ -1357,6 +1449,7 @@ class World:
     """Processes, a kernel and a disk around the machine."""
 
     def __init__(self, budget_bytes: int) -> None:
+        self.budget_bytes = budget_bytes
         self.segments = Segments(budget_bytes, "/disk")
         self.now = 0.0
         self.shm: dict[str, Inode] = {}
@@ -1420,7 +1513,8 @@ class World:
                 for name in files:
                     for number in self.disk.pop(name, ()):
                         thing = self.things[number]
-                        assert thing.is_lost or not thing.is_needed
+                        is_fetched = thing.name in self.disk
+                        assert is_fetched or thing.is_lost or not thing.is_needed
 
     def is_left(self, name: str, client: bytes) -> bool:
         return name.startswith(f"{client.decode()}-") and not self.segments.knows(name)
@@ -1467,7 +1561,7 @@ class World:
                     actor.mapped[name].is_counted = True
         self.tell(ClientSaid(actor.client, message))
 
-    def write(self, *, fails: bool, index: int = 0) -> None:
+    def write(self, *, fails: bool, index: int = 0, is_full: bool = False) -> None:
         """Let the spiller do one of its jobs."""
         job = self.spiller.pop(index % len(self.spiller))
         if isinstance(job, Spill):
@@ -1480,12 +1574,17 @@ class World:
             self.disk[job.file] = [inode.thing for inode in inodes]
             self.tell(Spilled(job.batch, "", [(i, n, 0) for i, n in enumerate(job.sizes)]))
             return
-        assert job.name not in self.shm
+        assert job.directory or job.name not in self.shm
         thing = self.things[self.disk[job.file][job.offset]]
         assert thing.name == job.name
-        if fails:
+        if fails and is_full:
+            self.tell(Unspilled(job.request, f"{FULL}no space left"))
+        elif fails:
             thing.is_lost = True
             self.tell(Unspilled(job.request, "its checksum is wrong"))
+        elif job.directory:
+            self.disk[job.name] = [thing.number]
+            self.tell(Unspilled(job.request, ""))
         else:
             self.shm[job.name] = Inode(job.name, job.segment_bytes, thing.number)
             self.tell(Unspilled(job.request, ""))
@@ -1526,9 +1625,15 @@ class World:
                     actor.read(actor.inbox.popleft())
                     break
             else:
-                if not self.spiller:
+                at = self.segments.wake_at()
+                if self.spiller:
+                    self.write(fails=False)
+                elif at is not None:
+                    # What has fitted nowhere is tried again.
+                    self.now = max(self.now, at)
+                    self.tell(SegmentsTicked())
+                else:
                     return
-                self.write(fails=False)
 
     def check_settled(self) -> None:
         """Nothing is under way, so nobody waits, and all bytes are where they are counted."""
@@ -1565,9 +1670,10 @@ class SegmentStories(RuleBasedStateMachine):
         for _ in range(3):
             self.world.start()
 
-    @initialize(full=st.booleans())
-    def begins(self, full: bool) -> None:
+    @initialize(full=st.booleans(), remote=st.booleans())
+    def begins(self, full: bool, remote: bool) -> None:
         """Some stories begin with more objects than there is room for."""
+        self.world.segments = Segments(self.world.budget_bytes, "/disk", is_remote=remote)
         for size in (8, 24, 60, 8, 24, 8, 24) if full else ():
             self.actor(size).put(size * MIB, self.actor(0))
             self.world.settle()
@@ -1631,9 +1737,13 @@ class SegmentStories(RuleBasedStateMachine):
             actor.recycle(actor.recycled.popleft())
 
     @precondition(lambda self: self.world.spiller)
-    @rule(index=st.integers(0, 2), fails=st.sampled_from([False, False, False, True]))
-    def writes(self, index: int, fails: bool) -> None:
-        self.world.write(fails=fails, index=index)
+    @rule(
+        index=st.integers(0, 2),
+        fails=st.sampled_from([False, False, False, True]),
+        is_full=st.booleans(),
+    )
+    def writes(self, index: int, fails: bool, is_full: bool) -> None:
+        self.world.write(fails=fails, index=index, is_full=is_full)
 
     @rule(is_full=st.booleans())
     def disk(self, is_full: bool) -> None:

@@ -279,6 +279,21 @@ def test_object_that_is_larger_than_the_store_is_kept_on_disk(
     assert weft.get(twice.remote(ref)).nbytes == 40 * MIB
 
 
+@pytest.mark.parametrize("place", ["{}", "file://{}"], ids=["disk", "url"])
+def test_objects_are_read_on_disk_when_all_memory_is_viewed(
+    session: Callable[..., None], monkeypatch: pytest.MonkeyPatch, spill_dir: Path, place: str
+) -> None:
+    monkeypatch.setenv("WEFT_SPILL", place.format(spill_dir))
+    session(16)
+    refs = [weft.put(data_of(number)) for number in range(12)]
+    views = weft.get(refs)
+    assert [checksum(view) for view in views] == [checksum(data_of(n)) for n in range(12)]
+    assert memory_bytes() <= 16 * MIB
+    # Whoever asks next finds the same.
+    del views[6:]
+    assert [checksum(weft.get(ref)) for ref in refs] == [checksum(data_of(n)) for n in range(12)]
+
+
 # ------------------------------------------------------------------ no room at all
 
 
@@ -384,6 +399,26 @@ def test_store_that_fits_its_root_stays_there(
     weft.init(num_cpus=1, object_store_memory=32 * MIB, log_to_driver=False)
     assert store_dir().is_relative_to(root)
     assert capsys.readouterr().err == ""
+
+
+def write_for_ever(path: Path) -> None:
+    with path.open("wb") as file:
+        while True:
+            file.write(bytes(MIB))
+
+
+def test_object_is_read_on_disk_when_others_have_filled_the_root_of_the_store(
+    store_root: Callable[[int], Path], spill_dir: Path
+) -> None:
+    root = store_root(64)
+    weft.init(num_cpus=1, object_store_memory=32 * MIB, log_to_driver=False)
+    refs = [weft.put(data_of(number)) for number in range(20)]
+    until(lambda: spilled_bytes(spill_dir) > 40 * MIB)
+    del refs[10:]
+    with pytest.raises(OSError, match="No space left"):
+        write_for_ever(root / "others")
+    views = weft.get(refs)
+    assert [checksum(view) for view in views] == [checksum(data_of(n)) for n in range(10)]
 
 
 def test_store_of_no_given_size_takes_no_more_than_its_root_has_free(

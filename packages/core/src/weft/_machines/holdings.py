@@ -243,6 +243,8 @@ class Holdings:
         """What nobody has, and is to be written."""
         self.spilling = Group("spilling", is_memory=True)
         self.restoring = Group("restoring", is_memory=True)
+        self.fetching = Group("fetching", is_memory=False)
+        """What is on its way to this node's disk, for there is no room in memory."""
         self.disk = Group("disk", is_memory=False)
         self.waiting = Group("waiting", is_memory=False)
         """What is on disk, and is to be restored when there is room."""
@@ -252,7 +254,7 @@ class Holdings:
         """What was made on disk."""
         self.groups = (
             self.memory, self.viewed, self.promised, self.asked, self.idle, self.spilling,
-            self.restoring, self.disk, self.waiting, self.lost, self.file,
+            self.restoring, self.fetching, self.disk, self.waiting, self.lost, self.file,
         )  # fmt: skip
 
     @property
@@ -374,7 +376,7 @@ class Holdings:
         """A process has a file mapped; return its entry, if it is known."""
         account.mapped[name] = None
         entry = self.entry_of.get(name)
-        if entry is None or entry.group in (self.disk, self.waiting, self.lost):
+        if entry is None or entry.group in (self.disk, self.waiting, self.fetching, self.lost):
             # It opened the file just before that was unlinked.
             ghosts = self.ghosts_of.get(name)
             entry = ghosts[-1] if ghosts else self.add_ghost(entry) if entry else None
@@ -427,7 +429,8 @@ class Holdings:
     def usage(self, budget_bytes: int, waiting: int) -> StoreUsage:
         """Return the memory in numbers."""
         files = sum(file.size_bytes for file in self.file_of.values())
-        on_disk = (*self.disk.entries, *self.waiting.entries, *self.restoring.entries)
+        away = (self.disk, self.waiting, self.restoring, self.fetching)
+        on_disk = [entry for group in away for entry in group.entries]
         return StoreUsage(
             budget_bytes=budget_bytes,
             used_bytes=self.used_bytes,
@@ -462,7 +465,8 @@ class Holdings:
             if entry.copy is not None:
                 copies[entry.copy.file] = copies.get(entry.copy.file, 0) + 1
             else:
-                assert entry.group not in (self.disk, self.waiting, self.restoring), 4
+                away = (self.disk, self.waiting, self.restoring, self.fetching)
+                assert entry.group not in away, 4
         assert {file: file.live for file in self.file_of.values()} == copies, 4
 
     def _check_bytes(self) -> None:
@@ -491,13 +495,14 @@ class Holdings:
         group = entry.group
         if entry.keeper is not None:
             assert entry.name in entry.keeper.kept, 2
-        if group in (self.idle, self.spilling, self.restoring, self.disk, self.waiting):
+        away = (self.restoring, self.fetching, self.disk, self.waiting)
+        if group in (self.idle, self.spilling, *away):
             assert entry.keeper is None, 3
-        if group in (self.idle, self.disk, self.waiting, self.lost):
+        if group in (self.idle, self.disk, self.waiting, self.fetching, self.lost):
             assert not entry.mapped, 3
         if group is not self.spilling:
             assert bool(entry.promised) == (group is self.promised), 3
         assert bool(entry.pending) == (group is self.asked), 3
-        assert not entry.askers or group in (self.waiting, self.restoring), 3
+        assert not entry.askers or group in (self.waiting, self.restoring, self.fetching), 3
         for client in (*entry.mapped, *entry.pending, *entry.promised):
             assert client in self.account_of, 3

@@ -6,6 +6,9 @@
     asked -> disk                    it has a copy there already
     asked, idle, spilling -> memory  it was opened meanwhile; or wanted, then -> promised
     waiting -> disk                  no room will come: it is read where it lies
+    waiting -> fetching -> file      the same, and it lies elsewhere: it is fetched to this disk
+    restoring -> disk, fetching      the file system has less room than the budget
+    fetching -> waiting              nor has the disk: it is tried again
     restoring -> lost                its copy cannot be read
     file                             it was made on disk, and stays there
 
@@ -108,6 +111,8 @@ AGAIN_S = 1.0
 MAX_AGAIN = 1000
 # A disk that failed may have room again.
 RETRY_S = 10.0
+# How an error begins that is for want of room.
+FULL = "full: "
 MAX_PASSES = 16
 # The last word about a dead process's objects comes within moments of its end, and that about a
 # mapping within moments of the end of its file.
@@ -223,12 +228,16 @@ class _Wish:
 class Segments:
     """The shared memory of one node."""
 
-    def __init__(self, budget_bytes: int, disk_dir: str) -> None:
-        """`disk_dir`: where spill files are, and segments that are made on disk."""
+    def __init__(self, budget_bytes: int, disk_dir: str, *, is_remote: bool = False) -> None:
+        """`disk_dir`: where segments are that are made on disk, and spill files.
+
+        `is_remote`: those are elsewhere, where nobody can read them in place.
+        """
         self._budget = budget_bytes
         self._high = int(budget_bytes * HIGH_MARK)
         self._low = int(budget_bytes * LOW_MARK)
         self._disk_dir = disk_dir
+        self._is_remote = is_remote
         self._table = Holdings()
         self._gone: OrderedDict[bytes, None] = OrderedDict()
         """Processes that have ended, the last ones."""
@@ -255,6 +264,7 @@ class Segments:
         self._unspill = 0
         self._spill_error = ""
         self._spill_failed_at = float("-inf")
+        self._fetch_failed_at = float("-inf")
 
         self._now = 0.0
         """When the event is that is handled. What it leads to is collected in the next four."""
@@ -316,7 +326,10 @@ class Segments:
         times = list(self._recalls.values())[:1]
         if (entry := self._table.asked.first()) is not None:
             times.append(entry.since)
-        return min(times) + ANSWER_S if times else None
+        times = [min(times) + ANSWER_S] if times else []
+        if self._table.waiting.entries and self._fetch_failed_at > float("-inf"):
+            times.append(self._fetch_failed_at + RETRY_S)
+        return min(times) if times else None
 
     def _heard(self, account: Account, message: ClientMessage) -> None:
         self._silent.discard(account.id)
@@ -399,7 +412,7 @@ class Segments:
             # Who has it mapped keeps that for the next view, and there will be none.
             if ghost.group is not table.asked:
                 self._ask(ghost)
-        if group in (table.spilling, table.restoring):
+        if group in (table.spilling, table.restoring, table.fetching):
             return
         self._dead_files += table.drop_copy(entry)
         if group is table.file:
@@ -432,7 +445,7 @@ class Segments:
             return
         self._wishes = deque(wish for wish in self._wishes if wish.account is not account)
         self._wished_bytes = sum(wish.size_bytes for wish in self._wishes)
-        for entry in (*table.waiting.entries, *table.restoring.entries):
+        for entry in self._wanted():
             entry.askers = [asker for asker in entry.askers if asker[0] != client]
             if entry.group is table.waiting and not entry.askers:
                 table.move(entry, table.disk)
@@ -447,6 +460,12 @@ class Segments:
         for entry in list(account.owned.values()):
             self._drop(entry)
         self._tell_owners(client)
+
+    def _wanted(self) -> list[SegmentEntry]:
+        """Return what somebody waits for."""
+        table = self._table
+        groups = (table.waiting, table.restoring, table.fetching)
+        return [entry for group in groups for entry in group.entries]
 
     def _tell_owners(self, creator: bytes) -> None:
         """Name to others what a process made for them: only it may know what they let go of."""
@@ -703,6 +722,8 @@ class Segments:
 
     def _serve(self) -> None:
         """Give those who wait what they wait for, in turn."""
+        if self._now >= self._fetch_failed_at + RETRY_S:
+            self._fetch_failed_at = float("-inf")
         while (first := self._first()) is not None:
             if first.size_bytes > self._expected():
                 self._make_room(first.size_bytes - self._expected())
@@ -724,6 +745,8 @@ class Segments:
         """Return who is served next."""
         wish = self._wishes[0] if self._wishes else None
         if wish is not None and wish.passed >= MAX_PASSES:
+            return wish
+        if self._fetch_failed_at > float("-inf"):
             return wish
         return self._table.waiting.first() or wish
 
@@ -816,7 +839,7 @@ class Segments:
             self._tell(account.id, Restored(request, error=entry.loss))
         elif entry.group is table.file:
             self._tell(account.id, Restored(request, path=f"{self._disk_dir}/{name}"))
-        elif entry.group in (table.disk, table.waiting, table.restoring):
+        elif entry.group in (table.disk, table.waiting, table.restoring, table.fetching):
             entry.askers.append((account.id, request))
             if entry.group is table.disk:
                 self._arrived()
@@ -834,18 +857,31 @@ class Segments:
             table.move(entry, table.promised)
 
     def _read_back(self, entry: SegmentEntry) -> None:
-        """Restore a segment; if no room will come, say where its copy is."""
-        copy = entry.copy
-        assert copy is not None
+        """Restore a segment; if no room will come, have it read on disk."""
         if entry.size_bytes > self._room():
-            self._table.move(entry, self._table.disk)
-            self._answer(entry, path=f"{self._disk_dir}/{copy.file.name}", offset=copy.offset)
+            self._read_on_disk(entry)
             return
         if self._wishes:
             self._wishes[0].passed += 1
+        self._table.move(entry, self._table.restoring)
+        self._begin_unspill(entry)
+
+    def _read_on_disk(self, entry: SegmentEntry) -> None:
+        """Say where a segment's copy is, or have it fetched from elsewhere."""
+        if self._is_remote and entry.askers:
+            self._table.move(entry, self._table.fetching)
+            self._begin_unspill(entry, self._disk_dir)
+        else:
+            copy = entry.copy
+            assert copy is not None
+            self._table.move(entry, self._table.disk)
+            self._answer(entry, path=f"{self._disk_dir}/{copy.file.name}", offset=copy.offset)
+
+    def _begin_unspill(self, entry: SegmentEntry, directory: str = "") -> None:
+        copy = entry.copy
+        assert copy is not None
         self._unspill += 1
         self._unspills[self._unspill] = entry
-        self._table.move(entry, self._table.restoring)
         self._effects.append(
             Unspill(
                 request=self._unspill,
@@ -855,12 +891,16 @@ class Segments:
                 size_bytes=copy.size_bytes,
                 segment_bytes=entry.size_bytes,
                 checksum=copy.checksum,
+                directory=directory,
             )
         )
 
     def _unspilled(self, request: int, error: str) -> None:
         table = self._table
         entry = self._unspills.pop(request)
+        if entry.group is table.fetching:
+            self._fetched(entry, error)
+            return
         if error and entry.mapped:
             # What was opened meanwhile is the file that was unlinked.
             table.add_ghost(entry)
@@ -870,16 +910,38 @@ class Segments:
                 table.forget(entry)
             else:
                 self._bury(entry)
+        elif error.startswith(FULL):
+            self._read_on_disk(entry)
         elif error:
-            entry.loss = f"segment {entry.name} cannot be read from disk: {error}"
-            self._answer(entry, error=entry.loss)
-            self._dead_files += table.drop_copy(entry)
-            table.move(entry, table.lost)
+            self._lose(entry, error)
         else:
             table.move(entry, table.memory)
             for client, _ in entry.askers:
                 self._promise(entry, client)
             self._answer(entry)
+
+    def _fetched(self, entry: SegmentEntry, error: str) -> None:
+        table = self._table
+        if entry.is_dropped:
+            self._dead_files += table.drop_copy(entry)
+            if not error:
+                self._dead_files.append(entry.name)
+            table.forget(entry)
+        elif error.startswith(FULL):
+            table.move(entry, table.waiting)
+            self._fetch_failed_at = self._now
+        elif error:
+            self._lose(entry, error)
+        else:
+            self._dead_files += table.drop_copy(entry)
+            table.move(entry, table.file)
+            self._answer(entry, path=f"{self._disk_dir}/{entry.name}")
+
+    def _lose(self, entry: SegmentEntry, error: str) -> None:
+        entry.loss = f"segment {entry.name} cannot be read from disk: {error}"
+        self._answer(entry, error=entry.loss)
+        self._dead_files += self._table.drop_copy(entry)
+        self._table.move(entry, self._table.lost)
 
     def _answer(
         self, entry: SegmentEntry, *, error: str = "", path: str = "", offset: int = 0
@@ -919,7 +981,7 @@ class Segments:
             for wish in self._wishes
             if wish.account.id == client
         ]
-        for entry in (*self._table.waiting.entries, *self._table.restoring.entries):
+        for entry in self._wanted():
             if any(client == asker for asker, _ in entry.askers):
                 if entry.group is self._table.waiting:
                     what = f"waits for {entry.size_bytes} bytes: {self._explain_room()}"
@@ -945,7 +1007,7 @@ class Segments:
         table.check()
         ghosts = sum(ghost.size_bytes for ghosts in table.ghosts_of.values() for ghost in ghosts)
         assert table.used_bytes <= self._budget + ghosts, 1
-        for entry in (*table.disk.entries, *table.waiting.entries, *table.restoring.entries):
+        for entry in (*table.disk.entries, *self._wanted()):
             assert entry.copy is not None, 2
         assert self._wished_bytes == sum(wish.size_bytes for wish in self._wishes), 3
         recalled = {a.id: a.recalled_bytes for a in table.account_of.values() if a.recalled_bytes}
@@ -958,7 +1020,8 @@ class Segments:
         assert set(written) == table.spilling.entries.keys(), 4
         for batch in self._batches.values():
             assert len(batch) == 1 or sum(e.made.object_bytes for e in batch) <= BATCH_BYTES, 4
-        assert set(self._unspills.values()) == table.restoring.entries.keys(), 4
+        read = {*table.restoring.entries, *table.fetching.entries}
+        assert set(self._unspills.values()) == read, 4
         assert all(file.live > 0 for file in table.file_of.values()), 5
 
 

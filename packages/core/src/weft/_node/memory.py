@@ -66,7 +66,7 @@ class NodeMemory:
         self._is_local = not is_url(where)
         self._disk_dir = self._spiller.place if self._is_local else f"{node.session_dir}/disk"
         """Where processes make segments that have no room in memory."""
-        self.machine = Segments(budget_bytes, self._disk_dir)
+        self.machine = Segments(budget_bytes, self._disk_dir, is_remote=not self._is_local)
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
         self._is_settling = False
@@ -143,6 +143,8 @@ class NodeMemory:
             case Spill():
                 self._spiller.spill(effect)
             case Unspill():
+                if effect.directory:
+                    Path(effect.directory).mkdir(mode=0o700, exist_ok=True)
                 self._spiller.unspill(effect)
             case Unlink(files):
                 self._unlink_files(files)

@@ -25,10 +25,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
+from weft._machines.segments import FULL
 from weft._node import sessions
 from weft._node.spilling import END_S
 from weft._store.spill import (
-    FULL,
     SpillError,
     SpillPlace,
     SpillSource,
@@ -140,7 +140,7 @@ class _Desk:
                 self._files,
                 message.file,
                 SpillPlace(message.offset, message.size_bytes, message.checksum),
-                segment=self._store_dir / message.name,
+                segment=Path(message.directory or self._store_dir, message.name),
                 segment_bytes=message.segment_bytes,
             )
 

@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft import _launch
+from weft._machines.segments import FULL
 from weft._node import sessions
-from weft._store.spill import FULL, is_full, is_url, unborn_segment
+from weft._store.spill import is_full, is_url, unborn_segment
 from weft._transport.sockets import SocketConnection
 from weft._wire.messages import Message, Spill, Spilled, Unlink, Unspill, Unspilled
 
@@ -153,7 +154,8 @@ class Spiller:
         self._process = None
         self._unwanted += [message.file for message in self._spills.values()]
         for message in self._restores.values():
-            unborn_segment(Path(self._store_dir, message.name)).unlink(missing_ok=True)
+            place = Path(message.directory or self._store_dir, message.name)
+            unborn_segment(place).unlink(missing_ok=True)
         again = {
             request: message
             for request, message in self._restores.items()

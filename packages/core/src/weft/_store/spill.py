@@ -56,8 +56,6 @@ PAGE_BYTES = 4096
 # Sent to a URL and fetched from it at once, and in memory meanwhile.
 SENT_BYTES = 8 * 1024 * 1024
 FETCHED_PIECES = 4
-FULL = "full: "
-"""How the words of an error begin that is for want of room."""
 
 
 class SpillError(Exception):

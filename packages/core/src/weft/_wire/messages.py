@@ -831,10 +831,15 @@ class Unspill(Message, frozen=True, tag=106):
     size_bytes: int
     segment_bytes: int
     checksum: int
+    directory: str = ""
+    """Where the segment is made; empty: in the store."""
 
 
 class Unspilled(Message, frozen=True, tag=107):
-    """The segment is there; or it is not, for `error`."""
+    """The segment is there; or it is not, for `error`.
+
+    That begins with "full: " if there is no room for the segment, and the copy may be fine.
+    """
 
     request: int
     error: str
