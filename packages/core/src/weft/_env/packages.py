@@ -11,12 +11,15 @@ environment cannot be renamed; it is built where it stays.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
 import shutil
 import signal
 import sys
 import sysconfig
+import threading
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -24,7 +27,6 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from weft._clock import monotonic
-from weft._env.cache import EnvCache, locked
 from weft._env.spec import DRIVER_FILE
 from weft._lazy import lazy
 
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     import select
     import subprocess
     import venv
+    from collections.abc import Iterator
+
+    from weft._env.cache import EnvCache
 else:
     import_util = lazy("importlib.util")
     select = lazy("select")
@@ -41,7 +46,6 @@ else:
 
 TAIL_LINES = 20
 SHORT_CHARS = 100
-_LOOK_AGAIN_S = 0.05
 _QUIET = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1", "PYTHONUNBUFFERED": "1"}
 
 
@@ -162,18 +166,44 @@ def ensure_packages(cache: EnvCache, tool: str, field: dict[str, Any], installer
     """Return a virtual environment with these packages; build it if need be. InstallError."""
     place = f"{cache.root}/venvs/{key_of(tool, field)}"
     complete = Path(place, "complete")
-    while True:
-        if complete.exists():
-            os.utime(complete)
-            return place
+    while not complete.exists():
+        with _locked(f"{place}.lock", installer):
+            if not complete.exists():
+                cache.prune()
+                _build(place, tool, field, installer)
+                complete.touch()
+    os.utime(complete)
+    return place
+
+
+@contextlib.contextmanager
+def _locked(path: str, installer: Installer) -> Iterator[None]:
+    """Hold a lock between processes; wait for it as the installer does for what it has started."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
         try:
-            with locked(f"{place}.lock", wait=False):
-                if not complete.exists():
-                    cache.prune()
-                    _build(place, tool, field, installer)
-                    complete.touch()
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            installer.wait(set(), _LOOK_AGAIN_S)
+            _await_lock(fd, installer)
+        yield
+    finally:
+        os.close(fd)
+
+
+def _await_lock(fd: int, installer: Installer) -> None:
+    # No descriptor tells when a lock is free: a thread waits for it.
+    taken = os.eventfd(0)
+
+    def take() -> None:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        os.eventfd_write(taken, 1)
+
+    taker = threading.Thread(target=take, daemon=True)
+    taker.start()
+    while taken not in installer.wait({taken}):
+        pass
+    taker.join()
+    os.close(taken)
 
 
 def _build(place: str, tool: str, field: dict[str, Any], installer: Installer) -> None:
