@@ -951,6 +951,18 @@ def test_unlinked_file_that_is_asked_for_is_not_asked_for_again_by_a_drop() -> N
     assert node.say(A, Discard(["a0"])) == [Unlink(["spill-1"])]
 
 
+def test_late_mapping_of_an_unlinked_file_whose_object_is_dropped_is_asked_back_too() -> None:
+    node = Node()
+    node.on_disk(A, 300)
+    node.say(B, SegmentsOpened(["a0"]))
+    assert evicts(node.say(A, Discard(["a0"]))) == {B: ["a0"]}
+    assert "a0" in evicts(node.say(C, SegmentsOpened(["a0"])))[C]
+    node.say(B, Evicted(["a0"], []))
+    assert node.usage().used_bytes == 300
+    node.say(C, Evicted(["a0"], []))
+    assert node.usage().used_bytes == 0
+
+
 def test_mapping_of_a_file_that_is_gone_with_its_object_is_asked_back() -> None:
     node = Node()
     node.make(A, 300, owner=B)

@@ -482,10 +482,13 @@ class Segments:
     def _opened(self, account: Account, name: str) -> None:
         self._table.keep_promise(account, name)
         entry = self._table.open(account, name)
-        if entry is not None:
+        if name in self._table.entry_of:
+            assert entry is not None
             self._use(entry)
+        elif entry is not None:
+            # It was opened just before it went with its object: nobody will read it there.
+            self._ask(entry)
         elif name in self._buried:
-            # It was opened just before: nobody will read it there.
             self._evict.setdefault(account.id, []).append(name)
 
     def _use(self, entry: SegmentEntry) -> None:
