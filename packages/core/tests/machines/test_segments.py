@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
 from weft._machines.holdings import SegmentFacts, StoreUsage
@@ -1607,6 +1607,13 @@ class World:
         self.tell(ClientLost(actor.client))
         self.actors.remove(actor)
 
+    def kill(self, actor: Actor) -> None:
+        actor.is_alive = False
+        actor.mapped.clear()
+        actor.mine.clear()
+        actor.spare.clear()
+        actor.inbox.clear()
+
     def drop(self, thing: Thing) -> None:
         thing.is_dropped = True
         if thing.creator.is_alive:
@@ -1671,6 +1678,22 @@ class World:
             if not thing.is_lost:
                 on_disk = any(thing.number in numbers for numbers in self.disk.values())
                 assert on_disk or (inode is not None and inode.thing == thing.number)
+
+    def end(self) -> None:
+        """Drop everything, and then all processes: nothing is left."""
+        self.settle()
+        for actor in self.actors:
+            actor.end_views(list(actor.views))
+        for thing in self.needed():
+            self.drop(thing)
+        self.settle()
+        self.check_settled()
+        for actor in self.actors.copy():
+            actor.is_alive = False
+            self.reap(actor)
+        assert not self.shm
+        assert not self.disk
+        assert is_empty(self.segments)
 
 
 class SegmentStories(RuleBasedStateMachine):
@@ -1764,12 +1787,7 @@ class SegmentStories(RuleBasedStateMachine):
     @precondition(lambda self: len(self.world.actors) < 5)
     @rule(who=st.integers(0, 3))
     def dies(self, who: int) -> None:
-        actor = self.actor(who)
-        actor.is_alive = False
-        actor.mapped.clear()
-        actor.mine.clear()
-        actor.spare.clear()
-        actor.inbox.clear()
+        self.world.kill(self.actor(who))
         self.world.start()
 
     @rule()
@@ -1794,19 +1812,7 @@ class SegmentStories(RuleBasedStateMachine):
         self.world.check_settled()
 
     def teardown(self) -> None:
-        self.world.settle()
-        for actor in self.world.actors:
-            actor.end_views(list(actor.views))
-        for thing in self.world.needed():
-            self.world.drop(thing)
-        self.world.settle()
-        self.world.check_settled()
-        for actor in self.world.actors.copy():
-            actor.is_alive = False
-            self.world.reap(actor)
-        assert not self.world.shm
-        assert not self.world.disk
-        assert is_empty(self.world.segments)
+        self.world.end()
 
 
 def is_empty(segments: Segments) -> bool:
@@ -1827,3 +1833,75 @@ TestSegmentStories.settings = settings(
     database=None,
     report_multiple_bugs=False,
 )
+
+
+# ------------------------------------------------------------------ fail the k-th effect
+
+
+class Worn(World):
+    """A world in which the k-th effect fails, k = 1, 2, ...: who is told something dies of it."""
+
+    def __init__(self, fail_at: int, *, is_remote: bool) -> None:
+        super().__init__(128 * MIB)
+        self.segments = Segments(self.budget_bytes, "/disk", is_remote=is_remote)
+        self.fail_at = fail_at
+        self.done = 0
+
+    def do(self, effect: Effect) -> None:
+        self.done += 1
+        if self.done != self.fail_at:
+            super().do(effect)
+            return
+        match effect:
+            case TellClient(client):
+                self.kill(next(actor for actor in self.actors if actor.client == client))
+            case LendOnDisk(client, request, size_bytes):
+                self.tell(DiskFull(client, request, size_bytes, 0))
+            case Spill(batch, file):
+                self.disk[file] = []
+                self.tell(Spilled(batch, "the spiller died", []))
+            case Unspill():
+                self.things[self.disk[effect.file][effect.offset]].is_lost = True
+                self.tell(Unspilled(effect.request, "its checksum is wrong"))
+            case _:
+                # The daemon removes files itself.
+                super().do(effect)
+
+
+STEPS = st.tuples(st.sampled_from(["put", "view", "end views", "drop"]), st.integers(0, 2))
+
+
+@settings(max_examples=60)
+@given(
+    steps=st.lists(st.tuples(STEPS, st.integers(0, 20)), min_size=1, max_size=12),
+    is_remote=st.booleans(),
+)
+def test_an_effect_that_fails_at_any_place_of_a_story_leaves_nothing(
+    steps: list[tuple[tuple[str, int], int]], is_remote: bool
+) -> None:
+    fail_at = 0
+    while True:
+        fail_at += 1
+        world = Worn(fail_at, is_remote=is_remote)
+        for _ in range(3):
+            world.start()
+        for (what, who), which in steps:
+            actors = world.alive()
+            actor = actors[who % len(actors)]
+            things = world.needed()
+            match what:
+                case "put":
+                    actor.put((60 if which % 2 else 24) * MIB, actors[which % len(actors)])
+                case "view" if things:
+                    actor.view(things[which % len(things)])
+                case "end views":
+                    actor.end_views(list(actor.views))
+                case "drop" if things and world.can_drop(things[which % len(things)]):
+                    world.drop(things[which % len(things)])
+            if which % 3:
+                # Else it is on its way while the next happens.
+                world.settle()
+                world.check_settled()
+        world.end()
+        if fail_at > world.done:
+            break
