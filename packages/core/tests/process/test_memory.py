@@ -484,7 +484,9 @@ def test_damaged_results_of_tasks_are_made_again(
     def turn(data: Any) -> Any:
         return data[::-1].copy()
 
-    refs = [turn.remote(make.remote(number)) for number in range(12)]
+    # While these are held no file goes, and what is damaged may be needed to make the others again.
+    made = [make.remote(number) for number in range(12)]
+    refs = [turn.remote(each) for each in made]
     weft.wait(refs, num_returns=len(refs))
     until(lambda: spilled_bytes(spill_dir) > 20 * MIB)
     damage(spill_dir)
