@@ -15,12 +15,14 @@ nox.options.sessions = ["test"]
 CHECKS = ["lint", "types", "imports", "names", "suite", "wheels"]
 """What CI runs, the quick ones first; all of them run even if one fails."""
 
-PURE_TESTS = ["packages/core/tests/machines", "packages/core/tests/wire"]
-PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*"
+PURE_TESTS = [
+    "packages/core/tests/machines", "packages/core/tests/wire", "packages/tune/tests/machines",
+]  # fmt: skip
+PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*,*/weft/tune/_trial*.py,*/weft/tune/_checkpoints.py"
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "mypy", "numpy", "pandas",
-    "prometheus-client", "pyarrow", "torch",
+    "cmaes", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "matplotlib", "mypy",
+    "numpy", "optuna", "pandas", "prometheus-client", "pyarrow", "scikit-learn", "scipy", "torch",
 ]  # fmt: skip
 
 
@@ -80,7 +82,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: mypy on the installed wheel, mypy and pyright on users' programs."""
-    install(session, "mypy", "basedpyright", "nox", "pytest")
+    install(session, "mypy", "basedpyright", "hypothesis", "nox", "numpy", "optuna", "pytest")
     install_weft(session)
     session.run("mypy", "--package", "weft")
     session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})
@@ -102,7 +104,7 @@ def imports(session: nox.Session) -> None:
 def names(session: nox.Session) -> None:
     """Check public names against their list (--write writes it), and words against WORDS.md."""
     # weft.testing and weft.mypy are public too: they are imported.
-    install(session, "mypy", "pytest")
+    install(session, "hypothesis", "mypy", "numpy", "optuna", "pytest")
     install_weft(session)
     session.run("python", "tools/public_names.py", *session.posargs)
     session.run("python", "tools/words.py")

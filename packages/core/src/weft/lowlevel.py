@@ -3,6 +3,8 @@
 Kept as stable as those.
 """
 
+from typing import Protocol, runtime_checkable
+
 from weft._api.actors import list_named_actors
 from weft._engine import Engine, current
 from weft._ids import ActorId, JobId, NodeId, ObjectId, PlacementGroupId, TaskId, UniqueId, WorkerId
@@ -10,6 +12,16 @@ from weft._lazy import lazy
 from weft._override import override
 from weft._resources import Resources
 from weft._serialize.pickling import deregister_reducer, dumps, register_reducer, unpack
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """What weft-tune runs as a trial besides functions and classes: trainers, algorithms."""
+
+    def as_trainable(self) -> object:
+        """Return the function or the class to run, which takes a configuration."""
+        ...
+
 
 __all__ = [
     "ActorId",
@@ -20,6 +32,7 @@ __all__ = [
     "PlacementGroupId",
     "Resources",
     "TaskId",
+    "Tunable",
     "UniqueId",
     "WorkerId",
     "current",

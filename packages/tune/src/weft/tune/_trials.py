@@ -1,0 +1,679 @@
+"""The trials of an experiment: which there are, which runs, and what is done at each result.
+
+    PENDING -> RUNNING -> TERMINATED, ERROR (these have ended)
+      ^  ^        |
+      |  +--------+   it failed and is tried again, or goes on with another configuration
+      |           v
+      +-------- PAUSED   resumed
+
+A trial is on a runner from `Begin` until it has left, so a trial that is PAUSED, PENDING or ended
+may still be on one that is busy with letting it go.
+
+The machine asks the stopping criterion and the scheduler, which are pure, and orders what they say.
+What was done at an event is written beside it (`JournalEntry`). `replay` takes such entries: the
+same calls of scheduler and criterion, the same effects, but what is done is what was done.
+
+What is always true
+1. RUNNING trials are on a runner; the scheduler and the searcher are told of an end once, and of
+   nothing after it.
+2. What the trials that are on runners took fits into the total, and they are at most
+   `max_concurrent`.
+3. No trial waits that would fit, and no configuration is asked for while a trial waits.
+4. While trials are paused something runs, or something can.
+5. The last checkpoint of a trial that has not ended is kept, and the one that a restarted trial
+   began from until it has its own.
+6. No checkpoint is kept that need not be.
+7. Record comes before all other effects of an event.
+
+What it does not do: it knows no runners, no files and no time.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+import msgspec
+
+from weft.lowlevel import Resources
+from weft.tune._checkpoints import Kept
+from weft.tune._records import (
+    Abandoned,
+    Advance,
+    AskSearcher,
+    Begin,
+    Closed,
+    Completed,
+    ConfigSuggested,
+    Decision,
+    DiscardCheckpoint,
+    Effect,
+    Event,
+    Failed,
+    GaveUp,
+    Halt,
+    Idled,
+    Interrupted,
+    JournalEntry,
+    Left,
+    Note,
+    NothingEver,
+    NothingNow,
+    Paused,
+    Record,
+    Release,
+    Reported,
+    Reset,
+    Restarted,
+    Resumed,
+    Retried,
+    Revived,
+    Saved,
+    SaveTrial,
+    Stopped,
+    Store,
+    TellSearcher,
+    TrialEnded,
+    What,
+)
+from weft.tune._trial_runs import Limits, Origin, TrialRun
+from weft.tune._values import decode, encode, flattened
+from weft.tune._views import ExperimentView, Outcome, TrialView
+from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from weft.tune._trial_runs import OrderToTrial
+    from weft.tune.schedulers.trial_scheduler import TrialScheduler, Verdict
+
+    Criterion = Callable[[str, Mapping[str, Any]], bool]
+
+
+class Trials:
+    """All trials of one experiment."""
+
+    def __init__(
+        self,
+        scheduler: TrialScheduler,
+        criterion: Criterion | None,
+        total: Resources,
+        *,
+        default: Resources,
+        limits: Limits,
+    ) -> None:
+        """`total`: there is to run trials; `default`: what a trial takes unless it says so."""
+        self._scheduler = scheduler
+        self._criterion = criterion
+        self._total = total
+        self._total_floats = total.to_floats()
+        self._free = total
+        self.default = default
+        """What a trial takes unless it says so."""
+        self._resources: dict[tuple[tuple[str, float], ...], Resources] = {(): default}
+        """Those that trials have, so that equal ones are one object."""
+        self._limits = limits
+        self.run_of: dict[str, TrialRun] = {}
+        """By id, in the order of their creation."""
+        self._live: dict[str, TrialRun] = {}
+        """Those that have not ended."""
+        self._held = 0
+        self._returning: dict[str, TrialRun] = {}
+        """PENDING trials that ran before: they go first."""
+        self._fresh: dict[str, TrialRun] = {}
+        self._paused: dict[str, TrialRun] = {}
+        """The oldest pause first."""
+        self._asking: Literal["may", "asked", "waits", "ended"] = "may"
+        self._orders: deque[Order] = deque()
+        self._effects: list[Effect] = []
+        self._decided: list[Decision] = []
+        self._reporting: TrialRun | None = None
+        """The trial at its report, which waits for what is decided."""
+        self._is_replaying = False
+        self._is_closed = False
+        self._phase: Literal["past", "running", "leaving"] = "past"
+        self._experiment: ExperimentView | None = None
+
+    def begin(self) -> list[Effect]:
+        """Return what to do first.
+
+        Before come `replay`, and `handle` of what the user wants of trials of the past.
+        """
+        self._phase = "running"
+        for trial in self._live.values():
+            if trial.status == "RUNNING":
+                self._await_room(trial)
+        self._asking = "ended" if self._is_closed else "may"
+        self._effects, self._decided = [], []
+        self._go_on()
+        effects = self._effects
+        if self._decided:
+            effects.insert(0, Record(JournalEntry(NothingNow(), self._decided)))
+        return effects
+
+    def handle(self, event: Event) -> list[Effect]:
+        """Take an event; return what to do, in order.
+
+        Raises:
+            ValueError: It is impossible; nothing has changed.
+            Exception: What a scheduler or a criterion raised; the machine cannot be used further.
+        """
+        self._refuse_impossible(event)
+        self._effects, self._decided = [], []
+        self._take(event)
+        self._go_on()
+        effects = self._effects
+        if self._decided or _is_lasting(event):
+            effects.insert(0, Record(JournalEntry(event, self._decided)))
+        return effects
+
+    def replay(self, entry: JournalEntry) -> list[TellSearcher | DiscardCheckpoint]:
+        """Take what was written in another run; return what is to be done again."""
+        self._is_replaying = True
+        self._effects, self._decided = [], list(entry.decided)
+        self._take(entry.event)
+        for decision in entry.decided:
+            self._apply(decision)
+        self._reporting = None
+        self._is_replaying = False
+        return [
+            effect
+            for effect in self._effects
+            if isinstance(effect, TellSearcher | DiscardCheckpoint)
+        ]
+
+    # -------------------------------------------------------------- events
+
+    def _refuse_impossible(self, event: Event) -> None:
+        match event:
+            case ConfigSuggested(trial_id):
+                if trial_id in self.run_of:
+                    raise ValueError(f"trial {trial_id} is there already")
+            case Reported(trial_id) | TrialEnded(trial_id) | Saved(trial_id) | Failed(trial_id):
+                if self.run_of[trial_id].status != "RUNNING":
+                    raise ValueError(f"trial {trial_id} does not run")
+            case Left(trial_id):
+                if not self.run_of[trial_id].is_held:
+                    raise ValueError(f"trial {trial_id} is on no runner")
+            case Abandoned(trial_id) | Reset(trial_id):
+                if self.run_of[trial_id].has_ended:
+                    raise ValueError(f"trial {trial_id} has ended")
+            case Revived(trial_id):
+                if self.run_of[trial_id].status != "ERROR":
+                    raise ValueError(f"trial {trial_id} has not failed")
+            case NothingNow() | NothingEver() | Closed() | Interrupted():
+                pass
+            case _:
+                assert_never(event)
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case ConfigSuggested():
+                self._suggested(event)
+            case NothingNow():
+                self._asking = "waits"
+            case NothingEver():
+                self._asking = "ended"
+            case Reported():
+                self._reported(self.run_of[event.trial_id], event)
+            case TrialEnded(trial_id):
+                trial = self.run_of[trial_id]
+                self._let_go(trial)
+                self._end(trial, "completed")
+            case Failed():
+                self._failed(self.run_of[event.trial_id], event)
+            case Saved(trial_id, checkpoint):
+                trial = self.run_of[trial_id]
+                self._saved(trial, checkpoint)
+                self._effects.append(Advance(trial_id))
+            case Left(trial_id, checkpoint):
+                trial = self.run_of[trial_id]
+                self._let_go(trial)
+                self._saved(trial, checkpoint)
+            case Revived():
+                self._revived(self.run_of[event.trial_id], fresh=event.fresh)
+            case Interrupted():
+                self._phase = "leaving"
+            case Reset(trial_id):
+                trial = self.run_of[trial_id]
+                self._begin_from(trial, Origin(trial_id, "", 0, 0.0))
+                self._await_room(trial)
+            case Abandoned(trial_id):
+                self._decide(Completed(trial_id))
+            case Closed():
+                self._asking, self._is_closed = "ended", True
+                for trial in list(self._live.values()):
+                    self._decide(Completed(trial.id))
+            case _:
+                assert_never(event)
+
+    def _suggested(self, event: ConfigSuggested) -> None:
+        trial = TrialRun(event.trial_id, bytes(event.config), self._equal(event.resources))
+        trial.name, trial.dirname = event.name, event.dirname
+        self.run_of[trial.id] = self._live[trial.id] = self._fresh[trial.id] = trial
+        self._asking = "may"
+        self._changed(trial)
+        self._order(self._scheduler.on_trial_add(self._view(), self.view(trial)))
+
+    def _reported(self, trial: TrialRun, event: Reported) -> None:
+        trial.result = bytes(event.result)
+        trial.metrics = result = flattened(decode(trial.result))
+        trial.iterations = result.get("training_iteration", trial.iterations + 1)
+        trial.status = "RUNNING"
+        self._returning.pop(trial.id, None)
+        self._fresh.pop(trial.id, None)
+        self._changed(trial)
+        self._saved(trial, event.checkpoint)
+        self._tell(trial, None)
+        self._note("result", trial)
+        if event.done:
+            self._let_go(trial)
+            self._end(trial, "completed")
+            return
+        self._reporting = trial
+        if trial.wish is not None:
+            self._orders.append(trial.wish)
+            trial.wish = None
+        if self._meets_criterion(trial, result):
+            return
+        verdict = self._scheduler.on_trial_result(self._view(), self.view(trial), result)
+        self._order(_orders_of(verdict, trial.id))
+
+    def _meets_criterion(self, trial: TrialRun, result: Mapping[str, Any]) -> bool:
+        is_met = self._criterion is not None and self._criterion(trial.id, result)
+        if self._is_replaying:
+            return Completed(trial.id) in self._decided
+        if is_met:
+            self._decide(Completed(trial.id))
+        return is_met
+
+    def _failed(self, trial: TrialRun, event: Failed) -> None:
+        self._let_go(trial)
+        trial.failures += 1
+        trial.error = event.error
+        may_retry = self._limits.max_failures < 0 or trial.failures <= self._limits.max_failures
+        self._decide(Retried(trial.id) if may_retry else GaveUp(trial.id))
+
+    def _saved(self, trial: TrialRun, checkpoint: str) -> None:
+        if not checkpoint:
+            return
+        result = decode(trial.result) if trial.result else {}
+        kept = Kept(
+            checkpoint,
+            trial.iterations,
+            result.get("time_total_s", 0.0),
+            self._limits.keeping.score(result),
+        )
+        trial.checkpoints += (kept,)
+        trial.checkpoints_made += 1
+        self._note("save", trial)
+        self._changed(trial)
+        self._begin_from(trial, None)
+        self._discard_surplus(trial)
+
+    def _begin_from(self, trial: TrialRun, origin: Origin | None) -> None:
+        """Set what a trial begins from; what it would have begun from may be discarded then."""
+        before, trial.origin = trial.origin, origin
+        if before is not None and before.checkpoint:
+            self._discard_surplus(self.run_of[before.trial_id])
+
+    def _discard_surplus(self, trial: TrialRun) -> None:
+        surplus = self._limits.keeping.surplus(trial.checkpoints, self._needed(trial))
+        if surplus:
+            trial.checkpoints = tuple(k for k in trial.checkpoints if k.name not in surplus)
+            self._effects += [DiscardCheckpoint(trial.id, name) for name in surplus]
+
+    def _needed(self, trial: TrialRun) -> set[str]:
+        """Return the checkpoints that others began from who have none of their own yet."""
+        return {
+            other.origin.checkpoint
+            for other in self._live.values()
+            if other.origin is not None and other.origin.trial_id == trial.id
+        }
+
+    def _revived(self, trial: TrialRun, *, fresh: bool) -> None:
+        if fresh:
+            self._begin_from(trial, Origin(trial.id, "", 0, 0.0))
+        trial.failures = 0
+        # The searcher was told of its end.
+        trial.is_told = False
+        self._live[trial.id] = trial
+        self._await_room(trial)
+        self._order(self._scheduler.on_trial_add(self._view(), self.view(trial)))
+
+    # -------------------------------------------------------------- orders and decisions
+
+    def _order(self, orders: Iterable[Order]) -> None:
+        """Put down what a scheduler says; when replaying, what it said then counts."""
+        if not self._is_replaying:
+            self._orders.extend(orders)
+
+    def _obey(self) -> None:
+        while self._orders:
+            order = self._orders.popleft()
+            if isinstance(order, Write):
+                self._effects.append(Store(order.file, order.text))
+                continue
+            trial = self._live.get(order.trial_id)
+            if trial is None:
+                if order.trial_id not in self.run_of:
+                    raise ValueError(f"the scheduler orders {order!r}, and there is no such trial")
+                continue  # it ended meanwhile
+            decision = self._decision(order, trial)
+            if decision is not None:
+                self._decide(decision)
+
+    def _decision(self, order: OrderToTrial, trial: TrialRun) -> Decision | None:
+        """Return what an order comes to now; None: nothing, or not yet."""
+        is_away = trial.status == "RUNNING" and trial is not self._reporting
+        match order:
+            case Stop(trial_id):
+                return Stopped(trial_id)
+            case Pause(trial_id):
+                if is_away:
+                    trial.wish = order
+                    return None
+                return None if trial.status == "PAUSED" else Paused(trial_id)
+            case Resume(trial_id):
+                return Resumed(trial_id) if trial.status == "PAUSED" else None
+            case Restart():
+                if is_away and order.source == trial.id:
+                    trial.wish = order
+                    return None
+                return self._restart(order)
+            case Save():
+                trial.wants_save = trial.status == "RUNNING"
+                return None
+            case _:
+                assert_never(order)
+
+    def _restart(self, order: Restart) -> Restarted:
+        config = msgspec.Raw(encode(dict(order.config)))
+        resources = dict(order.resources or {})
+        if order.source == order.trial_id:
+            return Restarted(order.trial_id, config, order.source, resources=resources)
+        source = self.run_of[order.source]
+        if not source.checkpoints:
+            return Restarted(order.trial_id, config, order.source, resources=resources)
+        last = source.checkpoints[-1]
+        return Restarted(
+            order.trial_id, config, order.source, last.name, last.iteration, last.time_total_s,
+            resources,
+        )  # fmt: skip
+
+    def _decide(self, decision: Decision) -> None:
+        if not self._is_replaying:
+            self._decided.append(decision)
+            self._apply(decision)
+
+    def _apply(self, decision: Decision) -> None:
+        match decision:
+            case Completed(trial_id):
+                self._end(self.run_of[trial_id], "completed")
+            case Stopped(trial_id):
+                self._end(self.run_of[trial_id], "stopped")
+            case Paused(trial_id):
+                trial = self.run_of[trial_id]
+                self._await_nothing(trial)
+                trial.status = "PAUSED"
+                trial.saves_as_it_leaves = True
+                self._paused[trial_id] = trial
+                self._changed(trial)
+            case Resumed(trial_id):
+                self._await_room(self.run_of[trial_id])
+            case Restarted():
+                self._restarted(self.run_of[decision.trial_id], decision)
+            case Retried(trial_id):
+                trial = self.run_of[trial_id]
+                self._await_room(trial)
+                self._note("recover", trial)
+            case GaveUp(trial_id):
+                self._end(self.run_of[trial_id], "failed")
+            case Idled():
+                self._order(self._scheduler.on_idle(self._view()))
+            case _:
+                assert_never(decision)
+
+    def _restarted(self, trial: TrialRun, decision: Restarted) -> None:
+        is_itself = decision.source == trial.id
+        if trial.status == "RUNNING" and trial is not self._reporting and trial.is_held:
+            self._effects.append(Release(trial.id, save=False))
+        trial.config = bytes(decision.config)
+        if decision.resources:
+            trial.resources = self._equal(decision.resources)
+        if not is_itself:
+            origin = Origin(
+                decision.source, decision.checkpoint, decision.iteration, decision.time_total_s
+            )
+            self._begin_from(trial, origin)
+        trial.saves_as_it_leaves = is_itself
+        trial.wish = None
+        self._await_room(trial)
+
+    def _end(self, trial: TrialRun, outcome: Outcome) -> None:
+        is_mid_step = trial.status == "RUNNING" and trial.is_held and trial is not self._reporting
+        self._await_nothing(trial)
+        trial.status = "ERROR" if outcome == "failed" else "TERMINATED"
+        trial.saves_as_it_leaves = self._limits.checkpoint_at_end
+        trial.wish = None
+        del self._live[trial.id]
+        self._changed(trial)
+        experiment, view = self._view(), self.view(trial)
+        if is_mid_step:
+            self._effects.append(Release(trial.id, save=False))
+        if outcome == "failed":
+            self._order(self._scheduler.on_trial_error(experiment, view))
+        else:
+            self._order(self._scheduler.on_trial_complete(experiment, view, view.result))
+        self._tell(trial, outcome)
+        trial.metrics = None
+        self._begin_from(trial, None)
+        self._note("error" if outcome == "failed" else "complete", trial)
+        if outcome == "failed" and self._limits.fail_fast:
+            self._effects.append(Halt(trial.id))
+
+    # -------------------------------------------------------------- who runs
+
+    def _go_on(self) -> None:
+        """Do what is ordered, settle the trial that reports, and start what there is room for."""
+        self._obey()
+        self._settle_reporting()
+        self._fill()
+        while self._is_idle():
+            before = list(self._paused)
+            self._decide(Idled())
+            self._obey()
+            if list(self._paused) == before:
+                self._decide(Resumed(before[0]))
+            self._fill()
+
+    def _settle_reporting(self) -> None:
+        trial, self._reporting = self._reporting, None
+        if trial is None:
+            return
+        if self._phase == "leaving" and trial.status == "RUNNING":
+            trial.saves_as_it_leaves = True
+            self._await_room(trial)
+        if trial.status != "RUNNING":
+            self._effects.append(Release(trial.id, save=trial.saves_as_it_leaves))
+        elif trial.wants_save:
+            trial.wants_save = False
+            self._effects.append(SaveTrial(trial.id))
+        else:
+            self._effects.append(Advance(trial.id))
+
+    def _is_idle(self) -> bool:
+        is_waiting = bool(self._returning or self._fresh)
+        is_busy = is_waiting or self._held > 0 or self._asking == "asked"
+        return bool(self._paused) and not is_busy and self._phase == "running"
+
+    def _fill(self) -> None:
+        """Start what fits, those that ran before first; then ask for another."""
+        if self._phase != "running":
+            return
+        for waiting in (self._returning, self._fresh):
+            if waiting:
+                for trial in list(waiting.values()):
+                    if not trial.is_held and self._has_room(trial.resources):
+                        self._begin(trial)
+        if self._asking == "may" and not self._fresh and not self._is_any_returning_free():
+            if self._limits.max_trials is not None and len(self.run_of) >= self._limits.max_trials:
+                self._asking = "ended"
+            elif self._has_room(self.default):
+                self._asking = "asked"
+                self._effects.append(AskSearcher())
+
+    def _is_any_returning_free(self) -> bool:
+        return any(not trial.is_held for trial in self._returning.values())
+
+    def _has_room(self, resources: Resources) -> bool:
+        most = self._limits.max_concurrent
+        return (most is None or self._held < most) and resources.fits(self._free)
+
+    def _begin(self, trial: TrialRun) -> None:
+        self._await_nothing(trial)
+        trial.status = "RUNNING"
+        trial.is_held = True
+        trial.taken = trial.resources
+        self._held += 1
+        self._free -= trial.resources
+        self._changed(trial)
+        where, iteration, time_total_s = trial.start_point()
+        if where:
+            self._note("restore", trial)
+        self._note("start", trial)
+        self._effects.append(
+            Begin(
+                trial.id, trial.config, trial.resources.to_floats(), where, iteration, time_total_s
+            )
+        )
+
+    def _let_go(self, trial: TrialRun) -> None:
+        """It has left its runner."""
+        if trial.is_held:
+            assert trial.taken is not None
+            self._free += trial.taken
+            trial.is_held, trial.taken = False, None
+            trial.wants_save = False
+            self._held -= 1
+
+    def _await_room(self, trial: TrialRun) -> None:
+        self._await_nothing(trial)
+        trial.status = "PENDING"
+        self._returning[trial.id] = trial
+        self._changed(trial)
+
+    def _await_nothing(self, trial: TrialRun) -> None:
+        for waiting in (self._paused, self._returning, self._fresh):
+            waiting.pop(trial.id, None)
+
+    # -------------------------------------------------------------- what others see
+
+    def _tell(self, trial: TrialRun, outcome: Outcome | None) -> None:
+        if self._asking == "waits":
+            self._asking = "may"
+        if trial.is_told:
+            self._effects.append(TellSearcher(self.view(trial), outcome))
+
+    def _note(self, what: What, trial: TrialRun) -> None:
+        self._effects.append(Note(what, trial.id))
+
+    def _changed(self, trial: TrialRun) -> None:
+        trial.view = None
+        self._experiment = None
+
+    def _equal(self, resources: Mapping[str, float]) -> Resources:
+        """Return the one object for equal amounts."""
+        key = tuple(sorted(resources.items()))
+        if key not in self._resources:
+            self._resources[key] = Resources(resources)
+        return self._resources[key]
+
+    def view(self, trial: TrialRun) -> TrialView:
+        """Return what others may see of a trial; made once until the trial changes."""
+        if trial.has_ended:
+            return trial.seen()
+        if trial.view is None:
+            trial.view = trial.seen()
+        return trial.view
+
+    def _view(self) -> ExperimentView:
+        if self._experiment is None:
+            views = {trial.id: self.view(trial) for trial in self._live.values()}
+            self._experiment = ExperimentView(views, self._total_floats)
+        return self._experiment
+
+    # -------------------------------------------------------------- questions
+
+    def is_over(self) -> bool:
+        """Tell whether every trial has ended and no other comes."""
+        return not self._live and self._asking == "ended"
+
+    def is_stuck(self) -> bool:
+        """Tell whether every trial has ended, and the searcher gives no other."""
+        return not self._live and self._asking == "waits"
+
+    def held(self) -> int:
+        """Return how many trials are on runners."""
+        return self._held
+
+    def live(self) -> Sequence[TrialRun]:
+        """Return the trials that have not ended, the oldest first."""
+        return list(self._live.values())
+
+    def lacking(self, resources: Mapping[str, float]) -> Mapping[str, float]:
+        """Return what the total lacks of an amount; empty: it can be run."""
+        return Resources(resources).shortfall(self._total).to_floats()
+
+    def check(self) -> None:
+        """Assert what is always true, between two events."""
+        runs = self.run_of.values()
+        assert all(trial.is_held for trial in runs if trial.status == "RUNNING"), 1
+        assert {t.id for t in runs if not t.has_ended} == set(self._live), 1
+        held = [trial for trial in runs if trial.is_held]
+        assert len(held) == self._held, 2
+        free = self._total
+        for trial in held:
+            assert trial.taken is not None, 2
+            free -= trial.taken
+        assert free == self._free and Resources().fits(free), 2
+        assert all(amount >= 0 for amount in free.values()), 2
+        most = self._limits.max_concurrent
+        assert most is None or self._held <= most, 2
+        waiting = [*self._returning.values(), *self._fresh.values()]
+        assert {t.id for t in waiting} == {t.id for t in runs if t.status == "PENDING"}, 3
+        if self._phase == "running":
+            assert not any(self._has_room(t.resources) for t in waiting if not t.is_held), 3
+        assert set(self._paused) == {t.id for t in runs if t.status == "PAUSED"}, 4
+        assert not self._is_idle(), 4
+        for trial in self._live.values():
+            origin = trial.origin
+            if origin is not None and origin.checkpoint:
+                source = self.run_of[origin.trial_id]
+                assert origin.checkpoint in [kept.name for kept in source.checkpoints], 5
+        for trial in runs:
+            assert not self._limits.keeping.surplus(trial.checkpoints, self._needed(trial)), 6
+
+
+def _is_lasting(event: Event) -> bool:
+    """Tell whether an event is written even if nothing was decided at it."""
+    match event:
+        case NothingNow() | NothingEver() | Interrupted():
+            return False
+        case Saved(_, checkpoint) | Left(_, checkpoint):
+            return bool(checkpoint)
+        case _:
+            return True
+
+
+def _orders_of(verdict: Verdict | Sequence[Order], trial_id: str) -> Sequence[Order]:
+    if not isinstance(verdict, str):
+        return verdict
+    orders: dict[str, Sequence[Order]] = {
+        "CONTINUE": (),
+        "PAUSE": [Pause(trial_id)],
+        "STOP": [Stop(trial_id)],
+    }
+    if verdict not in orders:
+        raise ValueError(f"the scheduler answers {verdict!r}: give CONTINUE, PAUSE, STOP or orders")
+    return orders[verdict]

@@ -1,0 +1,94 @@
+"""What a trial reserves, as bundles of resources."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from weft.lowlevel import Resources, override
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+class PlacementGroupFactory:
+    """What a trial reserves: one bundle for itself, and others for the tasks and actors it starts.
+
+    The experiment counts all bundles; the trial's own process takes the first, and what it starts
+    takes from the rest.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Mapping[str, float]],
+        strategy: str = "PACK",
+        *args: Any,
+        **kwargs: Any,
+    ) -> None:
+        """Take the bundles: `[{"CPU": 1}, {"CPU": 2, "GPU": 1}]`.
+
+        Args:
+            bundles: An empty first one: the trial's own process takes nothing.
+            strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD: how bundles lie on nodes. On one
+                machine they are together.
+            args: Of `placement_group`, kept.
+            kwargs: Likewise.
+
+        Raises:
+            ValueError: There is no bundle, or an amount is wrong.
+        """
+        if not bundles:
+            raise ValueError("a PlacementGroupFactory needs one bundle at least: [{'CPU': 1}]")
+        self.bundles = [Resources(bundle).to_floats() for bundle in bundles]
+        self.strategy = strategy
+        self._args, self._kwargs = args, kwargs
+
+    @property
+    def head_cpus(self) -> float:
+        """CPUs of the first bundle."""
+        return self.bundles[0].get("CPU", 0.0)
+
+    @property
+    def head_bundle_is_empty(self) -> bool:
+        """Whether the trial's own process takes nothing."""
+        return not self.bundles[0]
+
+    @property
+    def required_resources(self) -> dict[str, float]:
+        """All bundles together."""
+        total = Resources()
+        for bundle in self.bundles:
+            total += Resources(bundle)
+        return total.to_floats()
+
+    def __call__(self, *args: Any, **kwargs: Any) -> PlacementGroupFactory:
+        """Return itself: what it stands for is reserved by the experiment."""
+        return self
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, PlacementGroupFactory)
+            and self.bundles == other.bundles
+            and self.strategy == other.strategy
+        )
+
+    @override
+    def __hash__(self) -> int:
+        return hash((self.strategy, *(tuple(sorted(bundle.items())) for bundle in self.bundles)))
+
+    @override
+    def __repr__(self) -> str:
+        return f"PlacementGroupFactory({self.bundles}, strategy={self.strategy!r})"
+
+
+_RAY_NAMES = {"cpu": "CPU", "gpu": "GPU"}
+
+
+def resource_dict_to_pg_factory(
+    spec: Mapping[str, float] | PlacementGroupFactory | None,
+) -> PlacementGroupFactory:
+    """Return one bundle of amounts that are written `{"cpu": 2, "gpu": 0.5}` or `{"CPU": 2}`."""
+    if isinstance(spec, PlacementGroupFactory):
+        return spec
+    bundle = {_RAY_NAMES.get(name, name): amount for name, amount in (spec or {}).items()}
+    return PlacementGroupFactory([bundle if spec is not None else {"CPU": 1.0}])

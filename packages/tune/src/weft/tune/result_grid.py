@@ -1,0 +1,107 @@
+"""What all trials of an experiment have come to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from weft.lowlevel import lazy, override
+from weft.tune._result import Result
+from weft.tune.error import TuneError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import pandas as pd
+
+    from weft.tune._archive import Archive
+else:
+    pd = lazy("pandas")
+
+
+class ResultGrid:
+    """The results of all trials, in the order of their creation; `Tuner.fit` returns it."""
+
+    def __init__(self, archive: Archive) -> None:
+        self._archive = archive
+
+    def __len__(self) -> int:
+        return len(self._archive.runs)
+
+    def __getitem__(self, i: int) -> Result:
+        return Result._of(self._archive, self._archive.runs[i])
+
+    def __iter__(self) -> Iterator[Result]:
+        return (self[index] for index in range(len(self)))
+
+    @property
+    def experiment_path(self) -> str:
+        """The experiment's directory in the storage."""
+        return self._archive.storage.path
+
+    @property
+    def filesystem(self) -> Any:
+        """The `pyarrow.fs.FileSystem` in which `experiment_path` is."""
+        return self._archive.storage.filesystem
+
+    @property
+    def errors(self) -> list[BaseException]:
+        """The errors of trials that failed for good."""
+        found = (self._archive.error(run) for run in self._archive.runs)
+        return [error for error in found if error is not None]
+
+    @property
+    def num_errors(self) -> int:
+        """How many trials failed for good."""
+        return self._count("ERROR")
+
+    @property
+    def num_terminated(self) -> int:
+        """How many trials came to their end, or were stopped."""
+        return self._count("TERMINATED")
+
+    def _count(self, status: str) -> int:
+        return sum(run.status == status for run in self._archive.runs)
+
+    def get_best_result(
+        self,
+        metric: str | None = None,
+        mode: str | None = None,
+        scope: str = "last",
+        filter_nan_and_inf: bool = True,
+    ) -> Result:
+        """Return the result of the best trial; of equal ones the oldest.
+
+        Args:
+            metric: What to look at; None: as in the TuneConfig.
+            mode: "min" or "max"; None: likewise.
+            scope: Which of a trial's values counts: "last", "all" (its best), "avg", "last-5-avg"
+                or "last-10-avg".
+            filter_nan_and_inf: Whether trials whose value is not finite are left out.
+
+        Raises:
+            TuneError: It was not said what is best, or no trial has such a value.
+        """
+        wanted, order = self._archive.objective(metric, mode)
+        run = self._archive.best(wanted, order, scope, finite_only=filter_nan_and_inf)
+        if run is None:
+            raise TuneError(
+                f"no trial has a {'finite ' if filter_nan_and_inf else ''}value of {wanted!r}; "
+                f"there is {self._archive.lacking(wanted)}"
+            )
+        return Result._of(self._archive, run)
+
+    def get_dataframe(
+        self, filter_metric: str | None = None, filter_mode: str | None = None
+    ) -> pd.DataFrame:
+        """Return a pandas DataFrame with a row for each trial: its last result and configuration.
+
+        Args:
+            filter_metric: Take each trial's result with the best value of this metric instead.
+            filter_mode: "min" or "max"; None: as in the TuneConfig.
+        """
+        archive = self._archive
+        return pd.DataFrame([archive.row(run, filter_metric, filter_mode) for run in archive.runs])
+
+    @override
+    def __repr__(self) -> str:
+        return f"ResultGrid({len(self)} trials in {self.experiment_path})"
