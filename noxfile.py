@@ -18,7 +18,9 @@ CHECKS = ["lint", "types", "imports", "names", "suite", "wheels"]
 PURE_TESTS = [
     "packages/core/tests/machines", "packages/core/tests/wire", "packages/tune/tests/machines",
 ]  # fmt: skip
-PURE_SOURCES = "*/weft/_machines/*,*/weft/_wire/*,*/weft/tune/_trial*.py,*/weft/tune/_checkpoints.py"
+PURE_SOURCES = (
+    "*/weft/_machines/*,*/weft/_wire/*,*/weft/tune/_trial*.py,*/weft/tune/_checkpoints.py"
+)
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
     "cmaes", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "matplotlib", "mypy",

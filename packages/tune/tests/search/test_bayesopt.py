@@ -8,7 +8,7 @@ import pytest
 from weft.exceptions import OptionError
 from weft.lowlevel import override
 from weft.tune.search.sample import choice, sample_from, uniform
-from weft.tune.testing.searcher_suite import SearcherSuite, Session
+from weft.tune.testing.searcher_suite import Conversation, SearcherSuite
 
 pytest.importorskip("bayes_opt.acquisition")
 
@@ -33,7 +33,7 @@ def test_every_utility_finds_the_bottom_of_a_bowl(kind: str) -> None:
     searcher = BayesOptSearch(
         {"x": (-2, 2), "y": (0, 1)}, "loss", "min", utility_kwargs={"kind": kind}, random_state=1
     )
-    session = Session(searcher)
+    session = Conversation(searcher)
     losses = []
     for _ in range(18):
         trial_id = session.ask()
@@ -101,3 +101,13 @@ def test_functions_are_computed() -> None:
 
 def test_bounds_are_shares() -> None:
     assert BayesOptSearch.convert_search_space({"a": {"x": uniform(3, 4)}}) == {"a/x": (0, 1)}
+
+
+def test_recalled_trial_has_its_constants_beside_its_values() -> None:
+    space = {"model": {"x": uniform(0, 1)}}
+    searcher = BayesOptSearch(space, "loss", "min", random_state=1)
+    searcher.set_search_properties(None, None, {"model": {"depth": 3}})
+    searcher.recall("a", {"model": {"x": 0.5, "depth": 3}})
+    assert searcher._running["a"] == ({"model/x": 0.5}, None)
+    with pytest.raises(OptionError, match="another search space: model/x is 7"):
+        searcher.recall("b", {"model": {"x": 7}})

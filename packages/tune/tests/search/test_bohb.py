@@ -6,7 +6,7 @@ import pytest
 
 from weft.lowlevel import override
 from weft.tune.search.sample import uniform
-from weft.tune.testing.searcher_suite import SearcherSuite, Session, seen
+from weft.tune.testing.searcher_suite import Conversation, SearcherSuite, seen
 
 pytest.importorskip("hpbandster.optimizers.config_generators.bohb")
 
@@ -38,7 +38,7 @@ def test_results_at_each_iteration_are_results_at_a_budget() -> None:
 
 def test_no_more_than_max_concurrent_run_but_for_paused_ones() -> None:
     searcher = TuneBOHB({"x": uniform(0, 1)}, metric="loss", mode="min", max_concurrent=1)
-    session = Session(searcher)
+    session = Conversation(searcher)
     first = session.ask()
     assert first is not None
     assert session.ask() is None

@@ -7,7 +7,7 @@ import pytest
 from weft.exceptions import OptionError
 from weft.lowlevel import override
 from weft.tune.search.sample import choice, sample_from, uniform
-from weft.tune.testing.searcher_suite import SearcherSuite, Session, seen
+from weft.tune.testing.searcher_suite import Conversation, SearcherSuite, seen
 
 pytest.importorskip("hyperopt")
 
@@ -26,7 +26,7 @@ class TestHyperOptSearch(SearcherSuite):
 
 
 def configs(searcher: HyperOptSearch, trials: int = 30) -> list[Any]:
-    session = Session(searcher)
+    session = Conversation(searcher)
     for number in range(trials):
         trial_id = session.ask()
         assert trial_id is not None

@@ -6,7 +6,7 @@ import pytest
 
 from weft.lowlevel import override
 from weft.tune.search.sample import uniform
-from weft.tune.testing.searcher_suite import SearcherSuite, Session, seen
+from weft.tune.testing.searcher_suite import Conversation, SearcherSuite, seen
 
 pytest.importorskip("nevergrad")
 
@@ -34,7 +34,7 @@ def test_any_optimizer_searches(name: str) -> None:
         "min",
         seed=1,
     )
-    session = Session(searcher)
+    session = Conversation(searcher)
     losses = []
     for _ in range(60):
         trial_id = session.ask()

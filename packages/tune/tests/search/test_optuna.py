@@ -32,7 +32,7 @@ from weft.tune.search.sample import (
     sample_from,
     uniform,
 )
-from weft.tune.testing.searcher_suite import SPACE, SearcherSuite, Session, bowl, seen
+from weft.tune.testing.searcher_suite import SPACE, Conversation, SearcherSuite, bowl, seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,9 +83,9 @@ class TestRandomSampler(SearcherSuite):
         return OptunaSearch(sampler=optuna.samplers.RandomSampler(seed=1), **arguments)
 
 
-def opened(searcher: OptunaSearch, space: Any = SPACE, **spec: Any) -> Session:
+def opened(searcher: OptunaSearch, space: Any = SPACE, **spec: Any) -> Conversation:
     assert searcher.set_search_properties("loss", "min", space, **spec)
-    return Session(searcher)
+    return Conversation(searcher)
 
 
 # ----------------------------------------------------------------------------------- distributions
@@ -186,9 +186,9 @@ def test_space_of_distributions_makes_nested_configurations() -> None:
 
 
 def test_space_of_distributions_is_recalled_from_configurations() -> None:
-    def made() -> Session:
+    def made() -> Conversation:
         space = {"x": FloatDistribution(0, 1), "model/lr": FloatDistribution(1e-5, 1, log=True)}
-        return Session(OptunaSearch(space, "loss", "min", seed=1))
+        return Conversation(OptunaSearch(space, "loss", "min", seed=1))
 
     before, after = made(), made()
     before.run(15)
@@ -339,7 +339,7 @@ def test_ends_of_trials_are_told_in_words_of_optuna() -> None:
 
 def test_several_objectives_are_told_together() -> None:
     searcher = OptunaSearch({"x": uniform(0, 1)}, ["loss", "size"], ["min", "max"], seed=1)
-    session = Session(searcher)
+    session = Conversation(searcher)
     for number in range(30):
         trial_id = session.ask()
         assert trial_id is not None

@@ -21,6 +21,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from weft.tune import experiment as experiment
+    from weft.tune import schedulers as schedulers
+    from weft.tune import search as search
+    from weft.tune import stopper as stopper
+    from weft.tune import utils as utils
     from weft.tune._result import Result
     from weft.tune._session import get_checkpoint, get_context, report
     from weft.tune.analysis import ExperimentAnalysis
@@ -91,8 +96,13 @@ else:
         for name in names.split()
     }
 
+    _PARTS = frozenset({"experiment", "schedulers", "search", "stopper", "utils"})
+    """Packages that users reach as attributes: `tune.schedulers.ASHAScheduler`."""
+
     def __getattr__(name: str) -> object:
         """Load a public name."""
+        if name in _PARTS:
+            return importlib.import_module(f"weft.tune.{name}")
         if name not in _MODULE_OF:
             raise AttributeError(f"module 'weft.tune' has no attribute {name!r}")
         value = getattr(importlib.import_module(f"weft.tune.{_MODULE_OF[name]}"), name)

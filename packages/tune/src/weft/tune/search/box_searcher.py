@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from weft.exceptions import OptionError
 from weft.lowlevel import lazy, override
-from weft.tune.search.model_searcher import ModelSearcher
+from weft.tune.search.model_searcher import ModelSearcher, other_space
 from weft.tune.search.points import put_point, value_at_path
 from weft.tune.search.sample import BELOW_ONE, Categorical
 from weft.tune.search.variant_generator import parse_spec_vars, path_name, resolve
@@ -58,8 +58,13 @@ class BoxSearcher(ModelSearcher):
             return
         self._open_once()
         self._asked += 1
-        own = {name: value for name, value in config.items() if name in self._space}
-        self._running[trial_id] = self._fixed_by(own), None
+        values = {}
+        for path, domain in parse_spec_vars(self._space)[1]:
+            if not domain.is_function():
+                values[path_name(path)] = value = value_at_path(config, path)
+                if not domain.is_valid(value):
+                    raise other_space(path_name(path), value, domain)
+        self._running[trial_id] = values, None
 
     @override
     def _open(self) -> None:

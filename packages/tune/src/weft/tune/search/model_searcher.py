@@ -177,6 +177,14 @@ def metric_of(result: Mapping[str, Any], metric: str) -> float | None:
     return value if math.isfinite(value) else None
 
 
+def other_space(name: str, value: Any, domain: object) -> OptionError:
+    """Return the error of a trial that is recalled, and whose value the space does not have."""
+    return OptionError(
+        f"the experiment was begun with another search space: {name} is {value!r}, not of"
+        f" {domain!r}; give it another name, or that space"
+    )
+
+
 def merged(under: Config, over: Config) -> Config:
     """Return both dictionaries in one, nested ones too; `over` goes before `under`."""
     both = {**under, **over}

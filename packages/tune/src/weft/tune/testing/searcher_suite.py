@@ -80,7 +80,7 @@ def bowl(config: Config) -> float:
     return float((config["x"] - 0.5) ** 2 + (math.log10(config["model"]["lr"]) + 3) ** 2 / 8)
 
 
-class Session:
+class Conversation:
     """Talks to a searcher, as the loop does.
 
     Attributes:
@@ -150,6 +150,8 @@ class SearcherSuite:
     """Whether it tries every value of a grid_search."""
     learns = True
     """Whether its later suggestions are better than its first."""
+    learning_trials = 40
+    """How many trials show that."""
 
     def make(self, **arguments: Any) -> Searcher:
         """Return a searcher that is seeded, whose results come under "loss" and are to be small.
@@ -159,11 +161,11 @@ class SearcherSuite:
         """
         raise NotImplementedError
 
-    def open(self, space: Config = SPACE, *, mode: str = "min", **arguments: Any) -> Session:
+    def open(self, space: Config = SPACE, *, mode: str = "min", **arguments: Any) -> Conversation:
         """Return a session with a new searcher that knows the space."""
         searcher = self.make(**arguments)
         assert searcher.set_search_properties("loss", mode, copy.deepcopy(space), num_samples=1000)
-        return Session(searcher)
+        return Conversation(searcher)
 
     def test_suggestions_are_of_the_space(self) -> None:
         for config in self.open().run(self.trials):
@@ -263,12 +265,13 @@ class SearcherSuite:
         for mode, sign in (("min", 1), ("max", -1)):
             session = self.open(mode=mode)
             losses = []
-            for _ in range(40):
+            for _ in range(self.learning_trials):
                 trial_id = session.ask()
                 assert trial_id is not None
                 losses.append(bowl(session.configs[trial_id]))
                 session.end(trial_id, {"loss": sign * losses[-1]})
-            assert sum(losses[-10:]) < sum(losses[:10])
+            quarter = self.learning_trials // 4
+            assert sum(losses[-quarter:]) < sum(losses[:quarter])
 
     def test_points_come_first(self) -> None:
         if not self.has_points:
@@ -311,7 +314,7 @@ class SearcherSuite:
     def test_limited_it_has_as_many_trials_out_as_is_said(self) -> None:
         limited = ConcurrencyLimiter(self.make(), max_concurrent=2)
         assert limited.set_search_properties("loss", "min", SPACE, num_samples=1000)
-        session = Session(limited)
+        session = Conversation(limited)
         for _ in range(self.trials):
             running = [trial_id for _ in range(3) if (trial_id := session.ask())]
             assert len(running) == 2
@@ -322,7 +325,7 @@ class SearcherSuite:
         session = self.open()
         session.run(self.trials)
         session.searcher.save(str(tmp_path / "state"))
-        other = Session(self.make())
+        other = Conversation(self.make())
         other.searcher.restore(str(tmp_path / "state"))
         other.configs = dict(session.configs)
         assert session.run(3) == other.run(3)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from weft.exceptions import OptionError
 from weft.lowlevel import lazy, override
+from weft.tune.search.model_searcher import other_space
 from weft.tune.search.optuna.distributions import (
     from_distribution,
     param_of,
@@ -34,7 +35,7 @@ else:
     distributions = lazy("optuna.distributions")
 
 
-class Suggested(Protocol):
+class SuggestedSpace(Protocol):
     """What turns parameters of optuna's trials into configurations."""
 
     distributions: Distributions
@@ -54,7 +55,7 @@ class Suggested(Protocol):
         """Return all parameters that a trial has; None: its configuration does not tell them."""
 
 
-def suggested(space: Any) -> Suggested:
+def suggested(space: Any) -> SuggestedSpace:
     """Return the space that a user gave."""
     if callable(space):
         return RunSpace(space)
@@ -63,7 +64,7 @@ def suggested(space: Any) -> Suggested:
     return DomainSpace(space)
 
 
-class DomainSpace(Suggested):
+class DomainSpace(SuggestedSpace):
     """Weft's domains.
 
     The domains of the space itself are parameters of every trial; those within choices, and those
@@ -118,7 +119,7 @@ class DomainSpace(Suggested):
         for path, domain in self._domains.items():
             value = value_at_path(config, path)
             if not domain.is_valid(value):
-                raise OptionError(f"{path_name(path)} is {value!r}, not of {domain!r}")
+                raise other_space(path_name(path), value, domain)
             params[path_name(path)] = param_of(domain, value)
         return params
 
@@ -132,7 +133,7 @@ class DomainSpace(Suggested):
         return f"{name}#{number}" if number else name
 
 
-class DistributionSpace(Suggested):
+class DistributionSpace(SuggestedSpace):
     """Optuna's distributions by their names; a slash in a name makes a nested configuration."""
 
     def __init__(self, space: Distributions) -> None:
@@ -158,11 +159,11 @@ class DistributionSpace(Suggested):
         params = {name: flat.get(name) for name in self.distributions}
         for name, value in params.items():
             if not from_distribution(self.distributions[name]).is_valid(value):
-                raise OptionError(f"{name} is {value!r}, not of {self.distributions[name]!r}")
+                raise other_space(name, value, self.distributions[name])
         return params
 
 
-class RunSpace(Suggested):
+class RunSpace(SuggestedSpace):
     """A function that suggests its parameters on a trial, and returns what else there is."""
 
     def __init__(self, define: DefineByRun) -> None:

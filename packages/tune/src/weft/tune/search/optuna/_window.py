@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Rank = tuple[float, ...]
 
 
-class Ended(Protocol):
+class EndedTrial(Protocol):
     """What there is to know of a trial that has ended: a FrozenTrial has it."""
 
     @property
@@ -76,7 +76,7 @@ class SeededTPE(TPESampler):
         return {name: found for name, found in self._whole.items() if not found.single()}
 
 
-def rank_of(trial: Ended, direction: StudyDirection) -> Rank:
+def rank_of(trial: EndedTrial, direction: StudyDirection) -> Rank:
     """Return what TPE sorts an ended trial by: complete ones go first, then those that went far."""
     sign = 1 if direction == StudyDirection.MINIMIZE else -1
     if trial.state == TrialState.COMPLETE and trial.values:

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from weft.tune._views import Outcome, TrialView
     from weft.tune.search.optuna import _window
-    from weft.tune.search.optuna._spaces import DefineByRun, Distributions, Suggested
+    from weft.tune.search.optuna._spaces import DefineByRun, Distributions, SuggestedSpace
     from weft.tune.search.searcher import Config
 else:
     optuna = lazy("optuna")
@@ -115,6 +115,7 @@ class OptunaSearch(ModelSearcher):
     def study(self) -> Study:
         """The study. With the default sampler in memory, it does not hold every trial."""
         self._open_once()
+        self._catch_up()
         return self._study
 
     @staticmethod
@@ -170,7 +171,7 @@ class OptunaSearch(ModelSearcher):
 
     @override
     def _open(self) -> None:
-        self._suggested: Suggested = suggested(self._space)
+        self._suggested: SuggestedSpace = suggested(self._space)
         for point in self._points:
             self._suggested.params_of(point)  # It fits, or that is said before anything runs.
         self._study = self._create()
@@ -210,7 +211,6 @@ class OptunaSearch(ModelSearcher):
     def _begin(self, point: Mapping[str, Any]) -> tuple[Trial, Config]:
         """Have the study begin a trial, with the sampler of this trial."""
         self._catch_up()
-        self._has_begun = True
         rng = self._generator()
         if self._sampler is None:
             space = self._suggested.distributions or None
@@ -276,6 +276,7 @@ class OptunaSearch(ModelSearcher):
 
     def _catch_up(self) -> None:
         """Tell the study of the trials that were recalled."""
+        self._has_begun = True
         if not self._recalled:
             return
         distributions = self._suggested.distributions
