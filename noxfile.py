@@ -26,6 +26,13 @@ TESTED_WITH = [
     "cmaes", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "matplotlib", "mypy",
     "numpy", "optuna", "pandas", "prometheus-client", "pyarrow", "scikit-learn", "scipy", "torch",
 ]  # fmt: skip
+DEMOS = {
+    "census": ("examples/census.py", "numpy"),
+    "tune": ("examples/tune_sklearn.py", "cmaes", "matplotlib", "optuna", "scikit-learn"),
+}
+"""By name: the example, and what it needs besides Weft."""
+BENCHED_WITH = {"tune": ["cmaes", "joblib", "optuna", "ray[tune]", "scikit-learn"]}
+"""By name of a benchmark: what it needs besides Weft, Ray and numpy."""
 
 
 def packages() -> list[Path]:
@@ -64,10 +71,14 @@ def test(session: nox.Session) -> None:
 
 @nox.session
 def demo(session: nox.Session) -> None:
-    """Run the example of the README."""
-    install(session, "numpy")
+    """Run an example: `./dev demo census`, which is that of the README, or `./dev demo tune`."""
+    name, *arguments = session.posargs or ["census"]
+    if name not in DEMOS:
+        session.error(f"give the name of a demo: {', '.join(DEMOS)}")
+    program, *needed = DEMOS[name]
+    install(session, *needed)
     install_weft(session)
-    session.run("python", "examples/census.py", *session.posargs)
+    session.run("python", program, *arguments)
 
 
 @nox.session
@@ -152,7 +163,7 @@ def bench(session: nox.Session) -> None:
     name, *arguments = session.posargs or [""]
     if name not in known:
         session.error(f"give the name of a benchmark: {', '.join(known)}")
-    install(session, "numpy", "ray")
+    install(session, "numpy", "ray", *BENCHED_WITH.get(name, ()))
     install_weft(session)
     session.run("python", f"benchmarks/{name}.py", *arguments)
 

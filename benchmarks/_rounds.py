@@ -53,6 +53,12 @@ class Numbers:
 
 def measure(program: Program, seconds: float) -> float | str:
     """Run a program in a process of its own; return its number, or why there is none."""
+    found, how = answer_of(program, seconds)
+    return how if found is None else float(found)
+
+
+def answer_of(program: Program, seconds: float) -> tuple[str | None, str]:
+    """Run a program in a process of its own; return what it wrote, if it did, and how it ended."""
     # Short, whatever TMPDIR says: Ray puts unix sockets deep below, and hangs where their paths
     # are over 107 bytes.
     with tempfile.TemporaryDirectory(prefix="b", dir="/tmp") as folder:
@@ -77,7 +83,7 @@ def measure(program: Program, seconds: float) -> float | str:
                 end_below()
             said.seek(0)
             how = f"{how}: {last_line(said.read())}"
-        return float(file.read_text()) if file.exists() else how
+        return file.read_text() if file.exists() else None, how
 
 
 def last_line(text: str) -> str:

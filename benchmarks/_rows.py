@@ -22,7 +22,7 @@ class Row:
     """Also the name of the program."""
     what: str
     unit: str
-    """`s` and `MB`: less is better. `/s` and `GB/s`: more is better."""
+    """`s`, `kB` and `MB`: less is better. `/s`, `GB/s` and `%`: more is better."""
     target: float
     floors: tuple[str, ...]
     """Keys of FLOORS."""
@@ -33,7 +33,7 @@ class Row:
 
     @property
     def higher_is_better(self) -> bool:
-        return self.unit.endswith("/s")
+        return self.unit.endswith("/s") or self.unit == "%"
 
     def ratio(self, weft: float, ray: float) -> float:
         """Return how many times better Weft is."""
@@ -42,3 +42,13 @@ class Row:
     def is_met(self, weft: float) -> bool:
         """Tell whether Weft reaches the target."""
         return weft >= self.target if self.higher_is_better else weft <= self.target
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Something that is made small, from many seeds: how good it gets, not how fast."""
+
+    key: str
+    """Also the name of the program, which returns a number for each seed."""
+    what: str
+    module: str

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import _comparisons
 from _machine import machine, today, versions
 from _report import fill_in, section, short_section, summary, text_table, where, write_json
 from _rounds import Numbers, Program, run_rounds
@@ -19,7 +20,7 @@ from _rounds import Numbers, Program, run_rounds
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from _rows import Floor, Row
+    from _rows import Comparison, Floor, Row
 
 FOLDER = Path(__file__).parent
 
@@ -35,11 +36,15 @@ class Suite:
     """The default, and what --write takes at least."""
     is_in_readme: bool = False
     """A short table stands in README.md as well."""
+    comparisons: Sequence[Comparison] = ()
+    """Of what is found, beside how fast it goes."""
+    packages: Sequence[str] = ("weft-core", "ray", "numpy")
+    """Whose versions the tables name."""
 
     def run(self) -> None:
         """Do what the command line says."""
         given = self._arguments()
-        installed = versions("weft-core", "ray", "numpy")
+        installed = versions(*self.packages)
         about = {"date": today(), "machine": machine(), "versions": installed}
         rows = [row for row in self.rows if row.key in given.only]
         systems = ["weft"] if given.no_ray else ["weft", "ray"]
@@ -50,15 +55,24 @@ class Suite:
             "rounds": given.rounds,
             "seconds": given.seconds,
             "rows": [self._result_of(row, numbers) for row in rows],
+            "comparisons": [
+                _comparisons.compare(comparison, systems)
+                for comparison in self.comparisons
+                if comparison.key in given.only
+            ],
         }
         print(text_table(results["rows"]))
-        for row in results["rows"]:
+        if results["comparisons"]:
+            print(_comparisons.text(results["comparisons"]))
+        for row in (*results["rows"], *results["comparisons"]):
             for failure in row["failures"]:
                 print(f"failed: {row['what']}: {failure}")
         print(f"{where(results)}\n{summary(results['rows'])}")
         write_json(results, given.json)
         if given.write:
-            fill_in(FOLDER / "RESULTS.md", self.name, section(results))
+            compared = results["comparisons"]
+            tables = [section(results), *([_comparisons.markdown(compared)] if compared else [])]
+            fill_in(FOLDER / "RESULTS.md", self.name, "\n\n".join(tables))
             if self.is_in_readme:
                 fill_in(FOLDER.parent / "README.md", self.name, short_section(results))
 
@@ -68,7 +82,7 @@ class Suite:
         parser.add_argument(
             "--seconds", type=float, default=2.0, help="how long a rate is measured"
         )
-        known = [row.key for row in self.rows]
+        known = [row.key for row in (*self.rows, *self.comparisons)]
         parser.add_argument("--only", nargs="+", metavar="ROW", choices=known, default=known,
                             help=f"some rows: {', '.join(known)}")  # fmt: skip
         parser.add_argument("--no-ray", action="store_true", help="measure Weft and the floor only")

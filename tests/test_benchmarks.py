@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import random
 import re
 import subprocess
 import sys
@@ -21,6 +23,7 @@ BENCHMARKS = REPOSITORY / "benchmarks"
 QUICK = {
     "core": ["init_s", "get_small", "tasks_async", "shutdown_s"],
     "objects": ["put_small", "small_put_and_freed", "shared_with_readers", "restore_cold"],
+    "tune": ["fifo", "asha", "suggestion"],
 }
 
 
@@ -35,6 +38,9 @@ def ended(
 ) -> tuple[str, str, dict[str, Any]]:
     """The name of a benchmark, what it said, and what it wrote."""
     name: str = request.param
+    if name == "tune":
+        pytest.importorskip("optuna")
+        pytest.importorskip("joblib")
     file: Path = tmp_path_factory.mktemp("results") / "deeper" / f"{name}.json"
     brief = ["--rounds", "1", "--seconds", "0.05", "--no-ray", "--json", str(file)]
     completed = run(name, *brief, "--only", *QUICK[name])
@@ -86,3 +92,72 @@ def test_page_of_results_has_a_place_for_each_benchmark(name: str) -> None:
     page = (BENCHMARKS / "RESULTS.md").read_text()
     begin = page.index(f"<!-- {name}: written by ./dev bench {name} --write -->")
     assert page.index(f"<!-- {name}: end -->") > begin
+
+
+def test_comparison_tells_what_was_found_from_each_seed(tmp_path: Path) -> None:
+    pytest.importorskip("optuna")
+    file = tmp_path / "tune.json"
+    completed = run("tune", "--no-ray", "--rounds", "1", "--json", str(file), "--only", "digits")
+    assert completed.returncode == 0, completed.stderr
+    results = json.loads(file.read_text())
+    assert not results["rows"]
+    (found,) = results["comparisons"]
+    assert (found["p"], found["no_worse"], found["failures"]) == (None, None, [])
+    table = json.loads((BENCHMARKS / "_tune_digits.json").read_text())
+    for losses in found["losses"].values():
+        assert len(losses) == 20
+        assert set(losses) <= set(table["losses"])
+    assert sum(found["losses"]["weft"]) < sum(found["losses"]["random"])
+    assert re.search(
+        r"^networks on digits, recorded +0\.07\d* +- +0\.07", completed.stdout, re.MULTILINE
+    )
+
+
+def test_recorded_table_has_a_loss_for_each_point_of_its_grid(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    digits = importlib.import_module("_tune_digits")
+    sizes = [len(values) for values in digits.GRID.values()]
+    assert len(digits.losses()) == 1152
+    last = {name: size - 1 for name, size in zip(digits.GRID, sizes, strict=True)}
+    assert digits.loss_of(dict.fromkeys(digits.GRID, 0)) == digits.losses()[0]
+    assert digits.loss_of(last) == digits.losses()[-1]
+    assert digits.loss_of({**last, "alpha": 0}) == digits.losses()[-4]
+
+
+def test_recorded_loss_is_what_training_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    digits = importlib.import_module("_tune_digits")
+    places = {
+        "hidden_layer_sizes": 1,
+        "activation": 0,
+        "batch_size": 3,
+        "learning_rate_init": 4,
+        "alpha": 2,
+    }
+    parameters = {name: digits.GRID[name][place] for name, place in places.items()}
+    images, labels = digits.shuffled()
+    # Libraries for linear algebra differ in the last digits, which 20 epochs make larger.
+    assert digits.trained_loss(images, labels, **parameters) == pytest.approx(
+        digits.loss_of(places), rel=0.2
+    )
+
+
+def test_probability_of_losses_so_much_larger_is_that_of_wilcoxon(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stats = pytest.importorskip("scipy.stats")
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    probability = importlib.import_module("_comparisons").probability
+    draws = random.Random(3)
+    for shift in (-1.0, 0.0, 0.4, 1.0):
+        theirs = [draws.gauss(0, 1) for _ in range(20)]
+        ours = [value + draws.gauss(shift, 1) for value in theirs]
+        wanted = stats.wilcoxon(ours, theirs, alternative="greater", method="exact").pvalue
+        assert probability(ours, theirs) == pytest.approx(wanted)
+    assert probability([1, 2], [1, 2]) == 1
+    # Ties share their rank: of the 8 ways to sign 1.5, 1.5 and 3, two come to 4.5 or more, and one
+    # of them to 6.
+    assert probability([1, 1, 0], [0, 0, 2]) == 5 / 8

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -31,6 +32,7 @@ from weft.tune._watching import CALLBACKS, Watching
 from weft.tune.callback import CallbackList
 from weft.tune.error import TuneError
 from weft.tune.experiment.trial import Trial
+from weft.tune.progress_reporter import TrialLines, default_reporter
 from weft.tune.registry import resolved
 from weft.tune.schedulers.creation import create_scheduler
 from weft.tune.schedulers.fifo import FIFOScheduler
@@ -190,11 +192,13 @@ class _Experiment:
         first = self._wishes(trials)
         if past.header is not None:
             self._say_what_is_there(trials)
-        if self._watching is not None:
-            self._watching.begin(self._facts)
-        loop.run(first)
-        if self._watching is not None:
-            self._watching.end()
+        watching = self._watching
+        with contextlib.nullcontext() if watching is None else contextlib.closing(watching):
+            if watching is not None:
+                watching.begin(self._facts)
+            loop.run(first)
+            if watching is not None:
+                watching.end()
         self._archive.runs = list(trials.run_of.values())
         self._say_how_it_ended(loop)
         return self._archive
@@ -305,10 +309,16 @@ class _Experiment:
     def _look_on(self, trials: Trials, number: int | None) -> None:
         """Have callbacks and reporter told, if there are any."""
         run_config = self._run_config
-        callbacks = CallbackList(run_config.callbacks or ())
-        if not callbacks and run_config.progress_reporter is None:
-            return
+        looking_on = list(run_config.callbacks or ())
         reporter = run_config.progress_reporter
+        verbose = 1 if run_config.verbose is None else run_config.verbose
+        if verbose > 0 and reporter is None:
+            reporter = default_reporter()
+        if verbose > 1:
+            looking_on.append(TrialLines(results=verbose > 2))
+        if not looking_on and reporter is None:
+            return
+        callbacks = CallbackList(looking_on)
         self._watching = Watching(callbacks, reporter, self._archive, trials.run_of)
         self._facts = {
             "stop": run_config.stop,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 from weft.lowlevel import lazy, override
 from weft.tune.experiment.trial import Trial
+from weft.tune.progress_reporter import ProgressReporter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -96,6 +97,8 @@ class Watching:
 
     def note(self, what: What, run: TrialRun) -> None:
         """Something happened to a trial."""
+        if not self._callbacks:
+            return
         trial, callbacks = Trial(run, self._archive), self._callbacks
         told = self.iteration, self._trials, trial
         match what:
@@ -126,3 +129,9 @@ class Watching:
         state = self._callbacks.get_state()
         if state is not None:
             self._archive.storage.write(CALLBACKS, cloudpickle.dumps(state))
+
+    def close(self) -> None:
+        """The run is over, in whatever way."""
+        # Only what is derived from ProgressReporter has something to give back.
+        if isinstance(self._reporter, ProgressReporter):
+            self._reporter.close()

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from weft.lowlevel import lazy, override
 from weft.tune._result import Result
+from weft.tune._values import flattened
 from weft.tune.error import TuneError
+from weft.tune.search.extras import required
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     import pandas as pd
+    from matplotlib.figure import Figure
 
+    from weft.tune import _plots
     from weft.tune._archive import Archive
 else:
+    _plots = lazy("weft.tune._plots")
     pd = lazy("pandas")
 
 
@@ -101,6 +107,49 @@ class ResultGrid:
         """
         archive = self._archive
         return pd.DataFrame([archive.row(run, filter_metric, filter_mode) for run in archive.runs])
+
+    def plot(
+        self, kind: str | None = None, *, metric: str | None = None, mode: str | None = None
+    ) -> Figure:
+        """Draw what the trials came to, with matplotlib.
+
+        A notebook shows what is returned; `plot().savefig("trials.png")` keeps it.
+
+        Args:
+            kind: "history": each trial's value, and the best so far. "parallel": a line for each
+                trial through its parameters to the objective. "importance": how much each
+                parameter decides, which is the share of the variance of the objective's ranks
+                that lies between bins of its values (omega squared; what two parameters do only
+                together is not seen). None: all of them.
+            metric: What to look at; None: as in the TuneConfig.
+            mode: "min" or "max"; None: likewise.
+
+        Returns:
+            A `matplotlib.figure.Figure`.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+            TuneError: There is no such kind, it was not said what is best, or no trial has a
+                finite value of it.
+        """
+        required("matplotlib.figure", extra="plot")
+        archive = self._archive
+        wanted, order = archive.objective(metric, mode)
+        scores = [archive.score(run, wanted, order, "last") for run in archive.runs]
+        found = [
+            (number, value)
+            for number, value in enumerate(scores)
+            if value is not None and math.isfinite(value)
+        ]
+        tried = _plots.Tried(
+            metric=wanted,
+            mode=order,
+            numbers=[number for number, _ in found],
+            configs=[flattened(archive.config(archive.runs[number])) for number, _ in found],
+            values=[value for _, value in found],
+            left_out=len(scores) - len(found),
+        )
+        return _plots.picture(tried, kind)
 
     @override
     def __repr__(self) -> str:
