@@ -95,7 +95,17 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Check types: mypy on the installed wheel, mypy and pyright on users' programs."""
-    install(session, "mypy", "basedpyright", "hypothesis", "nox", "numpy", "optuna", "pytest")
+    install(
+        session,
+        "basedpyright",
+        "hypothesis",
+        "matplotlib",
+        "mypy",
+        "nox",
+        "numpy",
+        "optuna",
+        "pytest",
+    )
     install_weft(session)
     session.run("mypy", "--package", "weft")
     session.run("mypy", "noxfile.py", "tools", env={"MYPYPATH": "tools"})

@@ -24,9 +24,9 @@ from weft._machines.governor import (
     Governor,
     Learn,
     MemoryBound,
-    Pause,
+    PauseWorker,
     Restrain,
-    Resume,
+    ResumeWorker,
     Sampled,
     TellUser,
     WorkerMemory,
@@ -122,7 +122,7 @@ def steps(effects: list[Effect]) -> list[tuple[str, bytes]]:
     return [
         (type(effect).__name__, effect.worker)
         for effect in effects
-        if isinstance(effect, Pause | Resume | EndForMemory)
+        if isinstance(effect, PauseWorker | ResumeWorker | EndForMemory)
     ]
 
 
@@ -155,14 +155,14 @@ def test_from_two_margins_no_more_tasks_start() -> None:
 def test_from_one_margin_the_youngest_are_paused_the_more_the_less_room_there_is() -> None:
     node = Node()
     effects = node.fill(230, 230, 230, 215)
-    assert steps(effects) == [("Pause", D)]
+    assert steps(effects) == [("PauseWorker", D)]
     words = "905.0 MiB of 1000.0 MiB in use (this machine)"
     assert told(effects) == [f"memory is short, {words}: f (process 104, 215.0 MiB) is paused"]
     node = Node()
-    assert steps(node.fill(240, 240, 240, 205)) == [("Pause", D), ("Pause", C)]
+    assert steps(node.fill(240, 240, 240, 205)) == [("PauseWorker", D), ("PauseWorker", C)]
     node = Node()
     effects = node.fill(240, 240, 240, 240)
-    assert steps(effects) == [("Pause", D), ("Pause", C), ("Pause", B)]
+    assert steps(effects) == [("PauseWorker", D), ("PauseWorker", C), ("PauseWorker", B)]
     assert "and 2 more" in told(effects)[0]
 
 
@@ -199,14 +199,14 @@ def test_the_oldest_that_can_go_on_is_not_put_back_but_ended_in_the_end() -> Non
     node.put(C, 0)
     node.sample()
     node.put(C, 380)
-    assert steps(node.sample()) == [("Pause", A)]
+    assert steps(node.sample()) == [("PauseWorker", A)]
     assert steps(node.sample())[0] == ("EndForMemory", A)
     node = Node()
     node.fill(300, 300, is_blocked=True)
     node.put(C, 0)
     node.sample()
     node.put(C, 380)
-    assert steps(node.sample()) == [("Pause", C)]
+    assert steps(node.sample()) == [("PauseWorker", C)]
     (ended,) = [effect for effect in node.sample() if isinstance(effect, EndForMemory)]
     assert (ended.worker, ended.retry) == (C, "counts")
 
@@ -272,14 +272,14 @@ def test_no_more_is_asked_for_than_objects_take() -> None:
 def test_who_holds_most_is_stopped_and_not_ended_while_objects_go_to_disk() -> None:
     node = Node()
     node.store_bytes = 400 * MB
-    assert steps(node.fill(590)) == [("Pause", A)]
+    assert steps(node.fill(590)) == [("PauseWorker", A)]
     assert steps(node.sample(after_s=DISK_S / 2)) == []
     # What has gone counts, however little it is.
     node.store_bytes = 399 * MB
     assert steps(node.sample(after_s=DISK_S / 4)) == []
     assert steps(node.sample(after_s=DISK_S / 2)) == []
     node.store_bytes = 200 * MB
-    assert steps(node.sample(after_s=DISK_S / 2)) == [("Resume", A)]
+    assert steps(node.sample(after_s=DISK_S / 2)) == [("ResumeWorker", A)]
 
 
 def test_who_holds_most_is_ended_when_no_more_objects_go_to_disk() -> None:
@@ -306,7 +306,7 @@ def test_young_tasks_that_were_seen_once_are_not_paused() -> None:
     node.sample()
     node.put(B, 460)
     assert steps(node.sample()) == []
-    assert steps(node.sample()) == [("Pause", B)]
+    assert steps(node.sample()) == [("PauseWorker", B)]
 
 
 @pytest.mark.parametrize("fact", ["is_timed", "is_lender", "is_blocked"])
@@ -316,7 +316,7 @@ def test_what_others_or_a_clock_wait_for_is_not_paused(fact: str) -> None:
     node.put(C, 0, **{fact: True})
     node.sample()
     node.put(C, 310)
-    assert steps(node.sample()) == [("Pause", B)]
+    assert steps(node.sample()) == [("PauseWorker", B)]
 
 
 def test_actors_are_not_paused() -> None:
@@ -327,7 +327,7 @@ def test_actors_are_not_paused() -> None:
     node.put(C, 240)
     node.sample()
     node.put(C, 260)
-    assert steps(node.sample()) == [("Pause", C)]
+    assert steps(node.sample()) == [("PauseWorker", C)]
     node.put(A, 430)
     assert steps(node.sample()) == []
 
@@ -337,14 +337,14 @@ def test_what_turns_out_to_be_waited_for_is_resumed_at_once(fact: str) -> None:
     node = Node()
     node.fill(300, 300, 310)
     node.put(C, 310, **{fact: True})
-    assert ("Resume", C) in steps(node.sample())
+    assert ("ResumeWorker", C) in steps(node.sample())
 
 
 def test_a_task_that_ended_before_the_signal_came_leaves_a_worker_that_is_resumed() -> None:
     node = Node()
     node.fill(300, 300, 310)
     node.put(C, 310, task=b"", function="")
-    assert ("Resume", C) in steps(node.sample())
+    assert ("ResumeWorker", C) in steps(node.sample())
 
 
 # ------------------------------------------------------------------ who waits unseen
@@ -356,13 +356,13 @@ def test_one_that_hardly_uses_a_processor_holds_nobody_back() -> None:
     node.fill(450, 460)
     for _ in range(9):
         assert steps(node.sample(after_s=STALL_S / 10)) == []
-    assert steps(node.sample(after_s=STALL_S / 10)) == [("Resume", B)]
+    assert steps(node.sample(after_s=STALL_S / 10)) == [("ResumeWorker", B)]
     # It is the one that goes on, and is not paused again.
     assert steps(node.sample()) == []
     # The first one does, too.
     node.put(A, 450, cpu_s=5.0)
     node.put(B, 460, cpu_s=5.0)
-    assert steps(node.sample(after_s=STALL_S)) == [("Pause", B)]
+    assert steps(node.sample(after_s=STALL_S)) == [("PauseWorker", B)]
 
 
 def test_one_that_uses_a_processor_is_waited_for() -> None:
@@ -394,7 +394,7 @@ def test_a_task_that_alone_takes_all_memory_is_stopped_then_ended_for_good() -> 
     node.put(A, 500)
     node.sample()
     node.put(A, 980)
-    assert steps(node.sample()) == [("Pause", A)]
+    assert steps(node.sample()) == [("PauseWorker", A)]
     effects = node.sample()
     (ended,) = [effect for effect in effects if isinstance(effect, EndForMemory)]
     assert ended == EndForMemory(
@@ -411,8 +411,8 @@ def test_the_largest_of_several_is_ended_at_the_price_of_a_retry() -> None:
     node = Node()
     node.fill(300, 380, may_repeat=False)
     node.put(A, 605)
-    assert steps(node.sample()) == [("Pause", B)]
-    assert steps(node.sample()) == [("Pause", A)]
+    assert steps(node.sample()) == [("PauseWorker", B)]
+    assert steps(node.sample()) == [("PauseWorker", A)]
     (ended,) = [effect for effect in node.sample() if isinstance(effect, EndForMemory)]
     assert (ended.worker, ended.retry) == (A, "counts")
     assert "run fewer at once" in ended.reason
@@ -423,9 +423,9 @@ def test_who_was_stopped_to_be_ended_goes_on_if_there_is_room_again() -> None:
     node.put(A, 500, is_actor=True)
     node.sample()
     node.put(A, 980)
-    assert steps(node.sample()) == [("Pause", A)]
+    assert steps(node.sample()) == [("PauseWorker", A)]
     node.put(A, 500)
-    assert steps(node.sample()) == [("Resume", A)]
+    assert steps(node.sample()) == [("ResumeWorker", A)]
 
 
 def test_an_actor_that_takes_all_memory_is_ended() -> None:
@@ -460,12 +460,12 @@ def test_paused_tasks_are_resumed_in_order_of_age_as_room_comes() -> None:
     node = Node()
     node.fill(320, 215, 215, 215)
     node.put(A, 0, task=b"")
-    assert steps(node.sample()) == [("Resume", B)]
-    assert steps(node.sample()) == [("Resume", C)]
+    assert steps(node.sample()) == [("ResumeWorker", B)]
+    assert steps(node.sample()) == [("ResumeWorker", C)]
     # All three may take 320, as A did: there is not so much.
     assert steps(node.sample()) == []
     node.put(B, 0, task=b"")
-    assert steps(node.sample()) == [("Resume", D)]
+    assert steps(node.sample()) == [("ResumeWorker", D)]
     assert steps(node.sample()) == []
 
 
@@ -473,14 +473,14 @@ def test_a_task_that_has_had_its_peak_is_expected_to_have_no_other() -> None:
     node = Node()
     node.fill(240, 240, 240, 240)
     node.put(A, 5)
-    assert steps(node.sample()) == [("Resume", B)]
+    assert steps(node.sample()) == [("ResumeWorker", B)]
 
 
 def test_when_the_last_that_runs_has_ended_the_oldest_paused_one_goes_on() -> None:
     node = Node()
     node.fill(240, 240, 240, 240)
     node.put(A, 240, task=b"", function="")
-    assert steps(node.sample())[-1] == ("Resume", B)
+    assert steps(node.sample())[-1] == ("ResumeWorker", B)
 
 
 def test_when_the_last_that_runs_waits_for_others_the_oldest_paused_one_goes_on() -> None:
@@ -488,7 +488,7 @@ def test_when_the_last_that_runs_waits_for_others_the_oldest_paused_one_goes_on(
     node.fill(230, 230, 230, 215)
     for worker in (A, B, C):
         node.put(worker, 230, is_blocked=True)
-    assert steps(node.sample()) == [("Resume", D)]
+    assert steps(node.sample()) == [("ResumeWorker", D)]
 
 
 def test_width_grows_with_each_while_of_calm_and_ends_where_it_restrains_nobody() -> None:
@@ -559,7 +559,7 @@ def test_the_limit_with_the_least_room_counts() -> None:
     node.fill(10, 10)
     small = bound(190 * MB, "cgroup box", 200 * MB)
     effects = node.sample(bound(300 * MB), small)
-    assert steps(effects) == [("Pause", B)]
+    assert steps(effects) == [("PauseWorker", B)]
     assert "190.0 MiB of 200.0 MiB in use (cgroup box)" in told(effects)[0]
 
 
@@ -661,7 +661,7 @@ def test_what_a_function_leaves_behind_itself_counts() -> None:
 def test_peaks_of_those_that_run_are_told_before_any_is_paused_or_put_back() -> None:
     node = Node()
     effects = node.fill(230, 230, 230, 215)
-    assert [type(effect) for effect in effects[:2]] == [Learn, Pause]
+    assert [type(effect) for effect in effects[:2]] == [Learn, PauseWorker]
     node.put(A, 300)
     (again,) = learned(node.sample())
     assert again == Learn("f", 300 * MB)
@@ -733,10 +733,10 @@ class Job:
                 case Restrain(width, room_bytes, words, lets_one_pass):
                     room = room_bytes * UNITS
                     self.do(self.tell(MemoryMeasured(width, room, words, lets_one_pass)))
-                case Pause(worker):
+                case PauseWorker(worker):
                     self.steps["paused"] += 1
                     self.paused.add(int(worker))
-                case Resume(worker):
+                case ResumeWorker(worker):
                     self.paused.remove(int(worker))
                 case EndForMemory(worker, retry):
                     assert retry == "free"
@@ -912,11 +912,11 @@ class GovernorStories(RuleBasedStateMachine):
         for effect in effects:
             kinds.add(type(effect))
             match effect:
-                case Pause(worker):
+                case PauseWorker(worker):
                     assert room < MARGIN
                     assert worker not in self.stopped
                     self.stopped.add(worker)
-                case Resume(worker):
+                case ResumeWorker(worker):
                     self.stopped.remove(worker)
                 case EndForMemory(worker, retry):
                     assert room < MARGIN // 2 if retry == "free" else room < MARGIN // 4
@@ -933,7 +933,7 @@ class GovernorStories(RuleBasedStateMachine):
                 case _:
                     pass
         # One kind of step at a time.
-        assert not (Pause in kinds and EndForMemory in kinds)
+        assert not (PauseWorker in kinds and EndForMemory in kinds)
         self.check_progress()
 
     def oldest(self) -> bytes:

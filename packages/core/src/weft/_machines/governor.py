@@ -166,14 +166,14 @@ class FreeStore(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
-class Pause(msgspec.Struct, frozen=True):
+class PauseWorker(msgspec.Struct, frozen=True):
     """Stop the worker's processes."""
 
     worker: bytes
     words: str
 
 
-class Resume(msgspec.Struct, frozen=True):
+class ResumeWorker(msgspec.Struct, frozen=True):
     """Let the worker's processes go on."""
 
     worker: bytes
@@ -201,7 +201,7 @@ class TellUser(msgspec.Struct, frozen=True):
     text: str
 
 
-Effect = Restrain | FreeStore | Pause | Resume | EndForMemory | Learn | TellUser
+Effect = Restrain | FreeStore | PauseWorker | ResumeWorker | EndForMemory | Learn | TellUser
 
 
 # ------------------------------------------------------------------ state
@@ -428,7 +428,7 @@ class Governor:
     def _pause(self, seen: WorkerMemory, effects: list[Effect], now: float) -> None:
         self._paused[seen.worker] = now
         self.steps["paused"] += 1
-        effects.append(Pause(seen.worker, self._bound.text()))
+        effects.append(PauseWorker(seen.worker, self._bound.text()))
 
     def _put_back(self, effects: list[Effect]) -> bool:
         missing = self._bound.margin - self._bound.room
@@ -510,7 +510,7 @@ class Governor:
 
     def _resume(self, worker: bytes, effects: list[Effect], now: float) -> None:
         self._note_pause(worker, now)
-        effects.append(Resume(worker))
+        effects.append(ResumeWorker(worker))
 
     def _note_pause(self, worker: bytes, now: float) -> None:
         """A pause has ended."""

@@ -21,9 +21,9 @@ from weft._machines.governor import (
     Governor,
     Learn,
     MemoryBound,
-    Pause,
+    PauseWorker,
     Restrain,
-    Resume,
+    ResumeWorker,
     Sampled,
     TellUser,
     WorkerMemory,
@@ -207,11 +207,11 @@ class Governing:
                 self._rules.tell_leases(MemoryMeasured(width, room, words, lets_one_pass))
             case FreeStore(size_bytes):
                 self._memory.free(size_bytes)
-            case Pause(worker, words):
+            case PauseWorker(worker, words):
                 if (process := self._roster.get(worker)) is not None:
                     process.pause()
                     self._tell_client(worker, words)
-            case Resume(worker):
+            case ResumeWorker(worker):
                 if (process := self._roster.get(worker)) is not None:
                     process.resume()
                     self._tell_client(worker, "")

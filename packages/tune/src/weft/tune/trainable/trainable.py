@@ -32,7 +32,7 @@ _STATE = ".tune_metadata.json"
 _DICTIONARY = "_dict_checkpoint.pkl"
 
 
-class _State(msgspec.Struct, frozen=True):
+class _Metadata(msgspec.Struct, frozen=True):
     """What is in a checkpoint beside what the class saves."""
 
     iteration: int
@@ -151,7 +151,7 @@ class Trainable:
         saved = self.save_checkpoint(directory)
         if isinstance(saved, dict):
             Path(directory, _DICTIONARY).write_bytes(cloudpickle.dumps(saved))
-        state = _State(self._progress.iteration, self._progress.time_total_s)
+        state = _Metadata(self._progress.iteration, self._progress.time_total_s)
         Path(directory, _STATE).write_bytes(msgspec.json.encode(state))
         return Checkpoint(directory)
 
@@ -163,7 +163,7 @@ class Trainable:
             return
         state = Path(checkpoint_path, _STATE)
         if state.exists():
-            found = msgspec.json.decode(state.read_bytes(), type=_State)
+            found = msgspec.json.decode(state.read_bytes(), type=_Metadata)
             self._progress.iteration = self._progress.restored = found.iteration
             self._progress.time_total_s = found.time_total
         dictionary = Path(checkpoint_path, _DICTIONARY)
