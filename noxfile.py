@@ -24,7 +24,8 @@ PURE_SOURCES = (
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
     "cmaes", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "matplotlib", "mypy",
-    "numpy", "optuna", "pandas", "prometheus-client", "pyarrow", "scikit-learn", "scipy", "torch",
+    "numpy", "optuna", "pandas", "prometheus-client", "pyarrow", "scikit-learn", "scipy",
+    "tensorboardx", "torch",
 ]  # fmt: skip
 DEMOS = {
     "census": ("examples/census.py", "numpy"),

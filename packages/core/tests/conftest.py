@@ -113,9 +113,11 @@ def _descriptors() -> frozenset[tuple[int, str]]:
         if int(name) < 3:
             continue  # pytest's own capturing changes what those stand for
         try:
-            found.add((int(name), os.readlink(f"/proc/self/fd/{name}")))  # noqa: PTH115 - likewise
+            target = os.readlink(f"/proc/self/fd/{name}")  # noqa: PTH115 - likewise
         except FileNotFoundError:
             continue  # of the listing itself
+        if "/matplotlib/mpl-data/fonts/" not in target:  # It keeps those that it has drawn with.
+            found.add((int(name), target))
     return frozenset(found)
 
 

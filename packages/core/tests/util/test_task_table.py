@@ -54,9 +54,14 @@ def test_task_that_runs_again_is_listed_beside_what_it_was() -> None:
 
 # ------------------------------------------------------------------ filters, against a plain way
 
-SECONDS = st.integers(0, 5).map(float)
+SECONDS = st.integers(1, 5).map(float)
+NEVER = 0.0
+"""When a task began that did not."""
 ERRORS = st.sampled_from([None, ("KeyError", "a"), ("ValueError", "b")])
-ROWS = st.lists(st.tuples(SECONDS, SECONDS, SECONDS, ERRORS, st.sampled_from("fg")), max_size=12)
+ROWS = st.lists(
+    st.tuples(SECONDS, st.just(NEVER) | SECONDS, SECONDS, ERRORS, st.sampled_from("fg")),
+    max_size=12,
+)
 FIELDS = {
     "creation_time_ms": st.integers(0, 6).map(lambda at_s: at_s * 1000),
     "start_time_ms": st.one_of(st.none(), st.integers(0, 6).map(lambda at_s: at_s * 1000)),
