@@ -90,7 +90,7 @@ def main(directory: Path) -> None:
     best = results.get_best_result()
     print(f"the best, {best.metrics['accuracy']:.1%}: {best.config}")
     print(f"it reads {load(best.checkpoint)[0].score(*unseen):.1%} of digits that it never saw")
-    if find_spec("matplotlib") and hasattr(results, "plot"):
+    if find_spec("matplotlib"):
         results.plot().savefig(directory / "digits.png")
         print(f"what the trials came to is drawn in {directory / 'digits.png'}")
 

@@ -107,7 +107,7 @@ class SpillFiles(Protocol):
         ...
 
     def remove_all(self) -> None:
-        """Remove every file, and the place that was for this session.
+        """Remove every file, and the place that was for the session.
 
         SpillError: something cannot be removed, and some of the rest may be there too.
         """

@@ -130,7 +130,7 @@ class Searcher:
         self.set_state(unpack(Path(checkpoint_path).read_bytes()))
 
     def save_to_dir(self, dirpath: str, session_str: str = "default") -> None:
-        """Write the state into a directory, under a name for this session."""
+        """Write the state into a directory, in a file named after `session_str`."""
         self.save(str(Path(dirpath) / f"searcher-state-{session_str}.pkl"))
 
     def restore_from_dir(self, dirpath: str) -> None:
