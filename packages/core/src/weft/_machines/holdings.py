@@ -8,8 +8,10 @@ A file that is unlinked while it is mapped still takes memory. Its entry is a gh
 but cannot be found by it. A process may also have files mapped that hold no known object: spare
 ones, which their creator will fill again, and those of which SegmentsMade was not read yet.
 
+A vacant file is one whose object went to disk, kept under another name for its pages.
+
 What is always true
-1. Used bytes are all loans, and the node's entries in memory, ghosts among them.
+1. Used bytes are all loans, the node's entries in memory, ghosts among them, and vacant files.
 2. What a process keeps fits its loan.
 3. An entry is in exactly one group; only one in memory is kept, mapped or promised.
 4. What is on disk has a copy; a file of copies is there as long as one of its objects is.
@@ -53,6 +55,8 @@ class StoreUsage(msgspec.Struct, frozen=True):
     budget_bytes: int
     used_bytes: int
     """Loans and the node's own."""
+    vacant_bytes: int
+    """Of these, in files that are kept for the next segments."""
     lent_bytes: int
     spare_bytes: int
     """Lent, and in no segment that holds an object."""
@@ -102,6 +106,45 @@ class Group:
     def first(self) -> SegmentEntry | None:
         """Return who came first."""
         return next(iter(self.entries), None)
+
+
+class VacantFiles:
+    """Files of which no process has anything, by size; the size asked for least recently first."""
+
+    __slots__ = ("names_of", "size_bytes", "size_of")
+
+    def __init__(self) -> None:
+        self.size_of: dict[str, int] = {}
+        self.names_of: OrderedDict[int, list[str]] = OrderedDict()
+        self.size_bytes = 0
+
+    def add(self, name: str, size_bytes: int) -> None:
+        """A file is kept."""
+        self.size_of[name] = size_bytes
+        self.names_of.setdefault(size_bytes, []).append(name)
+        self.size_bytes += size_bytes
+
+    def try_take(self, size_bytes: int) -> str:
+        """Return the name of a file of this size, which is kept no longer; empty: there is none."""
+        if size_bytes not in self.names_of:
+            return ""
+        self.names_of.move_to_end(size_bytes)
+        name = self.names_of[size_bytes][-1]
+        self.remove(name)
+        return name
+
+    def first(self) -> str:
+        """Return the name of the file that is missed least."""
+        return next(iter(self.names_of.values()))[0]
+
+    def remove(self, name: str) -> None:
+        """A file is kept no longer."""
+        size_bytes = self.size_of.pop(name)
+        names = self.names_of[size_bytes]
+        names.remove(name)
+        if not names:
+            del self.names_of[size_bytes]
+        self.size_bytes -= size_bytes
 
 
 class Account:
@@ -227,6 +270,7 @@ class Holdings:
         self.mappers_of: dict[str, dict[bytes, None]] = {}
         """Who has a file mapped that holds no known object."""
         self.file_of: dict[str, SpillFile] = {}
+        self.vacant = VacantFiles()
         self.lent_bytes = 0
         self.kept_bytes = 0
         self.object_bytes = 0
@@ -265,7 +309,7 @@ class Holdings:
     @property
     def used_bytes(self) -> int:
         """Loans, and the node's own."""
-        return self.spare_bytes + self.object_bytes
+        return self.spare_bytes + self.object_bytes + self.vacant.size_bytes
 
     def account(self, client: bytes) -> Account:
         """Return the account of a process, or a fresh one."""
@@ -434,6 +478,7 @@ class Holdings:
         return StoreUsage(
             budget_bytes=budget_bytes,
             used_bytes=self.used_bytes,
+            vacant_bytes=self.vacant.size_bytes,
             lent_bytes=self.lent_bytes,
             spare_bytes=self.spare_bytes,
             spilled_bytes=sum(entry.made.object_bytes for entry in on_disk),
@@ -489,7 +534,12 @@ class Holdings:
         in_memory = [entry for group in self.groups if group.is_memory for entry in group.entries]
         assert self.object_bytes == sum(entry.size_bytes for entry in in_memory), 1
         of_node = sum(entry.size_bytes for entry in in_memory if entry.keeper is None)
-        assert self.used_bytes == self.lent_bytes + of_node, 1
+        vacant = self.vacant
+        assert vacant.size_bytes == sum(vacant.size_of.values()), 1
+        by_size = {name: size for size, names in vacant.names_of.items() for name in names}
+        assert vacant.size_of == by_size, 1
+        assert all(vacant.names_of.values()), 1
+        assert self.used_bytes == self.lent_bytes + of_node + vacant.size_bytes, 1
 
     def _check_entry(self, entry: SegmentEntry) -> None:
         group = entry.group

@@ -239,7 +239,7 @@ class Daemon:
             )
         hello = Hello(WIRE, self.facts.node_id, self._node.address, os.getpid(), "daemon")
         self.clients.send(client, hello)
-        self.clients.send(client, self.facts.welcome())
+        self.clients.send(client, self.facts.welcome(self.memory.met(client.worker_id)))
         self.governing.met(client)
         if process is not None:
             process.address = client.address or process.address

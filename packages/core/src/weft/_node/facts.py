@@ -59,7 +59,7 @@ class NodeFacts:
             is_local=True,
         )
 
-    def welcome(self) -> Welcome:
+    def welcome(self, opens_slot: int) -> Welcome:
         """Return what a process that connects is told."""
         options = self._node.options
         return Welcome(
@@ -74,6 +74,7 @@ class NodeFacts:
             runtime_env=options.runtime_env,
             logging=options.logging,
             are_threads_set=_settings.are_threads_set(),
+            opens_slot=opens_slot,
         )
 
 

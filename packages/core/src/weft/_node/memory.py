@@ -22,6 +22,8 @@ from weft._machines.segments import (
     DiskFull,
     Effect,
     Event,
+    FilesGone,
+    LendFile,
     LendOnDisk,
     RoomAsked,
     Segments,
@@ -29,10 +31,21 @@ from weft._machines.segments import (
     SweepFiles,
     TellClient,
     UnlinkSegments,
+    VacateFiles,
 )
 from weft._node.spilling import Spiller
+from weft._store.opens import Opens
 from weft._store.spill import is_url
-from weft._wire.messages import Discard, Loan, Restore, SegmentsMade, Spill, Unlink, Unspill
+from weft._wire.messages import (
+    Discard,
+    Loan,
+    Restore,
+    SegmentsMade,
+    SegmentsOpened,
+    Spill,
+    Unlink,
+    Unspill,
+)
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -67,14 +80,21 @@ class NodeMemory:
         self._disk_dir = self._spiller.place if self._is_local else f"{node.session_dir}/disk"
         """Where processes make segments that have no room in memory."""
         self.machine = Segments(budget_bytes, self._disk_dir, is_remote=not self._is_local)
+        self._opens = Opens(Path(node.session_dir))
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
         self._is_settling = False
 
     # -------------------------------------------------------------- what happens
 
+    def met(self, client: bytes) -> int:
+        """A process has connected; return where it counts the segments that it opens."""
+        return self._opens.met(client)
+
     def said(self, client: bytes, message: ClientMessage) -> None:
         """A process has sent a message. ProtocolError: it says what cannot be."""
+        if isinstance(message, SegmentsOpened):
+            self._opens.told(client, len(message.names))
         if isinstance(message, SegmentsMade):
             _check_names(client, message)
         if isinstance(message, Restore | Discard) and not self._knows(message):
@@ -89,7 +109,8 @@ class NodeMemory:
         return all(map(self.machine.knows, names))
 
     def lost(self, client: bytes) -> None:
-        """A process has ended, and all that it sent was told."""
+        """A process has ended, or had opened nothing; and all that it sent was told."""
+        self._opens.lost(client)
         self._tell(ClientLost(client))
 
     def free(self, size_bytes: int) -> None:
@@ -138,6 +159,10 @@ class NodeMemory:
             case UnlinkSegments(names):
                 for name in names:
                     _unlink(self._store_dir / name)
+            case VacateFiles(name_of):
+                self._vacate(name_of)
+            case LendFile():
+                self._lend_file(effect)
             case SweepFiles(client):
                 self._sweep(client)
             case Spill():
@@ -150,6 +175,23 @@ class NodeMemory:
                 self._unlink_files(files)
             case _:
                 assert_never(effect)
+
+    def _vacate(self, name_of: dict[str, str]) -> None:
+        for other, name in name_of.items():
+            with contextlib.suppress(FileNotFoundError):
+                (self._store_dir / name).rename(self._store_dir / other)
+        if not self._opens.are_all_told():
+            for other in name_of:
+                _unlink(self._store_dir / other)
+            self._tell(FilesGone(list(name_of)))
+
+    def _lend_file(self, loan: LendFile) -> None:
+        # A name that is swept with the process.
+        name = f"{loan.client.hex()}-{loan.name.lstrip('.')}"
+        with contextlib.suppress(FileNotFoundError):
+            (self._store_dir / loan.name).rename(self._store_dir / name)
+        message = Loan(loan.request, loan.size_bytes, file=name)
+        self._clients.send_to(loan.client, message)
 
     def _lend_on_disk(self, wish: LendOnDisk) -> None:
         try:

@@ -142,6 +142,7 @@ class _Desk:
                 SpillPlace(message.offset, message.size_bytes, message.checksum),
                 segment=Path(message.directory or self._store_dir, message.name),
                 segment_bytes=message.segment_bytes,
+                over=self._store_dir / message.over if message.over else None,
             )
 
         self._answer(Unspilled(message.request, _attempt(read)))

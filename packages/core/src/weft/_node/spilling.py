@@ -175,8 +175,10 @@ class Spiller:
         self._asked_again.clear()
         for batch in spills:
             self._answered(Spilled(batch, error, []))
-        for request in restores:
-            self._answered(Unspilled(request, error))
+        for message in restores.values():
+            if message.over:
+                Path(self._store_dir, message.over).unlink(missing_ok=True)
+            self._answered(Unspilled(message.request, error))
 
     def close(self) -> None:
         """End the session's spilling: no process and no file is left. Nothing is answered.

@@ -15,8 +15,8 @@ from weft._clock import monotonic
 from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
-from weft._store.shared_memory import OVERDRAWN, size_class
-from weft._wire.messages import AskLoan, Evict, Loan, Recall, Restore, Restored
+from weft._store.shared_memory import size_class
+from weft._wire.messages import OVERDRAWN, AskLoan, Evict, Loan, Recall, Restore, Restored
 from weft.exceptions import StoreFullError
 
 if TYPE_CHECKING:
@@ -35,11 +35,13 @@ class SegmentLost(Exception):  # noqa: N818 - never leaves the runtime
 class _Request:
     """What is asked of the daemon, until it has answered."""
 
-    __slots__ = ("answer", "mapping", "name", "waiter")
+    __slots__ = ("answer", "mapping", "name", "size_bytes", "waiter")
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str = "", size_bytes: int = 0) -> None:
         self.name = name
         """Of the segment that is to come back; empty for a loan."""
+        self.size_bytes = size_bytes
+        """Of the segment for which there is no room."""
         self.waiter = Waiter()
         self.answer: Loan | Restored | None = None
         self.mapping: Mapping | None = None
@@ -68,7 +70,7 @@ class Room:
             segment = self._try_reserve(size_bytes)
             if segment is not None:
                 return segment
-            loan = self._ask(_Request(""), size_class(size_bytes)).answer
+            loan = self._ask(_Request(size_bytes=size_class(size_bytes))).answer
             assert isinstance(loan, Loan)
             if loan.error:
                 raise StoreFullError(loan.error)
@@ -101,7 +103,7 @@ class Room:
                 view = self._store.try_view(value, gone)
             if view is not None:
                 return view
-            request = self._ask(_Request(name), 0)
+            request = self._ask(_Request(name))
             restored = request.answer
             assert isinstance(restored, Restored)
             if restored.error:
@@ -116,15 +118,17 @@ class Room:
                 # Dropped, or made room for, in this moment: the daemon knows.
                 continue
 
-    def _ask(self, request: _Request, size_bytes: int) -> _Request:
+    def _ask(self, request: _Request) -> _Request:
         with self._guard:
             self._links.refuse_if_ended()
             self._asked += 1
             number = self._asked
             self._requests[number] = request
             self._links.objects.send_news()
-            message = Restore(number, request.name) if request.name else AskLoan(number, size_bytes)
-            self._links.tell_daemon(message)
+            if request.name:
+                self._links.tell_daemon(Restore(number, request.name))
+            else:
+                self._links.tell_daemon(AskLoan(number, request.size_bytes))
         now = running.get()
         if now is not None:
             # Its CPU stays taken: a task that began in its place would want memory, too.
@@ -153,9 +157,12 @@ class Room:
     # -------------------------------------------------------------- messages; inside the guard
 
     def on_loan(self, peer: Peer, message: Loan) -> None:
-        self._store.lend(message.size_bytes)
-        if message.request != OVERDRAWN:
-            self._answer(self._requests.pop(message.request), message)
+        if message.request == OVERDRAWN:
+            self._store.lend(message.size_bytes)
+            return
+        request = self._requests.pop(message.request)
+        self._store.lend(message.size_bytes, message.file, request.size_bytes)
+        self._answer(request, message)
 
     def on_restored(self, peer: Peer, message: Restored) -> None:
         request = self._requests.pop(message.request)

@@ -44,6 +44,7 @@ from weft._serialize.failures import pack_error
 from weft._serialize.refs import hooks
 from weft._settings import CAPSULES
 from weft._specs import Place
+from weft._store.opens import opens_counter
 from weft._transport.sockets import SocketListener
 from weft._wire import codec
 from weft._wire.messages import (
@@ -302,6 +303,7 @@ class Runtime:
     def _on_welcome(self, peer: Peer, message: Welcome) -> None:
         self.welcome = message
         self.objects.store.directory = Path(message.store_dir)
+        self.objects.store.opens = opens_counter(Path(message.session_dir), message.opens_slot)
         self.welcomed.ready()
 
     def _on_output(self, peer: Peer, message: Output) -> None:

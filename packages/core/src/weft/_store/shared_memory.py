@@ -10,7 +10,8 @@ The memory is on loan from the node's daemon, which may write a segment to disk 
 views and take its memory (docs/design/0004). What it has to know is told to it as messages.
 
 What is always true
-1. A segment's name stands for one file, never for another; its size is a size class.
+1. A segment's name stands for one file at a time; its size is a size class. A file that was evicted
+   may become another segment, of any process: so a mapping that the daemon was told is gone is.
 2. A segment is written by who reserved it, before anyone else knows its name, and not again until
    it is recycled.
 3. A view keeps its bytes readable for as long as it lives, whatever else happens to the segment's
@@ -41,6 +42,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft._wire.messages import (
+    OVERDRAWN,
     AskLoan,
     Discard,
     Evicted,
@@ -65,8 +67,6 @@ SPARE_BYTES = 512 * 1024 * 1024
 # Mappings of other processes' segments that are kept for their next object.
 KEPT_MAPPINGS = 64
 KEPT_BYTES = 512 * 1024 * 1024
-OVERDRAWN = 0
-"""Number of the request for what a process has taken already."""
 # Copied or written at a time: other threads, and a Ctrl-C, wait no longer than for that.
 STRIDE_BYTES = 64 * 1024 * 1024
 # The kernel takes 1,024 parts of a write.
@@ -170,8 +170,10 @@ class Segment:
 
     __slots__ = ("_fd", "_filled_bytes", "mapping", "name", "on_disk", "path", "size_bytes")
 
-    def __init__(self, path: str, size_bytes: int, *, on_disk: bool = False) -> None:
-        """Make the file. StoreFullError: it cannot be made."""
+    def __init__(
+        self, path: str, size_bytes: int, *, on_disk: bool = False, over: str = ""
+    ) -> None:
+        """Make the file, of the file `over` if that is there. StoreFullError: it cannot be made."""
         self.path = path
         self.name = path.rpartition("/")[2]
         self.size_bytes = size_bytes
@@ -180,7 +182,11 @@ class Segment:
         self._filled_bytes = 0
         """Of its pages, those that exist; the others are promised only."""
         try:
-            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            if over:
+                with contextlib.suppress(FileNotFoundError):
+                    Path(over).rename(path)
+            create = os.O_CREAT if over else os.O_CREAT | os.O_EXCL
+            self._fd = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreFullError(
                 f"no segment of {size_bytes} bytes can be made in {Path(path).parent}: {error}"
@@ -305,6 +311,8 @@ class SharedMemoryStore:
         self._prefix = prefix
         self._tell = tell
         self._made = 0
+        self.opens = ctypes.c_uint64()
+        """How often others' segments were opened, or are about to be: see opens.py."""
         self._mine: dict[str, Segment] = {}
         """Those that hold an object of which the daemon was told."""
         self._spare: dict[int, list[Segment]] = {}
@@ -323,9 +331,22 @@ class SharedMemoryStore:
 
     # -------------------------------------------------------------- segments of this process
 
-    def lend(self, size_bytes: int) -> None:
-        """So much more is lent to this process."""
+    def lend(self, size_bytes: int, file: str = "", file_bytes: int = 0) -> None:
+        """So much more is lent to this process; `file_bytes` of it are in `file`, if that is named.
+
+        If the file is gone, or cannot be opened, that part is like the rest.
+        """
         self._free_bytes += size_bytes
+        if file:
+            path = self._next_path(self.directory)
+            try:
+                segment = Segment(path, file_bytes, over=f"{self.directory}/{file}")
+            except StoreFullError:
+                _unlink(Path(path))
+                return
+            self._free_bytes -= file_bytes
+            self._spare_bytes += file_bytes
+            self._spare.setdefault(file_bytes, []).append(segment)
 
     def try_reserve(self, size_bytes: int) -> Segment | None:
         """Return a segment of at least `size_bytes` for the caller to fill.
@@ -500,11 +521,16 @@ class SharedMemoryStore:
             return mapping
         mapping = self._opened.get(name)
         if mapping is None:
-            fd = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
+            self.opens.value += 1
             try:
-                mapping = Mapping(fd, os.fstat(fd).st_size)
-            finally:
-                os.close(fd)
+                fd = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
+                try:
+                    mapping = Mapping(fd, os.fstat(fd).st_size)
+                finally:
+                    os.close(fd)
+            except BaseException:
+                self.opens.value -= 1
+                raise
             mapping.ended = partial(self._unmapped.append, name)
             self._opened[name] = mapping
             self._tell(SegmentsOpened([name]))
@@ -541,15 +567,19 @@ class SharedMemoryStore:
         for name in names:
             segment = self._mine.get(name)
             mapping = self._opened.get(name) if segment is None else segment.mapping
-            if mapping is not None and mapping.views:
+            if mapping is None or not mapping.views:
+                if segment is not None:
+                    del self._mine[name]
+                elif mapping is not None and self._kept.pop(name, None) is not None:
+                    self._kept_bytes -= mapping.size_bytes
+                # It stays if it came back for somebody who is about to view it.
+                mapping = None
+                mapping = self._opened.get(name)
+            if mapping is None:
+                idle.append(name)
+            else:
                 in_use.append(name)
                 mapping.idle = partial(self._idle.append, name)
-                continue
-            idle.append(name)
-            if segment is not None:
-                del self._mine[name]
-            elif mapping is not None and self._kept.pop(name, None) is not None:
-                self._kept_bytes -= mapping.size_bytes
         self._tell(Evicted(idle, in_use))
 
     def close(self) -> None:

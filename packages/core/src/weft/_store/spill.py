@@ -134,11 +134,17 @@ def open_spill_files(where: str) -> SpillFiles:
 
 
 def restore(
-    files: SpillFiles, file: str, place: SpillPlace, *, segment: Path, segment_bytes: int
+    files: SpillFiles,
+    file: str,
+    place: SpillPlace,
+    *,
+    segment: Path,
+    segment_bytes: int,
+    over: Path | None = None,
 ) -> None:
     """Make a segment of what a file holds. Blocks; may be called from any thread.
 
-    The bytes after the object's are reserved too: who maps the segment and writes to it meets no
+    If the file `over` is there, which is as large as the segment, it becomes that. The bytes after the object's are reserved too: who maps the segment and writes to it meets no
     page that does not fit.
 
     SpillError: the bytes cannot be had. StoreFullError: there is no room for the segment. There is
@@ -146,7 +152,10 @@ def restore(
     """
     unborn = unborn_segment(segment)
     try:
-        with _told(unborn), _new_file(unborn) as fd:
+        if over is not None:
+            with _told(over), contextlib.suppress(FileNotFoundError):
+                over.rename(unborn)
+        with _told(unborn), _new_file(unborn, is_there=over is not None) as fd:
             files.read(file, place, fd)
             if place.size_bytes < segment_bytes:
                 os.posix_fallocate(fd, place.size_bytes, segment_bytes - place.size_bytes)
@@ -176,9 +185,10 @@ def _told(what: object, *, full: type[StoreFullError] = StoreFullError) -> Itera
 
 
 @contextlib.contextmanager
-def _new_file(path: Path) -> Iterator[int]:
-    """Open a file that is not there yet; it is removed if the block fails."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+def _new_file(path: Path, *, is_there: bool = False) -> Iterator[int]:
+    """Open a file that is not there yet, or may be; it is removed if the block fails."""
+    create = os.O_CREAT if is_there else os.O_CREAT | os.O_EXCL
+    fd = os.open(path, os.O_RDWR | create | os.O_CLOEXEC, 0o600)
     try:
         try:
             yield fd

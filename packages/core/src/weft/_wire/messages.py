@@ -402,6 +402,10 @@ class Bye(Message, frozen=True, tag=61):
     """A driver leaves: end what is its own, send its remaining log lines, then close."""
 
 
+OVERDRAWN = 0
+"""Number of the request for what a process has taken already."""
+
+
 class AskLoan(Message, frozen=True, tag=62):
     """The sender's loan is used up: lend it more. Answered by Loan."""
 
@@ -531,6 +535,8 @@ class Welcome(Message, frozen=True, tag=74):
     """A LoggingConfig, as JSON; empty for none."""
     are_threads_set: bool = False
     """The user has said how many threads numerical libraries use (OMP_NUM_THREADS)."""
+    opens_slot: int = 0
+    """Where the receiver counts the segments that it opens (_store/opens.py)."""
 
 
 class Certificate(Message, frozen=True, tag=75):
@@ -623,6 +629,9 @@ class Loan(Message, frozen=True, tag=81):
     """If not empty nothing is lent: make this one segment here, as a file under its own name."""
     error: str = ""
     """Why there is room neither in memory nor on disk."""
+    file: str = ""
+    """If not empty, a part of it is in this file, as large as was asked for: make a segment of it.
+    """
 
 
 class Recall(Message, frozen=True, tag=82):
@@ -833,6 +842,9 @@ class Unspill(Message, frozen=True, tag=106):
     checksum: int
     directory: str = ""
     """Where the segment is made; empty: in the store."""
+    over: str = ""
+    """If not empty, the segment is made of this file of the store, if that is there; else it is new.
+    """
 
 
 class Unspilled(Message, frozen=True, tag=107):
