@@ -17,12 +17,16 @@ from weft._machines.segments import (
     MAX_AGAIN,
     MAX_PASSES,
     RETRY_S,
+    VACANT_FILE,
+    VACANT_S,
     ClientLost,
     ClientMessage,
     ClientSaid,
     DiskFull,
     Effect,
     Event,
+    FilesGone,
+    LendFile,
     LendOnDisk,
     RoomAsked,
     Segments,
@@ -30,8 +34,10 @@ from weft._machines.segments import (
     SweepFiles,
     TellClient,
     UnlinkSegments,
+    VacateFiles,
 )
 from weft._wire.messages import (
+    OVERDRAWN,
     AskLoan,
     Discard,
     Evict,
@@ -323,7 +329,10 @@ def test_room_that_is_made_for_a_later_one_and_is_there_at_once_serves_the_first
     assert node.states() == {"a0": "memory", "a1": "asked"}
     assert node.ask(C, 400) == []
     # a0 need not be written again.
-    assert node.ask(D, 250) == [UnlinkSegments(["a0"]), loan(C, node.requests - 1, 400)]
+    assert node.ask(D, 250) == [
+        VacateFiles({".vacant-1": "a0"}),
+        LendFile(C, node.requests - 1, 400, ".vacant-1"),
+    ]
 
 
 # ------------------------------------------------------------------ eviction
@@ -336,7 +345,11 @@ def test_least_recently_used_segments_are_evicted_together() -> None:
     assert node.ask(C, 800) == [TellClient(A, Evict(["a2", "a3"]))]
     (spill,) = node.say(A, Evicted(["a2", "a3"], []))
     assert spill == Spill(1, "spill-1", ["a2", "a3"], [99, 499])
-    assert node.spilled(spill) == [UnlinkSegments(["a2", "a3"]), loan(C, 2, 800)]
+    assert node.spilled(spill) == [
+        UnlinkSegments(["a3"]),
+        UnlinkSegments(["a2"]),
+        loan(C, 2, 800),
+    ]
     assert node.states() == {"a0": "memory", "a1": "memory", "a2": "disk", "a3": "disk"}
     assert node.usage().lent_bytes == 200 + 800
 
@@ -488,8 +501,8 @@ def test_segment_that_is_opened_before_it_is_written_stays() -> None:
     first, second = node.say(A, Evicted(["a0", "a1", "a2"], []))
     assert list(node.states().values()) == ["memory"] * 5 + ["idle"] + ["spilling"] * 2
     assert evicts(node.say(B, SegmentsOpened(["a2"]))) == {A: ["a3"]}
-    assert node.spilled(first) == [UnlinkSegments(["a0"])]
-    assert node.spilled(second) == [UnlinkSegments(["a1"])]
+    assert node.spilled(first) == [VacateFiles({".vacant-1": "a0"})]
+    assert node.spilled(second) == [VacateFiles({".vacant-2": "a1"})]
     assert node.states()["a2"] == "memory"
 
 
@@ -558,8 +571,8 @@ def test_small_segments_are_written_together_and_two_files_at_a_time() -> None:
     assert isinstance(second, Spill)
     assert first.names == names[:3]
     assert second.names == names[3:6]
-    unlinked, third = node.spilled(first)
-    assert unlinked == UnlinkSegments(names[:3])
+    vacated, third = node.spilled(first)
+    assert vacated == VacateFiles({f".vacant-{i + 1}": names[i] for i in range(3)})
     assert isinstance(third, Spill)
     assert third.names == names[6:9]
 
@@ -572,7 +585,8 @@ def test_objects_are_spilled_ahead_of_need_between_the_marks() -> None:
     effects = node.say(A, SegmentsMade([made_segment(A, 8, 10)]))
     assert evicts(effects) == {A: ["a0", "a1"]}
     node.spill(A, "a0", "a1")
-    assert node.usage().used_bytes == 610
+    assert node.usage().used_bytes == 610 + 200
+    assert node.usage().vacant_bytes == 200
     node.lend(A, 190)
     assert node.say(A, SegmentsMade([made_segment(A, 9, 190)])) == []
 
@@ -584,7 +598,7 @@ def test_no_more_is_asked_for_ahead_of_need_than_the_spiller_has_work_for() -> N
     assert [name for name, state in node.states().items() if state == "asked"] == names
     (first, _) = node.say(A, Evicted(names, []))
     effects = node.spilled(first)
-    assert effects[0] == UnlinkSegments(["a0"])
+    assert effects[0] == VacateFiles({".vacant-1": "a0"})
     assert evicts(effects) == {A: ["a6"]}
 
 
@@ -611,10 +625,11 @@ def test_failed_spill_leaves_all_in_memory_for_a_while() -> None:
     assert "the disk has 5 free and fails (the disk is full)" in refused.message.error  # type: ignore[union-attr]
     assert node.say(A, Evicted(["a3"], [])) == []
     assert node.states() == {"a3": "memory", "a0": "memory", "a2": "memory", "a1": "spilling"}
-    assert node.spilled(second) == [UnlinkSegments(["a1"])]
+    assert node.spilled(second) == [VacateFiles({".vacant-1": "a1"})]
     assert node.ask(C, 600 * MIB) == [LendOnDisk(C, 3, 600 * MIB)]
     node.now = RETRY_S
-    (spill,) = node.ask(C, 600 * MIB)
+    rested, spill = node.ask(C, 600 * MIB)
+    assert rested == UnlinkSegments([".vacant-1"])
     assert isinstance(spill, Spill)
     assert spill.names == ["a3"]
     assert node.spilled(spill) == [UnlinkSegments(["a3"]), loan(C, 4, 600 * MIB)]
@@ -995,6 +1010,131 @@ def test_discarded_segment_counts_until_nobody_has_it_mapped() -> None:
     assert node.usage().used_bytes == 0
 
 
+# ------------------------------------------------------------------ vacant files
+
+
+def emptied(*sizes: int) -> Node:
+    """Return a node of 1000 bytes: segments of these sizes are on disk, 610 bytes are in memory."""
+    node = Node()
+    node.make(A, *sizes, *[61] * 10)
+    names = [f"a{i}" for i in range(len(sizes))]
+    node.tell(RoomAsked(sum(sizes)))
+    assert [name for name, state in node.states().items() if state == "asked"] == names
+    (spill,) = node.say(A, Evicted(names, []))
+    node.spilled(spill)
+    return node
+
+
+def test_restore_is_made_over_a_vacant_file_of_its_size() -> None:
+    node = emptied(100, 120)
+    assert node.usage().vacant_bytes == 220
+    assert node.usage().used_bytes == 610 + 220
+    (unspill,) = node.restore(B, "a1")
+    assert isinstance(unspill, Unspill)
+    assert unspill.over == ".vacant-2"
+    assert node.usage().vacant_bytes == 100
+    assert node.usage().used_bytes == 610 + 220
+
+
+def test_restore_of_another_size_takes_no_vacant_file() -> None:
+    node = emptied(100, 120)
+    assert node.tell(FilesGone([".vacant-2"])) == []
+    (unspill,) = node.restore(B, "a1")
+    assert isinstance(unspill, Unspill)
+    assert unspill.over == ""
+    assert node.usage().vacant_bytes == 100
+
+
+def test_loan_of_the_size_of_a_vacant_file_brings_that() -> None:
+    node = emptied(100, 120)
+    (lent,) = node.ask(B, 120)
+    assert lent == LendFile(B, node.requests, 120, ".vacant-2")
+    assert node.usage().vacant_bytes == 100
+    assert node.usage().spare_bytes == 120
+    assert node.usage().used_bytes == 610 + 220
+
+
+def test_what_a_process_has_taken_already_brings_no_file() -> None:
+    node = emptied(100, 120)
+    assert node.say(B, AskLoan(OVERDRAWN, 120)) == [loan(B, OVERDRAWN, 120)]
+    assert node.usage().vacant_bytes == 220
+
+
+def test_vacant_files_that_are_in_the_way_go_before_room_is_lent() -> None:
+    node = emptied(100, 120)
+    assert node.ask(B, 250) == [UnlinkSegments([".vacant-1"]), loan(B, node.requests, 250)]
+    assert node.usage().used_bytes == 610 + 120 + 250
+
+
+def test_files_of_the_size_that_was_asked_for_stay_longest() -> None:
+    node = emptied(60, 60, 70)
+    assert node.restore(B, "a0")
+    # The file of 70 bytes goes before the other one of 60.
+    assert node.ask(C, 250)[0] == UnlinkSegments([".vacant-3"])
+
+
+def test_no_more_files_are_vacant_than_a_share_of_the_budget() -> None:
+    node = emptied(100, 100, 90)
+    assert node.usage().vacant_bytes == 200
+
+
+def test_large_file_is_vacant_only_for_who_waits_for_its_size() -> None:
+    node = Node()
+    node.make(A, 400, 400)
+    assert evicts(node.ask(B, 400)) == {A: ["a0"]}
+    (spill,) = node.say(A, Evicted(["a0"], []))
+    assert node.spilled(spill) == [
+        VacateFiles({".vacant-1": "a0"}),
+        LendFile(B, node.requests, 400, ".vacant-1"),
+    ]
+    assert node.usage().vacant_bytes == 0
+
+
+def test_file_that_somebody_may_have_open_is_vacant_no_longer() -> None:
+    node = emptied(100, 120)
+    node.restore(B, "a0")
+    assert node.tell(FilesGone([".vacant-1", ".vacant-2"])) == []
+    assert node.usage().vacant_bytes == 0
+    assert node.usage().used_bytes == 610 + 100
+
+
+def test_vacant_files_of_which_nobody_makes_use_go_after_a_while() -> None:
+    node = emptied(100, 120)
+    assert node.segments.wake_at() == VACANT_S
+    node.now = VACANT_S / 2
+    node.ask(B, 100)
+    assert node.segments.wake_at() == node.now + VACANT_S
+    node.now += VACANT_S
+    assert node.tell(SegmentsTicked()) == [UnlinkSegments([".vacant-2"])]
+    assert node.usage().vacant_bytes == 0
+    assert node.segments.wake_at() is None
+
+
+def test_vacant_files_go_with_the_objects() -> None:
+    node = emptied(100, 120)
+    assert node.say(A, SegmentsFree(["a2"])) == []
+    assert node.say(A, SegmentsFree([f"a{i}" for i in range(3, 12)])) == [
+        UnlinkSegments([".vacant-1", ".vacant-2"])
+    ]
+
+
+def test_node_that_needs_room_gets_vacant_files_first() -> None:
+    node = emptied(100, 120)
+    assert node.tell(RoomAsked(90)) == [UnlinkSegments([".vacant-1"])]
+    assert evicts(node.tell(RoomAsked(150))) == {A: ["a2"]}
+    assert node.usage().vacant_bytes == 0
+
+
+def test_file_of_a_process_that_ends_is_vacant_before_the_others_are_swept() -> None:
+    node = emptied(100)
+    node.restore(B, "a0")
+    node.tell(Unspilled(1, ""))
+    node.say(B, SegmentsOpened(["a0"]))
+    assert evicts(node.tell(RoomAsked(710))) == {A: [f"a{i}" for i in range(1, 11)], B: ["a0"]}
+    effects = node.tell(ClientLost(B))
+    assert effects[:2] == [VacateFiles({".vacant-2": "a0"}), SweepFiles(B)]
+
+
 # ------------------------------------------------------------------ objects that are gone
 
 
@@ -1214,6 +1354,7 @@ def test_usage_and_facts() -> None:
     assert node.usage() == StoreUsage(
         budget_bytes=1000,
         used_bytes=350,
+        vacant_bytes=0,
         lent_bytes=350,
         spare_bytes=50,
         spilled_bytes=0,
@@ -1275,7 +1416,7 @@ class Inode:
         self.name = name
         self.size_bytes = size_bytes
         self.thing = thing
-        """Number of the object that is in it."""
+        """Number of the object that is in it; less than 0: none is."""
         self.is_counted = True
         """The machine can know that it is mapped."""
 
@@ -1310,6 +1451,14 @@ class Actor:
         self.spare: list[Inode] = []
         self.mapped: dict[str, Inode] = {}
         self.views: dict[str, int] = {}
+        self.seen: dict[str, int] = {}
+        """Numbers of the objects that it views, by name."""
+        self.opening: Thing | None = None
+        """What it has begun to open."""
+        self.begun = 0
+        """Openings, as the daemon can read at any time."""
+        self.told = 0
+        """Those of which the daemon has heard."""
         self.refused: set[str] = set()
         """What was viewed when the daemon wanted it."""
         self.puts: dict[int, tuple[int, Actor]] = {}
@@ -1363,14 +1512,35 @@ class Actor:
                 self.restores[self.requests] = thing
                 self.outbox.append(Restore(self.requests, name))
                 return
-            self.open(thing)
+            self.begin_to_open(thing)
+            self.go_on()
+            return
         self.views[name] = self.views.get(name, 0) + 1
+        self.seen[name] = thing.number
 
-    def open(self, thing: Thing) -> None:
-        inode = self.world.shm[thing.name]
-        assert inode.thing == thing.number
-        self.mapped.setdefault(thing.name, inode)
-        self.outbox.append(SegmentsOpened([thing.name]))
+    def begin_to_open(self, thing: Thing) -> None:
+        assert self.opening is None
+        self.opening = thing
+        self.begun += 1
+
+    def go_on(self) -> None:
+        """It finds the file by its name or does not. It does nothing else before that."""
+        thing, self.opening = self.opening, None
+        if thing is None:
+            return
+        inode = self.world.shm.get(thing.name)
+        if inode is not None:
+            self.mapped[thing.name] = inode
+            self.outbox.append(SegmentsOpened([thing.name]))
+        else:
+            self.begun -= 1
+        self.view(thing)
+
+    def check_views(self) -> None:
+        """What it reads is what it wanted to read."""
+        for name, number in self.seen.items():
+            inode = self.mine.get(name) or self.mapped[name]
+            assert inode.thing == number, "a view shows another object"
 
     def has_to_tell_of(self, name: str) -> bool:
         return any(isinstance(m, SegmentsOpened) and name in m.names for m in self.outbox)
@@ -1392,8 +1562,14 @@ class Actor:
 
     def read(self, message: Any) -> None:
         match message:
-            case Loan(request, size_bytes, directory, error):
+            case Loan(request, size_bytes, directory, error, file):
                 wanted, owner = self.puts.pop(request)
+                inode = self.world.shm.pop(file, None)
+                if inode is not None:
+                    assert inode.size_bytes == wanted
+                    inode.name = self.new_name()
+                    self.world.shm[inode.name] = inode
+                    self.spare.append(inode)
                 assert bool(size_bytes) + bool(error) >= 1
                 if directory:
                     thing = self.world.new_thing(self.new_name(), self, owner)
@@ -1428,7 +1604,7 @@ class Actor:
     def end_views(self, names: Sequence[str]) -> None:
         """Also tell of those that the daemon wanted meanwhile."""
         for name in names:
-            del self.views[name]
+            del self.views[name], self.seen[name]
         wanted = [name for name in names if name in self.refused]
         self.refused.difference_update(wanted)
         if wanted:
@@ -1441,7 +1617,7 @@ class Actor:
             file = path.removeprefix("/disk/")
             assert not thing.is_needed or thing.number in self.world.disk[file]
         elif thing.is_needed:
-            self.open(thing)
+            assert thing.name in self.mine or thing.name in self.world.shm
             self.view(thing)
         else:
             self.outbox.append(SegmentsClosed([thing.name]))
@@ -1470,6 +1646,8 @@ class World:
         self.actors: list[Actor] = []
         self.started = 0
         self.spiller: list[Spill | Unspill] = []
+        self.effects: deque[Effect] = deque()
+        self.is_doing = False
         self.is_disk_full = False
 
     def start(self) -> Actor:
@@ -1493,10 +1671,15 @@ class World:
 
     def tell(self, event: Event) -> None:
         self.now += 0.001
-        effects = self.segments.handle(event, self.now)
+        self.effects += self.segments.handle(event, self.now)
         self.segments.check()
-        for effect in effects:
-            self.do(effect)
+        if not self.is_doing:
+            self.is_doing = True
+            while self.effects:
+                self.do(self.effects.popleft())
+            self.is_doing = False
+        for actor in self.alive():
+            actor.check_views()
 
     def do(self, effect: Effect) -> None:
         match effect:
@@ -1511,8 +1694,18 @@ class World:
                     self.do(TellClient(client, Loan(request, size_bytes, "/disk")))
             case UnlinkSegments(names):
                 for name in names:
-                    self.check_unlinked(name)
-                    self.remove(name)
+                    if name.startswith(VACANT_FILE):
+                        self.shm.pop(name, None)
+                    else:
+                        self.check_unlinked(name)
+                        self.remove(name)
+            case VacateFiles(name_of):
+                self.vacate(name_of)
+            case LendFile(client, request, size_bytes, name):
+                file = f"{client.decode()}-{name.lstrip('.')}"
+                if name in self.shm:
+                    self.shm[file] = self.use_again(name)
+                self.do(TellClient(client, Loan(request, size_bytes, file=file)))
             case SweepFiles(client):
                 for name in [name for name in self.shm if self.is_left(name, client)]:
                     self.shm[name].size_bytes = 0
@@ -1528,6 +1721,21 @@ class World:
                         is_fetched = thing.name in self.disk
                         assert is_fetched or thing.is_lost or not thing.is_needed
 
+    def vacate(self, name_of: dict[str, str]) -> None:
+        for other, name in name_of.items():
+            self.check_unlinked(name)
+            self.shm[other] = self.shm.pop(name)
+            self.shm[other].is_counted = True
+        if any(actor.begun != actor.told for actor in self.actors):
+            for other in name_of:
+                self.shm.pop(other).is_counted = False
+            self.tell(FilesGone(list(name_of)))
+
+    def use_again(self, name: str) -> Inode:
+        inode = self.shm.pop(name)
+        inode.thing = -1
+        return inode
+
     def is_left(self, name: str, client: bytes) -> bool:
         return name.startswith(f"{client.decode()}-") and not self.segments.knows(name)
 
@@ -1542,11 +1750,14 @@ class World:
                 for message in actor.inbox:
                     if isinstance(message, Restored) and not message.path and not message.error:
                         assert actor.restores[message.request] is not thing
-        else:
-            inode.is_counted = any(
-                inode is actor.mapped.get(name) and not actor.has_to_tell_of(name)
-                for actor in self.alive()
-            )
+        inode.is_counted = self.is_told_of(inode)
+
+    def is_told_of(self, inode: Inode) -> bool:
+        """Tell whether the daemon has heard who has it mapped."""
+        return any(
+            inode is actor.mapped.get(inode.name) and not actor.has_to_tell_of(inode.name)
+            for actor in self.alive()
+        )
 
     def remove(self, name: str) -> None:
         del self.shm[name]
@@ -1568,9 +1779,11 @@ class World:
         if isinstance(message, SegmentsOpened):
             known = {facts.name: facts.state for facts in self.segments.list_segments()}
             for name in message.names:
-                if name in actor.mapped and known.get(name) in {"disk", "waiting", "lost"}:
+                away = {"disk", "waiting", "fetching", "lost"}
+                if name in actor.mapped and known.get(name) in away:
                     # It was opened just before it was unlinked.
                     actor.mapped[name].is_counted = True
+            actor.told += len(message.names)
         self.tell(ClientSaid(actor.client, message))
 
     def write(self, *, fails: bool, index: int = 0, is_full: bool = False) -> None:
@@ -1589,6 +1802,12 @@ class World:
         assert job.directory or job.name not in self.shm
         thing = self.things[self.disk[job.file][job.offset]]
         assert thing.name == job.name
+        inode = self.use_again(job.over) if job.over in self.shm else None
+        if fails and not job.directory:
+            for actor in self.alive():
+                if (old := actor.mapped.get(job.name)) is not None:
+                    # It was opened just before it was unlinked, which shows only now.
+                    old.is_counted = old.is_counted or self.is_told_of(old)
         if fails and is_full:
             self.tell(Unspilled(job.request, f"{FULL}no space left"))
         elif fails:
@@ -1598,7 +1817,10 @@ class World:
             self.disk[job.name] = [thing.number]
             self.tell(Unspilled(job.request, ""))
         else:
-            self.shm[job.name] = Inode(job.name, job.segment_bytes, thing.number)
+            inode = inode or Inode(job.name, job.segment_bytes, thing.number)
+            assert inode.size_bytes == job.segment_bytes
+            inode.name, inode.thing = job.name, thing.number
+            self.shm[job.name] = inode
             self.tell(Unspilled(job.request, ""))
 
     def reap(self, actor: Actor) -> None:
@@ -1609,6 +1831,7 @@ class World:
 
     def kill(self, actor: Actor) -> None:
         actor.is_alive = False
+        actor.opening = None
         actor.mapped.clear()
         actor.mine.clear()
         actor.spare.clear()
@@ -1623,16 +1846,23 @@ class World:
 
     def can_drop(self, thing: Thing) -> bool:
         return not any(
-            actor.views.get(thing.name) or thing in actor.restores.values()
+            actor.views.get(thing.name)
+            or thing in actor.restores.values()
+            or thing is actor.opening
             for actor in self.alive()
         )
 
-    def settle(self) -> None:
-        """Let everything happen that is under way."""
+    def settle(self, but: Actor | None = None) -> None:
+        """Let everything happen that is under way, but for what one process does."""
         while True:
             for actor in self.actors.copy():
+                if actor is but:
+                    continue
                 if not actor.is_alive:
                     self.reap(actor)
+                    break
+                if actor.opening is not None:
+                    actor.go_on()
                     break
                 if actor.recycled:
                     actor.recycle(actor.recycled.popleft())
@@ -1696,6 +1926,10 @@ class World:
         assert is_empty(self.segments)
 
 
+MANY = (8, 24, 60, 8, 24, 8, 24)
+ALIKE = (24,) * 8
+
+
 class SegmentStories(RuleBasedStateMachine):
     """The machine against processes that have files, mappings and views of their own."""
 
@@ -1705,17 +1939,19 @@ class SegmentStories(RuleBasedStateMachine):
         for _ in range(3):
             self.world.start()
 
-    @initialize(full=st.booleans(), remote=st.booleans())
-    def begins(self, full: bool, remote: bool) -> None:
+    @initialize(sizes=st.sampled_from([(), MANY, ALIKE, ALIKE]), remote=st.booleans())
+    def begins(self, sizes: tuple[int, ...], remote: bool) -> None:
         """Some stories begin with more objects than there is room for."""
         self.world.segments = Segments(self.world.budget_bytes, "/disk", is_remote=remote)
-        for size in (8, 24, 60, 8, 24, 8, 24) if full else ():
-            self.actor(size).put(size * MIB, self.actor(0))
+        for number, size in enumerate(sizes):
+            self.actor(number).put(size * MIB, self.actor(0))
             self.world.settle()
 
     def actor(self, index: int) -> Actor:
         actors = self.world.alive()
-        return actors[index % len(actors)]
+        actor = actors[index % len(actors)]
+        actor.go_on()
+        return actor
 
     @rule(
         who=st.integers(0, 3),
@@ -1733,6 +1969,26 @@ class SegmentStories(RuleBasedStateMachine):
         """Perhaps it looked for the file before somebody else had it restored."""
         things = self.world.needed()
         self.actor(who).view(things[which % len(things)], looked_early=early)
+
+    @precondition(lambda self: self.world.needed())
+    @rule(who=st.integers(0, 3), which=st.integers(0, 100))
+    def begins_to_view(self, who: int, which: int) -> None:
+        """It may find the file, or not any more; and then, what was a file of that name goes on."""
+        things, actor = self.world.needed(), self.actor(who)
+        thing = things[which % len(things)]
+        if thing.name not in actor.mine and thing.name not in actor.mapped:
+            actor.begin_to_open(thing)
+
+    @precondition(lambda self: self.world.needed())
+    @rule(who=st.integers(0, 3), which=st.integers(0, 100), count=st.integers(1, 6))
+    def views_unheard_while_another_reads(self, who: int, which: int, count: int) -> None:
+        reader, other = self.actor(who), self.actor(who + 1)
+        things = self.world.needed()
+        reader.view(things[which % len(things)])
+        for number in range(count):
+            other.end_views(list(other.views))
+            other.view(things[(which + 1 + number) % len(things)])
+            self.world.settle(but=reader)
 
     @rule(who=st.integers(0, 3), count=st.integers(1, 3))
     def ends_views(self, who: int, count: int) -> None:
@@ -1806,6 +2062,11 @@ class SegmentStories(RuleBasedStateMachine):
         if at is not None and at <= self.world.now:
             self.world.tell(SegmentsTicked())
 
+    @rule(who=st.integers(0, 3))
+    def all_others_go_on(self, who: int) -> None:
+        actors = self.world.alive()
+        self.world.settle(but=actors[who % len(actors)])
+
     @rule()
     def settles(self) -> None:
         self.world.settle()
@@ -1820,6 +2081,7 @@ def is_empty(segments: Segments) -> bool:
     tables = vars(segments) | vars(segments._table)
     sized = [value for value in tables.values() if isinstance(value, dict | set | list | deque)]
     remembered = (segments._gone, segments._buried)
+    assert not segments.used_bytes
     return not any(value for value in sized if all(value is not each for each in remembered)) and (
         not segments.list_segments()
     )
@@ -1862,6 +2124,7 @@ class Worn(World):
                 self.tell(Spilled(batch, "the spiller died", []))
             case Unspill():
                 self.things[self.disk[effect.file][effect.offset]].is_lost = True
+                self.shm.pop(effect.over, None)
                 self.tell(Unspilled(effect.request, "its checksum is wrong"))
             case _:
                 # The daemon removes files itself.

@@ -137,14 +137,15 @@ class VacantFiles:
         """Return the name of the file that is missed least."""
         return next(iter(self.names_of.values()))[0]
 
-    def remove(self, name: str) -> None:
-        """A file is kept no longer."""
+    def remove(self, name: str) -> int:
+        """A file is kept no longer; return its size."""
         size_bytes = self.size_of.pop(name)
         names = self.names_of[size_bytes]
         names.remove(name)
         if not names:
             del self.names_of[size_bytes]
         self.size_bytes -= size_bytes
+        return size_bytes
 
 
 class Account:

@@ -14,8 +14,8 @@
 
 The file of a segment that goes to disk is vacant: it is kept under another name for the next
 restore or loan of its size, since pages that exist are filled four times as fast as fresh ones.
-Those are a small part of the budget, there while objects take more than half of it and somebody
-lets objects go to disk or has them back; so who drops objects gives memory back at once.
+Such files are there while objects take more than half of the budget, and for at most `VACANT_S`
+after the last was of use: who drops his objects gives all of the memory back at once.
 
 The loan of a process pays for the segments that it made, until it gives them up (`Evicted`) or
 ends. A segment that was restored keeps its copy on disk, so that it goes again without a write.
@@ -111,8 +111,8 @@ MAX_BATCHES = 2
 # So much is on its way to disk ahead of need: what is written, and the next. What its creator gave
 # up early it cannot use again.
 AHEAD_BYTES = 2 * MAX_BATCHES * BATCH_BYTES
-# Vacant files take at most this share of the budget, beside what somebody waits for; and none where
-# objects take so little that they seldom have to go.
+# Vacant files take at most this share of the budget: less than objects leave free that are written
+# ahead of need. And none where objects take so little that they seldom have to go.
 VACANT_SHARE = 4
 NEEDED_SHARE = 2
 # A disk that nobody used for so long may rest longer.
@@ -359,10 +359,12 @@ class Segments:
         self._evict_ahead()
         self._remove_unlinked()
         if isinstance(event, ClientLost):
+            self._vacate_files()
             self._effects.append(SweepFiles(event.client))
         self._serve()
         self._bound_vacant()
         self._remove_unlinked()
+        self._vacate_files()
         self._spill()
         if self._evict:
             self._effects += [TellClient(c, Evict(self._evict[c])) for c in sorted(self._evict)]
@@ -374,10 +376,7 @@ class Segments:
         return effects
 
     def _remove_unlinked(self) -> None:
-        """Before their room is lent, or what is vacant is used."""
-        if self._vacate:
-            self._effects.append(VacateFiles(self._vacate))
-            self._vacate = {}
+        """Before their room is lent."""
         if self._unlinked:
             self._effects.append(UnlinkSegments(self._unlinked))
             self._unlinked = []
@@ -648,38 +647,41 @@ class Segments:
 
     def _leave_file(self, entry: SegmentEntry) -> None:
         """Nobody has the file, and its object is on disk: keep the file if it may be of use."""
-        vacant = self._table.vacant
-        if vacant.size_bytes + entry.size_bytes > self._vacant_bound():
+        vacant, size_bytes, first = self._table.vacant, entry.size_bytes, self._first()
+        is_wanted = first is not None and first.size_bytes == size_bytes
+        if is_wanted or vacant.size_bytes + size_bytes <= self._vacant_bound():
+            self._vacated += 1
+            self._vacated_at = self._now
+            name = f"{VACANT_FILE}{self._vacated}"
+            self._vacate[name] = entry.name
+            vacant.add(name, size_bytes)
+        else:
             self._unlinked.append(entry.name)
-            return
-        self._vacated += 1
-        self._vacated_at = self._now
-        name = f"{VACANT_FILE}{self._vacated}"
-        self._vacate[name] = entry.name
-        vacant.add(name, entry.size_bytes)
 
     def _vacant_bound(self) -> int:
-        """Return how many bytes of vacant files there may be."""
-        table = self._table
-        bound = self._wished_bytes + table.waiting.size_bytes
-        if table.object_bytes > self._budget // NEEDED_SHARE:
-            bound += self._budget // VACANT_SHARE
-        return bound
+        """Return how many bytes of them may stay."""
+        is_needed = self._table.object_bytes > self._budget // NEEDED_SHARE
+        return self._budget // VACANT_SHARE if is_needed else 0
 
     def _bound_vacant(self) -> None:
-        """Remove those of which there are too many, or all if nobody has use for them."""
-        vacant = self._table.vacant
+        """Remove those of which there are too many."""
         bound = self._vacant_bound() if self._now < self._vacated_at + VACANT_S else 0
-        self._remove_vacant(vacant.size_bytes - bound)
+        self._remove_vacant(self._table.vacant.size_bytes - bound)
 
-    def _remove_vacant(self, size_bytes: int) -> None:
-        """Remove so many bytes of them, or all."""
-        vacant = self._table.vacant
-        end = vacant.size_bytes - size_bytes
-        while vacant.size_of and vacant.size_bytes > end:
+    def _remove_vacant(self, size_bytes: int) -> int:
+        """Remove so many bytes of them, or all; return how many."""
+        vacant, removed = self._table.vacant, 0
+        while vacant.size_of and removed < size_bytes:
             name = vacant.first()
-            vacant.remove(name)
+            removed += vacant.remove(name)
             self._unlinked.append(self._vacate.pop(name, name))
+        return removed
+
+    def _vacate_files(self) -> None:
+        """Before they are used."""
+        if self._vacate:
+            self._effects.append(VacateFiles(self._vacate))
+            self._vacate = {}
 
     def _take_room(self, size_bytes: int, file_bytes: int) -> str:
         """Room is to be used: let vacant files go that are in the way.
@@ -692,6 +694,7 @@ class Segments:
             self._vacated_at = self._now
         self._remove_vacant(table.used_bytes + size_bytes - self._budget)
         self._remove_unlinked()
+        self._vacate_files()
         return name
 
     def _files_gone(self, names: Sequence[str]) -> None:
@@ -743,7 +746,7 @@ class Segments:
     def _shrink(self, size_bytes: int) -> None:
         """Let so much more go than is on its way, though nobody waits for it."""
         self._arrived()
-        size_bytes -= self._recalled_bytes + self._leaving()
+        size_bytes -= self._remove_vacant(size_bytes) + self._recalled_bytes + self._leaving()
         if size_bytes > 0:
             self._evict_some(size_bytes - self._recall(size_bytes), arrival=self._arrivals)
 

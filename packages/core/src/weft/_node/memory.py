@@ -177,13 +177,18 @@ class NodeMemory:
                 assert_never(effect)
 
     def _vacate(self, name_of: dict[str, str]) -> None:
+        gone: list[str] = []
         for other, name in name_of.items():
-            with contextlib.suppress(FileNotFoundError):
+            try:
                 (self._store_dir / name).rename(self._store_dir / other)
+            except FileNotFoundError:
+                gone.append(other)
         if not self._opens.are_all_told():
-            for other in name_of:
+            gone = list(name_of)
+            for other in gone:
                 _unlink(self._store_dir / other)
-            self._tell(FilesGone(list(name_of)))
+        if gone:
+            self._tell(FilesGone(gone))
 
     def _lend_file(self, loan: LendFile) -> None:
         # A name that is swept with the process.
