@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import gc
 import itertools
 import os
@@ -661,6 +662,80 @@ def test_what_is_passing_takes_the_loan_first(teller: Told) -> None:
     assert teller.said() == []
     teller.store.recycle(name)
     assert reserve(teller.store, 1).name == name
+
+
+# ------------------------------------------------------------------ files that are used again
+
+
+def test_loan_that_brings_a_file_is_filled_there(teller: Told, directory: Path) -> None:
+    old = directory / "old"
+    old.write_bytes(b"x" * SMALLEST_BYTES)
+    inode = old.stat().st_ino
+    teller.store.lend(SMALLEST_BYTES + 1, "old", SMALLEST_BYTES)
+    assert not old.exists()
+    value = put(teller.store, b"data")
+    assert view(teller.store, value) == b"data"
+    assert (directory / value.segment).stat().st_ino == inode
+    assert teller.store.try_reserve(1) is None
+    teller.store.recall(SMALLEST_BYTES)
+    assert teller.said()[-1] == LoanReturned(1)
+    # It is recycled like any other.
+    teller.store.recycle(value.segment)
+    teller.store.recall(SMALLEST_BYTES)
+    assert teller.said()[-1] == LoanReturned(SMALLEST_BYTES)
+    assert list(directory.iterdir()) == []
+
+
+def test_loan_whose_file_is_gone_is_a_loan(teller: Told) -> None:
+    teller.store.lend(SMALLEST_BYTES, "gone", SMALLEST_BYTES)
+    assert view(teller.store, put(teller.store, b"data")) == b"data"
+    assert teller.store.try_reserve(1) is None
+
+
+def test_loan_whose_file_cannot_be_opened_is_a_loan(
+    teller: Told, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (directory / "old").write_bytes(b"x" * SMALLEST_BYTES)
+
+    def fail(*args: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.open", fail)
+        teller.store.lend(SMALLEST_BYTES, "old", SMALLEST_BYTES)
+    assert list(directory.iterdir()) == []
+    assert view(teller.store, put(teller.store, b"data")) == b"data"
+
+
+def test_openings_are_counted_before_they_are_told(directory: Path) -> None:
+    writer, reader = Told(directory, "writer"), Told(directory, "reader")
+    writer.store.lend(MIB)
+    value = put(writer.store, b"data")
+    reader.store.open(value.segment)
+    reader.store.open(value.segment)
+    assert reader.said() == [SegmentsOpened([value.segment])]
+    assert reader.store.opens.value == 1
+    with pytest.raises(FileNotFoundError):
+        reader.store.open("no such segment")
+    assert reader.store.opens.value == 1
+    assert writer.store.opens.value == 0
+
+
+def test_mapping_that_somebody_is_about_to_view_is_not_said_to_be_gone(directory: Path) -> None:
+    writer, reader = Told(directory, "writer"), Told(directory, "reader")
+    writer.store.lend(MIB)
+    value = put(writer.store, b"data")
+    mapping = reader.store.open(value.segment)
+    reader.said()
+    reader.store.evict([value.segment])
+    assert reader.said() == [Evicted([], [value.segment])]
+    found = view(reader.store, value)
+    del mapping
+    assert found == b"data"
+    assert reader.said() == []
+    del found
+    reader.store.tell_ends()
+    assert reader.said()[0] == Evicted([value.segment], [])
 
 
 # ------------------------------------------------------------------ on disk

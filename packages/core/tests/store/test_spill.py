@@ -13,6 +13,7 @@ from weft._override import override
 from weft._store import spill
 from weft._store.spill import (
     PAGE_BYTES,
+    PIECE_BYTES,
     LocalSpillFiles,
     SpillError,
     SpillPlace,
@@ -223,6 +224,62 @@ def test_restored_segment_has_its_size_and_every_page(
     assert status.st_blocks * 512 >= size_bytes
     assert status.st_mode & 0o777 == 0o600
     assert [path.name for path in segment.parent.iterdir()] == ["segment"]
+
+
+@pytest.mark.parametrize("old_bytes", [0, 1000, 400_000])
+def test_segment_is_restored_over_another_file(
+    directory: Path, source: SpillSource, segment: Path, old_bytes: int
+) -> None:
+    files = LocalSpillFiles(str(directory))
+    (place,) = files.write("file", [source])
+    over = segment.with_name("over")
+    over.write_bytes(b"x" * old_bytes)
+    os.truncate(over, 400_000)
+    inode = over.stat().st_ino
+    restore(files, "file", place, segment=segment, segment_bytes=400_000, over=over)
+    assert segment.stat().st_ino == inode
+    assert segment.stat().st_blocks * 512 >= 400_000
+    assert segment.stat().st_size == 400_000
+    assert segment.read_bytes()[: len(DATA)] == DATA
+    assert [path.name for path in segment.parent.iterdir()] == ["segment"]
+
+
+def test_segment_is_restored_if_the_other_file_is_gone(
+    directory: Path, source: SpillSource, segment: Path
+) -> None:
+    files = LocalSpillFiles(str(directory))
+    (place,) = files.write("file", [source])
+    over = segment.with_name("over")
+    restore(files, "file", place, segment=segment, segment_bytes=len(DATA), over=over)
+    assert segment.read_bytes() == DATA
+
+
+def test_damaged_bytes_leave_no_other_file(
+    directory: Path, source: SpillSource, segment: Path
+) -> None:
+    files = LocalSpillFiles(str(directory))
+    (place,) = files.write("file", [source])
+    over = segment.with_name("over")
+    over.write_bytes(DATA)
+    wrong = place._replace(checksum=place.checksum ^ 1)
+    with pytest.raises(SpillError, match="damaged"):
+        restore(files, "file", wrong, segment=segment, segment_bytes=len(DATA), over=over)
+    assert list(segment.parent.iterdir()) == []
+
+
+def test_piece_that_cannot_be_read_fails_all_and_nothing_is_copied_afterwards(
+    directory: Path, segment: Path, tmp_path: Path
+) -> None:
+    size_bytes = 5 * PIECE_BYTES
+    (tmp_path / "large").write_bytes(bytes(size_bytes))
+    files = LocalSpillFiles(str(directory))
+    (place,) = files.write("file", [SpillSource(str(tmp_path / "large"), size_bytes)])
+    restore(files, "file", place, segment=segment, segment_bytes=size_bytes)
+    assert segment.read_bytes() == bytes(size_bytes)
+    for end in (0, PIECE_BYTES, 3 * PIECE_BYTES + 5):
+        os.truncate(directory / "file", end)
+        with pytest.raises(SpillError, match="too early"):
+            restore(files, "file", place, segment=segment, segment_bytes=size_bytes)
 
 
 def test_damaged_bytes_make_no_segment(directory: Path, source: SpillSource, segment: Path) -> None:
