@@ -176,6 +176,35 @@ def test_view_stays_valid_when_its_reference_and_the_process_that_made_it_are_go
     assert np.array_equal(view, data_of(1))
 
 
+def test_readers_in_many_processes_see_every_byte_of_what_is_spilled_and_restored(
+    session: Callable[..., None],
+) -> None:
+    session(32)
+
+    @weft.remote
+    class Reader:
+        def read(self, seed: int, refs: list[Any]) -> int:
+            order = np.random.default_rng(seed).permutation(len(refs) * 3) % len(refs)
+            kept: list[Any] = []
+            for number in map(int, order):
+                data = weft.get(refs[number])
+                assert np.array_equal(data, data_of(number, 2 * MIB))
+                kept = [*kept[-1:], (number, data)]
+                # It shows the same while others have their objects brought back.
+                before, old = kept[0]
+                assert np.array_equal(old, data_of(before, 2 * MIB))
+            return len(order)
+
+    refs = [weft.put(data_of(number, 2 * MIB)) for number in range(40)]
+    readers = [Reader.options(num_cpus=0.5).remote() for _ in range(3)]
+    reads = [reader.read.remote(seed, refs) for seed, reader in enumerate(readers)]
+    more = [weft.put(data_of(number, 2 * MIB)) for number in range(100, 140)]
+    assert weft.get(reads) == [120] * 3
+    for number, ref in enumerate(more):
+        assert np.array_equal(weft.get(ref), data_of(100 + number, 2 * MIB))
+    assert memory_bytes() <= 32 * MIB
+
+
 def test_many_small_objects_are_fused_into_few_files(
     session: Callable[..., None], spill_dir: Path
 ) -> None:

@@ -1,4 +1,4 @@
-"""How many segments each process has begun to open: what the daemon reads before a file is refilled.
+"""How many segments each process has begun to open; the daemon looks before a file is refilled.
 
 A process says which segments it has mapped, but later. Before it opens one it adds 1 to a number in
 a file that the daemon has mapped too, and takes it back if there is no such file. So when a segment

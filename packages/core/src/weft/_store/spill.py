@@ -145,8 +145,9 @@ def restore(
 ) -> None:
     """Make a segment of what a file holds. Blocks; may be called from any thread.
 
-    If the file `over` is there, which is as large as the segment, it becomes that. The bytes after the object's are reserved too: who maps the segment and writes to it meets no
-    page that does not fit.
+    If the file `over` is there, which is as large as the segment, it becomes that. The bytes after
+    the object's are reserved too: who maps the segment and writes to it meets no page that does not
+    fit.
 
     SpillError: the bytes cannot be had. StoreFullError: there is no room for the segment. There is
     no segment then.

@@ -843,8 +843,7 @@ class Unspill(Message, frozen=True, tag=106):
     directory: str = ""
     """Where the segment is made; empty: in the store."""
     over: str = ""
-    """If not empty, the segment is made of this file of the store, if that is there; else it is new.
-    """
+    """If not empty, the segment is made of this file of the store; it is new if that is gone."""
 
 
 class Unspilled(Message, frozen=True, tag=107):
