@@ -9,6 +9,11 @@ from weft._store.opens import Opens, opens_counter
 A, B = b"a", b"b"
 
 
+@pytest.fixture(autouse=True)
+def processor_that_orders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("weft._store.opens.IS_ORDERED", True)
+
+
 def test_all_openings_are_told_when_every_process_has_told_of_as_many_as_it_began(
     tmp_path: Path,
 ) -> None:
@@ -54,3 +59,13 @@ def test_file_of_the_numbers_takes_no_descriptor_and_little_memory(tmp_path: Pat
 def test_without_the_file_nothing_is_counted(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         opens_counter(tmp_path, 0)
+
+
+def test_processor_that_orders_less_fills_no_file_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opens = Opens(tmp_path)
+    opens.met(A)
+    assert opens.are_all_told()
+    monkeypatch.setattr("weft._store.opens.IS_ORDERED", False)
+    assert not opens.are_all_told()
