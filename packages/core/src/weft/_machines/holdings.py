@@ -421,7 +421,7 @@ class Holdings:
         """A process has a file mapped; return its entry, if it is known."""
         account.mapped[name] = None
         entry = self.entry_of.get(name)
-        if entry is None or entry.group in (self.disk, self.waiting, self.fetching, self.lost):
+        if entry is None or entry.group is None or not entry.group.is_memory:
             # It opened the file just before that was unlinked.
             ghosts = self.ghosts_of.get(name)
             entry = ghosts[-1] if ghosts else self.add_ghost(entry) if entry else None
