@@ -9,8 +9,9 @@ FLOORS = {
     **_core_rows.FLOORS,
     "pickles": Floor("100,000 pickles", "_floors_values", "pickle_many"),
     "write": Floor("plain files", "_floors_disk", "write_files"),
+    "disk_write": Floor("the disk", "_floors_disk", "write_direct"),
     "read": Floor("plain files", "_floors_disk", "read_warm"),
-    "read_cold": Floor("plain files", "_floors_disk", "read_cold"),
+    "read_cold": Floor("the disk", "_floors_disk", "read_cold"),
 }
 
 PROGRAMS = "_objects_programs"
@@ -28,8 +29,11 @@ ROWS = (
     Row("shared_with_readers", "100 MiB put, read by 8 actors", "GB/s", 4, ("memcpy",), PROGRAMS,
         cpus=8),
     Row("round_trip", "1 GiB array to a task and back", "GB/s", 4, ("memcpy",), PROGRAMS),
-    Row("spill", "put into a full store", "GB/s", 1, ("write",), SPILLING, 0),
-    Row("restore", "get of what was spilled, warm", "GB/s", 1, ("read",), SPILLING, 0),
+    Row("spill", "put into a full store", "GB/s", 0.7, ("disk_write", "write"), SPILLING, 0,
+        share_of="disk_write"),
+    Row("restore", "get of what was spilled, warm", "GB/s", 0.7, ("read_cold", "read"), SPILLING, 0,
+        share_of="read_cold"),
+    Row("restore_cold", "get of what was spilled, cold", "GB/s", 0.7, ("read_cold",), SPILLING, 0,
+        share_of="read_cold"),
     Row("working_set", "4 GB through 400 MB, compared", "GB/s", 0.3, ("write",), SPILLING, 0),
-    Row("restore_cold", "get of what was spilled, cold", "GB/s", 0.5, ("read_cold",), SPILLING, 0),
 )  # fmt: skip

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,15 @@ class Row:
     unit: str
     """`s`, `kB` and `MB`: less is better. `/s`, `GB/s` and `%`: more is better."""
     target: float
+    """If `share_of` is given, the part of it that is to be reached."""
     floors: tuple[str, ...]
     """Keys of FLOORS."""
     module: str = "_core_programs"
     """Where the program is; `_core_startup` and so on."""
     cpus: int = 2
     """CPUs of the session that the program finds; 0: it starts its own."""
+    share_of: str = ""
+    """Which of the floors the target is a part of."""
 
     @property
     def higher_is_better(self) -> bool:
@@ -39,9 +46,18 @@ class Row:
         """Return how many times better Weft is."""
         return weft / ray if self.higher_is_better else ray / weft
 
-    def is_met(self, weft: float) -> bool:
-        """Tell whether Weft reaches the target."""
-        return weft >= self.target if self.higher_is_better else weft <= self.target
+    def target_beside(self, floors: Mapping[str, float | None]) -> float | None:
+        """Return what is to be reached; None: the floor that it is a part of is not known."""
+        if not self.share_of:
+            return self.target
+        floor = floors[self.share_of]
+        return None if floor is None else self.target * floor
+
+    def is_met(self, weft: float | None, target: float | None) -> bool | None:
+        """Tell whether Weft reaches the target; None: one of them is not known."""
+        if weft is None or target is None:
+            return None
+        return weft >= target if self.higher_is_better else weft <= target
 
 
 @dataclass(frozen=True)

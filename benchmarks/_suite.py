@@ -118,6 +118,8 @@ class Suite:
         ratio = None
         if weft.median is not None and ray.median is not None:
             ratio = row.ratio(weft.median, ray.median)
+        floors = {key: numbers[self._floor_program(key)] for key in row.floors}
+        target = row.target_beside({key: floor.median for key, floor in floors.items()})
         return {
             "key": row.key,
             "what": row.what,
@@ -129,13 +131,13 @@ class Suite:
             "floors": [
                 {
                     "words": self.floors[key].words,
-                    "value": numbers[self._floor_program(key)].median,
-                    "values": numbers[self._floor_program(key)].values,
+                    "value": floor.median,
+                    "values": floor.values,
                 }
-                for key in row.floors
+                for key, floor in floors.items()
             ],
-            "target": row.target,
-            "met": row.is_met(weft.median) if weft.median is not None else None,
+            "target": target,
+            "met": row.is_met(weft.median, target),
             "ray_values": ray.values,
             "weft_values": weft.values,
             "failures": [f"weft: {why}" for why in weft.failures]
