@@ -16,6 +16,7 @@ from weft._machines.segments import (
     GONE_KEPT,
     MAX_AGAIN,
     MAX_PASSES,
+    REST_S,
     RETRY_S,
     VACANT_FILE,
     VACANT_S,
@@ -295,6 +296,46 @@ def test_who_returns_less_is_asked_again_when_it_frees_a_segment() -> None:
     assert node.say(A, SegmentsFree(["a1"])) == [TellClient(A, Recall(200))]
 
 
+def test_spare_memory_of_a_process_that_made_nothing_for_a_while_is_recalled() -> None:
+    node = Node()
+    node.lend(A, 300)
+    node.now = 1.0
+    node.make(B, 200)
+    node.lend(B, 100)
+    assert node.segments.wake_at() == REST_S
+    node.now = REST_S
+    assert node.tell(SegmentsTicked()) == [TellClient(A, Recall(300))]
+    node.say(A, LoanReturned(300))
+    assert node.segments.wake_at() == REST_S + 1
+    node.now = REST_S + 0.5
+    # It is used again, so it may stay.
+    node.say(B, SegmentsFree(["b0"]))
+    node.now = REST_S + 1
+    assert node.tell(SegmentsTicked()) == []
+    node.now = node.segments.wake_at()
+    assert node.now == 2 * REST_S + 0.5
+    assert node.tell(SegmentsTicked()) == [TellClient(B, Recall(300))]
+    node.say(B, LoanReturned(300))
+    assert node.usage().used_bytes == 0
+    assert node.segments.wake_at() is None
+
+
+def test_process_that_rests_with_nothing_spare_or_does_not_answer_is_left_alone() -> None:
+    node = Node()
+    node.make(A, 300)
+    node.now = REST_S
+    assert node.tell(SegmentsTicked()) == []
+    node.lend(A, 100)
+    node.ask(B, 600)
+    assert node.ask(C, 100) == [TellClient(B, Recall(100))]
+    node.now += ANSWER_S
+    node.tell(SegmentsTicked())
+    node.tell(ClientLost(C))
+    node.now += REST_S
+    assert all(effect.client != B for effect in node.tell(SegmentsTicked()))
+    assert node.segments.wake_at() is None
+
+
 def test_late_answer_to_a_recall_is_not_waited_for() -> None:
     node = Node()
     node.lend(A, 1000)
@@ -302,7 +343,7 @@ def test_late_answer_to_a_recall_is_not_waited_for() -> None:
     assert node.segments.wake_at() == ANSWER_S
     node.now = ANSWER_S
     assert node.tell(SegmentsTicked()) == [LendOnDisk(B, 2, 100)]
-    assert node.segments.wake_at() is None
+    assert node.segments.wake_at() == REST_S
     assert node.ask(B, 100) == [LendOnDisk(B, 3, 100)]
     assert node.say(A, LoanReturned(100)) == []
     assert node.ask(B, 110) == [TellClient(A, Recall(10))]
@@ -809,9 +850,8 @@ def test_segment_that_fits_nowhere_is_tried_again_after_a_while() -> None:
     assert isinstance(granted, TellClient)
     assert isinstance(granted.message, Loan)
     node.now += RETRY_S
-    (unspill,) = node.tell(SegmentsTicked())
-    assert isinstance(unspill, Unspill)
-    assert node.segments.wake_at() is None
+    (unspill,) = (e for e in node.tell(SegmentsTicked()) if isinstance(e, Unspill))
+    assert node.tell(SegmentsTicked()) == []
     assert restored(node.tell(Unspilled(3, ""))) == [(B, "")]
     assert node.states() == {"a0": "promised"}
 
@@ -1119,7 +1159,7 @@ def test_vacant_files_of_which_nobody_makes_use_go_after_a_while() -> None:
     node.now += VACANT_S
     assert node.tell(SegmentsTicked()) == [UnlinkSegments([".vacant-2"])]
     assert node.usage().vacant_bytes == 0
-    assert node.segments.wake_at() is None
+    assert node.segments.wake_at() == REST_S
 
 
 def test_vacant_files_go_with_the_objects() -> None:

@@ -18,7 +18,8 @@ Such files are there while objects take more than half of the budget, and for at
 after the last was of use: who drops his objects gives all of the memory back at once.
 
 The loan of a process pays for the segments that it made, until it gives them up (`Evicted`) or
-ends. A segment that was restored keeps its copy on disk, so that it goes again without a write.
+ends. What is spare of it is recalled when others need it, or when it made nothing for `REST_S`. A
+segment that was restored keeps its copy on disk, so that it goes again without a write.
 
 Room comes first from spare memory (`Recall`), then from the segments that were used least recently.
 Restores go before loans, but only `MAX_PASSES` of them pass one loan. When all that is left is
@@ -117,6 +118,9 @@ VACANT_SHARE = 4
 NEEDED_SHARE = 2
 # A disk that nobody used for so long may rest longer.
 VACANT_S = 1.0
+# Spare memory is warm: what is made of it takes a tenth of the time. A process that made nothing for
+# so long has no need of that.
+REST_S = 10.0
 # A process that runs C code for long does not answer; who waits goes elsewhere then.
 ANSWER_S = 1.0
 # What was viewed is asked for again after so long; or at once for who begins to wait, but then only
@@ -304,6 +308,8 @@ class Segments:
         self._recalls: OrderedDict[bytes, float] = OrderedDict()
         """Who has not answered Recall, and since when."""
         self._recalled_bytes = 0
+        self._active: OrderedDict[bytes, float] = OrderedDict()
+        """Who has used its loan, or asked for one, and when; the longest ago first."""
         self._silent: set[bytes] = set()
         """Processes that owe an answer for long and have said nothing since."""
 
@@ -356,6 +362,7 @@ class Segments:
             case _:
                 assert_never(event)
         self._count_on_nobody_late()
+        self._recall_resting()
         self._evict_ahead()
         self._remove_unlinked()
         if isinstance(event, ClientLost):
@@ -391,10 +398,15 @@ class Segments:
             times.append(self._fetch_failed_at + RETRY_S)
         if self._table.vacant.size_of:
             times.append(self._vacated_at + VACANT_S)
+        if self._active:
+            times.append(next(iter(self._active.values())) + REST_S)
         return min(times) if times else None
 
     def _heard(self, account: Account, message: ClientMessage) -> None:
         self._silent.discard(account.id)
+        if isinstance(message, AskLoan | SegmentsMade | SegmentsFree):
+            self._active[account.id] = self._now
+            self._active.move_to_end(account.id)
         match message:
             case AskLoan(request, size_bytes):
                 self._wish(account, request, size_bytes)
@@ -501,6 +513,7 @@ class Segments:
     def _client_lost(self, client: bytes) -> None:
         _note(self._gone, client)
         self._silent.discard(client)
+        self._active.pop(client, None)
         table = self._table
         account = table.account_of.pop(client, None)
         if account is None:
@@ -798,12 +811,23 @@ class Segments:
                 break
             wanted = min(account.recallable_bytes, left)
             left -= wanted
-            account.recalls.append(wanted)
-            account.recalled_bytes += wanted
-            self._recalled_bytes += wanted
-            self._recalls.setdefault(account.id, self._now)
-            self._tell(account.id, Recall(wanted))
+            self._recall_from(account, wanted)
         return size_bytes - left
+
+    def _recall_from(self, account: Account, size_bytes: int) -> None:
+        account.recalls.append(size_bytes)
+        account.recalled_bytes += size_bytes
+        self._recalled_bytes += size_bytes
+        self._recalls.setdefault(account.id, self._now)
+        self._tell(account.id, Recall(size_bytes))
+
+    def _recall_resting(self) -> None:
+        """Have back what is spare where nothing was made for long, though nobody waits for it."""
+        while self._active and next(iter(self._active.values())) <= self._now - REST_S:
+            client, _ = self._active.popitem(last=False)
+            account = self._table.account_of[client]
+            if account.recallable_bytes > 0 and client not in self._silent:
+                self._recall_from(account, account.recallable_bytes)
 
     def _returned(self, account: Account, size_bytes: int) -> None:
         if not 0 <= size_bytes <= account.spare_bytes:

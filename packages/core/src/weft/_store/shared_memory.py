@@ -61,12 +61,12 @@ if TYPE_CHECKING:
     from weft._wire.messages import Message, Shared
 
 SMALLEST_BYTES = 128 * 1024
-# Spare segments are warm memory that nobody uses: enough for a few large results in turn, a small
-# part of a machine.
-SPARE_BYTES = 512 * 1024 * 1024
+# Spare segments are warm memory that nobody uses: enough for a few large results in turn. The daemon
+# recalls them when others need room, and when this process made nothing for a while.
+SPARE_BYTES = 2 * 1024**3
 # Mappings of other processes' segments that are kept for their next object.
 KEPT_MAPPINGS = 64
-KEPT_BYTES = 512 * 1024 * 1024
+KEPT_BYTES = 2 * 1024**3
 # Copied or written at a time: other threads, and a Ctrl-C, wait no longer than for that.
 STRIDE_BYTES = 64 * 1024 * 1024
 # The kernel takes 1,024 parts of a write.
