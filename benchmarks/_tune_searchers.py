@@ -9,8 +9,8 @@ from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Any, Protocol
 
-from weft.tune._views import TrialView
 from weft.tune.search.sample import Categorical, Float, Integer
+from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -52,7 +52,7 @@ from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Sto
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
+    from weft.tune.views import ExperimentView, TrialView
 
 ONE = Resources({"CPU": 1})
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.schedulers import ASHAScheduler, AsyncHyperBandScheduler
 from weft.tune.testing.simulation import Simulation
+from weft.tune.views import ExperimentView, TrialView
 
 NOBODY = ExperimentView({}, {"CPU": 1.0})
 

@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.schedulers import MedianStoppingRule
 from weft.tune.schedulers.orders import Pause, Resume, Stop
 from weft.tune.testing.simulation import Simulation
+from weft.tune.views import ExperimentView, TrialView
 
 if TYPE_CHECKING:
-    from weft.tune._views import Status
+    from weft.tune.views import Status
 
 ALONE = ExperimentView({}, {"CPU": 1.0})
 

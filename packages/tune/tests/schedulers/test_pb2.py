@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.schedulers import PopulationBasedTraining
 from weft.tune.schedulers.pb2 import PB2, TimeVaryingProcess
 from weft.tune.testing.simulation import Simulation
+from weft.tune.views import ExperimentView, TrialView
 
 STEPS = 120
 INTERVAL = 6

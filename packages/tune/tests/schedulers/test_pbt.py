@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.schedulers import PopulationBasedTraining, PopulationBasedTrainingReplay
 from weft.tune.schedulers._exploration import Exploration
 from weft.tune.schedulers.orders import Restart, Resume, Save
 from weft.tune.testing.simulation import Simulation
+from weft.tune.views import ExperimentView, TrialView
 
 if TYPE_CHECKING:
     from pathlib import Path

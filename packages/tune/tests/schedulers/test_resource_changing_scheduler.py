@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -21,11 +20,12 @@ from weft.tune.schedulers.resource_changing_scheduler import (
     DistributeResourcesToTopJob,
 )
 from weft.tune.testing.simulation import Simulation
+from weft.tune.views import ExperimentView, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from weft.tune._views import Status
+    from weft.tune.views import Status
 
 Amounts = dict[str, float]
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft.exceptions import OptionError
-from weft.tune._views import TrialView
 from weft.tune.search import BasicVariantGenerator, Searcher, grid_search
 from weft.tune.search.sample import randint, uniform
+from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from weft.tune.search.repeater import TRIAL_INDEX
 from weft.tune.testing.searcher_suite import seen
 
 if TYPE_CHECKING:
-    from weft.tune._views import Outcome, TrialView
+    from weft.tune.views import Outcome, TrialView
 
 
 class Recorder(Searcher):

@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from weft.tune._views import Outcome, TrialView
+from weft.tune.views import Outcome, TrialView
 
 # ------------------------------------------------------------------ events
 

@@ -8,13 +8,13 @@ import msgspec
 
 from weft.tune._checkpoints import Keeping
 from weft.tune._values import decode, flattened
-from weft.tune._views import TrialView
 from weft.tune.schedulers.orders import Pause, Restart, Resume, Save, Stop
+from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
     from weft.lowlevel import Resources
     from weft.tune._checkpoints import Kept
-    from weft.tune._views import Status
+    from weft.tune.views import Status
 
 OrderToTrial = Stop | Pause | Resume | Restart | Save
 

@@ -78,8 +78,8 @@ from weft.tune._records import (
 )
 from weft.tune._trial_runs import Limits, Origin, TrialRun
 from weft.tune._values import decode, encode, flattened
-from weft.tune._views import ExperimentView, Outcome, TrialView
 from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
+from weft.tune.views import ExperimentView, Outcome, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from weft.tune._archive import Archive
     from weft.tune._storage import Storage
     from weft.tune._trial_runs import TrialRun
-    from weft.tune._views import Status
     from weft.tune.checkpoint import Checkpoint
+    from weft.tune.views import Status
 
 
 class Trial:

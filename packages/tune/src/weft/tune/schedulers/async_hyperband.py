@@ -33,9 +33,9 @@ from weft.tune.schedulers._scores import ScoringScheduler
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.orders import Order
     from weft.tune.schedulers.trial_scheduler import Verdict
+    from weft.tune.views import ExperimentView, TrialView
 
 
 class _Rung:

@@ -33,9 +33,9 @@ from weft.tune.schedulers.orders import Resume, Stop
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.orders import Order
     from weft.tune.schedulers.trial_scheduler import Verdict
+    from weft.tune.views import ExperimentView, TrialView
 
 
 def bracket_table(R: float, eta: float) -> list[list[tuple[int, float]]]:  # noqa: N803 - the paper's

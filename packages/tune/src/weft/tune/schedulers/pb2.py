@@ -38,9 +38,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.orders import Order
     from weft.tune.schedulers.pbt import Config, Explore, Member
+    from weft.tune.views import ExperimentView, TrialView
 
     Array = NDArray[np.float64]
 else:

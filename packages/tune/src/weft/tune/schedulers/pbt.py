@@ -49,9 +49,9 @@ from weft.tune.schedulers.orders import Restart, Resume, Save, Write
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.orders import Order
     from weft.tune.schedulers.trial_scheduler import Verdict
+    from weft.tune.views import ExperimentView, TrialView
 
     Config = Mapping[str, Any]
     Explore = Callable[[dict[str, Any]], dict[str, Any]]

@@ -29,8 +29,8 @@ from weft.tune.schedulers.trial_scheduler import TrialScheduler
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.trial_scheduler import Verdict
+    from weft.tune.views import ExperimentView, TrialView
 
     Amounts = Mapping[str, float]
     Allocate = Callable[

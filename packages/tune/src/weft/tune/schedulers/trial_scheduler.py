@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from weft.tune._views import ExperimentView, TrialView
     from weft.tune.schedulers.orders import Order
+    from weft.tune.views import ExperimentView, TrialView
 
-    Verdict = Literal["CONTINUE", "PAUSE", "STOP"]
+Verdict = Literal["CONTINUE", "PAUSE", "STOP"]
 
 
 class TrialScheduler:

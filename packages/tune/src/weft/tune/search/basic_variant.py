@@ -22,9 +22,9 @@ from weft.tune.search.variant_generator import grid_size, variant
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.sample import RandomState
     from weft.tune.search.searcher import Config, Finished
+    from weft.tune.views import Outcome, TrialView
 
 
 class BasicVariantGenerator(Searcher):

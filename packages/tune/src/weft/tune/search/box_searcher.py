@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.sample import Domain
     from weft.tune.search.searcher import Config, Finished
     from weft.tune.search.variant_generator import Given, Path
+    from weft.tune.views import Outcome, TrialView
 
     Values = dict[str, Any]
     Suggestion = tuple[Values, Any]

@@ -9,8 +9,8 @@ from weft.tune._arguments import check_integer
 from weft.tune.search.searcher import Searcher
 
 if TYPE_CHECKING:
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.searcher import Config, Finished
+    from weft.tune.views import Outcome, TrialView
 
 
 class ConcurrencyLimiter(Searcher):

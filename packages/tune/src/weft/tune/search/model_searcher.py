@@ -31,8 +31,8 @@ from weft.tune.search.variant_generator import parse_spec_vars, path_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.searcher import Config, Finished
+    from weft.tune.views import Outcome, TrialView
 
 
 class ModelSearcher(Searcher):

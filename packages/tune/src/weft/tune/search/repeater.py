@@ -13,8 +13,8 @@ from weft.tune.search.model_searcher import metric_of
 from weft.tune.search.searcher import Searcher
 
 if TYPE_CHECKING:
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.searcher import Config, Finished
+    from weft.tune.views import Outcome, TrialView
 
 TRIAL_INDEX = "__trial_index__"
 """The key of a configuration that says which of its repetitions this is, from 0."""

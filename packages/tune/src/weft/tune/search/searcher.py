@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from weft.lowlevel import dumps, unpack
 
 if TYPE_CHECKING:
-    from weft.tune._views import Outcome, TrialView
+    from weft.tune.views import Outcome, TrialView
 
-    Config = dict[str, Any]
-    Finished = Literal["FINISHED"]
+Config = dict[str, Any]
+Finished = Literal["FINISHED"]
 
 
 class Searcher:

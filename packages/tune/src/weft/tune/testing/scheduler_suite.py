@@ -26,8 +26,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from weft.exceptions import OptionError
-from weft.tune._views import ExperimentView, TrialView
 from weft.tune.testing.simulation import Simulation, answers_again
+from weft.tune.views import ExperimentView, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

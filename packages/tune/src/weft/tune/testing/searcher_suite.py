@@ -26,17 +26,17 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft.exceptions import OptionError
-from weft.tune._views import TrialView
 from weft.tune.search.concurrency_limiter import ConcurrencyLimiter
 from weft.tune.search.sample import choice, lograndint, loguniform, quniform, randint, uniform
 from weft.tune.search.searcher import Searcher
 from weft.tune.search.variant_generator import grid_search, parse_spec_vars
+from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from weft.tune._views import Outcome
     from weft.tune.search.searcher import Config
+    from weft.tune.views import Outcome
 
 SPACE: Config = {
     "x": uniform(-1, 1),

@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from weft.tune._views import ExperimentView, Outcome, Status, TrialView
 from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
+from weft.tune.views import ExperimentView, Outcome, Status, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Callable

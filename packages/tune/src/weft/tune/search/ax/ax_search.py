@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from ax.exceptions import core, generation_strategy
     from ax.utils.common import logger as ax_logger
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.box_searcher import Suggestion, Values
     from weft.tune.search.sample import Domain
     from weft.tune.search.searcher import Config
+    from weft.tune.views import Outcome, TrialView
 else:
     ax = lazy("ax")
     ax_logger = lazy("ax.utils.common.logger")

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
     import ConfigSpace
     from hpbandster.optimizers.config_generators import bohb
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.box_searcher import Suggestion, Values
     from weft.tune.search.searcher import Config, Finished
+    from weft.tune.views import Outcome, TrialView
 else:
     ConfigSpace = lazy("ConfigSpace")
     bohb = lazy("hpbandster.optimizers.config_generators.bohb")

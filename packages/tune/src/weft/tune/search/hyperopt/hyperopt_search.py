@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     import hyperopt
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.searcher import Config
     from weft.tune.search.variant_generator import Given, Path
+    from weft.tune.views import Outcome, TrialView
 
     Labels = dict[tuple[Path, Domain], str]
 else:

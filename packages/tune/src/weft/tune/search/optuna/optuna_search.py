@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from optuna.study import Study
     from optuna.trial import Trial
 
-    from weft.tune._views import Outcome, TrialView
     from weft.tune.search.optuna import _window
     from weft.tune.search.optuna._spaces import DefineByRun, Distributions, SuggestedSpace
     from weft.tune.search.searcher import Config
+    from weft.tune.views import Outcome, TrialView
 else:
     optuna = lazy("optuna")
     _window = lazy("weft.tune.search.optuna._window")

@@ -1,6 +1,7 @@
-"""What searchers, schedulers and stoppers see of an experiment: frozen records, never the loop.
+"""What searchers and schedulers see of an experiment: frozen records, never the loop.
 
-They may keep a view: it stays what it was when it was made.
+Who writes one names them from here: `from weft.tune.views import TrialView`. A view may be kept: it
+stays what it was when it was made.
 """
 
 from __future__ import annotations
@@ -10,18 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
-Mode = Literal["min", "max"]
 Status = Literal["PENDING", "RUNNING", "PAUSED", "TERMINATED", "ERROR"]
 """PENDING: never run, or to be run again. TERMINATED: it came to its end, or was stopped."""
 Outcome = Literal["completed", "stopped", "failed"]
 """How a trial ended: by itself or at a stopping criterion; by the scheduler; with an error."""
-
-
-class Objective(msgspec.Struct, frozen=True):
-    """What is to be made small or large."""
-
-    metric: str
-    mode: Mode
 
 
 class TrialView(msgspec.Struct, frozen=True):
