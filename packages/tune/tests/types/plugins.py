@@ -1,7 +1,5 @@
 """Schedulers and searchers of users, as type checkers see them. Read by mypy and pyright."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
