@@ -371,6 +371,40 @@ def test_results_that_are_known_may_be_added() -> None:
     assert searcher.study.trials[2].intermediate_values == {0: 5, 1: 4}
 
 
+@pytest.mark.parametrize(
+    ("parameters", "value", "says"),
+    [
+        ({"x": 0.5}, 1, "has no y"),
+        ({"x": 0.5, "y": 2}, 1, "y is 2, not of"),
+        ({"x": 0.5, "y": 0.5}, math.nan, "result of an evaluated point is nan"),
+        ({"x": 0.5, "y": 0.5}, [1, 2], "a finite number for loss"),
+        ({"x": 0.5, "y": 0.5}, None, "is None"),
+    ],
+)
+@pytest.mark.parametrize("domain", [uniform(0, 1), FloatDistribution(0, 1)])
+def test_known_result_that_is_none_is_refused(
+    domain: Any, parameters: dict[str, Any], value: Any, says: str
+) -> None:
+    searcher = OptunaSearch({"x": domain, "y": domain}, "loss", "min", seed=1)
+    with pytest.raises(OptionError, match=says):
+        searcher.add_evaluated_point(parameters, value)
+    assert states(searcher) == []
+
+
+def test_known_results_of_a_space_with_conditions_are_added() -> None:
+    def define(trial: optuna.Trial) -> None:
+        if trial.suggest_categorical("kind", ["sgd", "adam"]) == "sgd":
+            trial.suggest_float("momentum", 0, 1)
+
+    searcher = OptunaSearch(define, "loss", "min", seed=1)
+    searcher.add_evaluated_point({"kind": "sgd", "momentum": 0.5}, 3)
+    searcher.add_evaluated_point({"kind": "adam"}, None, pruned=True, intermediate_values=[2])
+    assert states(searcher) == [TrialState.COMPLETE, TrialState.PRUNED]
+    assert [trial.params for trial in searcher.study.trials] == [
+        {"kind": "sgd", "momentum": 0.5}, {"kind": "adam"},
+    ]  # fmt: skip
+
+
 def test_seed_of_the_experiment_is_taken_unless_there_is_one() -> None:
     def first(seed: int | None, spec: dict[str, Any]) -> Any:
         return opened(OptunaSearch(seed=seed), **spec).searcher.ask("a")
@@ -431,6 +465,34 @@ def test_study_stays_small_and_keeps_the_best() -> None:
     assert {trial.params["x"] for trial in searcher.study.trials} >= {
         session.configs[str(trial_id)]["x"] for trial_id in running
     }
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_study_stays_small_whatever_is_known_beforehand(begun: bool) -> None:
+    searcher = OptunaSearch({"x": uniform(0, 1)}, "loss", "min", seed=1)
+    if begun:
+        assert searcher.ask("a")
+    for number in range(2 * MOST + 7):
+        searcher.add_evaluated_point({"x": number / MOST / 3}, abs(number - MOST))
+    assert len(searcher.study.get_trials(deepcopy=False)) <= MOST + begun
+    assert searcher.study.best_value == 0
+
+
+def test_points_with_results_are_forgotten_as_trials_are() -> None:
+    points = [{"x": number / MOST / 2} for number in range(2 * MOST)]
+    searcher = OptunaSearch(
+        {"x": uniform(0, 1)}, "loss", "min", points, evaluated_rewards=range(2 * MOST), seed=1
+    )
+    assert len(searcher.study.get_trials(deepcopy=False)) <= MOST
+    assert searcher.study.best_value == 0
+
+
+def test_point_with_a_result_costs_no_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    searcher = OptunaSearch({"x": uniform(0, 1)}, "loss", "min", seed=1)
+    monkeypatch.setattr(optuna.samplers.TPESampler, "__init__", None)
+    for number in range(20):
+        searcher.add_evaluated_point({"x": number / 20}, number)
+    assert len(searcher.study.trials) == 20
 
 
 @pytest.mark.parametrize("direction", list(optuna.study.StudyDirection)[1:])

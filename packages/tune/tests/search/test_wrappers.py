@@ -131,6 +131,18 @@ def test_limit_below_one_is_refused() -> None:
         ConcurrencyLimiter(Recorder(), max_concurrent=0)
 
 
+def test_limiter_may_be_called_by_hand() -> None:
+    inner = Recorder()
+    limiter = ConcurrencyLimiter(inner, max_concurrent=1)
+    assert limiter.suggest("a") == {"n": 1}
+    assert limiter.suggest("b") is None
+    limiter.on_trial_result("a", {"loss": 5.0})
+    limiter.on_trial_complete("a", {"loss": 4.0})
+    assert limiter.suggest("b") == {"n": 2}
+    limiter.on_trial_complete("b", None, True)
+    assert inner.told == [("a", None, 5.0), ("a", "completed", 4.0), ("b", "failed", None)]
+
+
 # ---------------------------------------------------------------------------------------- repeater
 
 
@@ -198,3 +210,12 @@ def test_repeater_passes_on_the_rest() -> None:
     assert repeater.expected_trials(6) == 6
     with pytest.raises(OptionError, match="repeat"):
         Repeater(inner, repeat=0)
+
+
+# ----------------------------------------------------------------------------------------- by hand
+
+
+@pytest.mark.parametrize("name", ["on_trial_result", "on_trial_complete"])
+def test_override_that_no_experiment_would_call_is_refused(name: str) -> None:
+    with pytest.raises(TypeError, match=rf"Mine overrides {name}.*override tell"):
+        type("Mine", (Repeater,), {name: lambda self, *_: None})

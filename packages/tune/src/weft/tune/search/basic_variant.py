@@ -16,7 +16,7 @@ from weft.lowlevel import override
 from weft.tune._arguments import check_integer
 from weft.tune.search.points import put_point
 from weft.tune.search.sample import generator
-from weft.tune.search.searcher import Searcher
+from weft.tune.search.searcher import TellingSearcher
 from weft.tune.search.variant_generator import grid_size, variant
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from weft.tune.views import Outcome, TrialView
 
 
-class BasicVariantGenerator(Searcher):
+class BasicVariantGenerator(TellingSearcher):
     """Tries every variant of the grids, `num_samples` times, with values drawn at random.
 
     Args:

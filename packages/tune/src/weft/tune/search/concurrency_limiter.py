@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 from weft.lowlevel import override
 from weft.tune._arguments import check_integer
-from weft.tune.search.searcher import Searcher
+from weft.tune.search.searcher import TellingSearcher
 
 if TYPE_CHECKING:
-    from weft.tune.search.searcher import Config, Finished
+    from weft.tune.search.searcher import Config, Finished, Searcher
     from weft.tune.views import Outcome, TrialView
 
 
-class ConcurrencyLimiter(Searcher):
+class ConcurrencyLimiter(TellingSearcher):
     """Asks another searcher only while fewer than `max_concurrent` of its trials are out.
 
     What a model suggests is the better the more results it has seen.

@@ -25,7 +25,7 @@ from weft.lowlevel import override
 from weft.tune._arguments import check_mode
 from weft.tune._readings import read_number
 from weft.tune.search.sample import generator
-from weft.tune.search.searcher import Searcher
+from weft.tune.search.searcher import TellingSearcher
 from weft.tune.search.variant_generator import parse_spec_vars, path_name
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from weft.tune.views import Outcome, TrialView
 
 
-class ModelSearcher(Searcher):
+class ModelSearcher(TellingSearcher):
     """A searcher that proposes what a model of earlier results says."""
 
     def __init__(

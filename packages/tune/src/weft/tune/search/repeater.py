@@ -10,10 +10,10 @@ import msgspec
 from weft.lowlevel import override
 from weft.tune._arguments import check_integer
 from weft.tune.search.model_searcher import metric_of
-from weft.tune.search.searcher import Searcher
+from weft.tune.search.searcher import TellingSearcher
 
 if TYPE_CHECKING:
-    from weft.tune.search.searcher import Config, Finished
+    from weft.tune.search.searcher import Config, Finished, Searcher
     from weft.tune.views import Outcome, TrialView
 
 TRIAL_INDEX = "__trial_index__"
@@ -29,7 +29,7 @@ class _Group:
         self.ended: list[tuple[TrialView, Outcome]] = []
 
 
-class Repeater(Searcher):
+class Repeater(TellingSearcher):
     """Has each configuration of another searcher tried `repeat` times, and tells it the mean.
 
     Trials that failed, or reported no number, are left out of the mean. The searcher learns nothing

@@ -9,7 +9,8 @@ journal. So a searcher needs no state of its own on disk, and one that is seeded
 have.
 
 Searchers written for Ray override `suggest`, `on_trial_result` and `on_trial_complete` instead:
-`ask` and `tell` call these.
+`ask` and `tell` call these. A `TellingSearcher` implements `ask` and `tell`, and does the same when
+a program calls it by hand as it would call one of Ray's.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from weft.lowlevel import dumps, unpack
+from weft.lowlevel import dumps, override, unpack
+from weft.tune._values import flattened
+from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
-    from weft.tune.views import Outcome, TrialView
+    from weft.tune.views import Outcome, Status
 
 Config = dict[str, Any]
 Finished = Literal["FINISHED"]
@@ -106,7 +109,7 @@ class Searcher:
         """A trial has reported."""
 
     def on_trial_complete(
-        self, trial_id: str, result: Config | None = None, *, error: bool = False
+        self, trial_id: str, result: Config | None = None, error: bool = False
     ) -> None:
         """A trial has ended; with its last result, unless it reported nothing."""
 
@@ -147,3 +150,46 @@ class Searcher:
                 f"{dirpath} has no state of a searcher: no searcher-state-*.pkl"
             )
         self.restore(str(found[-1]))
+
+
+class TellingSearcher(Searcher):
+    """A searcher that is told of trials by `tell`, whoever calls it.
+
+    Subclasses override `tell`, and `ask` or `suggest`.
+    """
+
+    @override
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("on_trial_result", "on_trial_complete"):
+            if name in vars(cls):
+                raise TypeError(
+                    f"{cls.__qualname__} overrides {name}, which an experiment does not call: "
+                    "override tell(trial, outcome)"
+                )
+
+    @override
+    def suggest(self, trial_id: str) -> Config | Finished | None:
+        return self.ask(trial_id)
+
+    @override
+    def tell(self, trial: TrialView, outcome: Outcome | None) -> None:
+        raise NotImplementedError
+
+    @override
+    def on_trial_result(self, trial_id: str, result: Config) -> None:
+        self.tell(_seen_by_hand(trial_id, result, "RUNNING"), None)
+
+    @override
+    def on_trial_complete(
+        self, trial_id: str, result: Config | None = None, error: bool = False
+    ) -> None:
+        trial = _seen_by_hand(trial_id, result or {}, "ERROR" if error else "TERMINATED")
+        self.tell(trial, "failed" if error else "completed")
+
+
+def _seen_by_hand(trial_id: str, result: Config, status: Status) -> TrialView:
+    """Return a trial as far as its result tells."""
+    flat = flattened(result)
+    iterations = int(flat.get("training_iteration", bool(flat)))
+    return TrialView(trial_id, {}, status, flat, iterations, has_checkpoint=False, resources={})

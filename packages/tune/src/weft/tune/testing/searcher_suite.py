@@ -203,6 +203,25 @@ class SearcherSuite:
             after.end(trial_id)
         assert before.run(3) == after.run(3)
 
+    def test_called_by_hand_it_learns_the_same(self) -> None:
+        told, by_hand = self.open(), self.open()
+        for number in range(self.trials):
+            trial_id = told.ask()
+            assert trial_id is not None
+            config = by_hand.searcher.suggest(trial_id)
+            assert config == told.configs[trial_id]
+            if number == 2:
+                told.end(trial_id, {}, "failed")
+                by_hand.searcher.on_trial_complete(trial_id, None, error=True)
+                continue
+            result = {"loss": bowl(told.configs[trial_id]), "training_iteration": 1}
+            told.end(trial_id)
+            by_hand.searcher.on_trial_result(trial_id, result)
+            by_hand.searcher.on_trial_complete(trial_id, result)
+        after = told.ask()
+        assert after is not None
+        assert by_hand.searcher.suggest(after) == told.configs[after]
+
     def test_configuration_belongs_to_its_trial(self) -> None:
         changed, left_alone = self.open(), self.open()
         for _ in range(self.trials):

@@ -116,8 +116,8 @@ class TuneBOHB(BoxSearcher):
         return {**values, **fixed}, None
 
     @override
-    def ask(self, trial_id: str) -> Config | Finished | None:
-        config = super().ask(trial_id)
+    def suggest(self, trial_id: str) -> Config | Finished | None:
+        config = super().suggest(trial_id)
         if isinstance(config, dict):
             self._active.add(trial_id)
         return config

@@ -40,6 +40,8 @@ class SuggestedSpace(Protocol):
 
     distributions: Distributions
     """Of the parameters that every trial has."""
+    is_plain: bool
+    """Whether trials have no others, so that a configuration tells all of them."""
 
     def params_of(self, point: Mapping[str, Any]) -> Params:
         """Return the parameters that a configuration, or a part of one, says.
@@ -51,8 +53,12 @@ class SuggestedSpace(Protocol):
     def config_of(self, trial: Trial, point: Mapping[str, Any], rng: random.Random) -> Config:
         """Return the configuration of a trial whose `distributions` have been suggested."""
 
-    def recalled(self, config: Config) -> Params | None:
-        """Return all parameters that a trial has; None: its configuration does not tell them."""
+    def recalled(self, config: Config) -> Params:
+        """Return all parameters that a trial of a plain space has.
+
+        Raises:
+            OptionError: It is not of the space.
+        """
 
 
 def suggested(space: Any) -> SuggestedSpace:
@@ -81,7 +87,7 @@ class DomainSpace(SuggestedSpace):
             path_name(path): to_distribution(domain) for path, domain in self._domains.items()
         }
         self._kinds = {name: [_kind(known)] for name, known in self.distributions.items()}
-        self._is_plain = len(found) == len(self._domains) and not any(
+        self.is_plain = len(found) == len(self._domains) and not any(
             isinstance(domain, Categorical) and parse_spec_vars({"": domain.categories})[1]
             for domain in self._domains.values()
         )
@@ -112,9 +118,7 @@ class DomainSpace(SuggestedSpace):
         return config
 
     @override
-    def recalled(self, config: Config) -> Params | None:
-        if not self._is_plain:
-            return None
+    def recalled(self, config: Config) -> Params:
         params = {}
         for path, domain in self._domains.items():
             value = value_at_path(config, path)
@@ -136,17 +140,24 @@ class DomainSpace(SuggestedSpace):
 class DistributionSpace(SuggestedSpace):
     """Optuna's distributions by their names; a slash in a name makes a nested configuration."""
 
+    is_plain = True
+
     def __init__(self, space: Distributions) -> None:
         self.distributions = dict(space)
 
     @override
     def params_of(self, point: Mapping[str, Any]) -> Params:
         params = _flat(point)
-        for name in params.keys() - self.distributions.keys():
-            raise OptionError(
-                f"points_to_evaluate: the search space has no {name!r}, it has"
-                f" {', '.join(self.distributions)}"
-            )
+        for name, value in params.items():
+            if name not in self.distributions:
+                raise OptionError(
+                    f"points_to_evaluate: the search space has no {name!r}, it has"
+                    f" {', '.join(self.distributions)}"
+                )
+            if not from_distribution(self.distributions[name]).is_valid(value):
+                raise OptionError(
+                    f"points_to_evaluate: {name} is {value!r}, not of {self.distributions[name]!r}"
+                )
         return params
 
     @override
@@ -154,7 +165,7 @@ class DistributionSpace(SuggestedSpace):
         return nested(trial.params)
 
     @override
-    def recalled(self, config: Config) -> Params | None:
+    def recalled(self, config: Config) -> Params:
         flat = _flat(config)
         params = {name: flat.get(name) for name in self.distributions}
         for name, value in params.items():
@@ -165,6 +176,8 @@ class DistributionSpace(SuggestedSpace):
 
 class RunSpace(SuggestedSpace):
     """A function that suggests its parameters on a trial, and returns what else there is."""
+
+    is_plain = False
 
     def __init__(self, define: DefineByRun) -> None:
         self._define = define
@@ -180,8 +193,8 @@ class RunSpace(SuggestedSpace):
         return {**nested(trial.params), **(constants or {})}
 
     @override
-    def recalled(self, config: Config) -> Params | None:
-        return None
+    def recalled(self, config: Config) -> Params:
+        raise NotImplementedError("a function's parameters are known when it is called")
 
 
 def suggest(trial: Trial, name: str, distribution: BaseDistribution) -> Any:

@@ -22,7 +22,10 @@ Watanabe, "Tree-Structured Parzen Estimator", arXiv:2304.11127.
 
 from __future__ import annotations
 
+import math
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from weft.exceptions import OptionError
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
     from optuna.study import Study
-    from optuna.trial import Trial
+    from optuna.trial import Trial, TrialState
 
     from weft.tune.search.optuna import _window
     from weft.tune.search.optuna._spaces import DefineByRun, Distributions, SuggestedSpace
@@ -54,14 +57,14 @@ TRIAL_ID = "weft_trial_id"
 """The attribute of a trial in a storage that says which of Weft's it is."""
 
 
-class _Recalled:
-    """A trial of an earlier run that the study has not been told of."""
+@dataclass
+class _Known:
+    """A trial that the study has not been told of: of an earlier run, or given with its result."""
 
-    def __init__(self, params: dict[str, Any]) -> None:
-        self.params = params
-        self.state = optuna.trial.TrialState.RUNNING
-        self.values: list[float] | None = None
-        self.intermediate_values: dict[int, float] = {}
+    params: dict[str, Any]
+    state: TrialState
+    values: list[float] | None = None
+    intermediate_values: dict[int, float] = field(default_factory=dict)
 
 
 class OptunaSearch(ModelSearcher):
@@ -105,8 +108,8 @@ class OptunaSearch(ModelSearcher):
         self._sampler = sampler
         self._study_name = study_name
         self._storage = storage
-        self._running: dict[str, Trial | _Recalled | int] = {}
-        self._recalled: list[_Recalled] = []
+        self._running: dict[str, Trial | _Known | int] = {}
+        self._untold: list[_Known] = []
         self._earlier: dict[str, int] = {}
         self._told = 0
         self._has_begun = False
@@ -135,22 +138,67 @@ class OptunaSearch(ModelSearcher):
         """Learn a result that is known.
 
         Args:
-            parameters: The configuration.
+            parameters: The configuration: all of it.
             value: Its result; with several objectives, one for each.
             error: Whether it failed: it has no value then.
             pruned: Whether it was stopped: what counts is its last intermediate value.
             intermediate_values: What it reported on its way.
+
+        Raises:
+            OptionError: It is not of the space, or its value is no finite number.
         """
         self._open_once()
-        trial, _ = self._begin(parameters)
-        for step, intermediate in enumerate(intermediate_values or ()):
-            trial.report(intermediate, step)
+        reports = dict(enumerate(intermediate_values or ()))
+        states = optuna.trial.TrialState
         if error:
-            self._study.tell(trial, state=optuna.trial.TrialState.FAIL)
+            self._add(parameters, states.FAIL, None, reports)
         elif pruned:
-            self._study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+            last = list(reports.values())[-1:]
+            self._add(parameters, states.PRUNED, self._checked(last) if last else None, reports)
         else:
-            self._study.tell(trial, value)
+            self._add(parameters, states.COMPLETE, self._checked(value), reports)
+
+    def _checked(self, value: Any) -> list[float]:
+        """Return a result as a number for each objective."""
+        values = list(value) if isinstance(value, list | tuple) else [value]
+        is_finite = all(isinstance(each, Real) and math.isfinite(each) for each in values)
+        if len(values) != len(self.objectives) or not is_finite:
+            wanted = ", ".join(metric for metric, _ in self.objectives)
+            raise OptionError(
+                f"OptunaSearch: the result of an evaluated point is {value!r}: give a finite"
+                f" number for {wanted}"
+            )
+        return [float(each) for each in values]
+
+    def _add(
+        self,
+        config: Mapping[str, Any],
+        state: TrialState,
+        values: list[float] | None,
+        reports: dict[int, float],
+    ) -> None:
+        """Take a trial that has ended, of which no sampler is asked where that can be avoided."""
+        params = self._suggested.params_of(config)
+        if self._suggested.is_plain:
+            missing = self._suggested.distributions.keys() - params.keys()
+            if missing:
+                raise OptionError(
+                    f"OptunaSearch: an evaluated point has no {', '.join(sorted(missing))}"
+                )
+            self._remember(_Known(params, state, values, reports))
+        else:
+            trial, _ = self._begin(config)
+            for step, value in reports.items():
+                trial.report(value, step)
+            is_complete = state == optuna.trial.TrialState.COMPLETE
+            self._study.tell(trial, values if is_complete else None, state=state)
+        self._note_end()
+
+    def _remember(self, known: _Known) -> None:
+        """Put a trial down for the study; a window looks at it when it is first asked."""
+        self._untold.append(known)
+        if not self._is_window or self._has_begun:
+            self._catch_up()
 
     @override
     def recall(self, trial_id: str, config: Config) -> None:
@@ -159,15 +207,13 @@ class OptunaSearch(ModelSearcher):
             self._asked += 1
             self._running[trial_id] = self._earlier[trial_id]
             return
-        params = self._suggested.recalled(config) if self._sampler is None else None
-        if params is None:
+        if self._sampler is not None or not self._suggested.is_plain:
             super().recall(trial_id, config)
             return
         self._asked += 1
-        self._running[trial_id] = recalled = _Recalled(params)
-        self._recalled.append(recalled)
-        if not self._is_window or self._has_begun:
-            self._catch_up()
+        known = _Known(self._suggested.recalled(config), optuna.trial.TrialState.RUNNING)
+        self._running[trial_id] = known
+        self._remember(known)
 
     @override
     def _open(self) -> None:
@@ -179,7 +225,7 @@ class OptunaSearch(ModelSearcher):
             if TRIAL_ID in trial.user_attrs:
                 self._earlier[trial.user_attrs[TRIAL_ID]] = trial.number
         for point, value in self._evaluated:
-            self._study.tell(self._begin(point)[0], value)
+            self._add(point, optuna.trial.TrialState.COMPLETE, self._checked(value), {})
 
     @property
     def _is_window(self) -> bool:
@@ -239,7 +285,7 @@ class OptunaSearch(ModelSearcher):
         else:
             state = states.COMPLETE
         reports = {trial.iterations: values[0]} if values and state == states.PRUNED else {}
-        if isinstance(running, _Recalled):
+        if isinstance(running, _Known):
             running.state, running.intermediate_values = state, reports
             running.values = None if state == states.FAIL else values
         elif isinstance(running, int):  # One of an earlier run may have been told in that.
@@ -249,20 +295,24 @@ class OptunaSearch(ModelSearcher):
             for step, value in reports.items():
                 running.report(value, step)
             self._study.tell(running, values if state == states.COMPLETE else None, state=state)
+        self._note_end()
+
+    def _note_end(self) -> None:
+        """Count a trial that has ended; a window that is full forgets some."""
         self._told += 1
         if self._is_window and self._told > _window.MOST:
             self._shrink()
 
     def _shrink(self) -> None:
-        """Forget trials: of those that are to be recalled, or else of the study."""
+        """Forget trials: of those that the study is yet to be told of, or else of the study."""
         direction = self._study.direction
         states = optuna.trial.TrialState
         counted = {states.COMPLETE, states.PRUNED}
-        if self._recalled:
-            ended = [found for found in self._recalled if found.state in counted]
-            running = [found for found in self._recalled if found.state == states.RUNNING]
+        if self._untold:
+            ended = [found for found in self._untold if found.state in counted]
+            running = [found for found in self._untold if found.state == states.RUNNING]
             kept = _window.kept([_window.rank_of(found, direction) for found in ended])
-            self._recalled = [*(ended[number] for number in kept), *running]
+            self._untold = [*(ended[number] for number in kept), *running]
         else:
             study = self._study.get_trials(deepcopy=False)
             trials = [trial for trial in study if trial.state in counted]
@@ -275,13 +325,13 @@ class OptunaSearch(ModelSearcher):
         self._told = len(kept)
 
     def _catch_up(self) -> None:
-        """Tell the study of the trials that were recalled."""
+        """Tell the study of the trials that it has not been told of."""
         self._has_begun = True
-        if not self._recalled:
+        if not self._untold:
             return
         distributions = self._suggested.distributions
         names = {id(trial): trial_id for trial_id, trial in self._running.items()}
-        for trial in self._recalled:
+        for trial in self._untold:
             if trial.state == optuna.trial.TrialState.RUNNING:
                 self._running[names[id(trial)]] = self._fixed(trial.params, distributions)
             else:
@@ -294,7 +344,7 @@ class OptunaSearch(ModelSearcher):
                         intermediate_values=trial.intermediate_values,
                     )
                 )
-        self._recalled = []
+        self._untold = []
 
 
 @contextmanager
