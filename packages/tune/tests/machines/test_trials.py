@@ -38,14 +38,17 @@ from weft.tune._records import (
     Revived,
     Saved,
     SaveTrial,
+    Spent,
     Stopped,
     Store,
+    TellPause,
     TellSearcher,
     TrialEnded,
 )
-from weft.tune._trial_runs import Limits
+from weft.tune._trial_runs import Limits, Reservation
 from weft.tune._trials import Trials
 from weft.tune._values import encode
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers import TrialScheduler
 from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
 
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
 
     from weft.tune.views import ExperimentView, TrialView
 
-ONE = Resources({"CPU": 1})
+ONE = Reservation.of([{"CPU": 1}])
 
 
 class Ordered(TrialScheduler):
@@ -116,6 +119,8 @@ class Stage:
         self.trials = self._fresh()
         self.journal: list[JournalEntry] = []
         self.told: list[tuple[str, str | None]] = []
+        self.resting: set[str] = set()
+        """The trials that the searcher knows to be paused."""
         self._see(self.trials.begin())
 
     def _fresh(self) -> Trials:
@@ -130,15 +135,28 @@ class Stage:
                 # What is written can be read.
                 text = msgspec.json.encode(effect.entry)
                 self.journal.append(msgspec.json.decode(text, type=JournalEntry))
-            elif isinstance(effect, TellSearcher):
-                self.told.append((effect.trial.trial_id, effect.outcome))
-        return [e for e in effects if not isinstance(e, Record | TellSearcher | Note)]
+            elif isinstance(effect, TellSearcher | TellPause):
+                self._hear(effect)
+        hidden = Record | TellSearcher | TellPause | Note
+        return [effect for effect in effects if not isinstance(effect, hidden)]
+
+    def _hear(self, effect: TellSearcher | TellPause) -> None:
+        """Be the searcher."""
+        if isinstance(effect, TellSearcher):
+            self.told.append((effect.trial.trial_id, effect.outcome))
+            if effect.outcome is not None:
+                self.resting.discard(effect.trial.trial_id)
+        elif effect.is_paused:
+            assert effect.trial_id not in self.resting
+            self.resting.add(effect.trial_id)
+        else:
+            self.resting.remove(effect.trial_id)
 
     def tell(self, event: Event) -> list[Effect]:
         return self._see(self.trials.handle(event))
 
     def suggest(self, trial_id: str, **resources: float) -> list[Effect]:
-        return self.tell(ConfigSuggested(trial_id, result(x=1), resources))
+        return self.tell(ConfigSuggested(trial_id, result(x=1), [resources] if resources else []))
 
     def report(self, trial_id: str, value: float = 0.0, **more: Any) -> list[Effect]:
         iteration = self.trials.run_of[trial_id].iterations + 1
@@ -153,11 +171,11 @@ class Stage:
         """The driver is killed, and another continues."""
         self.scheduler = Ordered()
         self.trials = self._fresh()
-        self.told = []
+        self.told, self.resting = [], set()
         for entry in self.journal:
             for effect in self.trials.replay(entry):
-                if isinstance(effect, TellSearcher):
-                    self.told.append((effect.trial.trial_id, effect.outcome))
+                if not isinstance(effect, DiscardCheckpoint):
+                    self._hear(effect)
         return self._see(self.trials.begin())
 
 
@@ -177,7 +195,7 @@ def two() -> Stage:
 def test_configurations_are_asked_for_while_there_is_room() -> None:
     stage = Stage(cpus=2)
     assert stage.suggest("a") == [
-        Begin("a", encode({"x": 1}), {"CPU": 1.0}, "", 0, 0.0),
+        Begin("a", encode({"x": 1}), ONE, "", 0, 0.0),
         AskSearcher(),
     ]
     assert begun(stage.suggest("b")) == ["b"]
@@ -268,7 +286,7 @@ def test_paused_trial_is_saved_gives_its_room_up_and_returns_before_fresh_ones()
     assert stage.report("b") == [Advance("b")]
     assert stage.status("a") == "PENDING"
     assert stage.tell(TrialEnded("b")) == [
-        Begin("a", encode({"x": 1}), {"CPU": 1.0}, "a/c0", 1, 0.0),
+        Begin("a", encode({"x": 1}), ONE, "a/c0", 1, 0.0),
     ]
 
 
@@ -289,6 +307,27 @@ def test_pausing_a_paused_trial_or_resuming_a_running_one_does_nothing(two: Stag
     two.report("a")
     assert two.journal[-1].decided == [Paused("a")]
     assert two.report("b") == [Advance("b")]
+
+
+def test_searcher_hears_that_a_trial_rests_and_is_asked_again() -> None:
+    stage = Stage(cpus=1)
+    stage.suggest("a")
+    stage.tell(NothingNow())
+    stage.scheduler.at_result = ["PAUSE"]
+    stage.report("a")
+    assert stage.resting == {"a"}
+    assert stage.tell(Left("a")) == [AskSearcher()]
+    stage.tell(NothingNow())
+    assert stage.status("a") == "RUNNING", "nothing else could"
+    assert stage.resting == set()
+
+
+def test_paused_trial_that_is_stopped_has_ended_for_the_searcher(two: Stage) -> None:
+    two.scheduler.at_result = ["PAUSE", [Stop("a")]]
+    two.report("a")
+    two.report("b")
+    assert ("a", "stopped") in two.told
+    assert two.resting == set()
 
 
 def test_scheduler_is_asked_when_only_paused_trials_are_left(two: Stage) -> None:
@@ -314,20 +353,20 @@ def test_restart_from_another_trial_begins_from_its_last_checkpoint(two: Stage) 
     two.report("b", checkpoint="b0")
     two.scheduler.at_result = [[Restart("a", "b", {"x": 2})]]
     assert two.report("a") == [Release("a", save=False)]
-    assert two.tell(Left("a")) == [Begin("a", encode({"x": 2}), {"CPU": 1.0}, "b/b0", 1, 0.0)]
+    assert two.tell(Left("a")) == [Begin("a", encode({"x": 2}), ONE, "b/b0", 1, 0.0)]
 
 
 def test_restart_of_a_trial_in_the_middle_of_a_step_ends_that(two: Stage) -> None:
     two.scheduler.at_result = [[Restart("b", "a", {"x": 2})]]
     assert two.report("a", checkpoint="a0") == [Release("b", save=False), Advance("a")]
-    assert two.tell(Left("b")) == [Begin("b", encode({"x": 2}), {"CPU": 1.0}, "a/a0", 1, 0.0)]
+    assert two.tell(Left("b")) == [Begin("b", encode({"x": 2}), ONE, "a/a0", 1, 0.0)]
 
 
 def test_restart_from_a_trial_without_a_checkpoint_begins_anew(two: Stage) -> None:
     two.report("a", checkpoint="a0")
     two.scheduler.at_result = [[Restart("a", "b", {"x": 2})]]
     two.report("a")
-    assert two.tell(Left("a")) == [Begin("a", encode({"x": 2}), {"CPU": 1.0}, "", 0, 0.0)]
+    assert two.tell(Left("a")) == [Begin("a", encode({"x": 2}), ONE, "", 0, 0.0)]
 
 
 def test_restart_from_itself_saves_first_and_may_take_other_resources() -> None:
@@ -336,8 +375,47 @@ def test_restart_from_itself_saves_first_and_may_take_other_resources() -> None:
     stage.scheduler.at_result = [[Restart("a", "a", {"x": 1}, {"CPU": 4})]]
     assert stage.report("a") == [Release("a", save=True)]
     assert stage.tell(Left("a", "a0")) == [
-        Begin("a", encode({"x": 1}), {"CPU": 4.0}, "a/a0", 1, 0.0)
+        Begin("a", encode({"x": 1}), Reservation.of([{"CPU": 4}]), "a/a0", 1, 0.0)
     ]
+
+
+BUNDLES = [{"CPU": 1.0}, {"CPU": 2.0}]
+
+
+def test_all_bundles_of_a_trial_count_while_it_is_on_a_runner() -> None:
+    stage = Stage(cpus=4)
+    effects = stage.tell(ConfigSuggested("a", result(x=1), BUNDLES))
+    assert effects == [
+        Begin("a", encode({"x": 1}), Reservation.of(BUNDLES), "", 0, 0.0), AskSearcher(),
+    ]  # fmt: skip
+    assert stage.tell(ConfigSuggested("b", result(x=1), BUNDLES)) == []
+    view = stage.trials.view(stage.trials.run_of["a"])
+    assert (view.resources, view.bundles) == ({"CPU": 3.0}, BUNDLES)
+    assert begun(stage.tell(TrialEnded("a"))) == ["b"]
+
+
+@pytest.mark.parametrize(
+    ("ordered", "come"),
+    [
+        ({"CPU": 4}, [{"CPU": 1}, {"CPU": 3}]),
+        ({"CPU": 1, "GPU": 1}, [{"CPU": 1}, {"GPU": 1}]),
+        ({"CPU": 0.5}, [{"CPU": 0.5}]),
+        (PlacementGroupFactory([{"CPU": 2}, {"CPU": 2}]), [{"CPU": 2}, {"CPU": 2}]),
+        (None, BUNDLES),
+    ],
+)
+def test_restart_with_other_amounts_leaves_the_trials_own_bundle(ordered: Any, come: Any) -> None:
+    stage = Stage(cpus=4)
+    stage.tell(ConfigSuggested("a", result(x=1), BUNDLES))
+    stage.tell(NothingEver())
+    stage.scheduler.at_result = [[Restart("a", "a", {"x": 1}, ordered)]]
+    stage.report("a")
+    for again in (False, True):
+        if again:
+            stage.killed()
+        else:
+            stage.tell(Left("a"))
+        assert stage.trials.run_of["a"].reserved == Reservation.of(come)
 
 
 def test_restart_from_itself_in_the_middle_of_a_step_waits_for_its_report(two: Stage) -> None:
@@ -412,9 +490,7 @@ def test_trial_that_fails_is_tried_again_from_its_last_checkpoint() -> None:
     stage = Stage(max_trials=1, max_failures=1)
     stage.suggest("a")
     stage.report("a", checkpoint="a0")
-    assert stage.tell(Failed("a", "no")) == [
-        Begin("a", encode({"x": 1}), {"CPU": 1.0}, "a/a0", 1, 0.0)
-    ]
+    assert stage.tell(Failed("a", "no")) == [Begin("a", encode({"x": 1}), ONE, "a/a0", 1, 0.0)]
     assert stage.told[-1] == ("a", None)
     assert stage.tell(Failed("a", "no")) == []
     assert stage.told[-1] == ("a", "failed")
@@ -442,6 +518,13 @@ def test_everything_ends_when_the_experiment_is_closed(two: Stage) -> None:
     assert two.trials.is_over()
 
 
+def test_what_is_spent_of_the_time_budget_is_written_and_changes_nothing(two: Stage) -> None:
+    assert two.tell(Spent(7.5)) == []
+    assert two.journal[-1].event == Spent(7.5)
+    two.killed()
+    assert begun(two.trials.begin()) == []
+
+
 def test_interrupted_trials_leave_at_their_next_report_and_nothing_begins(two: Stage) -> None:
     assert two.trials.held() == 2
     assert two.tell(Interrupted()) == []
@@ -461,11 +544,9 @@ def test_failed_trial_is_revived_and_the_searcher_hears_nothing_of_it() -> None:
     stage.tell(Failed("b", "no"))
     told = len(stage.told)
     assert stage.tell(Revived("a", fresh=False)) == [
-        Begin("a", encode({"x": 1}), {"CPU": 1.0}, "a/a0", 1, 0.0)
+        Begin("a", encode({"x": 1}), ONE, "a/a0", 1, 0.0)
     ]
-    assert stage.tell(Revived("b", fresh=True)) == [
-        Begin("b", encode({"x": 1}), {"CPU": 1.0}, "", 0, 0.0)
-    ]
+    assert stage.tell(Revived("b", fresh=True)) == [Begin("b", encode({"x": 1}), ONE, "", 0, 0.0)]
     stage.tell(TrialEnded("a"))
     assert len(stage.told) == told
 
@@ -477,7 +558,7 @@ def test_trials_of_the_past_are_reset_or_abandoned_before_anything_begins(two: S
         two.trials.replay(entry)
     assert two.tell(Reset("a")) == []
     assert two.tell(Abandoned("b")) == []
-    assert two._see(two.trials.begin()) == [Begin("a", encode({"x": 1}), {"CPU": 1.0}, "", 0, 0.0)]
+    assert two._see(two.trials.begin()) == [Begin("a", encode({"x": 1}), ONE, "", 0, 0.0)]
     assert two.status("b") == "TERMINATED"
 
 
@@ -519,8 +600,9 @@ def test_views_show_what_a_trial_is_and_stay(two: Stage) -> None:
 
 def test_what_is_lacking_for_a_request_is_said() -> None:
     trials = Stage(cpus=2).trials
-    assert trials.lacking({"CPU": 1}) == {}
-    assert trials.lacking({"CPU": 3, "GPU": 1}) == {"CPU": 1.0, "GPU": 1.0}
+    assert trials.lacking(Resources({"CPU": 1})) == Resources()
+    lacking = trials.lacking(Resources({"CPU": 3, "GPU": 1}))
+    assert lacking == Resources({"CPU": 1, "GPU": 1})
 
 
 # ------------------------------------------------------------------ stories
@@ -575,7 +657,7 @@ class Story:
             trial_id = f"t{len(self.stage.trials.run_of)}"
             cpus = self.random.randint(1, self.stage.cpus)
             event: Event = ConfigSuggested(
-                trial_id, result(x=0), {} if cpus == 1 else {"CPU": cpus}
+                trial_id, result(x=0), [] if cpus == 1 else [{"CPU": cpus}]
             )
         else:
             event = NothingNow() if answer == "now" else NothingEver()
@@ -598,6 +680,7 @@ class Story:
                 Save(trial_id),
                 Restart(trial_id, source, {"x": self.random.random()}),
                 Restart(trial_id, source, {"x": self.random.random()}, {"CPU": 1}),
+                Restart(trial_id, source, {"x": 0.0}, PlacementGroupFactory([{}, {"CPU": 1}])),
                 *([Stop(trial_id)] if self.random.random() < 0.2 else []),
             ]
         )
@@ -663,6 +746,8 @@ def tell_story(random: Random) -> None:
             break  # all have ended, or the searcher has no more
         story.step()
         assert story.files == story.known()
+        paused = {run.id for run in story.stage.trials.live() if run.status == "PAUSED"}
+        assert story.stage.resting == paused
     assert story.calls or not story.stage.trials.live()
     live = story.stage.trials
     again = story.stage._fresh()

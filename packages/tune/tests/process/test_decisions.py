@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 import weft
 from weft import tune
 from weft.exceptions import OptionError
 from weft.tune.experiment import Experiment
-from weft.tune.schedulers import HyperBandScheduler, TrialScheduler
+from weft.tune.schedulers import ASHAScheduler, HyperBandScheduler, TrialScheduler
 from weft.tune.schedulers.orders import Restart, Save, Stop
+from weft.tune.schedulers.resource_changing_scheduler import (
+    DistributeResources,
+    ResourceChangingScheduler,
+)
+from weft.tune.search import BasicVariantGenerator, ConcurrencyLimiter
+from weft.tune.search.optuna import OptunaSearch
 from weft.tune.search.sample import uniform
 from weft.tune.search.variant_generator import grid_search
 from weft.tune.stopper import Stopper
@@ -124,6 +131,40 @@ def test_trial_goes_on_with_other_resources_from_where_it_is(engine: str, tmp_pa
     (result,) = fit(Sum, tmp_path, {"rate": 1.0}, scheduler=Scripted(grow))
     assert list(result.metrics_dataframe["total"]) == [1, 2, 3, 4]
     assert list(result.metrics_dataframe["cpus"]) == [1, 1, 3, 3]
+
+
+class Reserving(Sum):
+    """Says what its own process holds."""
+
+    def step(self) -> dict[str, Any]:
+        own = weft.get_runtime_context().get_assigned_resources()
+        return {**super().step(), "own": own.get("CPU", 0)}
+
+
+@pytest.mark.parametrize(
+    ("add_bundles", "bundles", "own"),
+    [(False, [1], 4), (True, [1], 1), (False, [0, 1], 0), (True, [1, 1], 1)],
+)
+def test_trial_that_grows_holds_its_first_bundle_and_leaves_the_rest_to_what_it_starts(
+    engine: str, tmp_path: Path, add_bundles: bool, bundles: list[float], own: float
+) -> None:
+    factory = tune.PlacementGroupFactory([{"CPU": cpus} for cpus in bundles])
+    scheduler = ResourceChangingScheduler(None, DistributeResources(add_bundles))
+    (result,) = fit(
+        tune.with_resources(Reserving, factory), tmp_path, {"rate": 1.0}, scheduler=scheduler
+    )
+    assert list(result.metrics_dataframe["cpus"]) == [sum(bundles), 4, 4, 4]
+    if engine == "workers":  # Without processes nothing holds anything.
+        assert list(result.metrics_dataframe["own"]) == [bundles[0], own, own, own]
+
+
+def test_bundles_that_one_machine_cannot_spread_are_refused(engine: str, tmp_path: Path) -> None:
+    spread = tune.PlacementGroupFactory([{"CPU": 1}, {"CPU": 1}], strategy="STRICT_SPREAD")
+    with pytest.raises(tune.TuneError, match=r"2 bundles on as many nodes.*there are 1"):
+        fit(tune.with_resources(Sum, spread), tmp_path, {"rate": 1.0})
+    varying = tune.with_resources(Sum, lambda config: spread)
+    with pytest.raises(tune.TuneError, match="2 bundles on as many nodes"):
+        fit(varying, tmp_path, {"rate": 1.0})
 
 
 def test_trial_in_the_middle_of_a_step_is_stopped_by_another(engine: str, tmp_path: Path) -> None:
@@ -262,3 +303,114 @@ def test_class_works_outside_of_an_experiment(tmp_path: Path) -> None:
     assert again.train()["total"] == 7
     assert again.get_state()["iteration"] == 4
     assert not again.is_actor()
+
+
+# ------------------------------------------------------------------ what the user gave
+
+
+def test_each_experiment_begins_from_what_the_user_gave(engine: str, tmp_path: Path) -> None:
+    searcher = ConcurrencyLimiter(
+        OptunaSearch(seed=3, points_to_evaluate=[{"rate": 0.25}]), max_concurrent=1
+    )
+    scheduler = HyperBandScheduler(max_t=3)
+    stopper = AfterFive()
+
+    def configs(**options: Any) -> list[Any]:
+        results = fit(
+            Sum, tmp_path, {"rate": uniform(0, 1)}, num_samples=6, max_concurrent_trials=1,
+            **options,
+        )  # fmt: skip
+        return [(r.config, r.metrics["training_iteration"]) for r in results if r.metrics]
+
+    first = configs(search_alg=searcher, scheduler=scheduler)
+    assert len(first) == 6
+    assert first[0][0] == {"rate": 0.25}
+    assert configs(search_alg=searcher, scheduler=scheduler) == first
+    assert len(configs(stop=stopper)) == len(configs(stop=stopper)) > 0
+    assert stopper.count == 0
+
+
+def test_searcher_tells_after_an_experiment_what_it_learned_there(
+    engine: str, tmp_path: Path
+) -> None:
+    searcher = OptunaSearch(seed=3)
+    fit(
+        Sum, tmp_path, {"rate": uniform(0, 1)}, num_samples=12, max_concurrent_trials=1,
+        search_alg=ConcurrencyLimiter(searcher, max_concurrent=4),
+    )  # fmt: skip
+    assert len(searcher.study.trials) == 12
+    searcher.save(str(tmp_path / "state"))
+    other = OptunaSearch(seed=4)
+    other.restore(str(tmp_path / "state"))
+    assert len(other.study.trials) == 12
+    assert other.study.best_value == searcher.study.best_value
+    searcher.restore(str(tmp_path / "state"))
+    assert searcher.suggest("next") == other.suggest("next")
+
+
+def test_tuner_may_be_fitted_again_and_goes_on(engine: str, tmp_path: Path) -> None:
+    fails = tmp_path / "fails"
+    fails.touch()
+
+    class Failing(Sum):
+        def step(self) -> dict[str, Any]:
+            if self.config["rate"] == 3.0 and fails.exists():
+                raise ValueError("once")
+            return super().step()
+
+    tuner = tune.Tuner(
+        Failing,
+        param_space={"rate": grid_search([1.0, 2.0, 3.0, 4.0, 5.0])},
+        tune_config=tune.TuneConfig(
+            metric="total", mode="max", max_concurrent_trials=2,
+            scheduler=ASHAScheduler(max_t=4, reduction_factor=2),
+        ),
+        run_config=tune.RunConfig(
+            name="again", storage_path=str(tmp_path),
+            failure_config=tune.FailureConfig(fail_fast=True),
+        ),
+    )  # fmt: skip
+    halted = tuner.fit()
+    assert halted.num_errors == 1
+    assert len(halted) < 5
+    fails.unlink()
+    results = tuner.fit()
+    assert [result.config["rate"] for result in results] == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert (results.num_errors, results.num_terminated) == (1, 4)
+
+
+def test_searcher_does_not_count_paused_trials(engine: str, tmp_path: Path) -> None:
+    # A bracket of nine: of those that are as far as it takes one in three, and of these one.
+    results = fit(
+        Sum, tmp_path, {"rate": uniform(0, 1)}, num_samples=9,
+        search_alg=ConcurrencyLimiter(BasicVariantGenerator(random_state=1), max_concurrent=2),
+        scheduler=HyperBandScheduler(max_t=9), stop={"training_iteration": 9},
+    )  # fmt: skip
+    came_to = sorted(result.metrics["training_iteration"] for result in results if result.metrics)
+    assert came_to == [1] * 6 + [3] * 2 + [9]
+
+
+def test_time_budget_is_what_earlier_runs_have_left(engine: str, tmp_path: Path) -> None:
+    def run(trainable: Any) -> tune.ResultGrid:
+        return tune.Tuner(
+            trainable,
+            tune_config=tune.TuneConfig(num_samples=3, time_budget_s=1000),
+            run_config=tune.RunConfig(
+                name="budget", storage_path=str(tmp_path),
+                failure_config=tune.FailureConfig(fail_fast=True),
+            ),
+        ).fit()  # fmt: skip
+
+    def failing(config: dict[str, Any]) -> None:
+        raise ValueError
+
+    assert run(failing).num_errors == 1
+    journal = tmp_path / "budget" / "journal.jsonl"
+    *_, last = map(msgspec.json.decode, journal.read_text().splitlines())
+    assert last["event"]["type"] == "spent"
+    assert 0 < last["event"]["seconds"] < 500
+    last["event"]["seconds"] += 1000
+    with journal.open("ab") as file:
+        file.write(msgspec.json.encode(last) + b"\n")
+    results = run(lambda config: {"loss": 1})
+    assert sum(result.metrics is not None for result in results) == 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft.exceptions import OptionError
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers import (
     ASHAScheduler,
     FIFOScheduler,
@@ -48,11 +49,11 @@ def scheduler_of(base: Amounts, allocate: Any) -> ResourceChangingScheduler:
 
 
 def shares(allocate: Any, base: Amounts, total: Amounts, n: int) -> list[Mapping[str, float]]:
-    """Return what each of n equal trials is given."""
+    """Return what each of n equal trials is given, all bundles together."""
     scheduler = scheduler_of(base, allocate)
     trials = [trial_of(str(k), base) for k in range(n)]
     view = experiment(total, *trials)
-    return [allocate(view, trial, trial.result, scheduler) for trial in trials]
+    return [allocate(view, trial, trial.result, scheduler).required_resources for trial in trials]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +93,9 @@ def test_all_that_is_free_goes_to_the_best() -> None:
         trials += [trial_of("new"), trial_of("nan", loss=float("nan"))]
         view = experiment({"CPU": 10}, *trials)
         given = {
-            t.trial_id: allocate(view, t, t.result, scheduler)["CPU"] for t in trials if t.result
+            t.trial_id: allocate(view, t, t.result, scheduler).required_resources["CPU"]
+            for t in trials
+            if t.result
         }
         assert given == {"a": 1, "b": 1, "c": 1, "nan": 1, best: 6}
 
@@ -111,7 +114,7 @@ def test_best_is_told_by_the_objective_of_the_experiment() -> None:
 def test_paused_trials_have_no_share() -> None:
     scheduler = scheduler_of({"CPU": 1}, DistributeResources())
     view = experiment({"CPU": 4}, trial_of("a"), trial_of("b", status="PAUSED"))
-    order = Restart("a", "a", {}, {"CPU": 4})
+    order = Restart("a", "a", {}, PlacementGroupFactory([{"CPU": 4}]))
     assert scheduler.on_trial_result(view, view.trials["a"], {}) == [order]
 
 
@@ -145,7 +148,10 @@ def test_what_the_base_scheduler_orders_about_others_is_done_as_well() -> None:
     view = experiment({"CPU": 4}, trial_of("a"))
     scheduler.on_trial_add(view, view.trials["a"])
     answer = scheduler.on_trial_result(view, view.trials["a"], {})
-    assert answer == [*others, Restart("a", "a", {}, {"CPU": 4})]
+    assert answer == [
+        *others,
+        Restart("a", "a", {}, PlacementGroupFactory([{"CPU": 4}])),
+    ]
 
 
 def test_trials_grow_as_others_end_and_together_never_have_more_than_there_is() -> None:
@@ -158,6 +164,28 @@ def test_trials_grow_as_others_end_and_together_never_have_more_than_there_is() 
     done = Simulation(scheduler, configs, step, slots=4).run()
     assert done.trials["trial-3"].resources == {"CPU": 4}
     assert [trial.time for trial in done.trials.values()] == [5, 10, 20, 40]
+
+
+@pytest.mark.parametrize(
+    ("add_bundles", "bundles", "grown"),
+    [
+        (False, [{"CPU": 1}], [{"CPU": 4}]),
+        (True, [{"CPU": 1}], [{"CPU": 1}, {"CPU": 3}]),
+        (False, [{}, {"CPU": 1}], [{}, {"CPU": 4}]),
+        (True, [{"CPU": 0.5}, {"CPU": 0.5}], [{"CPU": 0.5}, {"CPU": 0.5}, {"CPU": 3}]),
+    ],
+)
+def test_increase_is_a_bundle_of_its_own_or_goes_to_the_last(
+    add_bundles: bool, bundles: list[Amounts], grown: list[Amounts]
+) -> None:
+    scheduler = ResourceChangingScheduler(None, DistributeResources(add_bundles))
+    trial = TrialView("a", {}, "RUNNING", {}, 1, True, {"CPU": 1.0}, bundles)
+    view = experiment({"CPU": 4}, trial)
+    scheduler.on_trial_add(view, trial)
+    (order,) = scheduler.on_trial_result(view, trial, {})
+    assert order == Restart("a", "a", {}, PlacementGroupFactory(grown))
+    has_it = TrialView("a", {}, "RUNNING", {}, 1, True, {"CPU": 4.0}, grown)
+    assert scheduler.on_trial_result(experiment({"CPU": 4}, has_it), has_it, {}) == ()
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from weft.lowlevel import Resources, lazy
 from weft.tune import _journal
 from weft.tune._records import Failed, Reported
 from weft.tune._session import date_of
-from weft.tune._trial_runs import Limits, TrialRun
+from weft.tune._trial_runs import Limits, Reservation, TrialRun
 from weft.tune._trials import Trials
 from weft.tune._values import decode, flattened, unpacked
 from weft.tune.checkpoint import Checkpoint
@@ -57,7 +57,9 @@ class Archive:
         past = _journal.read(storage)
         if past.header is None:
             raise TuneError(f"there is no experiment in {storage!r}")
-        trials = Trials(FIFOScheduler(), None, Resources(), default=Resources(), limits=Limits())
+        trials = Trials(
+            FIFOScheduler(), None, Resources(), default=Reservation.of([{}]), limits=Limits()
+        )
         for entry in past.entries():
             trials.replay(entry)
         return cls(storage, past.header, list(trials.run_of.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import logging
 import math
@@ -21,11 +22,11 @@ from weft.tune import _journal
 from weft.tune._archive import Archive
 from weft.tune._checkpoints import Keeping
 from weft.tune._journal import Header
-from weft.tune._loop import LoopPlan, TuneLoop
+from weft.tune._loop import LoopPlan, TuneLoop, reservation
 from weft.tune._records import Abandoned, Reset, Revived
 from weft.tune._session import Settings
 from weft.tune._storage import writing
-from weft.tune._trial_runs import Limits, TrialRun
+from weft.tune._trial_runs import Limits, Reservation, TrialRun
 from weft.tune._trials import Trials
 from weft.tune._values import encode
 from weft.tune._watching import CALLBACKS, Watching
@@ -38,6 +39,7 @@ from weft.tune.schedulers.creation import create_scheduler
 from weft.tune.schedulers.fifo import FIFOScheduler
 from weft.tune.search.basic_variant import BasicVariantGenerator
 from weft.tune.search.creation import create_searcher
+from weft.tune.search.searcher import copied
 from weft.tune.stopper import as_stopper
 from weft.tune.trainable.util import name_of, request_of, request_varies
 
@@ -211,7 +213,7 @@ class _Experiment:
         metrics = tuple(metric) if isinstance(metric, list) else (metric,) if metric else ()
         self._archive.metric = metric
         self._archive.mode = config.mode or searcher.mode or getattr(scheduler, "mode", None)
-        stopper = as_stopper(run_config.stop)
+        stopper = copy.deepcopy(as_stopper(run_config.stop))
         expected = searcher.expected_trials(config.num_samples)
         number = None if math.isinf(expected) else int(expected)
         if not weft.is_initialized():
@@ -222,7 +224,7 @@ class _Experiment:
             scheduler,
             stopper,
             total,
-            default=Resources() if varies else self._request(total),
+            default=Reservation.of([{}]) if varies else self._request(total),
             limits=self._limits(number),
         )
         self._look_on(trials, number)
@@ -244,8 +246,8 @@ class _Experiment:
     def _searcher(self) -> Searcher:
         config = self._config
         searcher = config.search_alg or BasicVariantGenerator()
-        if isinstance(searcher, str):
-            searcher = create_searcher(searcher)
+        # Another run, in this process or another, begins from what the user gave as well.
+        searcher = create_searcher(searcher) if isinstance(searcher, str) else copied(searcher)
         is_taken = searcher.set_search_properties(
             config.metric,
             config.mode,
@@ -265,6 +267,8 @@ class _Experiment:
         scheduler = config.scheduler or FIFOScheduler()
         if isinstance(scheduler, str):
             scheduler = create_scheduler(scheduler)
+        else:
+            scheduler = copy.deepcopy(scheduler)
         metric: Any = config.metric
         mode: Any = config.mode
         if not scheduler.set_search_properties(metric, mode, seed=self._header.seed):
@@ -330,13 +334,13 @@ class _Experiment:
             "mode": self._config.mode,
         }
 
-    def _request(self, total: Resources) -> Resources:
+    def _request(self, total: Resources) -> Reservation:
         """Return what every trial takes. TuneError: that is not there."""
-        wanted = Resources(request_of(self._trainable, {}).required_resources)
-        lacking = wanted.shortfall(total)
+        wanted = reservation(request_of(self._trainable, {}))
+        lacking = wanted.total.shortfall(total)
         if lacking:
             raise TuneError(
-                f"a trial needs {wanted!r}, which this machine never has: "
+                f"a trial needs {wanted.total!r}, which this machine never has: "
                 f"{lacking!r} more is needed"
             )
         return wanted
@@ -347,7 +351,7 @@ class _Experiment:
         dirname_creator = self._config.trial_dirname_creator
         if name_creator is None and dirname_creator is None:
             return "", ""
-        run = TrialRun(trial_id, encode(config), Resources())
+        run = TrialRun(trial_id, encode(config), Reservation.of([{}]))
         name, dirname = "", ""
         if name_creator is not None:
             name = run.name = str(name_creator(Trial(run, self._archive)))

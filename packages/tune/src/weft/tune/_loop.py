@@ -20,7 +20,6 @@ import msgspec
 
 import weft
 from weft.exceptions import WeftError
-from weft.lowlevel import Resources
 from weft.tune._pool import Came, RunnerPool
 from weft.tune._records import (
     Advance,
@@ -43,12 +42,16 @@ from weft.tune._records import (
     Reported,
     Saved,
     SaveTrial,
+    Spent,
     Store,
+    TellPause,
     TellSearcher,
     TrialEnded,
 )
 from weft.tune._session import Assignment
 from weft.tune._storage import writing
+from weft.tune._time_budget import TimeBudget
+from weft.tune._trial_runs import Reservation
 from weft.tune._values import decode, encode, flattened, packed
 from weft.tune.error import TrialTimeoutError, TuneError
 from weft.tune.trainable.util import request_of
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from weft.tune._trial_runs import TrialRun
     from weft.tune._trials import Trials
     from weft.tune._watching import Watching
+    from weft.tune.execution.placement_groups import PlacementGroupFactory
     from weft.tune.search.searcher import Searcher
     from weft.tune.stopper import Stopper
 
@@ -119,7 +123,9 @@ class TuneLoop:
         )
         self._is_metric_seen = not plan.metrics
         self._is_leaving = False
-        self._ends_at: float | None = None
+        self._budget: TimeBudget | None = None
+        if plan.time_budget_s is not None:
+            self._budget = TimeBudget(plan.time_budget_s)
         self.halted_by: TrialRun | None = None
         """The trial whose failure ended the run."""
         self._watching = plan.watching
@@ -134,11 +140,13 @@ class TuneLoop:
                 self._searcher.recall(event.trial_id, decode(event.config))
             elif isinstance(event, Reported) and not self._is_metric_seen:
                 self._is_metric_seen = True
+            elif isinstance(event, Spent) and self._budget is not None:
+                self._budget.recall(event.seconds)
             for effect in self._trials.replay(entry):
-                if isinstance(effect, TellSearcher):
-                    self._searcher.tell(effect.trial, effect.outcome)
-                else:
+                if isinstance(effect, DiscardCheckpoint):
                     self._discard(effect)
+                else:
+                    self._tell(effect)
         self._sweep()
 
     def _sweep(self) -> None:
@@ -162,17 +170,19 @@ class TuneLoop:
             TuneError: The experiment cannot go on.
             KeyboardInterrupt: Ctrl-C came twice.
         """
-        if self._plan.time_budget_s is not None:
-            self._ends_at = time.monotonic() + self._plan.time_budget_s
+        if self._budget is not None:
+            self._budget.begin(time.monotonic())
         try:
             with self._interruptible():
-                for event in first:
+                for event in [*first, *self._closing(time.monotonic())]:
                     self._take(event)
                 self._do(self._trials.begin())
                 self._drain()
                 while not self._is_done():
                     self._wait()
                     self._drain()
+                if self._budget is not None and not self._trials.is_over():
+                    self._take(Spent(self._budget.spent(time.monotonic())))
         finally:
             self._pool.close()
             self._journal.close()
@@ -193,7 +203,7 @@ class TuneLoop:
         self._journal.flush()
         now = time.monotonic()
         until = now + TICK_S
-        for at in (self._ends_at, self._pool.due_at()):
+        for at in (self._budget and self._budget.ends_at, self._pool.due_at()):
             if at is not None:
                 until = min(until, at)
         try:
@@ -214,7 +224,7 @@ class TuneLoop:
                 self._take_answer(message)
             else:
                 self._drop(message)
-        if self._plan.timeout_s is not None or self._ends_at is not None:
+        if self._plan.timeout_s is not None or self._budget is not None:
             self._take_time()
 
     def _take_time(self) -> None:
@@ -222,11 +232,9 @@ class TuneLoop:
         if self._watching is not None:
             self._watching.look()
         now = time.monotonic()
-        if self._ends_at is not None and now >= self._ends_at:
-            self._ends_at = None
-            self._events.append(Closed("the time budget is spent"))
-        elif self._stopper.stop_all() and not self._trials.is_over():
-            self._events.append(Closed("a stopper says so"))
+        if self._budget is not None and self._budget.is_due(now):
+            self._events.append(Spent(self._budget.spent(now)))
+        self._events += self._closing(now) or self._stopping()
         for seat in self._pool.overdue(now):
             trial_id = seat.trial_id
             self._pool.kill(seat)
@@ -240,6 +248,18 @@ class TuneLoop:
                 )
             )
 
+    def _closing(self, now: float) -> list[Event]:
+        """Return what ends everything if the time budget is spent by now."""
+        if self._budget is not None and self._budget.is_over(now):
+            return [Closed("the time budget is spent")]
+        return []
+
+    def _stopping(self) -> list[Event]:
+        """Return what ends everything if a stopper says so."""
+        if self._stopper.stop_all() and not self._trials.is_over():
+            return [Closed("a stopper says so")]
+        return []
+
     def _drain(self) -> None:
         while self._events and self.halted_by is None:
             if self._watching is not None:
@@ -252,8 +272,7 @@ class TuneLoop:
         self._do(self._trials.handle(event))
         if isinstance(event, Reported):
             self._check_metric(event)
-            if self._stopper.stop_all() and not self._trials.is_over():
-                self._events.append(Closed("a stopper says so"))
+            self._events += self._stopping()
 
     def _take_answer(self, came: Came) -> None:
         """Turn what a runner says into an event."""
@@ -323,8 +342,8 @@ class TuneLoop:
                     self._pool.release(trial_id, save=save)
                 case SaveTrial(trial_id):
                     self._pool.snapshot(trial_id)
-                case TellSearcher(trial, outcome):
-                    self._searcher.tell(trial, outcome)
+                case TellSearcher() | TellPause():
+                    self._tell(effect)
                 case Note(what, trial_id):
                     if self._watching is not None:
                         self._watching.note(what, self._trials.run_of[trial_id])
@@ -338,6 +357,15 @@ class TuneLoop:
                 case Halt(trial_id):
                     self.halted_by = self._trials.run_of[trial_id]
 
+    def _tell(self, effect: TellSearcher | TellPause) -> None:
+        match effect:
+            case TellSearcher(trial, outcome):
+                self._searcher.tell(trial, outcome)
+            case TellPause(trial_id, is_paused=True):
+                self._searcher.on_pause(trial_id)
+            case TellPause(trial_id):
+                self._searcher.on_unpause(trial_id)
+
     def _ask(self) -> Event:
         trial_id = f"{self._prefix}_{len(self._trials.run_of):05d}"
         suggestion = self._searcher.ask(trial_id)
@@ -346,23 +374,20 @@ class TuneLoop:
         if isinstance(suggestion, str):
             return NothingEver()
         request = request_of(self._plan.trainable, suggestion)
-        resources = request.required_resources
-        lacking = self._trials.lacking(resources)
+        reserved = reservation(request)
+        lacking = self._trials.lacking(reserved.total)
         if lacking:
             raise TuneError(
-                f"a trial needs {_amounts(resources)}, and there is "
-                f"{_amounts(weft.cluster_resources())}: {_amounts(lacking)} more is needed"
+                f"a trial needs {_amounts(request.required_resources)}, and there is "
+                f"{_amounts(weft.cluster_resources())}: {_amounts(lacking.to_floats())} more is "
+                "needed"
             )
         name, dirname = self._plan.name_of(trial_id, suggestion)
-        is_usual = Resources(resources) == self._trials.default
-        return ConfigSuggested(
-            trial_id, msgspec.Raw(encode(suggestion)), {} if is_usual else resources, dirname, name
-        )
+        bundles = [] if reserved == self._trials.default else request.bundles
+        return ConfigSuggested(trial_id, msgspec.Raw(encode(suggestion)), bundles, dirname, name)
 
     def _begin(self, effect: Begin) -> None:
         trial = self._trials.run_of[effect.trial_id]
-        request = request_of(self._plan.trainable, decode(effect.config))
-        is_as_requested = request.required_resources == effect.resources
         where = ""
         if effect.checkpoint:
             source, _, name = effect.checkpoint.partition("/")
@@ -372,13 +397,13 @@ class TuneLoop:
             name=self.name(trial),
             dirname=self.dirname(trial),
             config=effect.config,
-            resources=effect.resources,
+            resources=effect.reserved.total.to_floats(),
             checkpoint=where,
             iteration=effect.iteration,
             time_total_s=effect.time_total_s,
             checkpoints=trial.checkpoints_made,
         )
-        self._pool.begin(assignment, request.bundles[0] if is_as_requested else effect.resources)
+        self._pool.begin(assignment, effect.reserved.bundles[0])
 
     def _discard(self, effect: DiscardCheckpoint) -> None:
         trial = self._trials.run_of[effect.trial_id]
@@ -428,6 +453,16 @@ _OWN_METRICS = frozenset({
     "training_iteration", "time_this_iter_s", "time_total_s", "time_since_restore",
     "iterations_since_restore", "timestamp", "pid", "hostname",
 })  # fmt: skip
+
+
+def reservation(request: PlacementGroupFactory) -> Reservation:
+    """Return what a trial takes that asks for this. TuneError: its bundles want several nodes."""
+    if request.strategy == "STRICT_SPREAD" and len(request.bundles) > len(weft.nodes()):
+        raise TuneError(
+            f"a trial asks for {len(request.bundles)} bundles on as many nodes (STRICT_SPREAD), "
+            f"and there are {len(weft.nodes())}: give strategy='SPREAD'"
+        )
+    return Reservation.of(request.bundles)
 
 
 def _amounts(resources: Any) -> str:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import weft
 from weft.exceptions import WeftError
-from weft.lowlevel import Resources
 from weft.tune._runner import Runner, RunnerAnswer
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from weft import ObjectRef
+    from weft.lowlevel import Resources
     from weft.tune._session import Assignment, Settings
 
 RunnerActor = weft.remote(Runner)
@@ -84,17 +84,16 @@ class RunnerPool:
         self._idle: list[Seat] = []
         self._seat_of: dict[str, Seat] = {}
 
-    def begin(self, assignment: Assignment, bundle: dict[str, float]) -> None:
+    def begin(self, assignment: Assignment, bundle: Resources) -> None:
         """Have an actor that holds this begin a trial."""
-        amounts = Resources(bundle)
-        seat = next((seat for seat in reversed(self._idle) if seat.bundle == amounts), None)
+        seat = next((seat for seat in reversed(self._idle) if seat.bundle == bundle), None)
         if seat is not None:
             self._idle.remove(seat)
         else:
             # Those that idle may hold what this one needs.
             for other in list(self._idle):
                 self._retire(other)
-            seat = Seat(_options(amounts).remote(self._trainable, self._settings), amounts)
+            seat = Seat(_options(bundle).remote(self._trainable, self._settings), bundle)
             self._seats.add(seat)
             if self._timeout_s is not None:
                 # The time that the process takes to start is not the trial's.

@@ -10,6 +10,7 @@ from typing import Literal
 
 import msgspec
 
+from weft.tune._trial_runs import Reservation
 from weft.tune.views import Outcome, TrialView
 
 # ------------------------------------------------------------------ events
@@ -20,8 +21,8 @@ class ConfigSuggested(msgspec.Struct, frozen=True, tag="suggested", omit_default
 
     trial_id: str
     config: msgspec.Raw
-    resources: dict[str, float] = {}
-    """Empty: those that trials have by default."""
+    bundles: list[dict[str, float]] = []
+    """What it reserves; empty: as trials do by default."""
     dirname: str = ""
     """Of its directory; empty: as its name."""
     name: str = ""
@@ -106,6 +107,12 @@ class Closed(msgspec.Struct, frozen=True, tag="closed"):
     why: str
 
 
+class Spent(msgspec.Struct, frozen=True, tag="spent"):
+    """So much of the time budget is spent, in this run and those before it."""
+
+    seconds: float
+
+
 class Interrupted(msgspec.Struct, frozen=True, tag="interrupted"):
     """The run is to end orderly: nothing begins, and what runs leaves at its next report."""
 
@@ -123,6 +130,7 @@ Event = (
     | Abandoned
     | Reset
     | Closed
+    | Spent
     | Interrupted
 )
 
@@ -163,8 +171,8 @@ class Restarted(msgspec.Struct, frozen=True, tag="restarted", omit_defaults=True
     """Of the source; empty: from the beginning, or (its own) from where it is."""
     iteration: int = 0
     time_total_s: float = 0.0
-    resources: dict[str, float] = {}
-    """Empty: as before."""
+    bundles: list[dict[str, float]] = []
+    """What it reserves; empty: as before."""
 
 
 class Retried(msgspec.Struct, frozen=True, tag="retried"):
@@ -212,7 +220,7 @@ class Begin(msgspec.Struct, frozen=True):
 
     trial_id: str
     config: bytes
-    resources: dict[str, float]
+    reserved: Reservation
     checkpoint: str
     """`trial/name` of the one to load; empty: none."""
     iteration: int
@@ -248,6 +256,13 @@ class TellSearcher(msgspec.Struct, frozen=True):
 
     trial: TrialView
     outcome: Outcome | None
+
+
+class TellPause(msgspec.Struct, frozen=True):
+    """Tell the searcher that a trial is paused, or that it goes on."""
+
+    trial_id: str
+    is_paused: bool
 
 
 What = Literal["start", "result", "complete", "error", "recover", "save", "restore"]
@@ -288,6 +303,7 @@ Effect = (
     | SaveTrial
     | Release
     | TellSearcher
+    | TellPause
     | Note
     | DiscardCheckpoint
     | Store

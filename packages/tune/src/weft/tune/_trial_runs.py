@@ -1,4 +1,4 @@
-"""One trial, as the machine of an experiment knows it, and how much the experiment may do."""
+"""One trial, as the machine of an experiment knows it: what it takes, and what has become of it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft.lowlevel import Resources
 from weft.tune._checkpoints import Keeping
 from weft.tune._values import decode, flattened
 from weft.tune.schedulers.orders import Pause, Restart, Resume, Save, Stop
 from weft.tune.views import TrialView
 
 if TYPE_CHECKING:
-    from weft.lowlevel import Resources
+    from collections.abc import Mapping, Sequence
+
     from weft.tune._checkpoints import Kept
     from weft.tune.views import Status
 
@@ -31,6 +33,36 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     keeping: Keeping = Keeping()
 
 
+class Reservation(msgspec.Struct, frozen=True):
+    """What a trial takes, bundle by bundle: the first is what its own process holds.
+
+    The others are for tasks and actors that it starts. All count while it is on a runner.
+    """
+
+    bundles: tuple[Resources, ...]
+    total: Resources
+
+    @classmethod
+    def of(cls, bundles: Sequence[Mapping[str, float]]) -> Reservation:
+        """Take amounts as users write them."""
+        each = tuple(Resources(bundle) for bundle in bundles)
+        return cls(each, sum(each, Resources()))
+
+    def to_floats(self) -> list[dict[str, float]]:
+        """Return the amounts as users write them."""
+        return [bundle.to_floats() for bundle in self.bundles]
+
+    def changed(self, amounts: Mapping[str, float]) -> Reservation:
+        """Return it with other amounts altogether; of several bundles the first stays as it is.
+
+        If it does not fit any more, its own process holds all.
+        """
+        total, own = Resources(amounts), self.bundles[0]
+        if len(self.bundles) == 1 or not own.fits(total):
+            return Reservation((total,), total)
+        return Reservation((own, total - own), total)
+
+
 class Origin(msgspec.Struct, frozen=True):
     """What a restarted trial begins from."""
 
@@ -46,16 +78,16 @@ class TrialRun:
 
     __slots__ = (
         "checkpoints", "checkpoints_made", "config", "dirname", "error", "failures", "id",
-        "is_held", "is_told", "iterations", "metrics", "name", "origin", "resources", "result",
+        "is_told", "iterations", "metrics", "name", "origin", "reserved", "result",
         "saves_as_it_leaves", "status", "taken", "view", "wants_save", "wish",
     )  # fmt: skip
 
-    def __init__(self, trial_id: str, config: bytes, resources: Resources) -> None:
+    def __init__(self, trial_id: str, config: bytes, reserved: Reservation) -> None:
         self.id = trial_id
         self.name = ""
         self.dirname = ""
         self.config = config
-        self.resources = resources
+        self.reserved = reserved
         self.status: Status = "PENDING"
         self.result = b""
         """The last; empty before that."""
@@ -67,10 +99,8 @@ class TrialRun:
         self.checkpoints_made = 0
         self.origin: Origin | None = None
         """Set until it has a checkpoint of its own."""
-        self.is_held = False
-        """Whether it is on a runner."""
         self.taken: Resources | None = None
-        """What it holds there."""
+        """What it has on its runner; None: it is on none."""
         self.wish: OrderToTrial | None = None
         """To be obeyed when it next reports."""
         self.wants_save = False
@@ -87,6 +117,11 @@ class TrialRun:
         """Whether it will not run again."""
         return self.status in {"TERMINATED", "ERROR"}
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is on a runner."""
+        return self.taken is not None
+
     def seen(self) -> TrialView:
         """Return what others may see of it."""
         result = self.metrics
@@ -99,7 +134,8 @@ class TrialRun:
             result,
             self.iterations,
             bool(self.checkpoints),
-            self.resources.to_floats(),
+            self.reserved.total.to_floats(),
+            self.reserved.to_floats(),
         )
 
     def start_point(self) -> tuple[str, int, float]:

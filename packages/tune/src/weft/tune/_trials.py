@@ -16,8 +16,7 @@ same calls of scheduler and criterion, the same effects, but what is done is wha
 What is always true
 1. RUNNING trials are on a runner; the scheduler and the searcher are told of an end once, and of
    nothing after it.
-2. What the trials that are on runners took fits into the total, and they are at most
-   `max_concurrent`.
+2. What is true of the `Room` that trials take and wait for.
 3. No trial waits that would fit, and no configuration is asked for while a trial waits.
 4. While trials are paused something runs, or something can.
 5. The last checkpoint of a trial that has not ended is kept, and the one that a restarted trial
@@ -35,7 +34,6 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 import msgspec
 
-from weft.lowlevel import Resources
 from weft.tune._checkpoints import Kept
 from weft.tune._records import (
     Abandoned,
@@ -70,20 +68,25 @@ from weft.tune._records import (
     Revived,
     Saved,
     SaveTrial,
+    Spent,
     Stopped,
     Store,
+    TellPause,
     TellSearcher,
     TrialEnded,
     What,
 )
-from weft.tune._trial_runs import Limits, Origin, TrialRun
+from weft.tune._trial_room import Room
+from weft.tune._trial_runs import Limits, Origin, Reservation, TrialRun
 from weft.tune._values import decode, encode, flattened
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
 from weft.tune.views import ExperimentView, Outcome, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from weft.lowlevel import Resources
     from weft.tune._trial_runs import OrderToTrial
     from weft.tune.schedulers.trial_scheduler import TrialScheduler, Verdict
 
@@ -99,30 +102,23 @@ class Trials:
         criterion: Criterion | None,
         total: Resources,
         *,
-        default: Resources,
+        default: Reservation,
         limits: Limits,
     ) -> None:
         """`total`: there is to run trials; `default`: what a trial takes unless it says so."""
         self._scheduler = scheduler
         self._criterion = criterion
-        self._total = total
         self._total_floats = total.to_floats()
-        self._free = total
+        self._room = Room(total, limits.max_concurrent)
         self.default = default
         """What a trial takes unless it says so."""
-        self._resources: dict[tuple[tuple[str, float], ...], Resources] = {(): default}
+        self._reservations: dict[object, Reservation] = {(): default}
         """Those that trials have, so that equal ones are one object."""
         self._limits = limits
         self.run_of: dict[str, TrialRun] = {}
         """By id, in the order of their creation."""
         self._live: dict[str, TrialRun] = {}
         """Those that have not ended."""
-        self._held = 0
-        self._returning: dict[str, TrialRun] = {}
-        """PENDING trials that ran before: they go first."""
-        self._fresh: dict[str, TrialRun] = {}
-        self._paused: dict[str, TrialRun] = {}
-        """The oldest pause first."""
         self._asking: Literal["may", "asked", "waits", "ended"] = "may"
         self._orders: deque[Order] = deque()
         self._effects: list[Effect] = []
@@ -167,7 +163,7 @@ class Trials:
             effects.insert(0, Record(JournalEntry(event, self._decided)))
         return effects
 
-    def replay(self, entry: JournalEntry) -> list[TellSearcher | DiscardCheckpoint]:
+    def replay(self, entry: JournalEntry) -> list[TellSearcher | TellPause | DiscardCheckpoint]:
         """Take what was written in another run; return what is to be done again."""
         self._is_replaying = True
         self._effects, self._decided = [], list(entry.decided)
@@ -179,7 +175,7 @@ class Trials:
         return [
             effect
             for effect in self._effects
-            if isinstance(effect, TellSearcher | DiscardCheckpoint)
+            if isinstance(effect, TellSearcher | TellPause | DiscardCheckpoint)
         ]
 
     # -------------------------------------------------------------- events
@@ -201,7 +197,7 @@ class Trials:
             case Revived(trial_id):
                 if self.run_of[trial_id].status != "ERROR":
                     raise ValueError(f"trial {trial_id} has not failed")
-            case NothingNow() | NothingEver() | Closed() | Interrupted():
+            case NothingNow() | NothingEver() | Closed() | Interrupted() | Spent():
                 pass
             case _:
                 assert_never(event)
@@ -234,6 +230,8 @@ class Trials:
                 self._revived(self.run_of[event.trial_id], fresh=event.fresh)
             case Interrupted():
                 self._phase = "leaving"
+            case Spent():
+                pass  # It is written down for the next run.
             case Reset(trial_id):
                 trial = self.run_of[trial_id]
                 self._begin_from(trial, Origin(trial_id, "", 0, 0.0))
@@ -248,9 +246,10 @@ class Trials:
                 assert_never(event)
 
     def _suggested(self, event: ConfigSuggested) -> None:
-        trial = TrialRun(event.trial_id, bytes(event.config), self._equal(event.resources))
+        trial = TrialRun(event.trial_id, bytes(event.config), self._reserved(event.bundles))
         trial.name, trial.dirname = event.name, event.dirname
-        self.run_of[trial.id] = self._live[trial.id] = self._fresh[trial.id] = trial
+        self.run_of[trial.id] = self._live[trial.id] = trial
+        self._room.wait(trial, self._room.fresh)
         self._asking = "may"
         self._changed(trial)
         self._order(self._scheduler.on_trial_add(self._view(), self.view(trial)))
@@ -260,8 +259,7 @@ class Trials:
         trial.metrics = result = flattened(decode(trial.result))
         trial.iterations = result.get("training_iteration", trial.iterations + 1)
         trial.status = "RUNNING"
-        self._returning.pop(trial.id, None)
-        self._fresh.pop(trial.id, None)
+        self._room.leave(trial)
         self._changed(trial)
         self._saved(trial, event.checkpoint)
         self._tell(trial, None)
@@ -389,17 +387,23 @@ class Trials:
 
     def _restart(self, order: Restart) -> Restarted:
         config = msgspec.Raw(encode(dict(order.config)))
-        resources = dict(order.resources or {})
-        if order.source == order.trial_id:
-            return Restarted(order.trial_id, config, order.source, resources=resources)
+        bundles = self._bundles_of(order)
         source = self.run_of[order.source]
-        if not source.checkpoints:
-            return Restarted(order.trial_id, config, order.source, resources=resources)
+        if order.source == order.trial_id or not source.checkpoints:
+            return Restarted(order.trial_id, config, order.source, bundles=bundles)
         last = source.checkpoints[-1]
         return Restarted(
             order.trial_id, config, order.source, last.name, last.iteration, last.time_total_s,
-            resources,
+            bundles,
         )  # fmt: skip
+
+    def _bundles_of(self, order: Restart) -> list[dict[str, float]]:
+        """Return what an order says that the trial is to reserve; empty: as before."""
+        if not order.resources:
+            return []
+        if isinstance(order.resources, PlacementGroupFactory):
+            return order.resources.bundles
+        return self.run_of[order.trial_id].reserved.changed(order.resources).to_floats()
 
     def _decide(self, decision: Decision) -> None:
         if not self._is_replaying:
@@ -414,11 +418,11 @@ class Trials:
                 self._end(self.run_of[trial_id], "stopped")
             case Paused(trial_id):
                 trial = self.run_of[trial_id]
-                self._await_nothing(trial)
+                self._room.wait(trial, self._room.paused)
                 trial.status = "PAUSED"
                 trial.saves_as_it_leaves = True
-                self._paused[trial_id] = trial
                 self._changed(trial)
+                self._tell_pause(trial)
             case Resumed(trial_id):
                 self._await_room(self.run_of[trial_id])
             case Restarted():
@@ -439,8 +443,8 @@ class Trials:
         if trial.status == "RUNNING" and trial is not self._reporting and trial.is_held:
             self._effects.append(Release(trial.id, save=False))
         trial.config = bytes(decision.config)
-        if decision.resources:
-            trial.resources = self._equal(decision.resources)
+        if decision.bundles:
+            trial.reserved = self._reserved(decision.bundles)
         if not is_itself:
             origin = Origin(
                 decision.source, decision.checkpoint, decision.iteration, decision.time_total_s
@@ -452,7 +456,7 @@ class Trials:
 
     def _end(self, trial: TrialRun, outcome: Outcome) -> None:
         is_mid_step = trial.status == "RUNNING" and trial.is_held and trial is not self._reporting
-        self._await_nothing(trial)
+        self._room.leave(trial)
         trial.status = "ERROR" if outcome == "failed" else "TERMINATED"
         trial.saves_as_it_leaves = self._limits.checkpoint_at_end
         trial.wish = None
@@ -480,10 +484,10 @@ class Trials:
         self._settle_reporting()
         self._fill()
         while self._is_idle():
-            before = list(self._paused)
+            before = list(self._room.paused)
             self._decide(Idled())
             self._obey()
-            if list(self._paused) == before:
+            if list(self._room.paused) == before:
                 self._decide(Resumed(before[0]))
             self._fill()
 
@@ -503,69 +507,45 @@ class Trials:
             self._effects.append(Advance(trial.id))
 
     def _is_idle(self) -> bool:
-        is_waiting = bool(self._returning or self._fresh)
-        is_busy = is_waiting or self._held > 0 or self._asking == "asked"
-        return bool(self._paused) and not is_busy and self._phase == "running"
+        return self._room.is_idle() and self._asking != "asked" and self._phase == "running"
 
     def _fill(self) -> None:
         """Start what fits, those that ran before first; then ask for another."""
         if self._phase != "running":
             return
-        for waiting in (self._returning, self._fresh):
-            if waiting:
-                for trial in list(waiting.values()):
-                    if not trial.is_held and self._has_room(trial.resources):
-                        self._begin(trial)
-        if self._asking == "may" and not self._fresh and not self._is_any_returning_free():
+        for trial in self._room.startable():
+            self._begin(trial)
+        if self._asking == "may" and not self._room.is_anyone_next():
             if self._limits.max_trials is not None and len(self.run_of) >= self._limits.max_trials:
                 self._asking = "ended"
-            elif self._has_room(self.default):
+            elif self._room.fits(self.default.total):
                 self._asking = "asked"
                 self._effects.append(AskSearcher())
 
-    def _is_any_returning_free(self) -> bool:
-        return any(not trial.is_held for trial in self._returning.values())
-
-    def _has_room(self, resources: Resources) -> bool:
-        most = self._limits.max_concurrent
-        return (most is None or self._held < most) and resources.fits(self._free)
-
     def _begin(self, trial: TrialRun) -> None:
-        self._await_nothing(trial)
+        self._room.take(trial)
         trial.status = "RUNNING"
-        trial.is_held = True
-        trial.taken = trial.resources
-        self._held += 1
-        self._free -= trial.resources
         self._changed(trial)
         where, iteration, time_total_s = trial.start_point()
         if where:
             self._note("restore", trial)
         self._note("start", trial)
         self._effects.append(
-            Begin(
-                trial.id, trial.config, trial.resources.to_floats(), where, iteration, time_total_s
-            )
+            Begin(trial.id, trial.config, trial.reserved, where, iteration, time_total_s)
         )
 
     def _let_go(self, trial: TrialRun) -> None:
         """It has left its runner."""
-        if trial.is_held:
-            assert trial.taken is not None
-            self._free += trial.taken
-            trial.is_held, trial.taken = False, None
-            trial.wants_save = False
-            self._held -= 1
+        self._room.give_back(trial)
+        trial.wants_save = False
 
     def _await_room(self, trial: TrialRun) -> None:
-        self._await_nothing(trial)
+        was_paused = trial.status == "PAUSED"
+        self._room.wait(trial, self._room.returning)
         trial.status = "PENDING"
-        self._returning[trial.id] = trial
         self._changed(trial)
-
-    def _await_nothing(self, trial: TrialRun) -> None:
-        for waiting in (self._paused, self._returning, self._fresh):
-            waiting.pop(trial.id, None)
+        if was_paused:
+            self._tell_pause(trial)
 
     # -------------------------------------------------------------- what others see
 
@@ -575,6 +555,13 @@ class Trials:
         if trial.is_told:
             self._effects.append(TellSearcher(self.view(trial), outcome))
 
+    def _tell_pause(self, trial: TrialRun) -> None:
+        """Tell the searcher that a trial is PAUSED, or no more: it may count those that run."""
+        if self._asking == "waits":
+            self._asking = "may"
+        if trial.is_told:
+            self._effects.append(TellPause(trial.id, trial.status == "PAUSED"))
+
     def _note(self, what: What, trial: TrialRun) -> None:
         self._effects.append(Note(what, trial.id))
 
@@ -582,12 +569,12 @@ class Trials:
         trial.view = None
         self._experiment = None
 
-    def _equal(self, resources: Mapping[str, float]) -> Resources:
-        """Return the one object for equal amounts."""
-        key = tuple(sorted(resources.items()))
-        if key not in self._resources:
-            self._resources[key] = Resources(resources)
-        return self._resources[key]
+    def _reserved(self, bundles: Sequence[Mapping[str, float]]) -> Reservation:
+        """Return the one object for equal bundles; for none: the default."""
+        key = tuple(tuple(sorted(bundle.items())) for bundle in bundles)
+        if key not in self._reservations:
+            self._reservations[key] = Reservation.of(bundles)
+        return self._reservations[key]
 
     def view(self, trial: TrialRun) -> TrialView:
         """Return what others may see of a trial; made once until the trial changes."""
@@ -615,36 +602,28 @@ class Trials:
 
     def held(self) -> int:
         """Return how many trials are on runners."""
-        return self._held
+        return self._room.held
 
     def live(self) -> Sequence[TrialRun]:
         """Return the trials that have not ended, the oldest first."""
         return list(self._live.values())
 
-    def lacking(self, resources: Mapping[str, float]) -> Mapping[str, float]:
+    def lacking(self, amounts: Resources) -> Resources:
         """Return what the total lacks of an amount; empty: it can be run."""
-        return Resources(resources).shortfall(self._total).to_floats()
+        return amounts.shortfall(self._room.total)
 
     def check(self) -> None:
         """Assert what is always true, between two events."""
         runs = self.run_of.values()
+        room = self._room
         assert all(trial.is_held for trial in runs if trial.status == "RUNNING"), 1
         assert {t.id for t in runs if not t.has_ended} == set(self._live), 1
-        held = [trial for trial in runs if trial.is_held]
-        assert len(held) == self._held, 2
-        free = self._total
-        for trial in held:
-            assert trial.taken is not None, 2
-            free -= trial.taken
-        assert free == self._free and Resources().fits(free), 2
-        assert all(amount >= 0 for amount in free.values()), 2
-        most = self._limits.max_concurrent
-        assert most is None or self._held <= most, 2
-        waiting = [*self._returning.values(), *self._fresh.values()]
-        assert {t.id for t in waiting} == {t.id for t in runs if t.status == "PENDING"}, 3
+        room.check(runs)
+        waiting = {**room.returning, **room.fresh}
+        assert set(waiting) == {t.id for t in runs if t.status == "PENDING"}, 3
         if self._phase == "running":
-            assert not any(self._has_room(t.resources) for t in waiting if not t.is_held), 3
-        assert set(self._paused) == {t.id for t in runs if t.status == "PAUSED"}, 4
+            assert not list(room.startable()), 3
+        assert set(room.paused) == {t.id for t in runs if t.status == "PAUSED"}, 4
         assert not self._is_idle(), 4
         for trial in self._live.values():
             origin = trial.origin

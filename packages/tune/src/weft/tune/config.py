@@ -63,12 +63,13 @@ class TuneConfig:
     Attributes:
         metric: Name of the objective in the results; a list for several objectives.
         mode: "min" or "max"; a list for several.
-        search_alg: A searcher, or its name; None: grid and random search.
-        scheduler: A scheduler, or its name; None: every trial runs to its end.
+        search_alg: A searcher, or its name; None: grid and random search. Each experiment runs with
+            a copy: what that has learned is what the searcher's `get_state` and `save` give then.
+        scheduler: A scheduler, or its name; None: every trial runs to its end. Likewise copied.
         num_samples: How many trials, or how often the grids are tried; -1: without end.
         max_concurrent_trials: At most so many at a time; None: as many as there is room for.
-        time_budget_s: Seconds after which the experiment ends, and is finished; each run that goes
-            on with an unfinished one has them anew. None: no limit.
+        time_budget_s: Seconds after which the experiment ends, and is finished. A run that goes on
+            with an unfinished one has what those before it have left. None: no limit.
         reuse_actors: Whether a process runs one trial after the other; None: yes.
         trial_name_creator: A function of a trial that returns its name.
         trial_dirname_creator: Likewise, of its directory.
@@ -250,7 +251,7 @@ class RunConfig:
         sync_config: What is uploaded.
         verbose: 0: silent; 1: the experiment; 2: trials; 3: results. None: 1.
         stop: When a trial ends: values by metric, a function of a trial's id and result, or a
-            Stopper.
+            Stopper, of which each experiment has a copy.
         callbacks: What looks on.
         progress_reporter: What prints progress.
         log_to_file: Whether what trials print goes into files: True (`stdout` and `stderr`), a

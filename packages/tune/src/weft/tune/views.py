@@ -31,6 +31,9 @@ class TrialView(msgspec.Struct, frozen=True):
     has_checkpoint: bool
     resources: Mapping[str, float]
     """What it reserves: `{"CPU": 1.0}`."""
+    bundles: Sequence[Mapping[str, float]] = ()
+    """The same, bundle by bundle: its own process holds the first, the others are for tasks and
+    actors that it starts. Empty: there is one."""
 
 
 class ExperimentView(msgspec.Struct, frozen=True):

@@ -10,6 +10,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
+_STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
+
+
 class PlacementGroupFactory:
     """What a trial reserves: one bundle for itself, and others for the tasks and actors it starts.
 
@@ -29,18 +32,26 @@ class PlacementGroupFactory:
         Args:
             bundles: An empty first one: the trial's own process takes nothing.
             strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD: how bundles lie on nodes. On one
-                machine they are together.
-            args: Of `placement_group`, kept.
+                machine they are together, so that an experiment refuses STRICT_SPREAD there.
+            args: What else `placement_group` takes (a name, a lifetime, labels) is refused: an
+                experiment reserves bundles as long as a trial runs, and by their amounts alone.
             kwargs: Likewise.
 
         Raises:
-            ValueError: There is no bundle, or an amount is wrong.
+            ValueError: There is no bundle, an amount is wrong, or there is no such strategy.
         """
         if not bundles:
             raise ValueError("a PlacementGroupFactory needs one bundle at least: [{'CPU': 1}]")
+        if strategy not in _STRATEGIES:
+            raise ValueError(f"strategy={strategy!r}: give one of {', '.join(_STRATEGIES)}")
+        if args or kwargs:
+            given = ", ".join([*map(repr, args), *(f"{key}={kwargs[key]!r}" for key in kwargs)])
+            raise ValueError(
+                f"PlacementGroupFactory takes bundles and a strategy, and not {given}: "
+                "trials reserve bundles by their amounts alone, as long as they run"
+            )
         self.bundles = [Resources(bundle).to_floats() for bundle in bundles]
         self.strategy = strategy
-        self._args, self._kwargs = args, kwargs
 
     @property
     def head_cpus(self) -> float:

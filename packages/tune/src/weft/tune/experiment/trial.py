@@ -81,7 +81,7 @@ class Trial:
     @property
     def placement_group_factory(self) -> PlacementGroupFactory:
         """What it reserves."""
-        return PlacementGroupFactory([self._run.resources.to_floats()])
+        return PlacementGroupFactory(self._run.reserved.to_floats())
 
     @property
     def storage(self) -> Storage:

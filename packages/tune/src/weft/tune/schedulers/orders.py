@@ -7,6 +7,8 @@ from typing import Any
 
 import msgspec
 
+from weft.tune.execution.placement_groups import PlacementGroupFactory
+
 
 class Stop(msgspec.Struct, frozen=True):
     """End a trial; its outcome is "stopped"."""
@@ -41,8 +43,9 @@ class Restart(msgspec.Struct, frozen=True):
     source: str
     """Id of the trial whose checkpoint is loaded; its own: from where it is."""
     config: Mapping[str, Any]
-    resources: Mapping[str, float] | None = None
-    """None: as before."""
+    resources: Mapping[str, float] | PlacementGroupFactory | None = None
+    """None: as before. Amounts: a trial of several bundles keeps the first, which its own process
+    holds, and the others become what is left."""
 
 
 class Save(msgspec.Struct, frozen=True):

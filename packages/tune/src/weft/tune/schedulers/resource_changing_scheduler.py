@@ -4,13 +4,13 @@ Round a scheduler that decides who goes on stands a function that says, after ea
 trial shall have. If that is something else than it has, it goes on with that from where it is: it
 is saved, and loaded again when there is room.
 
+A trial's first bundle is what its own process holds; the others are for tasks and actors that it
+starts. So it matters where an increase goes.
+
 What is always true
 1. What the base scheduler orders about a trial comes first: its resources are then left alone.
 2. The functions here give all trials together no more than there is, less what is reserved; and
-   each no less than it began with.
-
-What it does not do: resources are amounts, added up; which bundle of a placement group they come
-from is not decided.
+   each bundle no less than it began with.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from weft.exceptions import OptionError
 from weft.lowlevel import override
 from weft.tune._arguments import check_integer, check_metric, check_mode, check_number
 from weft.tune._readings import has_reading, read_number
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers.fifo import FIFOScheduler
 from weft.tune.schedulers.orders import Order, Restart, Write
 from weft.tune.schedulers.trial_scheduler import TrialScheduler
@@ -42,8 +43,8 @@ class DistributeResources:
     """Gives each trial the same share of what there is.
 
     Args:
-        add_bundles: Whether the increase is for what the trial starts, in bundles of its own; the
-            amounts are the same.
+        add_bundles: Whether the increase is a bundle of its own, for what the trial starts. If not,
+            its last bundle grows, which is its own process's if there is no other.
         increase_by: The step in which a trial grows: `{"CPU": 1}`. None: one of each resource that
             it has.
         increase_by_times: How many steps it may grow; -1: any number.
@@ -77,21 +78,36 @@ class DistributeResources:
         trial: TrialView,
         result: Mapping[str, Any],
         scheduler: ResourceChangingScheduler,
-    ) -> Amounts | None:
+    ) -> PlacementGroupFactory | None:
         """Return what the trial shall have; None: what it has."""
         base = scheduler.base_trial_resources
         sharers = [
             other.trial_id for other in tune_controller.get_trials() if other.status != "PAUSED"
         ]
         place = sharers.index(trial.trial_id)
-        amounts = dict(base)
+        more: dict[str, float] = {}
         for step in self._steps(base):
             free = self._steps_free(tune_controller, base, step, len(sharers))
             # What does not divide goes to the oldest.
             share = free // len(sharers) + (place < free % len(sharers))
-            for resource, amount in step.items():
-                amounts[resource] = amounts.get(resource, 0) + amount * min(share, self._times)
-        return amounts
+            self._grow(more, step, share)
+        return self._increased(scheduler, more)
+
+    def _grow(self, more: dict[str, float], step: Amounts, times: float) -> None:
+        for resource, amount in step.items():
+            more[resource] = more.get(resource, 0) + amount * min(times, self._times)
+
+    def _increased(
+        self, scheduler: ResourceChangingScheduler, more: Amounts
+    ) -> PlacementGroupFactory:
+        """Return what trials begin with, and more."""
+        bundles = [dict(bundle) for bundle in scheduler.base_trial_bundles]
+        if self.add_bundles:
+            bundles += [dict(more)] if any(more.values()) else []
+        else:
+            for resource, amount in more.items():
+                bundles[-1][resource] = bundles[-1].get(resource, 0) + amount
+        return PlacementGroupFactory(bundles)
 
     def _steps(self, base: Amounts) -> list[Amounts]:
         """Return the steps in which a trial grows, one independent of the other."""
@@ -155,7 +171,7 @@ class DistributeResourcesToTopJob(DistributeResources):
         trial: TrialView,
         result: Mapping[str, Any],
         scheduler: ResourceChangingScheduler,
-    ) -> Amounts | None:
+    ) -> PlacementGroupFactory | None:
         name = type(self).__name__
         metric, mode = self.metric or scheduler.metric, self.mode or scheduler.mode
         if metric is None or mode is None:
@@ -172,13 +188,12 @@ class DistributeResourcesToTopJob(DistributeResources):
         # NaN is not above anything.
         best = max(scores, key=lambda id_: scores[id_] if abs(scores[id_]) < inf else -inf)
         base = scheduler.base_trial_resources
-        amounts = dict(base)
+        more: dict[str, float] = {}
         if best == trial.trial_id:
             for step in self._steps(base):
                 free = self._steps_free(tune_controller, base, step, len(trials))
-                for resource, amount in step.items():
-                    amounts[resource] = amounts.get(resource, 0) + amount * min(free, self._times)
-        return amounts
+                self._grow(more, step, free)
+        return self._increased(scheduler, more)
 
 
 _EVENLY = DistributeResources()
@@ -190,8 +205,9 @@ class ResourceChangingScheduler(TrialScheduler):
     Args:
         base_scheduler: Decides who goes on. None: FIFOScheduler().
         resources_allocation_function: Is called after each result with a view of the experiment,
-            the trial, the result and this scheduler; returns amounts (`{"CPU": 2}`, or what has
-            them as `required_resources`), or None for no change. None: there is no function.
+            the trial, the result and this scheduler; returns a PlacementGroupFactory, amounts
+            (`{"CPU": 2}`: of several bundles the first stays as it is), or None for no change.
+            None: there is no function.
 
     Raises:
         OptionError: An argument is of another type.
@@ -215,6 +231,7 @@ class ResourceChangingScheduler(TrialScheduler):
         self._base = base
         self._allocate = resources_allocation_function
         self._base_resources: dict[str, float] | None = None
+        self._base_bundles: Sequence[Amounts] = ()
         self.metric: str | None = None
         self.mode: str | None = None
 
@@ -222,6 +239,11 @@ class ResourceChangingScheduler(TrialScheduler):
     def base_trial_resources(self) -> Mapping[str, float]:
         """What the first trial began with; empty before there is one."""
         return self._base_resources or {}
+
+    @property
+    def base_trial_bundles(self) -> Sequence[Mapping[str, float]]:
+        """The same, bundle by bundle."""
+        return self._base_bundles
 
     @override
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -236,6 +258,7 @@ class ResourceChangingScheduler(TrialScheduler):
     ) -> Sequence[Order]:
         if self._base_resources is None:
             self._base_resources = dict(trial.resources)
+            self._base_bundles = trial.bundles or [trial.resources]
         return self._base.on_trial_add(tune_controller, trial, **kwargs)
 
     @override
@@ -279,7 +302,7 @@ class ResourceChangingScheduler(TrialScheduler):
 
     def reallocate_trial_resources_if_needed(
         self, tune_controller: ExperimentView, trial: TrialView, result: Mapping[str, Any]
-    ) -> Mapping[str, float] | None:
+    ) -> Mapping[str, float] | PlacementGroupFactory | None:
         """Return what the trial shall have, if that is not what it has.
 
         Raises:
@@ -298,16 +321,24 @@ class ResourceChangingScheduler(TrialScheduler):
             ) from None
         for resource, amount in amounts.items():
             check_number("resources_allocation_function", f"its {resource!r}", amount, least=0)
-        present = {resource: amount for resource, amount in trial.resources.items() if amount}
-        wanted = {resource: amount for resource, amount in amounts.items() if amount}
+        wanted = _without_zeros(amounts)
         if not wanted:
             raise OptionError(f"resources_allocation_function leaves {trial.trial_id} nothing")
-        return None if wanted == present else wanted
+        if isinstance(answer, PlacementGroupFactory):
+            present = [_without_zeros(bundle) for bundle in trial.bundles or [trial.resources]]
+            return None if answer.bundles == present else answer
+        return None if wanted == _without_zeros(trial.resources) else wanted
 
-    def set_trial_resources(self, trial: TrialView, new_resources: Mapping[str, float]) -> Restart:
+    def set_trial_resources(
+        self, trial: TrialView, new_resources: Mapping[str, float] | PlacementGroupFactory
+    ) -> Restart:
         """Return the order with which a trial goes on with other resources."""
-        return Restart(trial.trial_id, trial.trial_id, trial.config, dict(new_resources))
+        return Restart(trial.trial_id, trial.trial_id, trial.config, new_resources)
 
     @override
     def debug_string(self) -> str:
         return f"{type(self).__name__} round {self._base.debug_string()}"
+
+
+def _without_zeros(amounts: Amounts) -> dict[str, float]:
+    return {resource: amount for resource, amount in amounts.items() if amount}

@@ -20,7 +20,7 @@ class ConcurrencyLimiter(TellingSearcher):
 
     Args:
         searcher: The other.
-        max_concurrent: How many trials may be out.
+        max_concurrent: How many trials may be out. Those that a scheduler has paused do not count.
         batch: Whether trials come in batches: the searcher learns how those of a batch ended when
             all have, and only then are there others.
     """
@@ -80,14 +80,18 @@ class ConcurrencyLimiter(TellingSearcher):
         for view, how in ended:
             self.searcher.tell(view, how)
 
+    @override
     def on_pause(self, trial_id: str) -> None:
         """A trial is paused: another one may be out."""
+        self.searcher.on_pause(trial_id)
         if trial_id in self._running:
             self._running.remove(trial_id)
             self._paused.add(trial_id)
 
+    @override
     def on_unpause(self, trial_id: str) -> None:
         """A paused trial goes on, and counts."""
+        self.searcher.on_unpause(trial_id)
         if trial_id in self._paused:
             self._paused.remove(trial_id)
             self._running.add(trial_id)

@@ -1,7 +1,8 @@
 """The one interface between the loop and whatever suggests configurations.
 
 The loop calls, always from one thread: `set_search_properties` once; then `ask` whenever a trial
-can begin, `tell` at every result, and `tell` with an outcome once at a trial's end.
+can begin, `tell` at every result, `on_pause` and `on_unpause` when a scheduler lets a trial rest
+and go on, and `tell` with an outcome once at a trial's end.
 
 Order is all that a searcher may depend on. After a crash a fresh searcher is given the same calls
 in the same order, from the journal, with `recall` for `ask`: the trial's configuration is in the
@@ -15,6 +16,7 @@ a program calls it by hand as it would call one of Ray's.
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -42,6 +44,8 @@ class Searcher:
     """
 
     FINISHED: ClassVar[Finished] = "FINISHED"
+    _ran: Searcher | None = None
+    """The copy that the last experiment ran with."""
 
     def __init__(
         self, metric: str | list[str] | None = None, mode: str | list[str] | None = None
@@ -113,12 +117,26 @@ class Searcher:
     ) -> None:
         """A trial has ended; with its last result, unless it reported nothing."""
 
+    def on_pause(self, trial_id: str) -> None:
+        """A trial is paused: it takes no room, and has not ended."""
+
+    def on_unpause(self, trial_id: str) -> None:
+        """A paused trial goes on, as soon as there is room."""
+
+    @override
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_ran"}
+
     def get_state(self) -> dict[str, Any]:
-        """Return what `set_state` takes: all that the searcher knows."""
-        return dict(vars(self))
+        """Return what `set_state` takes: all that the searcher knows.
+
+        An experiment runs with a copy; after it, this is what the copy knows.
+        """
+        return (self._ran or self).__getstate__()
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Know what another searcher knew, in another experiment say."""
+        self._ran = None
         vars(self).update(state)
 
     def save(self, checkpoint_path: str) -> None:
@@ -150,6 +168,17 @@ class Searcher:
                 f"{dirpath} has no state of a searcher: no searcher-state-*.pkl"
             )
         self.restore(str(found[-1]))
+
+
+def copied(searcher: Searcher) -> Searcher:
+    """Return a copy to run an experiment with; the searcher, and what it wraps, remember theirs."""
+    made: Searcher = copy.deepcopy(searcher)
+    given: Any = searcher
+    ran: Any = made
+    while isinstance(given, Searcher):
+        given._ran = ran
+        given, ran = getattr(given, "searcher", None), getattr(ran, "searcher", None)
+    return made
 
 
 class TellingSearcher(Searcher):

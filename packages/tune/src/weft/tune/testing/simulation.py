@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
 from weft.tune.views import ExperimentView, Outcome, Status, TrialView
 
@@ -58,6 +59,8 @@ class SimulatedTrial(msgspec.Struct):
     trial_id: str
     config: Mapping[str, Any]
     resources: Mapping[str, float]
+    bundles: Sequence[Mapping[str, float]] = ()
+    """The same, bundle by bundle; empty: there is one."""
     status: Status = "PENDING"
     state: Any = None
     time: int = 0
@@ -294,7 +297,10 @@ class Simulation:
         trial.config = order.config
         trial.configs.append((len(trial.results), order.config))
         if order.resources is not None:
-            trial.resources = order.resources
+            given = order.resources
+            is_bundled = isinstance(given, PlacementGroupFactory)
+            trial.resources = given.required_resources if is_bundled else given
+            trial.bundles = given.bundles if is_bundled else [given]
         if trial.status != "PENDING":
             trial.status = "PENDING"
             self._rerun.append(trial)
@@ -329,6 +335,7 @@ class Simulation:
             trial.time,
             trial.checkpoint is not None,
             trial.resources,
+            trial.bundles,
         )
 
     def _with_status(self, status: Status) -> list[SimulatedTrial]:

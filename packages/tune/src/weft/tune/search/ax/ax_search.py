@@ -109,7 +109,9 @@ class AxSearch(BoxSearcher):
 
     @property
     def client(self) -> ax.Client:
-        """Ax's client: what it knows, and its analyses."""
+        """Ax's client: what it knows, and its analyses; after an experiment, that of its copy."""
+        if isinstance(self._ran, AxSearch):
+            return self._ran.client
         self._open_once()
         if self._client is None:
             raise OptionError("AxSearch has no client")

@@ -146,10 +146,12 @@ class TuneBOHB(BoxSearcher):
                 )
             )
 
+    @override
     def on_pause(self, trial_id: str) -> None:
         """A trial is paused: another one may run."""
         self._active.discard(trial_id)
 
+    @override
     def on_unpause(self, trial_id: str) -> None:
         """A paused trial goes on, and counts."""
         if trial_id in self._running:

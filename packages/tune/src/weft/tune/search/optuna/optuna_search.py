@@ -116,7 +116,12 @@ class OptunaSearch(ModelSearcher):
 
     @property
     def study(self) -> Study:
-        """The study. With the default sampler in memory, it does not hold every trial."""
+        """The study; after an experiment, that of the copy that ran.
+
+        With the default sampler in memory, it does not hold every trial.
+        """
+        if isinstance(self._ran, OptunaSearch):
+            return self._ran.study
         self._open_once()
         self._catch_up()
         return self._study
