@@ -203,7 +203,8 @@ class TuneLoop:
         self._journal.flush()
         now = time.monotonic()
         until = now + TICK_S
-        for at in (self._budget and self._budget.ends_at, self._pool.due_at()):
+        budget_ends_at = None if self._budget is None else self._budget.ends_at
+        for at in (budget_ends_at, self._pool.due_at()):
             if at is not None:
                 until = min(until, at)
         try:

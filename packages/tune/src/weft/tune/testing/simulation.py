@@ -298,9 +298,9 @@ class Simulation:
         trial.configs.append((len(trial.results), order.config))
         if order.resources is not None:
             given = order.resources
-            is_bundled = isinstance(given, PlacementGroupFactory)
-            trial.resources = given.required_resources if is_bundled else given
-            trial.bundles = given.bundles if is_bundled else [given]
+            bundles = given.bundles if isinstance(given, PlacementGroupFactory) else [given]
+            trial.bundles = bundles
+            trial.resources = PlacementGroupFactory(bundles).required_resources
         if trial.status != "PENDING":
             trial.status = "PENDING"
             self._rerun.append(trial)
