@@ -408,6 +408,32 @@ def test_trial_that_raises_has_failed_and_the_others_go_on(runs: Runs) -> None:
     assert results.num_terminated == 2
 
 
+def test_best_of_none_is_an_error_that_says_why_trials_failed(runs: Runs) -> None:
+    def objective(config: dict[str, Any]) -> None:
+        if config["x"] == 0:
+            tune.report({"lss": 1})
+        raise [KeyError("why"), ValueError("two\nlines")][config["x"] % 2]
+
+    results = runs.fit(
+        objective, {"x": grid_search([1, 2, 3])}, log_to_file=("out", "err"), metric=None, mode=None
+    )
+    with pytest.raises(tune.TuneError) as raised:
+        results.get_best_result("loss", "min")
+    message = str(raised.value)
+    first, second = (Path(result.path) for result in list(results)[:2])
+    assert "no trial has a finite value of 'loss'; 3 of 3 trials failed: " in message
+    assert f"ValueError: two (trial {first.name}, log {first / 'err'}); KeyError" in message
+    assert f"(trial {second.name}, log {second / 'err'}) (tracebacks are in `errors`)" in message
+    assert message.endswith("; none has reported anything")
+    assert "\n" not in message
+    assert (first / "err").exists()
+    results = runs.fit(objective, {"x": grid_search([0])}, metric=None, mode=None)
+    with pytest.raises(tune.TuneError, match=r"1 of 1 trials failed: KeyError.*reported .*lss"):
+        results.get_best_result("loss", "min")
+    read = tune.ExperimentAnalysis(results.experiment_path)
+    assert read.trials[0].status == "ERROR"
+
+
 def test_error_that_does_not_travel_is_told_in_words(runs: Runs) -> None:
     def objective(config: dict[str, Any]) -> None:
         error = ValueError("held")

@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from weft.exceptions import OptionError
 from weft.lowlevel import override
 from weft.tune.search.optuna import OptunaSearch, from_distribution, to_distribution
-from weft.tune.search.optuna._window import BEST, KEPT, MOST, NEWEST, kept, rank_of
+from weft.tune.search.optuna._window import BEST, KEPT, MOST, NEWEST, SeededTPE, kept, rank_of
 from weft.tune.search.optuna.distributions import param_of, value_of
 from weft.tune.search.sample import (
     Categorical,
@@ -442,6 +442,20 @@ def test_study_is_made_without_a_word(capfd: pytest.CaptureFixture[str]) -> None
 
 
 # ------------------------------------------------------------------------------------------ window
+
+
+def test_suggestion_is_that_of_optunas_own_sampler_with_the_trials_seed() -> None:
+    space = {name: FloatDistribution(0, 1) for name in "abc"}
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=1))
+    for number in range(40):
+        suggested = []
+        for sampler in (SeededTPE(number, space), optuna.samplers.TPESampler(seed=number)):
+            same = optuna.create_study(sampler=sampler)
+            same.add_trials(study.get_trials(deepcopy=False))
+            suggested.append(same.ask(space).params)
+        assert suggested[0] == suggested[1]
+        trial = study.ask(space)
+        study.tell(trial, sum((trial.params[name] - 0.3) ** 2 for name in "abc"))
 
 
 def test_study_stays_small_and_keeps_the_best() -> None:

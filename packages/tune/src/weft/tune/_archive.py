@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 else:
     pd = lazy("pandas")
 
+SHOWN_ERRORS = 3
+"""Of those that a message tells."""
 SCOPES = ("last", "all", "avg", "last-5-avg", "last-10-avg")
 
 
@@ -50,6 +52,8 @@ class Archive:
         self.runs = list(runs)
         self.metric = metric or header.metric
         self.mode = mode or header.mode
+        self.log_file = ""
+        """What a trial writes to stderr is in this file of its directory; empty: not known."""
 
     @classmethod
     def of(cls, storage: Storage) -> Archive:
@@ -202,10 +206,35 @@ class Archive:
                 best = (ranked, run)
         return best[1] if best else None
 
-    def lacking(self, metric: str) -> str:
-        """Return what trials have reported instead of a metric."""
+    def why_no_best(self, metric: str) -> str:
+        """Return, in a line, what there is instead of a value of a metric."""
         names = sorted({name for run in self.runs if run.result for name in decode(run.result)})
-        return ", ".join(names) or "nothing"
+        reported = f"they reported {', '.join(names)}" if names else "none has reported anything"
+        return "; ".join(filter(None, [self.failures(), reported]))
+
+    def failures(self) -> str:
+        """Return, in a line, how many trials failed, and the first of their errors.
+
+        Empty: none failed.
+        """
+        failed = [run for run in self.runs if run.status == "ERROR"]
+        if not failed:
+            return ""
+        first_with: dict[str, TrialRun] = {}
+        for run in failed:
+            first_with.setdefault(run.error, run)
+        told = [self._failure(run) for run in first_with.values()]
+        more = [f"and {len(told) - SHOWN_ERRORS} more"] if len(told) > SHOWN_ERRORS else []
+        return (
+            f"{len(failed)} of {len(self.runs)} trials failed: "
+            f"{'; '.join([*told[:SHOWN_ERRORS], *more])} (tracebacks are in `errors`)"
+        )
+
+    def _failure(self, run: TrialRun) -> str:
+        where = f"trial {self.name(run)}"
+        if self.log_file and self.storage.is_local:
+            where += f", log {self.storage.join(self.dirname(run), self.log_file).path}"
+        return f"{run.error:.200} ({where})"
 
 
 class _TrialPast:

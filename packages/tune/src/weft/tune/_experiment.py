@@ -185,6 +185,7 @@ class _Experiment:
         self._journal = journal
         self._header = header
         self._archive = Archive(storage, header, (), self._config.metric, self._config.mode)
+        _, self._archive.log_file = self._run_config.log_files()
         self._watching: Watching | None = None
         self._facts: dict[str, Any] = {}
 

@@ -85,14 +85,15 @@ class ResultGrid:
             filter_nan_and_inf: Whether trials whose value is not finite are left out.
 
         Raises:
-            TuneError: It was not said what is best, or no trial has such a value.
+            TuneError: It was not said what is best, or no trial has such a value: the first errors
+                of trials that failed are told.
         """
         wanted, order = self._archive.objective(metric, mode)
         run = self._archive.best(wanted, order, scope, finite_only=filter_nan_and_inf)
         if run is None:
             raise TuneError(
                 f"no trial has a {'finite ' if filter_nan_and_inf else ''}value of {wanted!r}; "
-                f"there is {self._archive.lacking(wanted)}"
+                f"{self._archive.why_no_best(wanted)}"
             )
         return Result._of(self._archive, run)
 

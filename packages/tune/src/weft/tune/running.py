@@ -204,7 +204,6 @@ def _analysis(
     failed = [run for run in archive.runs if run.status == "ERROR"]
     if failed and raises:
         raise TuneError(
-            f"{len(failed)} of {len(archive.runs)} trials failed, first {failed[0].id}: "
-            f"{failed[0].error}; their errors are in {archive.storage.path}"
+            f"{archive.failures()}; the results are in {archive.storage.path}"
         ) from archive.error(failed[0])
     return ExperimentAnalysis._of(archive)

@@ -91,6 +91,7 @@ class Tuner:
             archive = Archive.of(config.location(config.name))
             archive.metric = tune_config.metric or archive.metric
             archive.mode = tune_config.mode or archive.mode
+            _, archive.log_file = config.log_files()
             self._results = ResultGrid(archive)
         return self._results
 
