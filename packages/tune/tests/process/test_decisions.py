@@ -262,15 +262,19 @@ def test_run_goes_on_with_a_named_experiment(engine: str, tmp_path: Path) -> Non
         tune.run(Sum, resume="SOMEHOW", **options)
 
 
-def test_several_experiments_run_one_after_the_other(engine: str, tmp_path: Path) -> None:
+def test_several_experiments_run_one_after_the_other(
+    engine: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     trials = tune.run_experiments(
         {
             name: {"run": Sum, "config": {"rate": rate}, "stop": {"training_iteration": 1},
                    "storage_path": str(tmp_path)}
             for name, rate in (("a", 1.0), ("b", 2.0))
-        }
+        },
+        concurrent=True,
     )  # fmt: skip
     assert [trial.last_result["total"] for trial in trials] == [1.0, 2.0]
+    assert "experiments run one after the other" in caplog.text
     experiment = Experiment("c", Sum, storage_path=str(tmp_path), config={"rate": 1.0})
     assert experiment.path == experiment.local_path == str(tmp_path / "c")
     assert experiment.public_spec["run"] == experiment.run_identifier == "Sum"
@@ -372,6 +376,8 @@ def test_tuner_may_be_fitted_again_and_goes_on(engine: str, tmp_path: Path) -> N
     )  # fmt: skip
     halted = tuner.fit()
     assert halted.num_errors == 1
+    with pytest.raises(tune.TuneError, match="no trial runs here"):
+        tune.get_context()
     assert len(halted) < 5
     fails.unlink()
     results = tuner.fit()

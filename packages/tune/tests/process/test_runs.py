@@ -25,6 +25,7 @@ from weft.tune import _journal
 from weft.tune._journal import FileJournal
 from weft.tune._storage import storage_at
 from weft.tune.error import StorageError
+from weft.tune.experiment import Experiment
 from weft.tune.schedulers import TrialScheduler
 from weft.tune.search.sample import choice, uniform
 from weft.tune.search.variant_generator import grid_search
@@ -423,7 +424,7 @@ def test_best_of_none_is_an_error_that_says_why_trials_failed(runs: Runs) -> Non
     first, second = (Path(result.path) for result in list(results)[:2])
     assert "no trial has a finite value of 'loss'; 3 of 3 trials failed: " in message
     assert f"ValueError: two (trial {first.name}, log {first / 'err'}); KeyError" in message
-    assert f"(trial {second.name}, log {second / 'err'}) (tracebacks are in `errors`)" in message
+    assert f"(trial {second.name}, log {second / 'err'}) (see ResultGrid.errors)" in message
     assert message.endswith("; none has reported anything")
     assert "\n" not in message
     assert (first / "err").exists()
@@ -592,7 +593,21 @@ def test_trainable_that_cannot_be_sent_is_refused_with_the_path_to_the_object(ru
         (lambda: tune.FailureConfig(trial_timeout_s=0), "trial_timeout_s=0"),
         (lambda: tune.CheckpointConfig(num_to_keep=0), "num_to_keep=0"),
         (lambda: tune.CheckpointConfig(checkpoint_score_order="up"), "give 'max' or 'min'"),
+        (lambda: tune.CheckpointConfig(checkpoint_score_order="min"), "give both"),
         (lambda: tune.CheckpointConfig(checkpoint_frequency=-1), "checkpoint_frequency=-1"),
+        (lambda: tune.RunConfig(local_dir="a"), "RunConfig takes no local_dir: give storage_path"),
+        (lambda: Experiment("a", endless, local_dir="a"), "Experiment takes no local_dir"),
+        (lambda: Experiment("a", endless, export_formats=["onnx"]), "call export_model"),
+        (lambda: tune.run(endless, local_dir="a"), "tune.run takes no local_dir: give storage_pa"),
+        (lambda: tune.run(endless, checkpoint_freq=3), "CheckpointConfig(checkpoint_frequency="),
+        (lambda: tune.run(endless, keep_checkpoints_num=3), "CheckpointConfig(num_to_keep=...)"),
+        (lambda: tune.run(endless, checkpoint_at_end=True), "checkpoint_at_end: give checkpoint_c"),
+        (lambda: tune.run(endless, checkpoint_score_attr="min-x"), "checkpoint_score_order=...)"),
+        (
+            lambda: tune.run(Experiment("a", endless), config={"x": 1}),
+            "tune.run got an Experiment, and config={'x': 1} beside it",
+        ),
+        (lambda: tune.run(Experiment("a", endless), name="b"), "and name='b' beside it"),
         (lambda: tune.RunConfig(name=""), "name=''"),
         (lambda: tune.RunConfig(resume="maybe"), "resume='maybe'"),
         (lambda: tune.RunConfig(checkpoint_config=3), "give a CheckpointConfig"),
@@ -610,6 +625,25 @@ def test_option_that_is_wrong_is_refused_in_one_line(make: Any, message: str) ->
         make()
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", [{"checkpoint_frequency": 2}, {"checkpoint_at_end": True}])
+def test_function_that_is_to_be_saved_by_itself_is_refused(
+    runs: Runs, option: dict[str, Any]
+) -> None:
+    (name,) = option
+    with pytest.raises(OptionError, match=rf"{name}=.*saving is a function: call tune.report"):
+        runs.fit(saving, checkpoint_config=tune.CheckpointConfig(**option))
+
+
+def test_option_without_an_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    tune.SyncConfig()
+    assert caplog.messages == []
+    tune.SyncConfig(sync_period=10, sync_timeout=20)
+    tune.run_experiments([], concurrent=True)
+    assert [message.partition(" has")[0] for message in caplog.messages] == [
+        "SyncConfig(sync_period=10)", "SyncConfig(sync_timeout=20)",
+    ]  # fmt: skip
 
 
 def test_what_is_no_trainable_is_refused(runs: Runs) -> None:
@@ -770,6 +804,13 @@ def test_checkpoint_that_does_not_fit_on_the_disk_fails_its_trial_alone(
     assert sorted(found) == sorted(kept)
 
 
+def dying(config: dict[str, Any]) -> None:
+    Path(tune.get_context().get_trial_dir(), "note").write_text("made")
+    with tempfile.TemporaryDirectory() as folder:
+        tune.report({"loss": 1}, checkpoint=tune.Checkpoint(folder))
+    os._exit(1)
+
+
 def test_experiment_is_kept_on_a_file_system_that_is_not_local(runs: Runs, tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "name": "far", "storage_filesystem": fsspec.filesystem("file"),
@@ -782,6 +823,10 @@ def test_experiment_is_kept_on_a_file_system_that_is_not_local(runs: Runs, tmp_p
     with result.checkpoint.as_directory() as folder:
         assert Path(folder, "step").read_bytes().strip() == b"4"
     assert Path(result.path, "artifacts", "note").read_text() == "made"
+    options["name"] = "upload"
+    (dead,) = runs.fit(dying, **options)
+    assert Path(dead.path, "artifacts", "note").read_text() == "made"
+    options["name"] = "far"
     assert [r.metrics["loss"] for r in runs.fit(saving, {"x": grid_search([1, 2])}, **options)] == [
         4, 4
     ]  # fmt: skip

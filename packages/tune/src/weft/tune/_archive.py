@@ -210,7 +210,8 @@ class Archive:
         """Return, in a line, what there is instead of a value of a metric."""
         names = sorted({name for run in self.runs if run.result for name in decode(run.result)})
         reported = f"they reported {', '.join(names)}" if names else "none has reported anything"
-        return "; ".join(filter(None, [self.failures(), reported]))
+        failures = self.failures()
+        return f"{failures} (see ResultGrid.errors); {reported}" if failures else reported
 
     def failures(self) -> str:
         """Return, in a line, how many trials failed, and the first of their errors.
@@ -225,10 +226,8 @@ class Archive:
             first_with.setdefault(run.error, run)
         told = [self._failure(run) for run in first_with.values()]
         more = [f"and {len(told) - SHOWN_ERRORS} more"] if len(told) > SHOWN_ERRORS else []
-        return (
-            f"{len(failed)} of {len(self.runs)} trials failed: "
-            f"{'; '.join([*told[:SHOWN_ERRORS], *more])} (tracebacks are in `errors`)"
-        )
+        errors = "; ".join([*told[:SHOWN_ERRORS], *more])
+        return f"{len(failed)} of {len(self.runs)} trials failed: {errors}"
 
     def _failure(self, run: TrialRun) -> str:
         where = f"trial {self.name(run)}"

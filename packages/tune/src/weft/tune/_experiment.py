@@ -41,7 +41,7 @@ from weft.tune.search.basic_variant import BasicVariantGenerator
 from weft.tune.search.creation import create_searcher
 from weft.tune.search.searcher import copied
 from weft.tune.stopper import as_stopper
-from weft.tune.trainable.util import name_of, request_of, request_varies
+from weft.tune.trainable.util import is_class, name_of, request_of, request_varies
 
 if TYPE_CHECKING:
     from weft.tune._journal import Journal, Past
@@ -220,6 +220,7 @@ class _Experiment:
         if not weft.is_initialized():
             weft.init()
         total = Resources(weft.cluster_resources())
+        self._check_checkpoints()
         varies = request_varies(self._trainable)
         trials = Trials(
             scheduler,
@@ -279,6 +280,19 @@ class _Experiment:
             )
         return scheduler
 
+    def _check_checkpoints(self) -> None:
+        """Refuse what asks a function to be saved: it saves itself. OptionError."""
+        checkpoint = self._run_config.checkpoint_config
+        if is_class(self._trainable):
+            return
+        for name in ("checkpoint_frequency", "checkpoint_at_end"):
+            if getattr(checkpoint, name):
+                raise OptionError(
+                    f"CheckpointConfig({name}={getattr(checkpoint, name)!r}) is for Trainable "
+                    f"classes, and {self._header.trainable} is a function: call "
+                    "tune.report(metrics, checkpoint=...) in it when it is to be saved"
+                )
+
     def _limits(self, number: int | None) -> Limits:
         failure, checkpoint = self._run_config.failure_config, self._run_config.checkpoint_config
         return Limits(
@@ -306,6 +320,7 @@ class _Experiment:
             checkpoint_frequency=checkpoint.checkpoint_frequency,
             checkpoint_at_end=bool(checkpoint.checkpoint_at_end),
             sync_artifacts=run_config.sync_config.sync_artifacts,
+            sync_artifacts_on_checkpoint=run_config.sync_config.sync_artifacts_on_checkpoint,
             restore=self._setup.restore,
             stdout=stdout,
             stderr=stderr,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import weft
 from weft.exceptions import WeftError
 from weft.tune._runner import Runner, RunnerAnswer
+from weft.tune._session import sessions
 
 if TYPE_CHECKING:
     import queue
@@ -182,6 +183,9 @@ class RunnerPool:
     def close(self) -> None:
         """End all: those that idle clean up, the others at once. Blocks until they have."""
         for seat in list(self._seats - set(self._idle)):
+            if sessions.open:
+                # Trials run in this process (local_mode), which cannot be killed: they are let go.
+                seat.handle.release.remote(False)
             self.kill(seat)
         ends = [seat.handle.end.remote() for seat in self._idle]
         if ends:

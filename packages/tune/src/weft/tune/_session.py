@@ -47,6 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint_frequency: int = 0
     checkpoint_at_end: bool = False
     sync_artifacts: bool = False
+    sync_artifacts_on_checkpoint: bool = False
     restore: str = ""
     """Path of the checkpoint that trials begin from; empty: none."""
     stdout: str = ""
@@ -174,6 +175,8 @@ class TrialSession:
         with checkpoint.as_directory() as directory:
             self.storage.put(directory, name)
         self._checkpoints += 1
+        if self.settings.sync_artifacts_on_checkpoint:
+            self._upload_artifacts()
         return name
 
     def checkpoint(self) -> Checkpoint | None:
@@ -213,10 +216,13 @@ class TrialSession:
 
     def close(self) -> None:
         """Upload and remove what is to be, at the end of the trial."""
+        self._upload_artifacts()
         if self._directory and not self.storage.is_local:
-            if self.settings.sync_artifacts:
-                self.storage.put(self._directory, "artifacts")
             shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _upload_artifacts(self) -> None:
+        if self.settings.sync_artifacts and self._directory and not self.storage.is_local:
+            self.storage.put(self._directory, "artifacts")
 
 
 class _Sessions:

@@ -5,7 +5,8 @@ Each record checks itself as it is made.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from weft.exceptions import OptionError
@@ -19,7 +20,24 @@ if TYPE_CHECKING:
     from weft.tune.schedulers.trial_scheduler import TrialScheduler
     from weft.tune.search.searcher import Searcher
 
+logger = logging.getLogger("weft.tune")
+
 DEFAULT_STORAGE = "~/weft_results"
+_REPLACED = {
+    "local_dir": "storage_path=...",
+    "keep_checkpoints_num": "checkpoint_config=CheckpointConfig(num_to_keep=...)",
+    "checkpoint_score_attr": "checkpoint_config=CheckpointConfig(checkpoint_score_attribute=..., "
+    "checkpoint_score_order=...)",
+    "checkpoint_freq": "checkpoint_config=CheckpointConfig(checkpoint_frequency=...)",
+    "checkpoint_at_end": "checkpoint_config=CheckpointConfig(checkpoint_at_end=...)",
+}
+"""What Ray had once, and what says the same."""
+
+
+def refuse_replaced(owner: str, **given: Any) -> None:
+    """Refuse arguments that Ray has deprecated. OptionError."""
+    for name, value in given.items():
+        _check(value is None, f"{owner} takes no {name}: give {_REPLACED[name]}")
 
 
 def _check(condition: object, message: str) -> None:
@@ -138,6 +156,10 @@ class CheckpointConfig:
         )
         order = self.checkpoint_score_order
         _check(order in {"max", "min"}, f"checkpoint_score_order={order!r}: give 'max' or 'min'")
+        _check(
+            order == "max" or self.checkpoint_score_attribute is not None,
+            f"checkpoint_score_order={order!r} without checkpoint_score_attribute: give both",
+        )
         often = self.checkpoint_frequency
         _check(
             _is_whole(often) and often >= 0,
@@ -187,10 +209,11 @@ class SyncConfig:
     """What is uploaded to a storage that is not local; checkpoints and the journal always are.
 
     Attributes:
-        sync_period: Taken from programs that come from Ray: the journal is written every second.
+        sync_period: Taken from programs that come from Ray, and has no effect, which a warning
+            says: the journal is written every second.
         sync_timeout: Likewise: the file system has its own.
         sync_artifacts: Whether what a trial writes into its directory is uploaded at its end.
-        sync_artifacts_on_checkpoint: Likewise taken: artifacts go at a trial's end.
+        sync_artifacts_on_checkpoint: Whether at each of its checkpoints, too.
     """
 
     sync_period: int = 300
@@ -200,9 +223,14 @@ class SyncConfig:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name in ("sync_period", "sync_timeout"):
+        for name, instead in (
+            ("sync_period", "the journal is written every second"),
+            ("sync_timeout", "give one to the file system"),
+        ):
             value = getattr(self, name)
             _check(_is_number(value) and value > 0, f"{name}={value!r}: give seconds")
+            if value != type(self).__dataclass_fields__[name].default:
+                logger.warning("SyncConfig(%s=%r) has no effect: %s", name, value, instead)
 
 
 Choice = Literal["resume", "restart", "skip"]
@@ -258,6 +286,7 @@ class RunConfig:
             name for both, or a name for each.
         resume: "auto": go on with what is there under this name; False: begin anew, and put what is
             there aside; True: there has to be something.
+        local_dir: Refused: it is `storage_path`.
     """
 
     name: str | None = None
@@ -272,9 +301,11 @@ class RunConfig:
     progress_reporter: Any = None
     log_to_file: bool | str | tuple[str, str] = False
     resume: bool | Literal["auto"] = "auto"
+    local_dir: InitVar[Any] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, local_dir: Any) -> None:
         """Check the values."""
+        refuse_replaced("RunConfig", local_dir=local_dir)
         _check(
             self.name is None or str(self.name).strip("/ ."),
             f"name={self.name!r}: give a name for the experiment, or None",

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
+import logging
 from typing import TYPE_CHECKING, Any
 
 from weft.exceptions import OptionError
 from weft.tune import _experiment
 from weft.tune._experiment import Setup
 from weft.tune.analysis import ExperimentAnalysis
-from weft.tune.config import FailureConfig, ResumeConfig, RunConfig, SyncConfig, check_objective
+from weft.tune.config import (
+    FailureConfig,
+    ResumeConfig,
+    RunConfig,
+    SyncConfig,
+    check_objective,
+    refuse_replaced,
+)
 from weft.tune.error import TuneError
 from weft.tune.experiment.experiment import Experiment
 
@@ -20,6 +29,9 @@ if TYPE_CHECKING:
     from weft.tune.callback import Callback
     from weft.tune.config import CheckpointConfig
     from weft.tune.experiment.trial import Trial
+
+
+logger = logging.getLogger("weft.tune")
 
 
 def run(
@@ -54,11 +66,17 @@ def run(
     raise_on_failed_trial: bool = True,
     callbacks: Sequence[Callback] | None = None,
     max_concurrent_trials: int | None = None,
+    keep_checkpoints_num: Any = None,
+    checkpoint_score_attr: Any = None,
+    checkpoint_freq: Any = None,
+    checkpoint_at_end: Any = None,
+    local_dir: Any = None,
 ) -> ExperimentAnalysis:
     """Run an experiment. Blocks until it ends.
 
     Args:
-        run_or_experiment: A trainable, or an Experiment.
+        run_or_experiment: A trainable, or an Experiment. That has everything of its own from `name`
+            to `restore` below but what is looked for and how: it is not given again.
         name: See RunConfig.
         metric: See TuneConfig.
         mode: See TuneConfig.
@@ -90,23 +108,36 @@ def run(
         raise_on_failed_trial: Whether to raise if a trial has failed for good.
         callbacks: See RunConfig.
         max_concurrent_trials: See TuneConfig.
+        keep_checkpoints_num: Refused, as those below: the error says what says the same.
+        checkpoint_score_attr: Refused.
+        checkpoint_freq: Refused.
+        checkpoint_at_end: Refused.
+        local_dir: Refused.
 
     Raises:
         TuneError: The experiment cannot begin or go on; or a trial failed, and that is to be
             raised.
         OptionError: Something does not fit.
     """
-    experiment = run_or_experiment
-    if not isinstance(experiment, Experiment):
-        experiment = Experiment(
-            name, run_or_experiment, stop=stop, time_budget_s=time_budget_s, config=config,
-            resources_per_trial=resources_per_trial, num_samples=num_samples,
-            storage_path=storage_path, storage_filesystem=storage_filesystem,
-            sync_config=sync_config, checkpoint_config=checkpoint_config,
-            trial_name_creator=trial_name_creator, trial_dirname_creator=trial_dirname_creator,
-            log_to_file=log_to_file, export_formats=export_formats, max_failures=max_failures,
-            restore=restore,
-        )  # fmt: skip
+    refuse_replaced(
+        "tune.run", keep_checkpoints_num=keep_checkpoints_num, local_dir=local_dir,
+        checkpoint_score_attr=checkpoint_score_attr, checkpoint_freq=checkpoint_freq,
+        checkpoint_at_end=checkpoint_at_end,
+    )  # fmt: skip
+    own: dict[str, Any] = {
+        "stop": stop, "time_budget_s": time_budget_s, "config": config,
+        "resources_per_trial": resources_per_trial, "num_samples": num_samples,
+        "storage_path": storage_path, "storage_filesystem": storage_filesystem,
+        "sync_config": sync_config, "checkpoint_config": checkpoint_config,
+        "trial_name_creator": trial_name_creator, "trial_dirname_creator": trial_dirname_creator,
+        "log_to_file": log_to_file, "export_formats": export_formats,
+        "max_failures": max_failures, "restore": restore,
+    }  # fmt: skip
+    if isinstance(run_or_experiment, Experiment):
+        experiment = run_or_experiment
+        _refuse_given_twice({"name": name, **own})
+    else:
+        experiment = Experiment(name, run_or_experiment, **own)
     check_objective(metric, mode)
     how, wanted = _resume(resume, resume_config)
     tune_config = dataclasses.replace(
@@ -132,7 +163,7 @@ def run_experiments(
     resume_config: ResumeConfig | None = None,
     reuse_actors: bool | None = None,
     raise_on_failed_trial: bool = True,
-    concurrent: bool = True,
+    concurrent: bool | None = None,
     callbacks: Sequence[Callback] | None = None,
 ) -> list[Trial]:
     """Run experiments one after the other, and return all their trials. Blocks until they end.
@@ -146,7 +177,8 @@ def run_experiments(
         resume_config: See `run`.
         reuse_actors: See TuneConfig.
         raise_on_failed_trial: See `run`.
-        concurrent: Taken from programs that come from Ray: trials are concurrent, experiments not.
+        concurrent: Taken from programs that come from Ray. Trials are concurrent, experiments are
+            not: a warning says so for True.
         callbacks: See RunConfig.
     """
     if isinstance(experiments, Experiment):
@@ -155,6 +187,8 @@ def run_experiments(
         listed = [Experiment.from_json(name, spec) for name, spec in experiments.items()]
     else:
         listed = list(experiments)  # type: ignore[arg-type]  # a mapping is a dict here
+    if concurrent and len(listed) > 1:
+        logger.warning("run_experiments(concurrent=True): experiments run one after the other")
     trials: list[Trial] = []
     for experiment in listed:
         analysis = run(
@@ -164,6 +198,19 @@ def run_experiments(
         )  # fmt: skip
         trials += analysis.trials
     return trials
+
+
+def _refuse_given_twice(given: dict[str, Any]) -> None:
+    """Refuse what an Experiment says itself. OptionError."""
+    takes = inspect.signature(Experiment).parameters
+    for name, value in given.items():
+        # A name is the Experiment's in any case.
+        usual = None if name == "name" else takes[name].default
+        if value is not usual and value != usual:
+            raise OptionError(
+                f"tune.run got an Experiment, and {name}={value!r} beside it: give that to "
+                "the Experiment"
+            )
 
 
 def _resume(resume: Any, resume_config: ResumeConfig | None) -> tuple[Any, ResumeConfig | None]:
@@ -189,8 +236,6 @@ def _analysis(
     *,
     raises: bool,
 ) -> ExperimentAnalysis:
-    if experiment.export_formats:
-        raise OptionError("export_formats is not supported: call export_model in your Trainable")
     archive: Archive = _experiment.run(
         Setup(
             trainable=experiment.trainable,

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from weft.tune.config import CheckpointConfig, FailureConfig, RunConfig, SyncConfig, TuneConfig
+from weft.exceptions import OptionError
+from weft.tune.config import (
+    CheckpointConfig,
+    FailureConfig,
+    RunConfig,
+    SyncConfig,
+    TuneConfig,
+    refuse_replaced,
+)
 from weft.tune.registry import register_trainable, resolved
 from weft.tune.stopper import as_stopper
 from weft.tune.trainable.util import name_of, with_resources
@@ -36,6 +44,7 @@ class Experiment:
         export_formats: Any = None,
         max_failures: int = 0,
         restore: str | None = None,
+        local_dir: Any = None,
     ) -> None:
         """Take what `tune.run` takes; see there.
 
@@ -43,12 +52,17 @@ class Experiment:
             OptionError: Something does not fit.
             TuneError: `run` is no trainable.
         """
+        refuse_replaced("Experiment", local_dir=local_dir)
+        if export_formats:
+            raise OptionError(
+                f"export_formats={export_formats!r} is not supported: call export_model in your "
+                "Trainable"
+            )
         self.name = name
         self.trainable = resolved(run)
         if resources_per_trial is not None:
             self.trainable = with_resources(self.trainable, resources_per_trial)
         self.config = dict(config or {})
-        self.export_formats = export_formats
         self.restore = restore
         self.tune_config = TuneConfig(
             num_samples=num_samples,
