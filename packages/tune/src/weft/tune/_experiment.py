@@ -218,7 +218,7 @@ class _Experiment:
         expected = searcher.expected_trials(config.num_samples)
         number = None if math.isinf(expected) else int(expected)
         if not weft.is_initialized():
-            weft.init()
+            weft.init(preload=["weft.tune._runner"])
         total = Resources(weft.cluster_resources())
         self._check_checkpoints()
         varies = request_varies(self._trainable)

@@ -8,23 +8,28 @@ the answer comes.
 from __future__ import annotations
 
 import contextlib
+import inspect
 import sys
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 
+from weft.lowlevel import lazy
 from weft.tune._bodies import Body, ClassBody, FunctionBody
 from weft.tune._session import Assignment, Settings, TrialSession, sessions
 from weft.tune._values import packed
-from weft.tune.trainable.trainable import Trainable
-from weft.tune.trainable.util import is_class
 
 if TYPE_CHECKING:
+    import traceback
     from types import TracebackType
 
     from weft.tune._session import Report
+    from weft.tune.trainable import trainable as trainables
+else:
+    # What is imported here is imported in each process that runs trials, as it starts.
+    traceback = lazy("traceback")
+    trainables = lazy("weft.tune.trainable.trainable")
 
 _OWN_FOLDER = str(Path(__file__).parent)
 
@@ -54,7 +59,7 @@ class Runner:
         self._session: TrialSession | None = None
         self._body: Body | None = None
         self._output: contextlib.ExitStack | None = None
-        self._instance: Trainable | None = None
+        self._instance: trainables.Trainable | None = None
         """Of a class: that of the trial before, which the next may use again."""
 
     def begin(self, assignment: Assignment) -> RunnerAnswer:
@@ -63,7 +68,7 @@ class Runner:
         self._redirect_output(session)
         sessions.open.append(session)
         try:
-            if is_class(self._trainable):
+            if inspect.isclass(self._trainable):
                 instance, self._instance = self._instance, None
                 sessions.of_thread.session = session
                 body = ClassBody(self._trainable, session, instance)
@@ -188,8 +193,8 @@ class Tee:
         return getattr(self.stream1, name)
 
 
-def _can_reset(instance: Trainable) -> bool:
-    return type(instance).reset_config is not Trainable.reset_config
+def _can_reset(instance: trainables.Trainable) -> bool:
+    return type(instance).reset_config is not trainables.Trainable.reset_config
 
 
 def _without_ours(found: TracebackType | None) -> TracebackType | None:
