@@ -398,7 +398,7 @@ def test_all_bundles_of_a_trial_count_while_it_is_on_a_runner() -> None:
     ("ordered", "come"),
     [
         ({"CPU": 4}, [{"CPU": 1}, {"CPU": 3}]),
-        ({"CPU": 1, "GPU": 1}, [{"CPU": 1}, {"GPU": 1}]),
+        ({"CPU": 1.5}, [{"CPU": 1}, {"CPU": 0.5}]),
         ({"CPU": 0.5}, [{"CPU": 0.5}]),
         (PlacementGroupFactory([{"CPU": 2}, {"CPU": 2}]), [{"CPU": 2}, {"CPU": 2}]),
         (None, BUNDLES),
@@ -474,6 +474,12 @@ def test_order_for_a_trial_that_never_was_is_an_error(two: Stage) -> None:
         two.trials.handle(Reported("a", result(loss=1)))
 
 
+def test_order_for_more_than_there_is_is_an_error(two: Stage) -> None:
+    two.scheduler.at_result = [[Restart("a", "a", {"x": 1}, {"CPU": 1, "GPU": 2})]]
+    with pytest.raises(ValueError, match=r"Restart.*: \{GPU: 2\} more is needed"):
+        two.report("a")
+
+
 def test_unknown_verdict_is_an_error(two: Stage) -> None:
     two.scheduler.at_result = ["NOOP"]
     with pytest.raises(ValueError, match="give CONTINUE, PAUSE, STOP"):
@@ -547,7 +553,12 @@ def test_failed_trial_is_revived_and_the_searcher_hears_nothing_of_it() -> None:
         Begin("a", encode({"x": 1}), ONE, "a/a0", 1, 0.0)
     ]
     assert stage.tell(Revived("b", fresh=True)) == [Begin("b", encode({"x": 1}), ONE, "", 0, 0.0)]
-    stage.tell(TrialEnded("a"))
+    stage.scheduler.at_result = ["PAUSE"]
+    stage.report("b")
+    stage.tell(Left("b"))
+    assert stage.status("b") == "PAUSED"
+    assert stage.resting == set()
+    assert begun(stage.tell(TrialEnded("a"))) == ["b"]
     assert len(stage.told) == told
 
 

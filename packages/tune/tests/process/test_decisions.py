@@ -396,6 +396,34 @@ def test_searcher_does_not_count_paused_trials(engine: str, tmp_path: Path) -> N
     assert came_to == [1] * 6 + [3] * 2 + [9]
 
 
+def test_trial_of_an_earlier_run_that_never_fits_is_an_error(
+    engine: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run() -> tune.ResultGrid:
+        return tune.Tuner(
+            tune.with_resources(Dying, lambda config: {"CPU": config["cpus"]}),
+            param_space={"cpus": grid_search([3, 1])},
+            run_config=tune.RunConfig(
+                name="large", storage_path=str(tmp_path),
+                failure_config=tune.FailureConfig(fail_fast=True),
+            ),
+        ).fit()  # fmt: skip
+
+    assert run().num_errors == 1
+    monkeypatch.setattr(weft, "cluster_resources", lambda: {"CPU": 2.0})
+    with pytest.raises(tune.TuneError, match="needs CPU=3, and there is CPU=2: CPU=1 more"):
+        run()
+
+
+class Dying(tune.Trainable):
+    """Fails where it has one CPU."""
+
+    def step(self) -> dict[str, Any]:
+        if self.config["cpus"] == 1:
+            raise ValueError
+        return {"total": 0}
+
+
 def test_time_budget_is_what_earlier_runs_have_left(engine: str, tmp_path: Path) -> None:
     def run(trainable: Any) -> tune.ResultGrid:
         return tune.Tuner(

@@ -23,6 +23,14 @@ def check_mode(owner: str, value: Any) -> None:
         raise OptionError(f'mode of {owner} is "min" or "max": {value!r}')
 
 
+def check_objective(owner: str, metric: Any, mode: Any) -> None:
+    """Refuse a metric or a mode that cannot be one; None: it is given elsewhere."""
+    if metric is not None:
+        check_metric(owner, "metric", metric)
+    if mode is not None:
+        check_mode(owner, mode)
+
+
 def check_number(owner: str, name: str, value: Any, *, least: float, above: bool = False) -> None:
     """Refuse what is no finite number, or less than the least; `above`: or equal to it."""
     is_number = isinstance(value, int | float) and math.isfinite(value)

@@ -176,6 +176,8 @@ class TuneLoop:
             with self._interruptible():
                 for event in [*first, *self._closing(time.monotonic())]:
                     self._take(event)
+                for trial in self._trials.live():
+                    self._check_room(trial.id, trial.reserved)
                 self._do(self._trials.begin())
                 self._drain()
                 while not self._is_done():
@@ -376,16 +378,20 @@ class TuneLoop:
             return NothingEver()
         request = request_of(self._plan.trainable, suggestion)
         reserved = reservation(request)
-        lacking = self._trials.lacking(reserved.total)
-        if lacking:
-            raise TuneError(
-                f"a trial needs {_amounts(request.required_resources)}, and there is "
-                f"{_amounts(weft.cluster_resources())}: {_amounts(lacking.to_floats())} more is "
-                "needed"
-            )
+        self._check_room(trial_id, reserved)
         name, dirname = self._plan.name_of(trial_id, suggestion)
         bundles = [] if reserved == self._trials.default else request.bundles
         return ConfigSuggested(trial_id, msgspec.Raw(encode(suggestion)), bundles, dirname, name)
+
+    def _check_room(self, trial_id: str, reserved: Reservation) -> None:
+        """Refuse to have a trial wait for ever. TuneError."""
+        lacking = self._trials.lacking(reserved.total)
+        if lacking:
+            raise TuneError(
+                f"trial {trial_id} needs {_amounts(reserved.total.to_floats())}, and there is "
+                f"{_amounts(weft.cluster_resources())}: {_amounts(lacking.to_floats())} more is "
+                "needed"
+            )
 
     def _begin(self, effect: Begin) -> None:
         trial = self._trials.run_of[effect.trial_id]

@@ -32,8 +32,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-import msgspec
-
 from weft.tune._checkpoints import Kept
 from weft.tune._records import (
     Abandoned,
@@ -76,19 +74,18 @@ from weft.tune._records import (
     TrialEnded,
     What,
 )
+from weft.tune._trial_orders import decision_of, orders_of
 from weft.tune._trial_room import Room
 from weft.tune._trial_runs import Limits, Origin, Reservation, TrialRun
-from weft.tune._values import decode, encode, flattened
-from weft.tune.execution.placement_groups import PlacementGroupFactory
-from weft.tune.schedulers.orders import Order, Pause, Restart, Resume, Save, Stop, Write
+from weft.tune._values import decode, flattened
+from weft.tune.schedulers.orders import Order, Write
 from weft.tune.views import ExperimentView, Outcome, TrialView
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from weft.lowlevel import Resources
-    from weft.tune._trial_runs import OrderToTrial
-    from weft.tune.schedulers.trial_scheduler import TrialScheduler, Verdict
+    from weft.tune.schedulers.trial_scheduler import TrialScheduler
 
     Criterion = Callable[[str, Mapping[str, Any]], bool]
 
@@ -275,7 +272,7 @@ class Trials:
         if self._meets_criterion(trial, result):
             return
         verdict = self._scheduler.on_trial_result(self._view(), self.view(trial), result)
-        self._order(_orders_of(verdict, trial.id))
+        self._order(orders_of(verdict, trial.id))
 
     def _meets_criterion(self, trial: TrialRun, result: Mapping[str, Any]) -> bool:
         is_met = self._criterion is not None and self._criterion(trial.id, result)
@@ -357,53 +354,18 @@ class Trials:
                 if order.trial_id not in self.run_of:
                     raise ValueError(f"the scheduler orders {order!r}, and there is no such trial")
                 continue  # it ended meanwhile
-            decision = self._decision(order, trial)
+            is_away = trial.status == "RUNNING" and trial is not self._reporting
+            decision = decision_of(order, trial, self.run_of, is_away=is_away)
             if decision is not None:
+                self._refuse_too_much(order, decision)
                 self._decide(decision)
 
-    def _decision(self, order: OrderToTrial, trial: TrialRun) -> Decision | None:
-        """Return what an order comes to now; None: nothing, or not yet."""
-        is_away = trial.status == "RUNNING" and trial is not self._reporting
-        match order:
-            case Stop(trial_id):
-                return Stopped(trial_id)
-            case Pause(trial_id):
-                if is_away:
-                    trial.wish = order
-                    return None
-                return None if trial.status == "PAUSED" else Paused(trial_id)
-            case Resume(trial_id):
-                return Resumed(trial_id) if trial.status == "PAUSED" else None
-            case Restart():
-                if is_away and order.source == trial.id:
-                    trial.wish = order
-                    return None
-                return self._restart(order)
-            case Save():
-                trial.wants_save = trial.status == "RUNNING"
-                return None
-            case _:
-                assert_never(order)
-
-    def _restart(self, order: Restart) -> Restarted:
-        config = msgspec.Raw(encode(dict(order.config)))
-        bundles = self._bundles_of(order)
-        source = self.run_of[order.source]
-        if order.source == order.trial_id or not source.checkpoints:
-            return Restarted(order.trial_id, config, order.source, bundles=bundles)
-        last = source.checkpoints[-1]
-        return Restarted(
-            order.trial_id, config, order.source, last.name, last.iteration, last.time_total_s,
-            bundles,
-        )  # fmt: skip
-
-    def _bundles_of(self, order: Restart) -> list[dict[str, float]]:
-        """Return what an order says that the trial is to reserve; empty: as before."""
-        if not order.resources:
-            return []
-        if isinstance(order.resources, PlacementGroupFactory):
-            return order.resources.bundles
-        return self.run_of[order.trial_id].reserved.changed(order.resources).to_floats()
+    def _refuse_too_much(self, order: Order, decision: Decision) -> None:
+        """Refuse to have a trial wait for ever."""
+        if isinstance(decision, Restarted) and decision.bundles:
+            lacking = self.lacking(self._reserved(decision.bundles).total)
+            if lacking:
+                raise ValueError(f"the scheduler orders {order!r}: {lacking!r} more is needed")
 
     def _decide(self, decision: Decision) -> None:
         if not self._is_replaying:
@@ -643,16 +605,3 @@ def _is_lasting(event: Event) -> bool:
             return bool(checkpoint)
         case _:
             return True
-
-
-def _orders_of(verdict: Verdict | Sequence[Order], trial_id: str) -> Sequence[Order]:
-    if not isinstance(verdict, str):
-        return verdict
-    orders: dict[str, Sequence[Order]] = {
-        "CONTINUE": (),
-        "PAUSE": [Pause(trial_id)],
-        "STOP": [Stop(trial_id)],
-    }
-    if verdict not in orders:
-        raise ValueError(f"the scheduler answers {verdict!r}: give CONTINUE, PAUSE, STOP or orders")
-    return orders[verdict]

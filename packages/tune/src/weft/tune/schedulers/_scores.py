@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.exceptions import OptionError
 from weft.lowlevel import override
-from weft.tune._arguments import check_metric, check_mode
+from weft.tune._arguments import check_metric, check_objective
 from weft.tune._readings import read_number
 from weft.tune.schedulers.trial_scheduler import TrialScheduler
 
@@ -27,13 +27,7 @@ class ScoringScheduler(TrialScheduler):
         self.metric = metric
         self.mode = mode
         check_metric(self._name, "time_attr", time_attr)
-        self._check_objective()
-
-    def _check_objective(self) -> None:
-        if self.metric is not None:
-            check_metric(self._name, "metric", self.metric)
-        if self.mode is not None:
-            check_mode(self._name, self.mode)
+        check_objective(self._name, metric, mode)
 
     @override
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
@@ -47,7 +41,7 @@ class ScoringScheduler(TrialScheduler):
                 return False
         self.metric = self.metric or metric
         self.mode = self.mode or mode
-        self._check_objective()
+        check_objective(self._name, self.metric, self.mode)
         self._check_complete()
         return True
 

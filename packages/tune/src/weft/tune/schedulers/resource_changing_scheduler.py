@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft.exceptions import OptionError
 from weft.lowlevel import override
-from weft.tune._arguments import check_integer, check_metric, check_mode, check_number
+from weft.tune._arguments import check_integer, check_number, check_objective
 from weft.tune._readings import has_reading, read_number
 from weft.tune.execution.placement_groups import PlacementGroupFactory
 from weft.tune.schedulers.fifo import FIFOScheduler
@@ -156,11 +156,7 @@ class DistributeResourcesToTopJob(DistributeResources):
         mode: str | None = None,
     ) -> None:
         super().__init__(add_bundles, increase_by, increase_by_times, reserve_resources)
-        name = type(self).__name__
-        if metric is not None:
-            check_metric(name, "metric", metric)
-        if mode is not None:
-            check_mode(name, mode)
+        check_objective(type(self).__name__, metric, mode)
         self.metric = metric
         self.mode = mode
 
