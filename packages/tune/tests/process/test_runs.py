@@ -424,15 +424,18 @@ def test_best_of_none_is_an_error_that_says_why_trials_failed(runs: Runs) -> Non
     first, second = (Path(result.path) for result in list(results)[:2])
     assert "no trial has a finite value of 'loss'; 3 of 3 trials failed: " in message
     assert f"ValueError: two (trial {first.name}, log {first / 'err'}); KeyError" in message
-    assert f"(trial {second.name}, log {second / 'err'}) (see ResultGrid.errors)" in message
+    assert f"(trial {second.name}, log {second / 'err'})" in message
     assert message.endswith("; none has reported anything")
     assert "\n" not in message
     assert (first / "err").exists()
     results = runs.fit(objective, {"x": grid_search([0])}, metric=None, mode=None)
     with pytest.raises(tune.TuneError, match=r"1 of 1 trials failed: KeyError.*reported .*lss"):
         results.get_best_result("loss", "min")
-    read = tune.ExperimentAnalysis(results.experiment_path)
-    assert read.trials[0].status == "ERROR"
+    read = tune.ExperimentAnalysis(
+        results.experiment_path, default_metric="loss", default_mode="min"
+    )
+    with pytest.raises(tune.TuneError, match="1 of 1 trials failed: KeyError"):
+        _ = read.best_config
 
 
 def test_error_that_does_not_travel_is_told_in_words(runs: Runs) -> None:

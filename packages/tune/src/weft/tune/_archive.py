@@ -206,12 +206,16 @@ class Archive:
                 best = (ranked, run)
         return best[1] if best else None
 
-    def why_no_best(self, metric: str) -> str:
-        """Return, in a line, what there is instead of a value of a metric."""
+    def must_have_best(self, metric: str, mode: str, scope: str, *, finite_only: bool) -> TrialRun:
+        """Return what `best` returns. TuneError: no trial has a value; it says what there is."""
+        run = self.best(metric, mode, scope, finite_only=finite_only)
+        if run is not None:
+            return run
         names = sorted({name for run in self.runs if run.result for name in decode(run.result)})
         reported = f"they reported {', '.join(names)}" if names else "none has reported anything"
-        failures = self.failures()
-        return f"{failures} (see ResultGrid.errors); {reported}" if failures else reported
+        finite = "finite " if finite_only else ""
+        told = [f"no trial has a {finite}value of {metric!r}", self.failures(), reported]
+        raise TuneError("; ".join(filter(None, told)))
 
     def failures(self) -> str:
         """Return, in a line, how many trials failed, and the first of their errors.

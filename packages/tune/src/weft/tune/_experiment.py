@@ -39,7 +39,7 @@ from weft.tune.schedulers.creation import create_scheduler
 from weft.tune.schedulers.fifo import FIFOScheduler
 from weft.tune.search.basic_variant import BasicVariantGenerator
 from weft.tune.search.creation import create_searcher
-from weft.tune.search.searcher import copied
+from weft.tune.search.searcher import Searcher
 from weft.tune.stopper import as_stopper
 from weft.tune.trainable.util import is_class, name_of, request_of, request_varies
 
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from weft.tune._storage import Storage
     from weft.tune.config import ResumeConfig, RunConfig, TuneConfig
     from weft.tune.schedulers.trial_scheduler import TrialScheduler
-    from weft.tune.search.searcher import Searcher
 
 logger = logging.getLogger("weft.tune")
 
@@ -249,7 +248,7 @@ class _Experiment:
         config = self._config
         searcher = config.search_alg or BasicVariantGenerator()
         # Another run, in this process or another, begins from what the user gave as well.
-        searcher = create_searcher(searcher) if isinstance(searcher, str) else copied(searcher)
+        searcher = create_searcher(searcher) if isinstance(searcher, str) else _copied(searcher)
         is_taken = searcher.set_search_properties(
             config.metric,
             config.mode,
@@ -421,3 +420,14 @@ class _Experiment:
                 "trial %s failed, which ended the experiment (fail_fast); to go on: %s",
                 loop.halted_by.id, how,
             )  # fmt: skip
+
+
+def _copied(searcher: Searcher) -> Searcher:
+    """Return a copy to run with; the searcher, and what it wraps, remember theirs."""
+    made: Searcher = copy.deepcopy(searcher)
+    given: Any = searcher
+    ran: Any = made
+    while isinstance(given, Searcher):
+        given._ran = ran
+        given, ran = getattr(given, "searcher", None), getattr(ran, "searcher", None)
+    return made

@@ -8,7 +8,6 @@ the answer comes.
 from __future__ import annotations
 
 import contextlib
-import inspect
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -68,7 +67,7 @@ class Runner:
         self._redirect_output(session)
         sessions.open.append(session)
         try:
-            if inspect.isclass(self._trainable):
+            if isinstance(self._trainable, type):
                 instance, self._instance = self._instance, None
                 sessions.of_thread.session = session
                 body = ClassBody(self._trainable, session, instance)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from weft.tune._trial_runs import TrialRun
 
 
-class Room:
+class TrialRoom:
     """Knows trials only as far as they take or want room."""
 
     def __init__(self, total: Resources, max_concurrent: int | None) -> None:

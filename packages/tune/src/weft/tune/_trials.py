@@ -16,7 +16,7 @@ same calls of scheduler and criterion, the same effects, but what is done is wha
 What is always true
 1. RUNNING trials are on a runner; the scheduler and the searcher are told of an end once, and of
    nothing after it.
-2. What is true of the `Room` that trials take and wait for.
+2. What is true of the `TrialRoom` that trials take and wait for.
 3. No trial waits that would fit, and no configuration is asked for while a trial waits.
 4. While trials are paused something runs, or something can.
 5. The last checkpoint of a trial that has not ended is kept, and the one that a restarted trial
@@ -75,7 +75,7 @@ from weft.tune._records import (
     What,
 )
 from weft.tune._trial_orders import decision_of, orders_of
-from weft.tune._trial_room import Room
+from weft.tune._trial_room import TrialRoom
 from weft.tune._trial_runs import Limits, Origin, Reservation, TrialRun
 from weft.tune._values import decode, flattened
 from weft.tune.schedulers.orders import Order, Write
@@ -106,7 +106,7 @@ class Trials:
         self._scheduler = scheduler
         self._criterion = criterion
         self._total_floats = total.to_floats()
-        self._room = Room(total, limits.max_concurrent)
+        self._room = TrialRoom(total, limits.max_concurrent)
         self.default = default
         """What a trial takes unless it says so."""
         self._reservations: dict[object, Reservation] = {(): default}

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from weft.lowlevel import lazy, override
 from weft.tune._result import Result
 from weft.tune._values import flattened
-from weft.tune.error import TuneError
 from weft.tune.search.extras import required
 
 if TYPE_CHECKING:
@@ -89,12 +88,7 @@ class ResultGrid:
                 of trials that failed are told.
         """
         wanted, order = self._archive.objective(metric, mode)
-        run = self._archive.best(wanted, order, scope, finite_only=filter_nan_and_inf)
-        if run is None:
-            raise TuneError(
-                f"no trial has a {'finite ' if filter_nan_and_inf else ''}value of {wanted!r}; "
-                f"{self._archive.why_no_best(wanted)}"
-            )
+        run = self._archive.must_have_best(wanted, order, scope, finite_only=filter_nan_and_inf)
         return Result._of(self._archive, run)
 
     def get_dataframe(

@@ -151,11 +151,7 @@ class ExperimentAnalysis:
 
     def _best(self) -> TrialRun:
         metric, mode = self._archive.objective(None, None)
-        run = self._archive.best(metric, mode, "last", finite_only=True)
-        if run is None:
-            found = self._archive.lacking(metric)
-            raise TuneError(f"no trial has a finite value of {metric!r}; there is {found}")
-        return run
+        return self._archive.must_have_best(metric, mode, "last", finite_only=True)
 
     def _run(self, trial: Trial) -> TrialRun:
         for run in self._archive.runs:

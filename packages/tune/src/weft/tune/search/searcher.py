@@ -16,7 +16,6 @@ a program calls it by hand as it would call one of Ray's.
 
 from __future__ import annotations
 
-import copy
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -168,17 +167,6 @@ class Searcher:
                 f"{dirpath} has no state of a searcher: no searcher-state-*.pkl"
             )
         self.restore(str(found[-1]))
-
-
-def copied(searcher: Searcher) -> Searcher:
-    """Return a copy to run an experiment with; the searcher, and what it wraps, remember theirs."""
-    made: Searcher = copy.deepcopy(searcher)
-    given: Any = searcher
-    ran: Any = made
-    while isinstance(given, Searcher):
-        given._ran = ran
-        given, ran = getattr(given, "searcher", None), getattr(ran, "searcher", None)
-    return made
 
 
 class TellingSearcher(Searcher):

@@ -58,7 +58,7 @@ TRIAL_ID = "weft_trial_id"
 
 
 @dataclass
-class _Known:
+class _KnownTrial:
     """A trial that the study has not been told of: of an earlier run, or given with its result."""
 
     params: dict[str, Any]
@@ -108,8 +108,8 @@ class OptunaSearch(ModelSearcher):
         self._sampler = sampler
         self._study_name = study_name
         self._storage = storage
-        self._running: dict[str, Trial | _Known | int] = {}
-        self._untold: list[_Known] = []
+        self._running: dict[str, Trial | _KnownTrial | int] = {}
+        self._untold: list[_KnownTrial] = []
         self._earlier: dict[str, int] = {}
         self._told = 0
         self._has_begun = False
@@ -190,7 +190,7 @@ class OptunaSearch(ModelSearcher):
                 raise OptionError(
                     f"OptunaSearch: an evaluated point has no {', '.join(sorted(missing))}"
                 )
-            self._remember(_Known(params, state, values, reports))
+            self._remember(_KnownTrial(params, state, values, reports))
         else:
             trial, _ = self._begin(config)
             for step, value in reports.items():
@@ -199,7 +199,7 @@ class OptunaSearch(ModelSearcher):
             self._study.tell(trial, values if is_complete else None, state=state)
         self._note_end()
 
-    def _remember(self, known: _Known) -> None:
+    def _remember(self, known: _KnownTrial) -> None:
         """Put a trial down for the study; a window looks at it when it is first asked."""
         self._untold.append(known)
         if not self._is_window or self._has_begun:
@@ -216,7 +216,7 @@ class OptunaSearch(ModelSearcher):
             super().recall(trial_id, config)
             return
         self._asked += 1
-        known = _Known(self._suggested.recalled(config), optuna.trial.TrialState.RUNNING)
+        known = _KnownTrial(self._suggested.recalled(config), optuna.trial.TrialState.RUNNING)
         self._running[trial_id] = known
         self._remember(known)
 
@@ -290,7 +290,7 @@ class OptunaSearch(ModelSearcher):
         else:
             state = states.COMPLETE
         reports = {trial.iterations: values[0]} if values and state == states.PRUNED else {}
-        if isinstance(running, _Known):
+        if isinstance(running, _KnownTrial):
             running.state, running.intermediate_values = state, reports
             running.values = None if state == states.FAIL else values
         elif isinstance(running, int):  # One of an earlier run may have been told in that.
