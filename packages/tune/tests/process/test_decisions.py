@@ -334,6 +334,13 @@ def test_each_experiment_begins_from_what_the_user_gave(engine: str, tmp_path: P
     assert stopper.count == 0
 
 
+def test_what_cannot_be_copied_is_refused(engine: str, tmp_path: Path) -> None:
+    scheduler = Scripted(None)
+    scheduler.__dict__["module"] = weft
+    with pytest.raises(OptionError, match=r"Scripted cannot be copied .*module"):
+        fit(Sum, tmp_path, {"rate": 1.0}, scheduler=scheduler)
+
+
 def test_searcher_tells_after_an_experiment_what_it_learned_there(
     engine: str, tmp_path: Path
 ) -> None:

@@ -114,6 +114,19 @@ def test_constant_grid_search_draws_once_for_each_sample() -> None:
     assert len(set(xs)) == 3
 
 
+def test_paused_trials_are_not_out() -> None:
+    made = searcher(max_concurrent=1)
+    assert isinstance(made.ask("a"), dict)
+    made.on_pause("a")
+    assert isinstance(made.ask("b"), dict)
+    made.tell(ended("b"), "completed")
+    made.on_unpause("a")
+    assert made.ask("c") is None
+    made.on_pause("a")
+    made.tell(ended("a"), "stopped")
+    assert isinstance(made.ask("c"), dict)
+
+
 def test_no_more_than_max_concurrent_are_out() -> None:
     made = searcher(max_concurrent=2)
     assert all(isinstance(made.ask(name), dict) for name in "ab")

@@ -13,7 +13,7 @@ import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import weft
 from weft.exceptions import OptionError, PicklingError
@@ -47,12 +47,14 @@ if TYPE_CHECKING:
     from weft.tune._journal import Journal, Past
     from weft.tune._records import Event
     from weft.tune._storage import Storage
-    from weft.tune.config import ResumeConfig, RunConfig, TuneConfig
+    from weft.tune.config import CheckpointConfig, ResumeConfig, RunConfig, TuneConfig
     from weft.tune.schedulers.trial_scheduler import TrialScheduler
 
 logger = logging.getLogger("weft.tune")
 
 SETUP = "tuner.pkl"
+Decider = TypeVar("Decider")
+"""A searcher, a scheduler or a stopper."""
 
 
 @dataclass(kw_only=True)
@@ -95,6 +97,8 @@ def run(setup: Setup) -> Archive:
     run_config = setup.run_config
     trainable = resolved(setup.trainable)
     called = name_of(trainable)
+    if not is_class(trainable):
+        _check_function(called, run_config.checkpoint_config)
     # Whatever cannot travel is named before anything is begun.
     dumps(trainable, name=called)
     packed = setup.packed()
@@ -123,6 +127,17 @@ def run(setup: Setup) -> Archive:
         return experiment.run(past, trials, loop)
     finally:
         journal.close()
+
+
+def _check_function(called: str, checkpoint: CheckpointConfig) -> None:
+    """Refuse what asks for a function to be saved: it saves itself. OptionError."""
+    for name in ("checkpoint_frequency", "checkpoint_at_end"):
+        if getattr(checkpoint, name):
+            raise OptionError(
+                f"CheckpointConfig({name}={getattr(checkpoint, name)!r}) is for Trainable classes, "
+                f"and {called} is a function: call tune.report(metrics, checkpoint=...) in it when "
+                "it is to be saved"
+            )
 
 
 def _header(setup: Setup, called: str, name: str) -> Header:
@@ -213,13 +228,12 @@ class _Experiment:
         metrics = tuple(metric) if isinstance(metric, list) else (metric,) if metric else ()
         self._archive.metric = metric
         self._archive.mode = config.mode or searcher.mode or getattr(scheduler, "mode", None)
-        stopper = copy.deepcopy(as_stopper(run_config.stop))
+        stopper = _copied(as_stopper(run_config.stop))
         expected = searcher.expected_trials(config.num_samples)
         number = None if math.isinf(expected) else int(expected)
         if not weft.is_initialized():
             weft.init(preload=["weft.tune._runner"])
         total = Resources(weft.cluster_resources())
-        self._check_checkpoints()
         varies = request_varies(self._trainable)
         trials = Trials(
             scheduler,
@@ -248,7 +262,7 @@ class _Experiment:
         config = self._config
         searcher = config.search_alg or BasicVariantGenerator()
         # Another run, in this process or another, begins from what the user gave as well.
-        searcher = create_searcher(searcher) if isinstance(searcher, str) else _copied(searcher)
+        searcher = create_searcher(searcher) if isinstance(searcher, str) else _lent(searcher)
         is_taken = searcher.set_search_properties(
             config.metric,
             config.mode,
@@ -269,7 +283,7 @@ class _Experiment:
         if isinstance(scheduler, str):
             scheduler = create_scheduler(scheduler)
         else:
-            scheduler = copy.deepcopy(scheduler)
+            scheduler = _copied(scheduler)
         metric: Any = config.metric
         mode: Any = config.mode
         if not scheduler.set_search_properties(metric, mode, seed=self._header.seed):
@@ -278,19 +292,6 @@ class _Experiment:
                 "give it in one place"
             )
         return scheduler
-
-    def _check_checkpoints(self) -> None:
-        """Refuse what asks a function to be saved: it saves itself. OptionError."""
-        checkpoint = self._run_config.checkpoint_config
-        if is_class(self._trainable):
-            return
-        for name in ("checkpoint_frequency", "checkpoint_at_end"):
-            if getattr(checkpoint, name):
-                raise OptionError(
-                    f"CheckpointConfig({name}={getattr(checkpoint, name)!r}) is for Trainable "
-                    f"classes, and {self._header.trainable} is a function: call "
-                    "tune.report(metrics, checkpoint=...) in it when it is to be saved"
-                )
 
     def _limits(self, number: int | None) -> Limits:
         failure, checkpoint = self._run_config.failure_config, self._run_config.checkpoint_config
@@ -422,12 +423,23 @@ class _Experiment:
             )  # fmt: skip
 
 
-def _copied(searcher: Searcher) -> Searcher:
+def _lent(searcher: Searcher) -> Searcher:
     """Return a copy to run with; the searcher, and what it wraps, remember theirs."""
-    made: Searcher = copy.deepcopy(searcher)
+    made = _copied(searcher)
     given: Any = searcher
     ran: Any = made
     while isinstance(given, Searcher):
         given._ran = ran
         given, ran = getattr(given, "searcher", None), getattr(ran, "searcher", None)
     return made
+
+
+def _copied(given: Decider) -> Decider:
+    """Return a copy of what the user gave, which stays as it is for the next run."""
+    try:
+        return copy.deepcopy(given)
+    except Exception as error:
+        raise OptionError(
+            f"{type(given).__name__} cannot be copied ({error}): each experiment runs with a copy "
+            "of it; leave out what cannot be, or write its __deepcopy__"
+        ) from error

@@ -4,7 +4,7 @@ from weft.tune.search.basic_variant import BasicVariantGenerator
 from weft.tune.search.concurrency_limiter import ConcurrencyLimiter
 from weft.tune.search.creation import create_searcher
 from weft.tune.search.repeater import Repeater
-from weft.tune.search.searcher import Searcher
+from weft.tune.search.searcher import Searcher, TellingSearcher
 from weft.tune.search.variant_generator import grid_search
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "ConcurrencyLimiter",
     "Repeater",
     "Searcher",
+    "TellingSearcher",
     "create_searcher",
     "grid_search",
 ]

@@ -32,7 +32,8 @@ class BasicVariantGenerator(TellingSearcher):
 
     Args:
         points_to_evaluate: Configurations, or parts of them, of the first samples.
-        max_concurrent: How many trials may run at a time; 0: as many as there is room for.
+        max_concurrent: How many trials may run at a time; 0: as many as there is room for. Those
+            that a scheduler has paused do not count.
         constant_grid_search: Whether the variants of a sample differ in the grids alone.
         random_state: A generator, or a seed; None: the experiment's seed, else a random one.
     """
@@ -108,6 +109,14 @@ class BasicVariantGenerator(TellingSearcher):
     def tell(self, trial: TrialView, outcome: Outcome | None) -> None:
         if outcome is not None:
             self._running.discard(trial.trial_id)
+
+    @override
+    def on_pause(self, trial_id: str) -> None:
+        self._running.discard(trial_id)
+
+    @override
+    def on_unpause(self, trial_id: str) -> None:
+        self._running.add(trial_id)
 
     def _space_of(self, sample: int) -> Config:
         if self._space is None:
