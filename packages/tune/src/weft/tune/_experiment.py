@@ -310,7 +310,7 @@ class _Experiment:
 
     def _settings(self, metrics: tuple[str, ...]) -> Settings:
         run_config = self._run_config
-        checkpoint = run_config.checkpoint_config
+        checkpoint, sync = run_config.checkpoint_config, run_config.sync_config
         stdout, stderr = run_config.log_files()
         return Settings(
             experiment=self._header.experiment,
@@ -319,8 +319,8 @@ class _Experiment:
             metrics=metrics,
             checkpoint_frequency=checkpoint.checkpoint_frequency,
             checkpoint_at_end=bool(checkpoint.checkpoint_at_end),
-            sync_artifacts=run_config.sync_config.sync_artifacts,
-            sync_artifacts_on_checkpoint=run_config.sync_config.sync_artifacts_on_checkpoint,
+            sync_artifacts=sync.sync_artifacts,
+            sync_artifacts_on_checkpoint=sync.sync_artifacts and sync.sync_artifacts_on_checkpoint,
             restore=self._setup.restore,
             stdout=stdout,
             stderr=stderr,

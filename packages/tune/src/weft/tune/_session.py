@@ -175,8 +175,9 @@ class TrialSession:
         with checkpoint.as_directory() as directory:
             self.storage.put(directory, name)
         self._checkpoints += 1
-        if self.settings.sync_artifacts_on_checkpoint:
-            self._upload_artifacts()
+        is_apart = bool(self._directory) and not self.storage.is_local
+        if is_apart and self.settings.sync_artifacts_on_checkpoint:
+            self.storage.put(self._directory, "artifacts")
         return name
 
     def checkpoint(self) -> Checkpoint | None:
@@ -216,13 +217,10 @@ class TrialSession:
 
     def close(self) -> None:
         """Upload and remove what is to be, at the end of the trial."""
-        self._upload_artifacts()
         if self._directory and not self.storage.is_local:
+            if self.settings.sync_artifacts:
+                self.storage.put(self._directory, "artifacts")
             shutil.rmtree(self._directory, ignore_errors=True)
-
-    def _upload_artifacts(self) -> None:
-        if self.settings.sync_artifacts and self._directory and not self.storage.is_local:
-            self.storage.put(self._directory, "artifacts")
 
 
 class _Sessions:
