@@ -40,7 +40,7 @@ class Sum(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         self.total += self.rate
-        return {"total": self.total, "cpus": self.trial_resources["CPU"]}
+        return {"total": self.total, "cpus": self.trial_resources.required_resources["CPU"]}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, Any]:
         return {"total": self.total}
@@ -295,8 +295,8 @@ def test_function_is_a_class_where_one_is_wanted(tmp_path: Path) -> None:
 def test_class_works_outside_of_an_experiment(tmp_path: Path) -> None:
     class Free(Sum):
         @property
-        def trial_resources(self) -> dict[str, float]:
-            return {"CPU": 1.0}
+        def trial_resources(self) -> tune.PlacementGroupFactory:
+            return tune.PlacementGroupFactory([{"CPU": 1.0}])
 
     free = Free({"rate": 2.0})
     assert [result["total"] for result in free.train_buffered(10.0, 3)] == [2, 4, 6]

@@ -209,7 +209,7 @@ def test_trial_knows_itself(runs: Runs) -> None:
         return {
             "loss": 0, "id": context.get_trial_id(), "name": context.get_trial_name(),
             "dir": context.get_trial_dir(), "experiment": context.get_experiment_name(),
-            "resources": context.get_trial_resources(),
+            "resources": context.get_trial_resources().bundles,
         }  # fmt: skip
 
     (result,) = runs.fit(
@@ -220,7 +220,7 @@ def test_trial_knows_itself(runs: Runs) -> None:
     assert found["id"] == found["trial_id"]
     assert found["name"] == f"mine-{found['trial_id']}"
     assert found["dir"] == result.path == str(runs.path / "known" / found["name"])
-    assert (found["experiment"], found["resources"]) == ("known", {"CPU": 2.0})
+    assert (found["experiment"], found["resources"]) == ("known", [{"CPU": 2.0}])
 
 
 @pytest.mark.parametrize("ask", [tune.get_context, tune.get_checkpoint, lambda: tune.report({})])

@@ -118,8 +118,8 @@ VACANT_SHARE = 4
 NEEDED_SHARE = 2
 # A disk that nobody used for so long may rest longer.
 VACANT_S = 1.0
-# Spare memory is warm: what is made of it takes a tenth of the time. A process that made nothing for
-# so long has no need of that.
+# Spare memory is warm: what is made of it takes a tenth of the time. A process that made nothing
+# for so long has no need of that.
 REST_S = 10.0
 # A process that runs C code for long does not answer; who waits goes elsewhere then.
 ANSWER_S = 1.0

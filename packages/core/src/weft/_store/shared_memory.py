@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from weft._wire.messages import Message, Shared
 
 SMALLEST_BYTES = 128 * 1024
-# Spare segments are warm memory that nobody uses: enough for a few large results in turn. The daemon
-# recalls them when others need room, and when this process made nothing for a while.
+# Spare segments are warm memory that nobody uses: enough for a few large results in turn. The
+# daemon recalls them when others need room, and when this process made nothing for a while.
 SPARE_BYTES = 2 * 1024**3
 # Mappings of other processes' segments that are kept for their next object.
 KEPT_MAPPINGS = 64

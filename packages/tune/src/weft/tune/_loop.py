@@ -404,7 +404,7 @@ class TuneLoop:
             name=self.name(trial),
             dirname=self.dirname(trial),
             config=effect.config,
-            resources=effect.reserved.total.to_floats(),
+            bundles=effect.reserved.to_floats(),
             checkpoint=where,
             iteration=effect.iteration,
             time_total_s=effect.time_total_s,

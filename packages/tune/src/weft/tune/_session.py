@@ -62,7 +62,8 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     dirname: str
     config: bytes
-    resources: dict[str, float]
+    bundles: list[dict[str, float]]
+    """What it reserves; its process has the first."""
     checkpoint: str = ""
     """Path in the experiment's storage; empty: none."""
     iteration: int = 0

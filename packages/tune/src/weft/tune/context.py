@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weft.tune.execution.placement_groups import PlacementGroupFactory
+
 if TYPE_CHECKING:
     from weft.tune._session import TrialSession
 
@@ -26,9 +28,9 @@ class TuneContext:
         """Return the trial's id."""
         return self._session.assignment.trial_id
 
-    def get_trial_resources(self) -> dict[str, float]:
-        """Return what the trial reserves: `{"CPU": 1.0}`."""
-        return dict(self._session.assignment.resources)
+    def get_trial_resources(self) -> PlacementGroupFactory:
+        """Return what the trial reserves, as bundles; its process has the first."""
+        return PlacementGroupFactory(self._session.assignment.bundles)
 
     def get_trial_dir(self) -> str:
         """Return a local directory of the trial's own, which is there.

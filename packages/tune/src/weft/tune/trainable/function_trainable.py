@@ -36,7 +36,7 @@ class FunctionTrainable(Trainable):
         )  # fmt: skip
         assignment = Assignment(
             trial_id=self.trial_id, name=self.trial_name, dirname="trial",
-            config=encode(self.config), resources={},
+            config=encode(self.config), bundles=[{}],
         )  # fmt: skip
         self._inner = TrialSession(settings, assignment)
         self._body = FunctionBody(lambda config: self.execute(type(self).function), self._inner)

@@ -15,6 +15,7 @@ from weft.lowlevel import lazy
 from weft.tune._session import TrialClock, date_of
 from weft.tune._storage import scratch
 from weft.tune.checkpoint import Checkpoint
+from weft.tune.execution.placement_groups import PlacementGroupFactory
 
 if TYPE_CHECKING:
     import socket
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
     from weft.tune._session import TrialSession
     from weft.tune._storage import Storage
-    from weft.tune.execution.placement_groups import PlacementGroupFactory
 else:
     cloudpickle = lazy("cloudpickle")
     socket = lazy("socket")
@@ -216,9 +216,9 @@ class Trainable:
         return self._session.assignment.name if self._session else "default"
 
     @property
-    def trial_resources(self) -> dict[str, float]:
-        """What the trial reserves: `{"CPU": 1.0}`; empty outside of an experiment."""
-        return dict(self._session.assignment.resources) if self._session else {}
+    def trial_resources(self) -> PlacementGroupFactory:
+        """What the trial reserves, as bundles; outside of an experiment one that is empty."""
+        return PlacementGroupFactory(self._session.assignment.bundles if self._session else [{}])
 
     @property
     def logdir(self) -> str:
