@@ -178,6 +178,13 @@ class Engine(Protocol):
         """What a reference or an actor waits for, as text of a few lines."""
         ...
 
+    def preload(self, modules: Sequence[str]) -> None:
+        """Have modules imported once for all workers that are started from now on.
+
+        Does not block. A module that cannot be imported is told by the task that imports it.
+        """
+        ...
+
     def shutdown(self) -> None:
         """End everything this engine started. Blocks until it is gone. Idempotent."""
         ...

@@ -88,6 +88,7 @@ from weft._wire.messages import (
     LoanReturned,
     Measured,
     Message,
+    Preload,
     Quit,
     Reclaim,
     Recorded,
@@ -314,6 +315,8 @@ class Daemon:
                 self._history.take(me, message)
             case Measured():
                 self._metrics.take(me, message)
+            case Preload():
+                self.roster.template.send(message)
             case Bye():
                 if self._driver.is_client(client):
                     self._is_clean = True

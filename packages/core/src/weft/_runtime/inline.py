@@ -565,6 +565,9 @@ class InlineEngine:
         """Return what this process has measured; see Engine."""
         return process_metrics.registry.readings()
 
+    def preload(self, modules: Sequence[str]) -> None:
+        """There are no workers; see Engine."""
+
     def inspect(self, what: str, body: object = None) -> bytes:
         """Answer a question about the session; see Engine."""
         match what:

@@ -71,6 +71,7 @@ from weft._wire.messages import (
     Message,
     Orphaned,
     Output,
+    Preload,
     Recall,
     Reclaim,
     Recycle,
@@ -317,6 +318,12 @@ class Runtime:
     def is_ready(self, ref: ObjectRef[Any]) -> bool:
         """Tell whether `get` would return at once; see Engine."""
         return ref._entry.value is not None
+
+    def preload(self, modules: Sequence[str]) -> None:
+        """Have modules imported for later workers; see Engine."""
+        with self.guard:
+            self.links.refuse_if_ended()
+            self.links.tell_daemon(Preload(list(modules)))
 
     def release(self, object_id: ObjectId | TaskId) -> None:
         """A reference or a stream is gone; see Engine."""

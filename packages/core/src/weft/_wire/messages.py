@@ -803,7 +803,7 @@ class Reaped(Message, frozen=True, tag=102):
 
 
 class Preload(Message, frozen=True, tag=103):
-    """Daemon to template: import these modules, so that later workers have them."""
+    """Import these modules, so that later workers have them: for the daemon, and its template."""
 
     modules: list[str]
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import weft
 from weft.exceptions import OptionError, PicklingError
-from weft.lowlevel import Resources, dumps
+from weft.lowlevel import Resources, dumps, preload
 from weft.tune import _journal
 from weft.tune._archive import Archive
 from weft.tune._checkpoints import Keeping
@@ -53,6 +53,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger("weft.tune")
 
 SETUP = "tuner.pkl"
+RUNNER = "weft.tune._runner"
+"""What every process that runs trials imports."""
 Decider = TypeVar("Decider")
 """A searcher, a scheduler or a stopper."""
 
@@ -231,8 +233,10 @@ class _Experiment:
         stopper = _copied(as_stopper(run_config.stop))
         expected = searcher.expected_trials(config.num_samples)
         number = None if math.isinf(expected) else int(expected)
-        if not weft.is_initialized():
-            weft.init(preload=["weft.tune._runner"])
+        if weft.is_initialized():
+            preload(RUNNER)
+        else:
+            weft.init(preload=[RUNNER])
         total = Resources(weft.cluster_resources())
         varies = request_varies(self._trainable)
         trials = Trials(
