@@ -92,6 +92,12 @@ def packages() -> list[str]:
     return sorted(path.parent.name for path in REPOSITORY.glob("packages/*/pyproject.toml"))
 
 
+def roots(package: str) -> list[str]:
+    """Return the names that a package adds to Weft: weft-tune adds `tune` and `air`."""
+    source = REPOSITORY / "packages" / package / "src" / PROJECT
+    return sorted(path.parent.name for path in source.glob("*/__init__.py"))
+
+
 def list_of(package: str) -> Path:
     """Return the file that lists a package's names."""
     return REPOSITORY / "packages" / package / "tests" / "public_names.txt"
@@ -108,8 +114,17 @@ def main(arguments: list[str]) -> int:
     write = "--write" in arguments
     status = 0
     for package in [name for name in arguments if name != "--write"] or packages():
-        root = importlib.import_module(PROJECT if package == "core" else f"{PROJECT}.{package}")
-        found = public_names(root, set(packages()) - {"core"})
+        libraries = {name for other in packages() if other != "core" for name in roots(other)}
+        names = [PROJECT]
+        if package != "core":
+            names = [f"{PROJECT}.{name}" for name in roots(package)]
+        found = sorted(
+            {
+                name
+                for root in names
+                for name in public_names(importlib.import_module(root), libraries)
+            }
+        )
         path = list_of(package)
         if write:
             path.write_text("".join(f"{name}\n" for name in found), encoding="utf-8")

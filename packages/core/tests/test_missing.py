@@ -65,9 +65,9 @@ def test_install_twice_changes_nothing() -> None:
     assert ended.stdout == "True\n"
 
 
-@pytest.mark.parametrize("library", sorted(_missing.LIBRARIES))
-def test_finder_knows_every_library(library: str) -> None:
-    with pytest.raises(ModuleNotFoundError, match=f"pip install weft-{library}$") as caught:
+@pytest.mark.parametrize(("library", "distribution"), sorted(_missing.DISTRIBUTION_OF.items()))
+def test_finder_knows_every_library(library: str, distribution: str) -> None:
+    with pytest.raises(ModuleNotFoundError, match=f"pip install {distribution}$") as caught:
         _missing.LibraryFinder.find_spec(f"weft.{library}")
     assert caught.value.name == f"weft.{library}"
 

@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
     from types import ModuleType
 
-LIBRARIES = frozenset({"cluster", "data", "rllib", "serve", "train", "tune"})
+DISTRIBUTION_OF = {
+    **{name: f"weft-{name}" for name in ("cluster", "data", "rllib", "serve", "train", "tune")},
+    "air": "weft-tune",
+}
+"""What to install for each library."""
 ON_DEMAND = frozenset({"dag", "internal", "testing", "util"})
 """Parts of the core that are loaded when they are first used: `weft.util.ActorPool`."""
 
@@ -42,9 +46,9 @@ class LibraryFinder:
     ) -> ModuleSpec | None:
         """Return None, or raise ModuleNotFoundError if `name` is a library of Weft."""
         package, _, library = name.partition(".")
-        if package == "weft" and library in LIBRARIES:
+        if package == "weft" and library in DISTRIBUTION_OF:
             raise ModuleNotFoundError(
-                f"{name} is not installed: pip install weft-{library}", name=name
+                f"{name} is not installed: pip install {DISTRIBUTION_OF[library]}", name=name
             )
         return None
 
@@ -57,6 +61,6 @@ def install() -> None:
 
 
 def _library(name: str) -> ModuleType:
-    if name in LIBRARIES or name in ON_DEMAND:
+    if name in DISTRIBUTION_OF or name in ON_DEMAND:
         return importlib.import_module(f"weft.{name}")
     raise AttributeError(f"module 'weft' has no attribute {name!r}")

@@ -28,6 +28,7 @@ from weft.tune.error import TuneError
 
 if TYPE_CHECKING:
     import shutil
+    from collections.abc import Callable
 
     from weft.tune._storage import Storage
 else:
@@ -134,6 +135,7 @@ class TrialSession:
         self._turn = threading.Lock()
         self._results: queue.SimpleQueue[Report | None] = queue.SimpleQueue()
         self._verdicts: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._at_end: list[Callable[[], object]] = []
         self.is_stopped = False
 
     # -------------------------------------------------------------- for the trial's code
@@ -197,6 +199,10 @@ class TrialSession:
                 self._directory = scratch(self.assignment.trial_id)
         return self._directory
 
+    def at_end(self, call: Callable[[], object]) -> None:
+        """Have something called when the trial has ended, or leaves its process."""
+        self._at_end.append(call)
+
     # -------------------------------------------------------------- for the runner
 
     def wait_result(self) -> Report | None:
@@ -217,7 +223,9 @@ class TrialSession:
         self._verdicts.put(False)
 
     def close(self) -> None:
-        """Upload and remove what is to be, at the end of the trial."""
+        """Do what was asked for at the end of the trial; upload and remove what is to be."""
+        while self._at_end:
+            self._at_end.pop()()
         if self._directory and not self.storage.is_local:
             if self.settings.sync_artifacts:
                 self.storage.put(self._directory, "artifacts")

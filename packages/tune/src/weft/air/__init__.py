@@ -1,0 +1,1 @@
+"""Integrations of weft-tune with other packages, where users of Ray look for them."""

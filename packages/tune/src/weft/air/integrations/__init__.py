@@ -1,0 +1,1 @@
+"""Trackers of experiments and training libraries; each module needs the package of its name."""
