@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from typing import TYPE_CHECKING, Any
@@ -175,7 +176,7 @@ def setup_mlflow(
     tags: dict[str, Any] | None = None,
     rank_zero_only: bool = True,
 ) -> ModuleType:
-    """Begin a run of MLflow in a trial's own code; it ends with the trial.
+    """Begin a run of MLflow in a trial's own code, for the calling thread; it ends with the trial.
 
     Args:
         config: What is logged as params; None: nothing.
@@ -216,10 +217,17 @@ def setup_mlflow(
             raise TuneError(
                 f"MLflow has no experiment {name!r}: give create_experiment_if_not_exists=True"
             )
-    mlflow.start_run(
+    run = mlflow.start_run(
         experiment_id=experiment_id, run_name=run_name or session.assignment.name, tags=tags
     )
-    session.at_end(mlflow.end_run)
+    # `mlflow.end_run` is of the trial's own thread, which is gone then.
+    session.at_end(functools.partial(_end, mlflow.MlflowClient(), run.info.run_id))
     if config:
         mlflow.log_params(flattened(config))
     return mlflow
+
+
+def _end(client: Any, run_id: str) -> None:
+    """Say that a run has ended, unless the trial's code has said so."""
+    if client.get_run(run_id).info.status == "RUNNING":
+        client.set_terminated(run_id)
