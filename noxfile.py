@@ -161,6 +161,7 @@ def wheels(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site into site/; `./dev docs serve` shows it while it is written."""
     install(session, "zensical", "mkdocstrings[python]")
+    install_weft(session)  # the reference is made of what is installed
     if session.posargs:
         session.run("zensical", *session.posargs)
     else:

@@ -16,6 +16,7 @@ import pytest
 
 import weft
 import weft.exceptions
+import weft.tune
 from release import REPOSITORY
 
 if TYPE_CHECKING:
@@ -80,12 +81,17 @@ def test_page_of_errors_names_every_exception() -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "names"), [("weft", {*weft.__all__}), ("exceptions", names_of_exceptions())]
+    ("module", "names"),
+    [
+        ("weft", {*weft.__all__}),
+        ("exceptions", names_of_exceptions()),
+        ("tune", {*weft.tune.__all__}),
+    ],
 )
 def test_reference_has_every_name(module: str, names: set[str]) -> None:
     page = (DOCS / "reference" / f"{module}.md").read_text()
-    owner = weft if module == "weft" else weft.exceptions
-    documented = set(re.findall(r"^::: weft\.(?:exceptions\.)?(\w+)$", page, re.MULTILINE))
+    owner = weft if module == "weft" else getattr(weft, module)
+    documented = set(re.findall(r"^::: weft\.(?:exceptions\.|tune\.)?(\w+)$", page, re.MULTILINE))
     aliases = {name for name in names if getattr(getattr(owner, name), "__name__", name) != name}
     pages = {path.stem for path in (DOCS / "reference").glob("*.md")}
     assert not names - documented - aliases - pages - {"__version__"}
