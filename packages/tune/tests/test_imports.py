@@ -57,6 +57,8 @@ def test_every_public_name_is_there_and_no_other() -> None:
         tune.nothing  # noqa: B018 - looking is the test
 
 
-@pytest.mark.parametrize("part", ["experiment", "schedulers", "search", "stopper", "utils"])
+@pytest.mark.parametrize(
+    "part", ["experiment", "integration", "logger", "schedulers", "search", "stopper", "utils"]
+)
 def test_part_of_the_package_is_an_attribute_without_being_imported(part: str) -> None:
     assert f"weft.tune.{part}" in loaded_by(f"from weft import tune; tune.{part}")

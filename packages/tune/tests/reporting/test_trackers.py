@@ -28,6 +28,22 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """The packages tell their makers nothing of these tests, and leave nothing at home."""
+    settings = {
+        "COMET_DISABLE_AUTO_LOGGING": "1",
+        "COMET_INTERNAL_SENTRY_DSN": "",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "WANDB_CACHE_DIR": str(tmp_path / "cache"),
+        "WANDB_ERROR_REPORTING": "false",
+        "WANDB_SILENT": "true",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    return settings
+
+
 def train(config: dict[str, Any]) -> None:
     for step in range(3):
         tune.report({"loss": config["x"] / (step + 1), "deep": {"seen": step}, "word": "w"})
@@ -35,11 +51,14 @@ def train(config: dict[str, Any]) -> None:
         raise ValueError("x is negative")
 
 
-def tuner(path: Path, trainable: Any, *callbacks: Callback, **space: Any) -> tune.Tuner:
+def tuner(
+    path: Path, trainable: Any, *callbacks: Callback, most: int | None = None, **space: Any
+) -> tune.Tuner:
+    """At most so many trials run at a time."""
     return tune.Tuner(
         trainable,
         param_space=space,
-        tune_config=tune.TuneConfig(),
+        tune_config=tune.TuneConfig(max_concurrent_trials=most),
         run_config=tune.RunConfig(
             storage_path=str(path), name="tracked", verbose=0, callbacks=list(callbacks)
         ),
@@ -124,9 +143,7 @@ class TestMLflow:
             tune.report({"loss": 1})
 
         setup_mlflow = pytest.importorskip("weft.air.integrations.mlflow").setup_mlflow
-        limited = tuner(tmp_path, own, x=tune.grid_search([1, 2]))
-        limited._setup.tune_config.max_concurrent_trials = 1
-        grid = limited.fit()
+        grid = tuner(tmp_path, own, x=tune.grid_search([1, 2]), most=1).fit()
         assert not grid.errors
         runs = self.runs(store)
         assert sorted(runs) == ["1", "2"]
@@ -149,10 +166,9 @@ class TestMLflow:
             integration.setup_mlflow(tracking_uri=store)
 
 
-def test_wandb_keeps_each_trial_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wandb_keeps_each_trial_offline(tmp_path: Path) -> None:
     wandb = pytest.importorskip("wandb")
     integration = pytest.importorskip("weft.air.integrations.wandb")
-    monkeypatch.setenv("WANDB_SILENT", "true")
     callback = integration.WandbLoggerCallback(
         mode="offline", excludes=["word"], log_config=True, upload_checkpoints=True
     )
@@ -210,25 +226,40 @@ def log_records(content: bytes) -> Iterator[bytes]:
             parts = b""
 
 
-def test_wandb_takes_a_run_of_the_trials_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_takes_a_run_of_the_trials_own(tmp_path: Path, offline: dict[str, str]) -> None:
     wandb = pytest.importorskip("wandb")
     setup_wandb = pytest.importorskip("weft.air.integrations.wandb").setup_wandb
 
     def own(config: dict[str, Any]) -> None:
+        os.environ.update(offline)
         # The last is called first: when the run is finished, what is on its way is waited for.
         _session.sessions.current("the test").at_end(wandb.teardown)
         run = setup_wandb(config, mode="offline")
         run.log({"inner": config["x"]})
         tune.report({"loss": 1})
 
-    monkeypatch.setenv("WANDB_SILENT", "true")
     grid = tuner(tmp_path, own, x=7).fit()
     assert not grid.errors
     records = wandb_records(Path(grid[0].path))
     assert [record["inner"] for record in records["history"]] == [7]
     assert records["exit"] == [0]
+
+
+@pytest.mark.parametrize("stop", [None, {"loss": 1}], ids=["ends", "is-stopped"])
+def test_trial_is_not_failed_by_a_tracker_that_fails_at_its_end(
+    stop: dict[str, float] | None, tmp_path: Path
+) -> None:
+    def own(config: dict[str, Any]) -> None:
+        session = _session.sessions.current("the test")
+        session.at_end((tmp_path / "called").touch)
+        session.at_end(lambda: 1 / 0)
+        tune.report({"loss": 1})
+
+    run_config = tune.RunConfig(storage_path=str(tmp_path), verbose=0, stop=stop)
+    grid = tune.Tuner(own, run_config=run_config).fit()
+    assert not grid.errors
+    assert grid[0].metrics["loss"] == 1
+    assert (tmp_path / "called").exists()
 
 
 def test_key_is_given_once(tmp_path: Path) -> None:

@@ -89,3 +89,12 @@ def test_missing_package_is_told_with_its_extra() -> None:
         ImportError, match=r"nowhere is not installed: pip install 'weft-tune\[x\]'"
     ):
         required("nowhere.inside", extra="x")
+
+
+def test_package_that_another_needs_is_told_with_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "needs_nowhere.py").write_text("import nowhere")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ImportError, match="nowhere, which needs_nowhere needs, is not installed"):
+        required("needs_nowhere", extra="x")

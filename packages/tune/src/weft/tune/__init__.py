@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from weft.tune import experiment as experiment
+    from weft.tune import integration as integration
+    from weft.tune import logger as logger
     from weft.tune import schedulers as schedulers
     from weft.tune import search as search
     from weft.tune import stopper as stopper
@@ -43,6 +45,11 @@ if TYPE_CHECKING:
     from weft.tune.error import TuneError
     from weft.tune.execution.placement_groups import PlacementGroupFactory
     from weft.tune.experiment import Experiment
+    from weft.tune.progress_reporter import (
+        CLIReporter,
+        JupyterNotebookReporter,
+        ProgressReporter,
+    )
     from weft.tune.registry import register_env, register_trainable
     from weft.tune.result_grid import ResultGrid
     from weft.tune.running import run, run_experiments
@@ -81,6 +88,7 @@ else:
             "error": "TuneError",
             "execution.placement_groups": "PlacementGroupFactory",
             "experiment": "Experiment",
+            "progress_reporter": "CLIReporter JupyterNotebookReporter ProgressReporter",
             "registry": "register_env register_trainable",
             "result_grid": "ResultGrid",
             "running": "run run_experiments",
@@ -96,7 +104,9 @@ else:
         for name in names.split()
     }
 
-    _PARTS = frozenset({"experiment", "schedulers", "search", "stopper", "utils"})
+    _PARTS = frozenset(
+        {"experiment", "integration", "logger", "schedulers", "search", "stopper", "utils"}
+    )
     """Packages that users reach as attributes: `tune.schedulers.ASHAScheduler`."""
 
     def __getattr__(name: str) -> object:
@@ -115,13 +125,16 @@ else:
 
 
 __all__ = [
+    "CLIReporter",
     "Callback",
     "Checkpoint",
     "CheckpointConfig",
     "Experiment",
     "ExperimentAnalysis",
     "FailureConfig",
+    "JupyterNotebookReporter",
     "PlacementGroupFactory",
+    "ProgressReporter",
     "Result",
     "ResultGrid",
     "ResumeConfig",

@@ -28,11 +28,13 @@ from weft.tune.error import TuneError
 
 if TYPE_CHECKING:
     import shutil
+    import traceback
     from collections.abc import Callable
 
     from weft.tune._storage import Storage
 else:
     shutil = lazy("shutil")
+    traceback = lazy("traceback")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -200,7 +202,10 @@ class TrialSession:
         return self._directory
 
     def at_end(self, call: Callable[[], object]) -> None:
-        """Have something called when the trial has ended, or leaves its process."""
+        """Have something called when the trial has ended, or leaves its process.
+
+        What it raises is told on stderr: by then it is settled what the trial came to.
+        """
         self._at_end.append(call)
 
     # -------------------------------------------------------------- for the runner
@@ -225,7 +230,10 @@ class TrialSession:
     def close(self) -> None:
         """Do what was asked for at the end of the trial; upload and remove what is to be."""
         while self._at_end:
-            self._at_end.pop()()
+            try:
+                self._at_end.pop()()
+            except Exception:  # noqa: BLE001 - a tracker may raise anything
+                traceback.print_exc()
         if self._directory and not self.storage.is_local:
             if self.settings.sync_artifacts:
                 self.storage.put(self._directory, "artifacts")

@@ -28,6 +28,8 @@ EVENTS = (
 class ReportCheckpointCallback(KerasCallback):  # type: ignore[misc]  # has types where it is there
     """Reports what Keras logs at an event, and saves the model.
 
+    Keras runs on tensorflow, unless KERAS_BACKEND says torch or jax: one of them has to be there.
+
     Args:
         checkpoint_on: Events with a checkpoint: "epoch_end", "train_batch_end" and so on. They have
             to be among those that are reported: a checkpoint goes with a result.

@@ -35,9 +35,9 @@ class XGBoostReportCallback(TrainingCallback):  # type: ignore[misc]  # has type
 
     def __init__(
         self,
-        *,
         metrics: str | Sequence[str] | Mapping[str, str] | None = None,
         filename: str = CHECKPOINT_NAME,
+        *,
         frequency: int = 0,
         checkpoint_at_end: bool = True,
         results_postprocessing_fn: Callable[[dict[str, float]], dict[str, float]] | None = None,

@@ -18,6 +18,8 @@ def required(module: str, *, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
+        package, missing = module.partition(".")[0], error.name or module
+        needs = "" if missing.partition(".")[0] == package else f", which {package} needs,"
         raise ImportError(
-            f"{error.name} is not installed: pip install 'weft-tune[{extra}]'", name=error.name
+            f"{missing}{needs} is not installed: pip install 'weft-tune[{extra}]'", name=error.name
         ) from error
