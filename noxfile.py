@@ -23,9 +23,10 @@ PURE_SOURCES = (
 )
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "cmaes", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "matplotlib", "mypy",
-    "numpy", "optuna", "pandas", "prometheus-client", "pyarrow", "scikit-learn", "scipy",
-    "tensorboardx", "torch",
+    "cmaes", "comet-ml", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "keras",
+    "lightgbm", "lightning", "matplotlib", "mlflow-skinny", "mypy", "numpy", "optuna", "pandas",
+    "prometheus-client", "pyarrow", "scikit-learn", "scipy", "tensorboardx", "torch", "wandb",
+    "xgboost-cpu",
 ]  # fmt: skip
 DEMOS = {
     "census": ("examples/census.py", "numpy"),

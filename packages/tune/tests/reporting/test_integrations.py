@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+import zipfile
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,9 +14,6 @@ from weft import tune
 from weft.exceptions import OptionError
 from weft.tune.integration import xgboost
 from weft.tune.integration._reports import chosen
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 # The packages warn of what they do themselves.
 pytestmark = [
@@ -106,13 +106,23 @@ def test_xgboost_reports_every_iteration_and_its_model_at_the_end(tmp_path: Path
     assert model.num_boosted_rounds() == 3
 
 
-def test_keras_reports_epochs_and_its_model(tmp_path: Path) -> None:
+@pytest.fixture
+def keras_on_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
+    """The environment in which Keras runs on torch: what it needs is here for other tests."""
+    variables = {"KERAS_BACKEND": "torch", "KERAS_HOME": str(tmp_path)}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     pytest.importorskip("torch")
     pytest.importorskip("keras")
+    return variables
+
+
+def test_keras_reports_epochs_and_its_model(keras_on_torch: dict[str, str], tmp_path: Path) -> None:
     integration = pytest.importorskip("weft.tune.integration.keras")
     np = pytest.importorskip("numpy")
 
     def train(config: dict[str, Any]) -> None:
+        os.environ.update(keras_on_torch)
         import keras  # noqa: PLC0415 - in the trial's process
 
         model = keras.Sequential([keras.layers.Input((2,)), keras.layers.Dense(1)])
@@ -126,16 +136,64 @@ def test_keras_reports_epochs_and_its_model(tmp_path: Path) -> None:
     result = result_of(tmp_path, train)
     assert len(reported(result, "loss")) == 2
     assert len(result.best_checkpoints) == 2
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as directory:
+        assert zipfile.is_zipfile(Path(directory, "model.keras"))
 
 
+@pytest.mark.usefixtures("keras_on_torch")
 def test_keras_refuses_events_that_are_none() -> None:
-    pytest.importorskip("torch")
-    pytest.importorskip("keras")
     integration = pytest.importorskip("weft.tune.integration.keras")
     with pytest.raises(OptionError, match="Keras has no event 'lunch'"):
         integration.ReportCheckpointCallback(report_metrics_on=["lunch"])
     with pytest.raises(OptionError, match="a checkpoint is reported with metrics"):
         integration.ReportCheckpointCallback(checkpoint_on="train_end")
+
+
+def test_lightning_reports_validations_and_its_checkpoint(tmp_path: Path) -> None:
+    pytest.importorskip("lightning")
+    integration = pytest.importorskip("weft.tune.integration.pytorch_lightning")
+
+    def train(config: dict[str, Any]) -> None:
+        import lightning  # noqa: PLC0415 - in the trial's process
+        import torch  # noqa: PLC0415
+
+        class Line(lightning.LightningModule):
+            def __init__(self) -> None:
+                super().__init__()
+                self.layer = torch.nn.Linear(2, 1)
+
+            def training_step(self, batch: Any, index: int) -> Any:
+                return self.layer(batch).square().mean()
+
+            def validation_step(self, batch: Any, index: int) -> None:
+                self.log("loss", self.training_step(batch, index))
+
+            def configure_optimizers(self) -> Any:
+                return torch.optim.SGD(self.parameters(), lr=0.1)
+
+        data = torch.utils.data.DataLoader(torch.ones(8, 2), batch_size=4)
+        trainer = lightning.Trainer(
+            max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False,
+            enable_progress_bar=False, enable_model_summary=False,
+            callbacks=[integration.TuneReportCheckpointCallback({"val": "loss"}, filename="line")],
+        )  # fmt: skip
+        trainer.fit(Line(), data, data)
+
+    result = result_of(tmp_path, train)
+    first, last = reported(result, "val")
+    assert last < first
+    assert len(result.best_checkpoints) == 2
+    assert result.checkpoint is not None
+    with result.checkpoint.as_directory() as directory:
+        assert zipfile.is_zipfile(Path(directory, "line"))
+
+
+def test_lightning_refuses_hooks_that_are_none() -> None:
+    pytest.importorskip("lightning")
+    integration = pytest.importorskip("weft.tune.integration.pytorch_lightning")
+    with pytest.raises(OptionError, match="on='lunch': give one of train_start"):
+        integration.TuneReportCheckpointCallback(on="lunch")
 
 
 def test_package_that_is_missing_is_named_when_its_callback_is_used(
