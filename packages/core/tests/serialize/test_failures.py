@@ -451,6 +451,27 @@ def test_the_excepthook_is_put_on_once_and_taken_off(capsys: pytest.CaptureFixtu
     assert "dumps([LOCK])" in text
 
 
+def test_another_librarys_excepthook_that_is_put_on_top_and_stays_is_called_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    monkeypatch.setattr(sys, "excepthook", lambda *_: calls.append("first"))
+    install_excepthook()
+    ours = sys.excepthook
+
+    def on_top(*told: Any) -> None:
+        calls.append("on top")
+        ours(*told)
+
+    monkeypatch.setattr(sys, "excepthook", on_top)
+    uninstall_excepthook()  # it is not on top
+    install_excepthook()
+    sys.excepthook(ValueError, ValueError("no"), None)
+    assert calls == ["on top", "first"]
+    uninstall_excepthook()
+    assert sys.excepthook is on_top
+
+
 THREE_TASKS = """
 import os, sys
 from weft._serialize import dumps, install_excepthook, pack_failure, unpack_failure

@@ -47,7 +47,7 @@ from weft.exceptions import PicklingError, StandInError, TaskError, WeftError, m
 if TYPE_CHECKING:
     import linecache
     import traceback
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType, TracebackType
 
     from weft._refs import ObjectRef
@@ -398,29 +398,33 @@ def user_traceback(trace: TracebackType | None) -> TracebackType | None:
     return rest
 
 
-class _Hook:
-    previous: Any = None
+class UncaughtErrors:
+    """An excepthook that prints a WeftError, or Ctrl-C, without Weft's own frames.
+
+    Each knows the hook that was there before it. Another library may put its own on top and keep
+    it: the next one stands on that, and none is called twice.
+    """
+
+    def __init__(self, previous: Callable[..., Any]) -> None:
+        self.previous = previous
+
+    def __call__(
+        self, kind: type[BaseException], error: BaseException, trace: TracebackType | None
+    ) -> None:
+        is_told = isinstance(error, WeftError | KeyboardInterrupt)
+        if is_told and (shorter := user_traceback(trace)) is not None:
+            trace = shorter
+            error.__traceback__ = shorter
+        self.previous(kind, error, trace)
 
 
 def install_excepthook() -> None:
     """Let an uncaught WeftError, or Ctrl-C, print without Weft's own frames. Idempotent."""
-    if sys.excepthook is _print_uncaught:
-        return
-    _Hook.previous = sys.excepthook
-    sys.excepthook = _print_uncaught
+    if not isinstance(sys.excepthook, UncaughtErrors):
+        sys.excepthook = UncaughtErrors(sys.excepthook)
 
 
 def uninstall_excepthook() -> None:
     """Undo `install_excepthook`, unless somebody else has put a hook on top of it."""
-    if sys.excepthook is _print_uncaught:
-        sys.excepthook = _Hook.previous
-
-
-def _print_uncaught(
-    kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-    is_told = isinstance(error, WeftError | KeyboardInterrupt)
-    if is_told and (shorter := user_traceback(trace)) is not None:
-        trace = shorter
-        error.__traceback__ = shorter
-    _Hook.previous(kind, error, trace)
+    if isinstance(sys.excepthook, UncaughtErrors):
+        sys.excepthook = sys.excepthook.previous
