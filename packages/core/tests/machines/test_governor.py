@@ -49,6 +49,7 @@ LIMIT = 1000 * MB
 MARGIN = 100 * MB
 A, B, C, D = b"a", b"b", b"c", b"d"
 OTHER = b"other"
+FILL_S = 1.98
 
 
 def bound(used_bytes: int, name: str = "this machine", limit_bytes: int = LIMIT) -> MemoryBound:
@@ -108,13 +109,16 @@ class Node:
         return effects
 
     def fill(self, *own: int, **facts: Any) -> list[Effect]:
-        """Let tasks run that hold so much each, in MB, and are known for two samples."""
+        """Let tasks run that hold so much each, in MB, and are known for two samples.
+
+        They have taken it slowly, in `FILL_S`.
+        """
         for worker, _ in zip((A, B, C, D), own, strict=False):
             self.put(worker, 0, **facts)
         self.sample()
         for worker, amount in zip((A, B, C, D), own, strict=False):
             self.put(worker, amount)
-        return self.sample()
+        return self.sample(after_s=FILL_S)
 
 
 def steps(effects: list[Effect]) -> list[tuple[str, bytes]]:
@@ -159,11 +163,19 @@ def test_from_one_margin_the_youngest_are_paused_the_more_the_less_room_there_is
     words = "905.0 MiB of 1000.0 MiB in use (this machine)"
     assert told(effects) == [f"memory is short, {words}: f (process 104, 215.0 MiB) is paused"]
     node = Node()
-    assert steps(node.fill(240, 240, 240, 205)) == [("PauseWorker", D), ("PauseWorker", C)]
+    assert steps(node.fill(240, 240, 240, 200)) == [("PauseWorker", D), ("PauseWorker", C)]
     node = Node()
     effects = node.fill(240, 240, 240, 240)
     assert steps(effects) == [("PauseWorker", D), ("PauseWorker", C), ("PauseWorker", B)]
     assert "and 2 more" in told(effects)[0]
+
+
+def test_the_faster_memory_is_filled_the_more_are_paused() -> None:
+    for megabytes, chosen in ((0, [D]), (20, [D, C]), (40, [D, C, B])):
+        node = Node()
+        node.fill(230 - megabytes, 230, 220, 220)
+        node.put(A, 235)
+        assert steps(node.sample()) == [("PauseWorker", worker) for worker in chosen]
 
 
 def test_while_tasks_are_paused_none_start() -> None:
@@ -354,9 +366,8 @@ def test_one_that_hardly_uses_a_processor_holds_nobody_back() -> None:
     """It may wait for the one that is paused, over a socket say."""
     node = Node()
     node.fill(450, 460)
-    for _ in range(9):
-        assert steps(node.sample(after_s=STALL_S / 10)) == []
-    assert steps(node.sample(after_s=STALL_S / 10)) == [("ResumeWorker", B)]
+    assert steps(node.sample(after_s=STALL_S - FILL_S - 0.1)) == []
+    assert steps(node.sample(after_s=0.1)) == [("ResumeWorker", B)]
     # It is the one that goes on, and is not paused again.
     assert steps(node.sample()) == []
     # The first one does, too.
@@ -369,7 +380,7 @@ def test_one_that_uses_a_processor_is_waited_for() -> None:
     node = Node()
     node.fill(450, 460)
     for second in range(30):
-        node.put(A, 450, cpu_s=0.03 * second)
+        node.put(A, 450, cpu_s=0.03 * (FILL_S + second))
         assert steps(node.sample(after_s=1.0)) == []
 
 
@@ -536,7 +547,7 @@ def test_steps_are_told_once_in_an_episode_and_so_is_its_end() -> None:
     def lines_of_an_episode() -> list[str]:
         lines = told(node.fill(230, 230, 230, 215))
         for worker in node.workers:
-            node.put(worker, 1)
+            node.put(worker, 1, cpu_s=node.now)
         for _ in range(4):
             lines += told(node.sample(after_s=CALM_S))
         return lines

@@ -6,7 +6,8 @@ margins: a tenth of that limit, `MARGIN_BYTES` at most.
     room            step
     2 margins       hold     no more tasks at once than there are
     1 margin        spill    let objects go to disk
-                    pause    stop the youngest tasks, the more of them the less room there is
+                    pause    stop the youngest tasks, the more of them the less room there is,
+                             and the faster it is filled
     1/2             put back end paused tasks that may run again, the youngest first
     1/4             end      the process that holds most, if that makes room; and not while objects
                              still go to disk
@@ -257,6 +258,9 @@ class Governor:
         self._bounds: Sequence[MemoryBound] = ()
         self._bound = MemoryBound("", 0, 0)
         """The one with least room, in margins."""
+        self._sampled_at = NEVER
+        self._rise_s = 0.0
+        """How fast its use has grown since then, in bytes a second."""
         self._run_of: dict[bytes, _Run] = {}
         self._idle_bytes: dict[bytes, int] = {}
         """What idle workers have of their own."""
@@ -286,8 +290,7 @@ class Governor:
     def handle(self, event: Sampled, now: float) -> list[Effect]:
         """Take a sample; return what to do, in order."""
         effects: list[Effect] = []
-        self._bounds = event.bounds
-        self._bound = min(event.bounds, key=lambda bound: bound.room / max(1, bound.margin))
+        self._look_at(event.bounds, now)
         self._observe(event.workers, effects, now)
         self._stopped = b""
         self._free_store(event.store_bytes, effects, now)
@@ -310,6 +313,15 @@ class Governor:
         return min(max(LEAST_INTERVAL_S, in_time_s), MOST_INTERVAL_S)
 
     # -------------------------------------------------------------- what is seen
+
+    def _look_at(self, bounds: Sequence[MemoryBound], now: float) -> None:
+        used_of = {bound.name: bound.used_bytes for bound in self._bounds}
+        self._bounds = bounds
+        self._bound = min(bounds, key=lambda bound: bound.room / max(1, bound.margin))
+        used = self._bound.used_bytes
+        rise = max(0, used - used_of.get(self._bound.name, used))
+        self._rise_s = rise / max(LEAST_INTERVAL_S, now - self._sampled_at)
+        self._sampled_at = now
 
     def _observe(self, workers: Sequence[WorkerMemory], effects: list[Effect], now: float) -> None:
         living = {seen.worker for seen in workers}
@@ -416,8 +428,10 @@ class Governor:
             return False
         for run in running:
             self._learn(run.last.function, effects, above=1.25)
+        # Until the next sample as much is filled as since the last one.
+        room = self._bound.room - self._rise_s * LEAST_INTERVAL_S
         margin = self._bound.margin
-        depth = min(1.0, 2 * (margin - self._bound.room) / margin)
+        depth = min(1.0, 2 * (margin - room) / margin)
         chosen = young[-max(1, ceil((len(running) - 1) * depth)) :]
         for seen in reversed(chosen):
             self._pause(seen, effects, now)
