@@ -66,7 +66,7 @@ SPILL = Setting(
     str,
     "",
     "Directory, or URL for fsspec, that objects go to when memory is short; default: the temporary "
-    "directory.",
+    "directory, or /var/tmp if that is in memory.",
 )
 MEMORY_LIMIT = Setting(
     "WEFT_MEMORY_LIMIT",

@@ -18,6 +18,7 @@ from weft._machines.governor import (
     MOST_INTERVAL_S,
     SAMPLES,
     STALL_S,
+    WRITE_S,
     Effect,
     EndForMemory,
     FreeStore,
@@ -64,7 +65,7 @@ class Node:
         self.now = 0.0
         self.workers: dict[bytes, WorkerMemory] = {}
         self.outside_bytes = self.store_bytes = 0
-        self.holds_back = False
+        self.holds_back = self.is_writing = False
         self.width: int | None = None
         self.room_bytes = 0
         self.lets_one_pass = False
@@ -99,6 +100,7 @@ class Node:
             list(self.workers.values()),
             holds_back=self.holds_back,
             store_bytes=self.store_bytes,
+            is_writing=self.is_writing,
         )
         effects = self.governor.handle(event, self.now)
         self.governor.check()
@@ -300,6 +302,15 @@ def test_who_holds_most_is_ended_when_no_more_objects_go_to_disk() -> None:
     node.fill(690)
     assert steps(node.sample(after_s=DISK_S / 2)) == []
     assert steps(node.sample(after_s=DISK_S / 2)) == [("EndForMemory", A)]
+
+
+def test_nothing_is_ended_while_a_large_object_is_being_written_unless_the_disk_hangs() -> None:
+    node = Node()
+    node.store_bytes, node.is_writing = 300 * MB, True
+    node.fill(690)
+    for _ in range(int(WRITE_S) - 1):
+        assert steps(node.sample(after_s=1.0)) == []
+    assert steps(node.sample(after_s=1.0)) == [("EndForMemory", A)]
 
 
 def test_a_store_that_others_fill_is_not_told_of_again_and_again() -> None:

@@ -63,8 +63,10 @@ LEAST_INTERVAL_S = 0.02
 MOST_INTERVAL_S = 1.0
 # So long without a step, more may start.
 CALM_S = 0.5
-# While objects go to disk, so long without one that is there is waited for.
+# So long is waited for objects to go to disk before anything is ended, and for the next of them.
 DISK_S = 1.0
+# The same while some are being written: a large one takes its time, but a disk may hang.
+WRITE_S = 30.0
 # Steps are told once, until there was none for so long.
 EPISODE_S = 5.0
 # So long without so much of a processor is called waiting.
@@ -143,6 +145,8 @@ class Sampled(msgspec.Struct, frozen=True):
     """Tasks of functions that are not known wait for nothing but the width."""
     store_bytes: int = 0
     """What of the memory in use is lent for objects."""
+    is_writing: bool = False
+    """Some of them are being written to disk."""
 
 
 # ------------------------------------------------------------------ effects
@@ -271,6 +275,8 @@ class Governor:
         """Who was stopped in the last sample, to be ended in the next one."""
         self._ending: set[bytes] = set()
         self._store_bytes = 0
+        self._disk_s = DISK_S
+        """How long to wait for the next object to be on disk."""
         self._freed_at = NEVER
         """When the store was last asked for room for the first time, or was seen to give some."""
         self._free_again_at = NEVER
@@ -294,6 +300,7 @@ class Governor:
         self._observe(event.workers, effects, now)
         self._stopped = b""
         self._free_store(event.store_bytes, effects, now)
+        self._disk_s = WRITE_S if event.is_writing else DISK_S
         is_step = self._step(event.workers, effects, now)
         self._resume_some(effects, now, is_step=is_step)
         self._choose_width(event, effects, now, is_step=is_step)
@@ -475,7 +482,7 @@ class Governor:
             self._stopped = seen.worker
             self._pause(seen, effects, now)
             return True
-        if self._store_bytes and now - self._freed_at < DISK_S:
+        if self._store_bytes and now - self._freed_at < self._disk_s:
             self._stopped = seen.worker
             return True
         is_alone = held_bytes - seen.own_bytes < self._bound.margin

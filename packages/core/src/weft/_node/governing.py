@@ -130,6 +130,7 @@ class Governing:
             workers,
             holds_back=self._rules.leases.holds_back(),
             store_bytes=self._memory.machine.used_bytes,
+            is_writing=self._memory.is_writing,
         )
         for effect in self.machine.handle(sampled, now):
             self._do(effect)

@@ -1,10 +1,13 @@
-"""What this process may use of the machine: CPUs, devices, memory.
+"""What this process may use of the machine: CPUs, devices, memory, a disk.
 
 Facts about cgroups: version 2 has one hierarchy, `/proc/self/cgroup` names the place in it in the
 line `0::<path>`, and `memory.max` and `cpu.max` there and in every directory above apply, the least
 of each. Version 1 has one hierarchy a controller, in lines `<n>:memory:<path>`; no limit is a
 number near 2**63. In a container the hierarchy's own root can be the container's, so files at the
 mount point count too.
+
+Facts about mounts: a line of `/proc/self/mountinfo` is `<id> <parent> <major>:<minor> ... - <type>
+<source> <options>`.
 """
 
 from __future__ import annotations
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _NVIDIA = Path("/proc/driver/nvidia/gpus")
+_IN_MEMORY = {"tmpfs", "ramfs"}
+# Kept longer than the temporary directory, so on a disk wherever there is one.
+_VAR_TMP = "/var/tmp"  # noqa: S108
 
 
 def cpus() -> int:
@@ -58,6 +64,30 @@ def limit_bytes(address_space_bytes: int = resource.RLIM_INFINITY) -> int:
     return (
         limit if address_space_bytes == resource.RLIM_INFINITY else min(limit, address_space_bytes)
     )
+
+
+def disk_root(fallback: str = _VAR_TMP) -> str:
+    """Return the directory for what is to leave memory.
+
+    The temporary one, unless its files are in memory and those of `fallback` are not.
+    """
+    temporary = str(Path(_settings.temp_root()).absolute())
+    is_better = not is_in_memory(fallback) and os.access(fallback, os.W_OK | os.X_OK)
+    return fallback if is_better and is_in_memory(temporary) else temporary
+
+
+def is_in_memory(directory: str) -> bool:
+    """Tell whether a directory's files take memory: whether it is on tmpfs, say."""
+    try:
+        device = Path(directory).stat().st_dev
+    except OSError:
+        return False
+    number = f"{os.major(device)}:{os.minor(device)}"
+    for line in read(Path("/proc/self/mountinfo")).splitlines():
+        mount, _, file_system = line.partition(" - ")
+        if mount.split()[2] == number:
+            return file_system.split()[0] in _IN_MEMORY
+    return False
 
 
 def _host_bytes() -> int:

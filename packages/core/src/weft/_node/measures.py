@@ -74,7 +74,7 @@ def of_machines(rules: Rules, grants: Grants) -> Iterator[Readings]:
     free, total = leases.free.to_floats(), leases.total.to_floats()
     yield _amount(
         "weft_resources",
-        "Amounts of resources; memory in bytes.",
+        "Amounts of resources that tasks and actors ask for; memory in bytes.",
         ("resource", "state"),
         {
             (name, state): amount
@@ -109,7 +109,7 @@ def of_memory(governing: Governing) -> Iterator[Readings]:
     bounds = governing.bounds()
     yield _amount(
         "weft_memory_limit_bytes",
-        "Limits of memory that apply to the node.",
+        "Limits of memory that apply to the node: of the machine, a cgroup, or the user.",
         ("limit",),
         {(bound.name,): bound.limit_bytes for bound in bounds},
     )
@@ -122,13 +122,13 @@ def of_memory(governing: Governing) -> Iterator[Readings]:
     yield measured(
         "counter",
         "weft_governor_steps_total",
-        "Tasks that were paused, and put back, and processes that were ended: memory was short.",
+        "Tasks that were paused and put back, and processes that were ended, as memory was short.",
         ("step",),
         {(step,): number for step, number in governing.machine.steps.items()},
     )
     yield _amount(
         "weft_function_memory_bytes",
-        "What a task of a function asks for; of those that were seen to take much.",
+        "Memory that a task of a function asks for, if such tasks were seen to take much.",
         ("function",),
         {(function,): size_bytes for function, size_bytes in governing.learned.items()},
     )
@@ -143,14 +143,14 @@ def of_process(process: str, pid: int) -> list[Readings]:
         return [
             _amount(
                 "weft_process_resident_memory_bytes",
-                "Resident memory; what processes share is counted for each.",
+                "Resident memory of all processes of a kind; what they share is counted for each.",
                 ("process",),
                 {(process,): memory.rss},
             ),
             measured(
                 "counter",
                 "weft_process_cpu_seconds_total",
-                "Processor time of user and system.",
+                "Processor time of user and system, of all processes of a kind.",
                 ("process",),
                 {(process,): times.user + times.system},
             ),

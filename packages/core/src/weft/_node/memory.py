@@ -33,6 +33,7 @@ from weft._machines.segments import (
     UnlinkSegments,
     VacateFiles,
 )
+from weft._node import host
 from weft._node.spilling import Spiller
 from weft._store.opens import Opens
 from weft._store.spill import is_url
@@ -68,7 +69,7 @@ class NodeMemory:
         self._clients = clients
         self._timers = timers
         self._store_dir = Path(node.store_dir)
-        where = _settings.SPILL.value() or str(Path(_settings.temp_root()).absolute())
+        where = _settings.SPILL.value() or host.disk_root()
         self._spiller = Spiller(
             poller,
             session_dir=node.session_dir,
@@ -116,6 +117,11 @@ class NodeMemory:
     def free(self, size_bytes: int) -> None:
         """Let so much become free: others need it."""
         self._tell(RoomAsked(size_bytes))
+
+    @property
+    def is_writing(self) -> bool:
+        """Whether objects are being written to disk."""
+        return self._spiller.is_writing
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due, in seconds; None: never."""

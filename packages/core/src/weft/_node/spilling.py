@@ -118,6 +118,11 @@ class Spiller:
         """The process's number, 0 if there is none."""
         return self._process.pid if self._process else 0
 
+    @property
+    def is_writing(self) -> bool:
+        """Whether segments are being written."""
+        return bool(self._spills)
+
     def _send(self, message: Message) -> None:
         try:
             process = self._process or self._start()

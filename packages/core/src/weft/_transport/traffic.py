@@ -21,9 +21,9 @@ class Traffic:
         """Return it as metrics; `process` is driver, worker or daemon."""
         value_of = {
             ("weft_read_bytes_total", "Bytes read from other processes."): self.read_bytes,
-            ("weft_read_messages_total", "Messages from other processes."): self.read_messages,
+            ("weft_read_messages_total", "Messages read from other processes."): self.read_messages,
             ("weft_sent_bytes_total", "Bytes sent to other processes."): self.sent_bytes,
-            ("weft_sent_messages_total", "Messages to other processes."): self.sent_messages,
+            ("weft_sent_messages_total", "Messages sent to other processes."): self.sent_messages,
         }
         return [
             measured("counter", name, description, ("process",), {(process,): value})
