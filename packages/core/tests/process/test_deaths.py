@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -29,6 +30,14 @@ def session() -> Iterator[None]:
     weft.init(num_cpus=2, log_to_driver=False)
     yield
     weft.shutdown()
+
+
+def oom_score() -> int:
+    return int(Path("/proc/self/oom_score_adj").read_text())
+
+
+def test_when_the_kernel_is_short_of_memory_it_ends_a_worker_before_the_driver() -> None:
+    assert weft.get(weft.remote(oom_score).remote()) >= 500 > oom_score()
 
 
 def be_killed() -> None:

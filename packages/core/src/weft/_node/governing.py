@@ -7,7 +7,6 @@ last sample it takes no more, until a worker says that it does (Busy).
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, assert_never
 
 from weft import _settings
@@ -30,6 +29,7 @@ from weft._machines.governor import (
 )
 from weft._machines.headroom import MemoryMeasured
 from weft._machines.leases import ACTOR_KEY
+from weft._node import host
 from weft._node.memory_samples import MemoryReader, stored_bytes
 from weft._resources import UNITS
 from weft._wire.messages import Learned, WorkerPaused
@@ -80,7 +80,7 @@ class Governing:
         self._say = say
         self.machine = Governor(
             cpus=facts.cpus,
-            cores=os.cpu_count() or 1,
+            cores=host.cpus(),
             most_bytes=facts.total.get("memory", 0) // UNITS,
         )
         self._reader = MemoryReader()

@@ -14,6 +14,8 @@ Facts about fork: the child has the parent's signal handlers, wakeup descriptor,
 buffered output. `random` gives itself a new seed in the child; numpy's global generator does not.
 `gc.freeze` moves all objects to a generation that no collection visits, so their pages stay shared.
 
+Facts about oom_score_adj: everybody may raise it, to lower it takes a privilege; children have it too.
+
 Facts about PR_SET_PDEATHSIG: the signal comes when the parent's thread ends that forked; the
 setting is not inherited by children, and the parent may have died before it was made.
 """
@@ -55,6 +57,8 @@ _PR_SET_PDEATHSIG = 1
 # A Fork carries a worker's environment variables; a packet cannot be larger than the socket's
 # buffer.
 PACKET_BYTES = 256 * 1024
+# In thousandths of the memory that there is: so much more than it does a worker seems to take.
+OOM_SCORE = 500
 # Of what a worker says of an environment that it could not enter.
 FAILED_CHARACTERS = 32 * 1024
 # What an interpreter that a worker executes runs: modules are found where the driver finds them,
@@ -224,6 +228,18 @@ def _ignore(signal_number: int, frame: object) -> None:
     """Do nothing: the signal's arrival is read from the wakeup descriptor."""
 
 
+def be_killed_first() -> None:
+    """Let the kernel, where memory runs out, choose this process before the driver and the daemon.
+
+    What a worker does can be done again. But a process that itself takes half of the memory more
+    is chosen all the same.
+    """
+    place = Path("/proc/self/oom_score_adj")
+    with contextlib.suppress(OSError, ValueError):  # There is none, or it is not for us to change.
+        if int(place.read_text()) < OOM_SCORE:
+            place.write_text(str(OOM_SCORE))
+
+
 def _live(fork: Fork, fds: list[int], daemon_address: str, address: str, entry: str) -> NoReturn:
     """Be a worker, from its first moment to its exit."""
     for fd, target in zip(fds, (1, 2), strict=True):
@@ -234,6 +250,7 @@ def _live(fork: Fork, fds: list[int], daemon_address: str, address: str, entry: 
     reseed = getattr(sys.modules.get("numpy.random"), "seed", None)
     if reseed is not None:
         reseed()
+    be_killed_first()
     _work(fork, daemon_address, address, entry, is_fresh=False)
 
 
