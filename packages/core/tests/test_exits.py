@@ -43,6 +43,12 @@ def test_a_death_is_described(facts: dict[str, Any], kind: str, words: str) -> N
     assert words in str(error)
 
 
+def test_numbers_that_a_reason_tells_are_not_told_twice() -> None:
+    reason = "memory ran out: it held 95 bytes, with 99 bytes of 100 bytes in use"
+    _, text = describe_exit(exit_code=-9, reason=reason, peak_bytes=96, limit_bytes=100)
+    assert text == f"Weft ended it: {reason}"
+
+
 def test_stderr_goes_into_a_note_of_five_lines() -> None:
     error = WorkerDiedError(exit_code=1, stderr="\n".join(str(line) for line in range(30)))
     assert error.__notes__ == ["  it wrote last:\n    25\n    26\n    27\n    28\n    29"]

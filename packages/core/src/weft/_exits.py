@@ -60,8 +60,9 @@ def describe_exit(
     """
     memory = _memory(peak_bytes, limit_bytes)
     if reason:
-        kind = "memory" if reason.startswith("memory") else "ended"
-        return kind, f"Weft ended it: {reason}{memory}"
+        if reason.startswith("memory"):
+            return "memory", f"Weft ended it: {reason}"
+        return "ended", f"Weft ended it: {reason}{memory}"
     if exit_code is None:
         return "parent gone", "nobody saw how: the process that started it is gone"
     name = signal_name(exit_code)

@@ -252,7 +252,9 @@ def test_an_actor_that_takes_more_than_there_is_dies_of_it(limit: Callable[..., 
             self.kept: list[bytearray] = []
             fill(1000, self.kept)
 
-    with pytest.raises(weft.exceptions.ActorDiedError, match="memory ran out"):
+    with pytest.raises(
+        weft.exceptions.ActorDiedError, match=r"ended while it ran Glutton\.eat: memory"
+    ):
         weft.get(Glutton.remote().eat.remote(), timeout=60)
 
 

@@ -6,8 +6,8 @@ margins: a tenth of that limit, `MARGIN_BYTES` at most.
     room            step
     2 margins       hold     no more tasks at once than there are
     1 margin        spill    let objects go to disk
-                    pause    stop the youngest tasks, the more of them the less room there is,
-                             and the faster it is filled
+                    pause    stop the youngest tasks, the more of them the less room there will
+                             be at the next sample; with 2 margins left if that will be 1/2
     1/2             put back end paused tasks that may run again, the youngest first
     1/4             end      the process that holds most, if that makes room; and not while objects
                              still go to disk
@@ -60,6 +60,8 @@ KEPT_MARGINS = 1.1
 # How fast a CPU fills fresh pages: 1.0 to 1.3 GB/s where this was measured.
 FILL_BYTES_S = 2e9
 LEAST_INTERVAL_S = 0.02
+# Until what the next sample leads to is done.
+AHEAD_S = 0.03
 MOST_INTERVAL_S = 1.0
 # So long without a step, more may start.
 CALM_S = 0.5
@@ -215,7 +217,7 @@ Effect = Restrain | FreeStore | PauseWorker | ResumeWorker | EndForMemory | Lear
 class _Run:
     """A task on a worker, from the first sample to the last."""
 
-    __slots__ = ("_mark", "floor", "is_stalled", "last", "peak", "samples", "since")
+    __slots__ = ("_mark", "floor", "is_stalled", "last", "peak", "rise", "samples", "since")
 
     def __init__(self, seen: WorkerMemory, floor: int, since: float) -> None:
         self.last = seen
@@ -223,6 +225,8 @@ class _Run:
         self.floor = floor
         """What the worker had of its own before, in bytes."""
         self.peak = 0
+        self.rise = 0
+        """What it has taken since the sample before the last."""
         self.samples = 0
         self.is_stalled = False
         """It hardly uses a processor."""
@@ -239,6 +243,7 @@ class _Run:
         return self.last.own_bytes - self.floor
 
     def see(self, seen: WorkerMemory, now: float, *, is_paused: bool) -> None:
+        self.rise = seen.own_bytes - self.last.own_bytes
         self.last = seen
         at, cpu_s = self._mark
         if is_paused:
@@ -263,8 +268,8 @@ class Governor:
         self._bound = MemoryBound("", 0, 0)
         """The one with least room, in margins."""
         self._sampled_at = NEVER
-        self._rise_s = 0.0
-        """How fast its use has grown since then, in bytes a second."""
+        self._room_ahead = 0.0
+        """What is left of it in `AHEAD_S` if nobody is paused, in bytes."""
         self._run_of: dict[bytes, _Run] = {}
         self._idle_bytes: dict[bytes, int] = {}
         """What idle workers have of their own."""
@@ -296,8 +301,9 @@ class Governor:
     def handle(self, event: Sampled, now: float) -> list[Effect]:
         """Take a sample; return what to do, in order."""
         effects: list[Effect] = []
-        self._look_at(event.bounds, now)
+        rise = self._look_at(event.bounds)
         self._observe(event.workers, effects, now)
+        self._look_ahead(rise, now)
         self._stopped = b""
         self._free_store(event.store_bytes, effects, now)
         self._disk_s = WRITE_S if event.is_writing else DISK_S
@@ -321,14 +327,19 @@ class Governor:
 
     # -------------------------------------------------------------- what is seen
 
-    def _look_at(self, bounds: Sequence[MemoryBound], now: float) -> None:
+    def _look_at(self, bounds: Sequence[MemoryBound]) -> int:
+        """Take the limits; return by how much use of the one that counts has grown, in bytes."""
         used_of = {bound.name: bound.used_bytes for bound in self._bounds}
         self._bounds = bounds
         self._bound = min(bounds, key=lambda bound: bound.room / max(1, bound.margin))
-        used = self._bound.used_bytes
-        rise = max(0, used - used_of.get(self._bound.name, used))
-        self._rise_s = rise / max(LEAST_INTERVAL_S, now - self._sampled_at)
+        return self._bound.used_bytes - used_of.get(self._bound.name, self._bound.used_bytes)
+
+    def _look_ahead(self, rise: int, now: float) -> None:
+        """Expect as much as since the last sample, but of tasks that have got room beforehand."""
+        rise -= sum(run.rise for run in self._run_of.values() if run.last.kept_bytes)
+        rise_s = max(0, rise) / max(LEAST_INTERVAL_S, now - self._sampled_at)
         self._sampled_at = now
+        self._room_ahead = self._bound.room - rise_s * AHEAD_S
 
     def _observe(self, workers: Sequence[WorkerMemory], effects: list[Effect], now: float) -> None:
         living = {seen.worker for seen in workers}
@@ -398,7 +409,8 @@ class Governor:
     def _step(self, workers: Sequence[WorkerMemory], effects: list[Effect], now: float) -> bool:
         """Do the mildest thing that is left; return whether there was one."""
         room, margin = self._bound.room, self._bound.margin
-        if room >= margin:
+        is_fast = room < 2 * margin and self._room_ahead < margin / 2
+        if room >= margin and not is_fast:
             return False
         if self._pause_youngest(effects, now):
             return True
@@ -435,10 +447,8 @@ class Governor:
             return False
         for run in running:
             self._learn(run.last.function, effects, above=1.25)
-        # Until the next sample as much is filled as since the last one.
-        room = self._bound.room - self._rise_s * LEAST_INTERVAL_S
         margin = self._bound.margin
-        depth = min(1.0, 2 * (margin - room) / margin)
+        depth = min(1.0, 2 * (margin - self._room_ahead) / margin)
         chosen = young[-max(1, ceil((len(running) - 1) * depth)) :]
         for seen in reversed(chosen):
             self._pause(seen, effects, now)

@@ -205,8 +205,9 @@ class Process:
 def describe(certificate: Certificate) -> str:
     """Say in a line how a worker ended."""
     code = certificate.exit_code
-    if certificate.reason:
-        how = f"was ended: {certificate.reason}"
+    why = f": {certificate.reason}" if certificate.reason else ""
+    if why:
+        how = "was ended"
     elif code is None:
         how = "ended with the process that had started it"
     elif code < 0:
@@ -214,4 +215,4 @@ def describe(certificate: Certificate) -> str:
     else:
         how = f"exited with code {code}"
     what = f" while it ran {certificate.function}" if certificate.function else ""
-    return f"its process {certificate.pid} {how}{what}"
+    return f"its process {certificate.pid} {how}{what}{why}"

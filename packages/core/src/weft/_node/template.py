@@ -14,7 +14,8 @@ Facts about fork: the child has the parent's signal handlers, wakeup descriptor,
 buffered output. `random` gives itself a new seed in the child; numpy's global generator does not.
 `gc.freeze` moves all objects to a generation that no collection visits, so their pages stay shared.
 
-Facts about oom_score_adj: everybody may raise it, to lower it takes a privilege; children have it too.
+Facts about oom_score_adj: everybody may raise it, to lower it takes a privilege. Children inherit
+it.
 
 Facts about PR_SET_PDEATHSIG: the signal comes when the parent's thread ends that forked; the
 setting is not inherited by children, and the parent may have died before it was made.
