@@ -321,6 +321,26 @@ def test_who_holds_most_is_ended_when_no_more_objects_go_to_disk() -> None:
     assert steps(node.sample(after_s=DISK_S / 2)) == [("EndForMemory", A)]
 
 
+def test_who_would_take_the_rest_before_objects_are_on_disk_is_stopped_for_as_long() -> None:
+    node = Node()
+    node.store_bytes = 300 * MB
+    node.put(A, 580)
+    node.sample()
+    node.put(A, 630)
+    assert steps(node.sample()) == [("PauseWorker", A)]
+    assert steps(node.sample()) == [("ResumeWorker", A)]
+    node.put(A, 660)
+    assert steps(node.sample()) == [("PauseWorker", A)]
+    # Another program takes so much that it would be ended, if no objects were going to disk.
+    node.outside_bytes = 10 * MB
+    assert steps(node.sample()) == []
+    assert steps(node.sample(after_s=2 * DISK_S)) == [("ResumeWorker", A)]
+    node.outside_bytes = 20 * MB
+    node.put(A, 659)
+    assert [step for step, _ in steps(node.sample())] == ["PauseWorker"]
+    assert [step for step, _ in steps(node.sample())] == ["EndForMemory"]
+
+
 def test_nothing_is_ended_while_a_large_object_is_being_written_unless_the_disk_hangs() -> None:
     node = Node()
     node.store_bytes, node.is_writing = 300 * MB, True

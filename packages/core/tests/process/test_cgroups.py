@@ -127,7 +127,7 @@ JOB = """
         kept = []
         for _ in range(60):
             kept.append(bytearray(5 << 20))
-            time.sleep(0.005)
+            time.sleep(0.02)
         time.sleep(0.2)
         return index
 
@@ -158,7 +158,7 @@ OBJECTS = """
         kept = []
         for _ in range(megabytes // 5):
             kept.append(bytearray(5 << 20))
-            time.sleep(0.005)
+            time.sleep(0.02)
         return megabytes
 
     weft.init(num_cpus=2, object_store_memory=400 << 20)

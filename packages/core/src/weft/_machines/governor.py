@@ -10,7 +10,7 @@ margins: a tenth of that limit, `MARGIN_BYTES` at most.
                              be at the next sample; with 2 margins left if that will be 1/2
     1/2             put back end paused tasks that may run again, the youngest first
     1/4             end      the process that holds most, if that makes room; and not while objects
-                             still go to disk
+                             still go to disk: it is stopped for them, also if there will be so little
 
     runs -> paused -> runs                  as soon as there is room for what it may still take
               +----> ended, queued again    costs its task no retry
@@ -277,7 +277,7 @@ class Governor:
         self._paused: dict[bytes, float] = {}
         """When, by worker."""
         self._stopped = b""
-        """Who was stopped in the last sample, to be ended in the next one."""
+        """Who was stopped in the last sample, to be ended if there is no more room in the next."""
         self._ending: set[bytes] = set()
         self._store_bytes = 0
         self._disk_s = DISK_S
@@ -418,7 +418,9 @@ class Governor:
             return False
         if room < margin // 2 and self._put_back(effects):
             return True
-        return room < margin // 4 and self._end_largest(workers, effects, now)
+        # Objects that go to disk make room for who would otherwise be faster.
+        least = self._room_ahead if self._store_bytes and room < margin else room
+        return least < margin // 4 and self._end_largest(workers, effects, now)
 
     def _free_store(self, store_bytes: int, effects: list[Effect], now: float) -> None:
         """Ask for room, again and again while there is little."""
@@ -492,7 +494,8 @@ class Governor:
             self._stopped = seen.worker
             self._pause(seen, effects, now)
             return True
-        if self._store_bytes and now - self._freed_at < self._disk_s:
+        is_disk_awaited = self._store_bytes and now - self._freed_at < self._disk_s
+        if is_disk_awaited or self._bound.room >= self._bound.margin // 4:
             self._stopped = seen.worker
             return True
         is_alone = held_bytes - seen.own_bytes < self._bound.margin
