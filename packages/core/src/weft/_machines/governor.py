@@ -10,7 +10,7 @@ margins: a tenth of that limit, `MARGIN_BYTES` at most.
                              be at the next sample; with 2 margins left if that will be 1/2
     1/2             put back end paused tasks that may run again, the youngest first
     1/4             end      the process that holds most, if that makes room; and not while objects
-                             still go to disk: it is stopped for them, also if there will be so little
+                             still go to disk: it is stopped as long, and somewhat sooner
 
     runs -> paused -> runs                  as soon as there is room for what it may still take
               +----> ended, queued again    costs its task no retry
