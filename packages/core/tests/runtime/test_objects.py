@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from weft._ids import IdSource, ObjectId, WorkerId
-from weft._machines.ownership import ObjectMade, Registered, Sealed
+from weft._machines.ownership import Registered, Sealed
 from weft._override import override
 from weft._runtime import objects as objects_module
 from weft._runtime.loop import HEADROOM, Guard
@@ -84,12 +84,12 @@ class Desk:
         self.objects.release(object_id)
 
     def put(self, value: Any) -> Any:
-        packed = self.objects.store_value(dumps(value), label="put")
-        object_id = self.ids.task_id().object_id(1)
+        packed = self.pack(value)
         with self.loop.guard:
-            self.objects.handle(ObjectMade(object_id))
-            self.objects.handle(Sealed(object_id, packed))
-            return self.objects.ref(self.entry(object_id))
+            return self.objects.own(self.ids.task_id().object_id(1), packed)
+
+    def pack(self, value: Any) -> Any:
+        return self.objects.store_value(dumps(value), label="put", claim=lambda _value: None)
 
     def lend(self) -> Any:
         """Return a reference that another process owns and has counted."""
@@ -154,7 +154,7 @@ def test_borrowed_references_in_an_own_value_are_counted_together(desk: Desk) ->
 def test_borrowed_references_in_a_borrowed_value_are_counted_one_by_one(desk: Desk) -> None:
     """Only the value's owner keeps them: here they could be dropped meanwhile."""
     refs = [desk.lend() for _ in range(3)]
-    packed = desk.objects.store_value(dumps(refs), label="put")
+    packed = desk.pack(refs)
     outer = desk.lend()
     with desk.loop.guard:
         desk.objects.handle(Sealed(outer._id, packed))
@@ -166,7 +166,7 @@ def test_borrowed_references_in_a_borrowed_value_are_counted_one_by_one(desk: De
 
 def test_reference_new_to_this_process_is_registered_and_kept_by_what_held_it(desk: Desk) -> None:
     other = Desk()
-    packed = desk.objects.store_value(dumps([other.lend()]), label="put")
+    packed = desk.pack([other.lend()])
     outer = desk.lend()
     with desk.loop.guard:
         desk.objects.handle(Sealed(outer._id, packed))
@@ -379,8 +379,8 @@ def test_references_whose_objects_stay_wake_nobody_and_are_counted_by_the_next_r
 
 def test_reference_held_by_a_value_travels_with_its_owner(desk: Desk) -> None:
     own, lent = desk.put(1), desk.lend()
-    packed = desk.objects.store_value(dumps([own, lent]), label="put")
-    assert packed.held == [Held(own._id, ME), Held(lent._id, OTHER)]  # type: ignore[union-attr]  # no failure
+    packed = desk.pack([own, lent])
+    assert packed.held == [Held(own._id, ME), Held(lent._id, OTHER)]
 
 
 # ------------------------------------------------------------------ what is at hand

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._refs import ObjectRef
+from weft._runtime.bundles import INLINE_BYTES
 from weft._serialize.pickling import dumps_call
-from weft._wire.messages import Bundle, Held, Inline, Shared
+from weft._wire.messages import Bundle, Held, Shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from weft._runtime.links import Links
     from weft._runtime.objects import Objects
     from weft._wire.messages import Packed, Value
 
@@ -36,14 +38,14 @@ class Arguments(msgspec.Struct, frozen=True):
     inner: list[ObjectRef[Any]]
     """What lies inside the arguments."""
     large: Shared | None = None
-    """The pickle, if it is too large for a message."""
+    """The pickle, if it is too large for a message: an object, which the last of `inner` keeps."""
 
 
 NO_ARGUMENTS = Arguments(b"", [], [])
 
 
-def pack_arguments(objects: Objects, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-    """Pickle a call's arguments. PicklingError, StoreFullError: nothing is left behind."""
+def pack_arguments(links: Links, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+    """Pickle a call's arguments. Whatever is raised, nothing is left behind."""
     if not args and not kwargs:
         return NO_ARGUMENTS
     deps: list[ObjectRef[Any]] = []
@@ -63,11 +65,19 @@ def pack_arguments(objects: Objects, args: tuple[Any, ...], kwargs: dict[str, An
             kwargs = {name: stand_in(value) for name, value in kwargs.items()}
             break
     serialized = dumps_call(args, kwargs)
-    packed = objects.store_value(serialized, label="arguments of a call")
-    if type(packed) is Shared:
-        return Arguments(b"", deps, serialized.refs, packed)
-    assert type(packed) is Inline
-    return Arguments(packed.data, deps, serialized.refs)
+    inner = serialized.refs
+    if serialized.size_bytes <= INLINE_BYTES:
+        return Arguments(serialized.pack(), deps, inner)
+    objects = links.objects
+    object_id = links.ids.task_id().object_id(1)
+
+    def own(packed: Value) -> None:
+        # With the reference, and not later: an interrupt may come before the call is made.
+        inner.append(objects.own(object_id, packed))
+
+    large = objects.store_value(serialized, label="arguments of a call", claim=own)
+    assert type(large) is Shared
+    return Arguments(b"", deps, inner, large)
 
 
 def unpack_arguments(

@@ -9,9 +9,8 @@ from weft._ids import ActorId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as call_rules
 from weft._machines.attempts import Fail, Kill
 from weft._machines.calls import ActorCall, Calls
-from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.arguments import NO_ARGUMENTS, pack_arguments
-from weft._runtime.gathering import gather, let_go, own_large_arguments
+from weft._runtime.gathering import gather, let_go
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from weft._machines.lineage import Lineage
+    from weft._machines.ownership import Entry
     from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._runtime.arguments import Arguments
     from weft._runtime.capsules import Capsules
@@ -103,7 +103,7 @@ class Calling:
     def create_actor(self, spec: ActorSpec) -> ObjectRef[Any] | None:
         """Start an actor; see Engine."""
         function_id, code = spec.code.pack(dump_code)
-        arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
+        arguments = pack_arguments(self._links, spec.args, spec.kwargs)
         options = spec.options
         meta = spec.meta
         actor = meta.actor_id
@@ -113,9 +113,7 @@ class Calling:
         answer = Waiter()
         with self._guard:
             self._links.refuse_if_ended()
-            token = self._make_token(ObjectId(actor))
-            if arguments.large is not None:
-                own_large_arguments(self._links, note)
+            token = self._objects.own(ObjectId(actor), _TOKEN)
             note.parent = running.get()
             self._made[actor] = self._begun[actor] = note
             if options.lifetime != "detached":
@@ -156,13 +154,6 @@ class Calling:
                 self._questions.forget(request)
         return None if options.lifetime == "detached" else token
 
-    def _make_token(self, token_id: ObjectId) -> ObjectRef[Any]:
-        objects = self._objects
-        objects.drain()
-        objects.handle(ObjectMade(token_id))
-        objects.handle(Sealed(token_id, _TOKEN))
-        return objects.ref(objects.machine.entries[token_id])
-
     def creations(self) -> Iterable[Submission]:
         """Return the actors' creations that have not ended."""
         return self._begun.values()
@@ -192,7 +183,7 @@ class Calling:
                 "unfinished calls from here, its max_pending_calls: "
                 "wait for some before calling again"
             )
-        arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
+        arguments = pack_arguments(self._links, spec.args, spec.kwargs)
         task_id = self._links.ids.task_id()
         name = spec.name or f"{meta.class_name}.{spec.method}"
         note = Submission(task_id, name, arguments, spec.num_returns)

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from weft._machines.ownership import ObjectMade, Sealed
 from weft._runtime import bundles
 from weft._runtime.arguments import NO_ARGUMENTS
 from weft._serialize.failures import pack_error
@@ -22,21 +19,6 @@ if TYPE_CHECKING:
     from weft._runtime.links import Links
     from weft._runtime.submissions import Submission
     from weft._wire.messages import Value
-
-_LARGE_ARGUMENTS = 0xFFFF_FFFF
-"""Index of the object that is a task's own arguments, where those are large."""
-
-
-def own_large_arguments(links: Links, note: Submission) -> None:
-    """Keep arguments that are too large for a message as an object, while they are needed."""
-    arguments = note.arguments
-    assert arguments.large is not None
-    objects = links.objects
-    object_id = note.task_id.object_id(_LARGE_ARGUMENTS)
-    objects.handle(ObjectMade(object_id))
-    objects.handle(Sealed(object_id, arguments.large))
-    holder = objects.ref(objects.machine.entries[object_id])
-    note.arguments = msgspec.structs.replace(arguments, inner=[*arguments.inner, holder])
 
 
 def gather(links: Links, note: Submission, then: Callable[[Failure | None], None]) -> None:
@@ -86,7 +68,8 @@ def _take(links: Links, note: Submission) -> Failure | None:
         values.append(value)
         owners.append(Held(ref._id, ref._owner))
     if arguments.large is not None:
-        owners.append(Held(note.task_id.object_id(_LARGE_ARGUMENTS), links.address))
+        holder = arguments.inner[-1]
+        owners.append(Held(holder._id, holder._owner))
     try:
         note.deps = bundles.pack_together(links.objects, values)
     except StoreFullError as error:

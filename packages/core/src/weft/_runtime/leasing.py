@@ -74,7 +74,7 @@ class Leasing:
         """Start a task; see Engine."""
         function_id, code = spec.code.pack(dump_code)
         options = spec.options
-        arguments = pack_arguments(self._objects, spec.args, spec.kwargs)
+        arguments = pack_arguments(self._links, spec.args, spec.kwargs)
         task_id = self._links.ids.task_id()
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape

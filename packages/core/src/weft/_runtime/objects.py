@@ -25,6 +25,7 @@ from weft._machines.ownership import (
     FreeAsked,
     Freed,
     Lent,
+    ObjectMade,
     Ownership,
     Ready,
     Recycled,
@@ -408,6 +409,13 @@ class Objects:
         """Return a reference to an object in the table, that counts already."""
         return ObjectRef(entry.id, self.engine, entry.owner or self.address, entry)
 
+    def own(self, object_id: ObjectId, value: Value) -> ObjectRef[Any]:
+        """Become the owner of a value; return the reference that keeps it."""
+        self.drain()
+        self.handle(ObjectMade(object_id))
+        self.handle(Sealed(object_id, value))
+        return self.ref(self.machine.entries[object_id])
+
     def new_ref(self, entry: Entry) -> ObjectRef[Any]:
         """Return one more reference to an object in the table."""
         entry.local += 1
@@ -474,7 +482,7 @@ class Objects:
         serialized: Serialized,
         *,
         label: str,
-        claim: Callable[[Value], object] = lambda _value: None,
+        claim: Callable[[Value], object],
         site: str = "",
         owner: bytes = b"",
     ) -> Value:

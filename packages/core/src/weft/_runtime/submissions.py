@@ -25,7 +25,7 @@ from weft._machines.lineage import Lineage, can_go
 from weft._machines.ownership import ObjectMade, Sealed, TaskEnded
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
-from weft._runtime.gathering import gather, let_go, own_large_arguments, try_gather
+from weft._runtime.gathering import gather, let_go, try_gather
 from weft._runtime.recovery import in_words
 from weft._runtime.running import Running, running
 from weft._serialize.failures import pack_error, unpack_failure
@@ -282,8 +282,6 @@ class Submissions(Generic[T]):
             if parent.children is None:
                 parent.children = set()
             parent.children.add(task_id)
-        if note.arguments.large is not None:
-            own_large_arguments(self._links, note)
         entries = objects.machine.entries
         refs: list[ObjectRef[Any]] = []
         # A stream has one object of its own: its end.

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
-from weft._machines.ownership import Entry, ObjectMade, Sealed
 from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.room import SegmentLost
@@ -20,6 +19,7 @@ from weft.exceptions import GetTimeoutError, SessionError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from weft._machines.ownership import Entry
     from weft._refs import ObjectRef
     from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
@@ -60,10 +60,7 @@ class Values:
         refs: list[ObjectRef[Any]] = []
 
         def own(packed: Value) -> None:
-            objects.drain()
-            objects.handle(ObjectMade(object_id))
-            objects.handle(Sealed(object_id, packed))
-            refs.append(objects.ref(objects.machine.entries[object_id]))
+            refs.append(objects.own(object_id, packed))
 
         objects.store_value(dumps(value), label="weft.put", claim=own)
         return refs[0]
