@@ -94,6 +94,8 @@ class TaskSpec(msgspec.Struct, frozen=True):
     kwargs: dict[str, Any]
     options: TaskOptions
     shape: Shape
+    site: str = ""
+    """File and line of the call."""
 
 
 class ParameterSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -162,6 +164,8 @@ class CallSpec(msgspec.Struct, frozen=True):
     timeout_s: float | None = None
     name: str = ""
     backpressure: int = 0
+    site: str = ""
+    """As of TaskSpec."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -85,6 +85,12 @@ def memory_bytes() -> int:
     return total
 
 
+def line_of(text: str) -> int:
+    """Return the line of this file that begins so."""
+    lines = Path(__file__).read_text().splitlines()
+    return next(at for at, line in enumerate(lines, 1) if line.strip().startswith(text))
+
+
 def spilled_bytes(spill_dir: Path) -> int:
     return sum(path.stat().st_size for path in spill_dir.glob("*/*/spill-*"))
 
@@ -377,6 +383,24 @@ def test_full_disk_fails_a_put_with_the_largest_holders(small_disk: Path) -> Non
 
         until(put_again)
         assert np.array_equal(weft.get(refs[-1]), data_of(99))
+    finally:
+        weft.shutdown()
+    assert list(small_disk.glob("*/*")) == []
+
+
+def test_full_disk_fails_a_task_with_the_lines_that_submitted_the_largest(small_disk: Path) -> None:
+    @weft.remote(max_retries=0)
+    def make(number: int) -> Any:
+        return data_of(number)
+
+    weft.init(num_cpus=1, object_store_memory=16 * MIB, log_to_driver=False)
+    try:
+        refs = [make.remote(number) for number in range(30)]
+        with pytest.raises(StoreFullError) as caught:
+            weft.get(refs)
+        line = line_of("refs = [make.remote(number) for number in range(30)]")
+        assert f"make ({__file__}:{line})" in str(caught.value)
+        del refs
     finally:
         weft.shutdown()
     assert list(small_disk.glob("*/*")) == []

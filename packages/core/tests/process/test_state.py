@@ -190,6 +190,48 @@ def test_objects_say_who_needs_them(session: ClientContext, fifo: Path) -> None:
     del box
 
 
+@weft.remote
+def large_values() -> Iterator[bytes]:
+    yield bytes(200_000)
+    yield bytes(200_000)
+
+
+@weft.remote
+class Maker:
+    def make(self) -> bytes:
+        return bytes(200_000)
+
+    def stream(self) -> Iterator[bytes]:
+        yield bytes(200_000)
+
+
+def line_of(text: str) -> str:
+    """Return the place in this file that a comment marks."""
+    lines = Path(__file__).read_text().splitlines()
+    return f"{__file__}:{next(at for at, line in enumerate(lines, 1) if line.endswith(text))}"
+
+
+def test_large_results_are_told_by_the_line_that_submitted_their_task(
+    session: ClientContext,
+) -> None:
+    maker = Maker.remote()
+    several = large_values.options(num_returns=2)
+    dynamic = large_values.options(num_returns="dynamic")
+    refs = {
+        "one of several": several.remote()[1],  # one of several
+        "dynamic": next(iter(weft.get(dynamic.remote()))),  # dynamic
+        "streamed": next(large_values.remote()),  # streamed
+        "called": maker.make.remote(),  # called
+        "of a graph": after.bind(bytes(200_000)).execute(),  # of a graph
+        "streamed by an actor": next(maker.stream.remote()),  # streamed by an actor
+    }
+    weft.wait(list(refs.values()), num_returns=len(refs))
+    site_of = {each.object_id: each.call_site for each in state.list_objects()}
+    assert {what: site_of[ref.hex()] for what, ref in refs.items()} == {
+        what: line_of(f"# {what}") for what in refs
+    }
+
+
 def test_borrower_is_counted_by_the_owner(session: ClientContext) -> None:
     @weft.remote
     class Keeper:

@@ -9,6 +9,7 @@ the handle, so that no cycle keeps either alive.
 from __future__ import annotations
 
 import pickle
+from sys import _getframe
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -28,6 +29,7 @@ from weft._lazy import lazy
 from weft._options import DEFAULT_METHOD, MethodKeywords, MethodOptions, method_options
 from weft._override import override
 from weft._runtime.invocation import ALIASES, CALL, READY, TERMINATE
+from weft._serialize.failures import NOWHERE, site_of
 from weft._specs import ActorMeta, CallSpec, MethodSpec
 
 if TYPE_CHECKING:
@@ -71,6 +73,7 @@ class ActorMethod(Generic[P, R_co, F_co]):
         "_name",
         "_options",
         "_returns_one",
+        "_site",
         "_token",
     )
 
@@ -92,6 +95,8 @@ class ActorMethod(Generic[P, R_co, F_co]):
         self._name = given.name or f"{meta.class_name}.{method}"
         self._options = _effective(meta, spec, given)
         self._returns_one = self._options[0] in {1, "dynamic"}
+        self._site = NOWHERE
+        """Of the last call: most come from where the one before came from."""
         self._check = checker(
             spec.parameters, self._name if not given.name else f"{meta.class_name}.{method}"
         )
@@ -129,10 +134,14 @@ class ActorMethod(Generic[P, R_co, F_co]):
         """
         self._check(*args, **kwargs)
         num_returns, group, retries, retried, timeout_s, backpressure = self._options
+        frame = _getframe(1)
+        site = self._site
+        if site[0] is not frame.f_code or site[1] != frame.f_lasti:
+            site = self._site = site_of(frame)
         refs = self._engine.call(
             CallSpec(
                 self._meta, self._method, args, kwargs, num_returns, group, retries, retried,
-                timeout_s, self._name, backpressure,
+                timeout_s, self._name, backpressure, site[2],
             )
         )  # fmt: skip
         return refs[0] if self._returns_one else refs or None  # type: ignore[index]  # a list then

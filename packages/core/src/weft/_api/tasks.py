@@ -7,6 +7,7 @@ everything else is worked out once for the function and once for each `.options(
 from __future__ import annotations
 
 from functools import update_wrapper
+from sys import _getframe
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,6 +30,7 @@ from weft._env.spec import with_environment
 from weft._lazy import lazy
 from weft._options import DEFAULT_TASK, STREAMING_TASK, TaskKeywords, TaskOptions, task_options
 from weft._override import override
+from weft._serialize.failures import NOWHERE, site_of
 from weft._specs import Code, Shape, TaskSpec, shape_of
 
 if TYPE_CHECKING:
@@ -66,6 +68,8 @@ class RemoteFunction(Generic[P, F_co]):
         """The session that the shape's environment holds for."""
         self._code = code if code is not None else Code(function, _name(function))
         self._returns_one = options.num_returns in {1, "dynamic"}
+        self._site = NOWHERE
+        """Of the last call: most come from where the one before came from."""
         self._stub: Callable[..., None] | None = None
         self._check: Callable[..., None] = self._check_first
 
@@ -118,7 +122,13 @@ class RemoteFunction(Generic[P, F_co]):
         self._check(*args, **kwargs)
         if self._session is not inherited.session:
             self._settle()
-        refs = engine.submit(TaskSpec(self._code, args, kwargs, self._options, self._shape))
+        frame = _getframe(1)
+        site = self._site
+        if site[0] is not frame.f_code or site[1] != frame.f_lasti:
+            site = self._site = site_of(frame)
+        refs = engine.submit(
+            TaskSpec(self._code, args, kwargs, self._options, self._shape, site[2])
+        )
         return refs[0] if self._returns_one else refs or None  # type: ignore[index]  # a list then
 
     @overload

@@ -84,7 +84,7 @@ class Answers:
         self._loop = runtime.loop
         self._objects = runtime.objects
         self._peers = runtime.peers
-        self._put = runtime.put
+        self._keep = runtime.values.keep
         self._settling: dict[bytes, Job] = {}
         """Answered with references inside, which the caller has not counted yet."""
         self._answered_at = 0.0
@@ -121,6 +121,7 @@ class Answers:
             serialized,
             label=f"return of {job.function}",
             claim=job.unsent.append,
+            site=job.message.site,
             owner=job.peer.worker_id,
         )
 
@@ -135,8 +136,9 @@ class Answers:
         message = job.message
         count = message.num_returns
         if message.is_dynamic:
-            put = self._put
-            return [self.pack(job, DynamicObjectRefGenerator([put(value) for value in result]))]
+            label, site = f"return of {job.function}", message.site
+            kept = [self._keep(value, label=label, site=site) for value in result]
+            return [self.pack(job, DynamicObjectRefGenerator(kept))]
         if count == 1:
             return [self.pack(job, result)]
         if count >= 0:

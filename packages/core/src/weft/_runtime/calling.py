@@ -191,6 +191,7 @@ class Calling:
         note.group = spec.concurrency_group
         note.retry_on = spec.retry_exceptions
         note.backpressure = spec.backpressure
+        note.site = spec.site
         call = ActorCall(
             task_id,
             actor,
@@ -266,6 +267,7 @@ class Calling:
             note.is_dynamic,
             note.owners,
             note.arguments.large,
+            note.site,
         )
         sent = len(self.machine.callees[call.actor].sent)
         self.calls.send(peer, message, sent)

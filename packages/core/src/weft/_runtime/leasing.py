@@ -82,6 +82,7 @@ class Leasing:
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls
         note.backpressure = options.backpressure
+        note.site = spec.site
         task = Task(
             task_id,
             note.name,
@@ -181,6 +182,7 @@ class Leasing:
             note.owners,
             note.arguments.large,
             task.may_repeat,
+            note.site,
         )
         self.tasks.send(peer, run, len(self.machine.leases[worker].tasks))
 

@@ -83,6 +83,7 @@ class Submission:
         "retry_on",
         "returns",
         "shape",
+        "site",
         "sources",
         "stream",
         "task_id",
@@ -123,6 +124,8 @@ class Submission:
         self.method = ""
         """As above."""
         self.group = ""
+        self.site = ""
+        """File and line of the call."""
         self.token: ObjectRef[Any] | None = None
         """The called actor's: it lives while calls are on their way."""
         self.retry_on: bool | tuple[type[BaseException], ...] = False

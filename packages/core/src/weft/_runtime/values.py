@@ -55,6 +55,10 @@ class Values:
 
     def put(self, value: Any) -> ObjectRef[Any]:
         """Store a value; see Engine."""
+        return self.keep(value, label="weft.put")
+
+    def keep(self, value: Any, *, label: str, site: str = "") -> ObjectRef[Any]:
+        """Store a value that was made by `label`, and at `site` if not by the calling code."""
         object_id = self._links.ids.task_id().object_id(1)
         objects = self._objects
         refs: list[ObjectRef[Any]] = []
@@ -62,7 +66,7 @@ class Values:
         def own(packed: Value) -> None:
             refs.append(objects.own(object_id, packed))
 
-        objects.store_value(dumps(value), label="weft.put", claim=own)
+        objects.store_value(dumps(value), label=label, site=site, claim=own)
         return refs[0]
 
     def get(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> list[Any]:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import linecache
     import traceback
     from collections.abc import Callable, Iterator
-    from types import FrameType, TracebackType
+    from types import CodeType, FrameType, TracebackType
 
     from weft._refs import ObjectRef
 else:
@@ -351,12 +351,29 @@ def user_frames(trace: TracebackType | None) -> tuple[SourceLine, ...]:
     )
 
 
+Site = tuple["CodeType | None", int, str]
+"""A place in the user's code: (code, offset of the instruction in it, file and line in words)."""
+NOWHERE: Site = (None, 0, "")
+
+
 def calling_site() -> str:
     """Return file and line of the user's code that calls; empty if there is none."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_ours(frame):
-        frame = frame.f_back
-    return "" if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    return site_of(sys._getframe(1))[2]
+
+
+def site_of(frame: FrameType) -> Site:
+    """Return the place in the user's code where a frame is, or that has called it.
+
+    The code is None where that is not in the frame itself: the next call may come from elsewhere.
+    """
+    if not _is_ours(frame):
+        return frame.f_code, frame.f_lasti, f"{frame.f_code.co_filename}:{frame.f_lineno}"
+    caller = frame.f_back
+    while caller is not None and _is_ours(caller):
+        caller = caller.f_back
+    if caller is None:
+        return NOWHERE
+    return None, 0, f"{caller.f_code.co_filename}:{caller.f_lineno}"
 
 
 def _note_repeats(frames: list[SourceLine], repeats: int) -> None:

@@ -140,6 +140,8 @@ class Run(Message, frozen=True, tag=21):
     """The arguments' pickle, if it is too large for `args`."""
     may_repeat: bool = False
     """If this attempt is ended to make room in memory, there is another."""
+    site: str = ""
+    """File and line of the submitting call: whoever looks for memory is told."""
 
 
 class Call(Message, frozen=True, tag=22):
@@ -160,6 +162,7 @@ class Call(Message, frozen=True, tag=22):
     is_dynamic: bool = False
     owners: Sequence[Held] = []
     large: Shared | None = None
+    site: str = ""
 
 
 class Cancel(Message, frozen=True, tag=23):
