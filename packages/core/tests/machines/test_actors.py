@@ -391,6 +391,24 @@ def test_dead_actors_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -
     assert DEAD_KEPT > 100
 
 
+def test_errors_of_dead_actors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, "DEAD_BYTES", 1000)
+    directory = Directory()
+    for number in range(6):
+        actor = bytes([number])
+        directory.create(actor)
+        directory.tell(ActorPlaced(actor, W1, "address"))
+        directory.tell(ConstructorFailed(actor, W1, b"x" * 300))
+    assert [directory.state(bytes([number])) for number in range(6)] == ["unknown"] * 3 + [
+        "dead"
+    ] * 3
+    directory.create(b"large")
+    directory.tell(ActorPlaced(b"large", W1, "address"))
+    directory.tell(ConstructorFailed(b"large", W1, b"x" * 5000))
+    assert directory.state(b"large") == "dead", "the newest is there however large it is"
+    assert directory.state(bytes([5])) == "unknown"
+
+
 def test_explanations() -> None:
     directory = Directory()
     assert directory.actors.explain(ACTOR, 0) == "no such actor is known here"

@@ -58,6 +58,18 @@ def test_all_files_together_are_bounded_and_the_oldest_dead_go_first(tmp_path: P
         assert sum(sizes(tmp_path).values()) <= 400
 
 
+def test_files_of_ended_workers_are_bounded_in_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FILES", 3)
+    kept = WorkerLogs(str(tmp_path))
+    kept.write(b"0", b"x", is_stderr=False)
+    for number in range(1, 9):
+        kept.write(b"%d" % number, b"x", is_stderr=False)
+        kept.ended(b"%d" % number)
+    assert set(sizes(tmp_path)) == {f"worker-{name}.out" for name in ("30", "36", "37", "38")}
+
+
 def test_what_a_child_writes_after_its_worker_is_kept(tmp_path: Path) -> None:
     kept = WorkerLogs(str(tmp_path))
     kept.write(b"a", b"before\n", is_stderr=False)

@@ -12,8 +12,8 @@ What is always true
 1. A name in a namespace belongs to at most one actor that is not dead.
 2. An actor has a worker only while it is pending or restarting (being constructed) or alive.
 3. Restarts never exceed the limit that the actor was created with (-1: none).
-4. A dead actor stays dead. The newest `DEAD_KEPT` dead ones are remembered, so that late watchers
-   learn the cause.
+4. A dead actor stays dead. The newest dead ones are remembered, so that late watchers learn the
+   cause: `DEAD_KEPT` of them, or as many as have errors and causes of `DEAD_BYTES` together.
 5. Every change of state is told to all who watch, in order, each once.
 
 An answer to the creator comes before any other effect of the creation.
@@ -26,8 +26,9 @@ from typing import Literal, assert_never
 
 import msgspec
 
-# What `why` and late callers can still learn; each takes about 1 KiB.
+# What `why` and late callers can still learn; each takes about 1 KiB, and what its error says.
 DEAD_KEPT = 10_000
+DEAD_BYTES = 8 * 1024 * 1024
 # An actor that dies within this time of its start is not restarted at once: each such death in a
 # row doubles the wait.
 SHORT_LIFE_S = 1.0
@@ -259,6 +260,8 @@ class Actors:
         self._actor_of: dict[bytes, _Actor] = {}
         self._actor_by_name: dict[tuple[str, str], _Actor] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
+        self._dead_bytes = 0
+        """What the dead ones' errors and causes take."""
         self._waiting_by_actor: dict[bytes, dict[bytes, None]] = {}
         """Who watches actors that are not created yet: a handle may travel faster than the
         creation.
@@ -446,9 +449,13 @@ class Actors:
         actor.watchers.clear()
         effects.append(Forget(actor.id))
         self._dead[actor.id] = None
-        if len(self._dead) > DEAD_KEPT:
+        self._dead_bytes += _words_bytes(actor)
+        # The newest is remembered in any case: it has yet to be asked about.
+        while len(self._dead) > DEAD_KEPT or (
+            self._dead_bytes > DEAD_BYTES and len(self._dead) > 1
+        ):
             oldest, _ = self._dead.popitem(last=False)
-            del self._actor_of[oldest]
+            self._dead_bytes -= _words_bytes(self._actor_of.pop(oldest))
 
     # -------------------------------------------------------------- who watches
 
@@ -551,5 +558,11 @@ class Actors:
         assert all(a.max_restarts < 0 or a.restarts <= a.max_restarts for a in living), 3
         assert sorted(a.id for a in dead) == sorted(self._dead), 4
         assert len(dead) <= DEAD_KEPT, 4
+        assert sum(map(_words_bytes, dead)) == self._dead_bytes, 4
+        assert self._dead_bytes <= DEAD_BYTES or len(dead) == 1, 4
         assert not any(a.watchers for a in dead), 5
         assert all(a.restart_at is not None and not a.worker for a in self._restarting.values()), 2
+
+
+def _words_bytes(actor: _Actor) -> int:
+    return len(actor.error) + len(actor.cause)

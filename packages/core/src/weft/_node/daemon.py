@@ -24,6 +24,9 @@ What is always true
    it had sent and written was read.
 3. The session ends when the driver that began it is gone: no process and no file of it is left.
 4. With nothing to do it sleeps: no timer runs while no wait has an end.
+5. What it keeps of what is gone is bounded, in number and in bytes: records of tasks (history.py,
+   64 MB), ends of workers (deaths.py, 5 MB), dead actors (_machines/actors.py, 20 MB), names of
+   segments and processes (_machines/segments.py, 1 MB), functions' peaks (_machines/peaks.py).
 
     leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound
                                       Granted to the client, who tells the worker (Assigned)

@@ -13,14 +13,20 @@ if TYPE_CHECKING:
     from weft._node.clients import Client
 
 CERTIFICATES_KEPT = 1000
+# Of all that are kept together: a report of a crash alone may have 200,000.
+STDERR_CHARACTERS = 4 * 1024 * 1024
 
 
 class Deaths:
-    """The certificates of a node's workers; the newest `CERTIFICATES_KEPT` are kept."""
+    """The certificates of a node's workers.
+
+    The newest `CERTIFICATES_KEPT` are kept, or as many as have `STDERR_CHARACTERS` together.
+    """
 
     def __init__(self, send: Callable[[Client, Message], None]) -> None:
         self._send = send
         self._certificates: OrderedDict[bytes, Certificate] = OrderedDict()
+        self._characters = 0
         self._asked_by_worker: dict[bytes, list[Client]] = {}
 
     def ask(self, client: Client, worker: bytes, *, is_here: bool) -> bool:
@@ -38,9 +44,13 @@ class Deaths:
 
     def add(self, certificate: Certificate) -> None:
         """Keep a certificate and send it to those who asked."""
-        self._certificates[certificate.worker_id] = certificate
-        if len(self._certificates) > CERTIFICATES_KEPT:
-            self._certificates.popitem(last=False)
+        kept = self._certificates
+        kept[certificate.worker_id] = certificate
+        self._characters += len(certificate.stderr)
+        while len(kept) > CERTIFICATES_KEPT or (
+            self._characters > STDERR_CHARACTERS and len(kept) > 1
+        ):
+            self._characters -= len(kept.popitem(last=False)[1].stderr)
         for client in self._asked_by_worker.pop(certificate.worker_id, ()):
             if not client.connection.closed:
                 self._send(client, certificate)

@@ -67,23 +67,21 @@ class Environments:
         self._session_dir = session_dir
         self._builder = builder
         self._variables_of: dict[str, dict[str, str]] = {"": {}}
+        """Of those that were built, and of none."""
         self._build_of: dict[str, _Build] = {}
 
     def variables(self, env: str) -> dict[str, str]:
         """Return what a worker of a ready environment gets."""
-        return self._variables_of[env]
+        built = self._variables_of.get(env)
+        if built is not None:
+            return built
+        plain = _plain_variables(env)
+        assert plain is not None, "it was built, or needs no building"
+        return plain
 
     def is_ready(self, env: str) -> bool:
         """Tell whether workers can start in it now."""
-        if env not in self._variables_of:
-            if len(env) > PLAIN_BYTES:
-                return False
-            try:
-                variables = msgspec.json.decode(env, type=_Spec).env_vars
-                self._variables_of[env] = {**variables, PLAIN: env}
-            except msgspec.MsgspecError:
-                return False
-        return True
+        return env in self._variables_of or _plain_variables(env) is not None
 
     def prepare(self, env: str, prepared: Prepared) -> None:
         """Call back when the environment is ready or has failed."""
@@ -133,6 +131,19 @@ class Environments:
     def pids(self) -> list[int]:
         """Return the builders that run; each leads a process group."""
         return [made.pid for made in self._build_of.values()]
+
+
+def _plain_variables(env: str) -> dict[str, str] | None:
+    """Return the variables of an environment that has nothing else; None: it has.
+
+    Nothing is kept of these: a program may have as many as it has tasks.
+    """
+    if len(env) > PLAIN_BYTES:
+        return None
+    try:
+        return {**msgspec.json.decode(env, type=_Spec).env_vars, PLAIN: env}
+    except msgspec.MsgspecError:
+        return None
 
 
 def _be_builder(builder: Builder, env: str, session_dir: str, fds: tuple[int, int]) -> NoReturn:

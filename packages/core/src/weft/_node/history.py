@@ -1,7 +1,8 @@
 """What processes have told of their tasks, kept for who asks; and the questions that go to them.
 
 Records come in batches that are kept as they came: a record costs nothing here. When there are too
-many the oldest batches go, and how many records went is told with every answer.
+many, or they take too much, the oldest batches go, and how many records went is told with every
+answer. However much the newest says, it stays.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from weft._wire.messages import Inspected, Recorded
 
 QUESTIONS = ("tasks", "objects", "stacks")
+# What a record may take on average. Most take 42 bytes, those of failures a kilobyte.
+RECORD_BYTES = 64
 
 
 class History:
@@ -36,6 +39,7 @@ class History:
         self._came = 0
         """Batches, also those that went."""
         self._records = 0
+        self._bytes = 0
         self._dropped = 0
         self._most = _settings.TASK_EVENTS.value()
 
@@ -44,10 +48,13 @@ class History:
         self._batches.append(batch)
         self._came += 1
         self._records += batch.records
-        while self._records > self._most:
-            oldest = self._batches.popleft().records
-            self._records -= oldest
-            self._dropped += oldest
+        self._bytes += len(batch.body)
+        most, most_bytes = self._most, self._most * RECORD_BYTES
+        while self._records > most or (self._bytes > most_bytes and len(self._batches) > 1):
+            oldest = self._batches.popleft()
+            self._records -= oldest.records
+            self._bytes -= len(oldest.body)
+            self._dropped += oldest.records
 
     def ask(self, client: Client, request: int, what: str) -> None:
         """Ask all drivers and workers, then answer."""

@@ -5,7 +5,8 @@
 
 What is always true
 1. All files together have at most `TOTAL_BYTES`. Those that nobody writes to any more go first,
-   the oldest of them before the others; a file that is full is closed, and another begins.
+   the oldest of them before the others; a file that is full is closed, and another begins. Of
+   those there are at most `FILES`.
 2. A file that cannot be written (the disk is full) keeps nobody from his work: what would have
    been written is not kept.
 """
@@ -19,6 +20,7 @@ from weft._launch import LOGS
 
 FILE_BYTES = 4 * 1024 * 1024
 TOTAL_BYTES = 64 * 1024 * 1024
+FILES = 2000
 
 
 class WorkerLogs:
@@ -76,6 +78,8 @@ class WorkerLogs:
         for name in _names(worker):
             if name in self._size_of:
                 self._closed[name] = self._size_of.pop(name)
+        while len(self._closed) > FILES:
+            self._remove(next(iter(self._closed)))
 
 
 def _names(worker: bytes) -> tuple[str, str]:
