@@ -35,8 +35,8 @@ def test_file_that_is_full_is_kept_beside_a_new_one(tmp_path: Path) -> None:
     for number in range(5):
         kept.write(b"a", b"%d" % number * 60, is_stderr=False)
     assert sizes(tmp_path) == {"worker-61.out": 60, "worker-61.out.1": 60}
-    log = LogFile(tmp_path / LOGS / "worker-61.out")
-    assert log.tail(-1) == b"3" * 60 + b"4" * 60
+    with LogFile(tmp_path / LOGS / "worker-61.out") as log:
+        assert log.tail(-1) == b"3" * 60 + b"4" * 60
 
 
 def test_all_files_together_are_bounded_and_the_oldest_dead_go_first(tmp_path: Path) -> None:
@@ -75,7 +75,8 @@ def test_what_a_child_writes_after_its_worker_is_kept(tmp_path: Path) -> None:
     kept.write(b"a", b"before\n", is_stderr=False)
     kept.ended(b"a")
     kept.write(b"a", b"after\n", is_stderr=False)
-    assert LogFile(tmp_path / LOGS / "worker-61.out").tail(-1) == b"before\nafter\n"
+    with LogFile(tmp_path / LOGS / "worker-61.out") as log:
+        assert log.tail(-1) == b"before\nafter\n"
 
 
 def test_file_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
@@ -85,12 +86,26 @@ def test_file_that_cannot_be_written_is_no_trouble(tmp_path: Path) -> None:
 
 def test_who_follows_a_file_reads_over_its_turn(tmp_path: Path) -> None:
     kept = WorkerLogs(str(tmp_path))
-    log = LogFile(tmp_path / LOGS / "worker-61.out")
-    assert log.tail(10) == log.more() == b""
-    kept.write(b"a", b"one\ntwo\n", is_stderr=False)
-    assert log.more() == b"one\ntwo\n"
-    kept.write(b"a", b"x" * 90, is_stderr=False)
-    kept.write(b"a", b"y" * 90, is_stderr=False)
-    assert log.more() == b"x" * 90 + b"y" * 90
-    assert log.more() == b""
-    assert LogFile(tmp_path / LOGS / "worker-61.out").tail(1)[-90:] == b"y" * 90
+    path = tmp_path / LOGS / "worker-61.out"
+    with LogFile(path) as log:
+        assert log.tail(10) == log.more() == b""
+        kept.write(b"a", b"one\ntwo\n", is_stderr=False)
+        assert log.more() == b"one\ntwo\n"
+        kept.write(b"a", b"x" * 90, is_stderr=False)
+        kept.write(b"a", b"y" * 90, is_stderr=False)
+        assert log.more() == b"x" * 90 + b"y" * 90
+        assert log.more() == b""
+    with LogFile(path) as log:
+        assert log.tail(1)[-90:] == b"y" * 90
+
+
+def test_who_follows_a_file_reads_its_rest_though_it_is_removed(tmp_path: Path) -> None:
+    kept = WorkerLogs(str(tmp_path))
+    kept.write(b"a", b"one\n", is_stderr=False)
+    path = tmp_path / LOGS / "worker-61.out"
+    with LogFile(path) as log:
+        assert log.tail(-1) == b"one\n"
+        kept.write(b"a", b"two\n", is_stderr=False)
+        path.unlink()
+        assert log.more() == b"two\n"
+        assert log.more() == b""

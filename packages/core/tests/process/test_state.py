@@ -256,3 +256,35 @@ def test_process_that_does_not_answer_is_named(session: ClientContext) -> None:
         assert state.list_tasks(raise_on_missing_output=False)
     finally:
         os.kill(worker.pid, signal.SIGCONT)
+
+
+# ------------------------------------------------------------------ logs
+
+
+@weft.remote(num_cpus=0)
+class Talker:
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def say_and_end(self, text: str) -> None:
+        print(text, end="", flush=True)
+        os._exit(3)
+
+
+def test_followed_log_ends_with_all_that_its_worker_wrote(session: ClientContext) -> None:
+    talker = Talker.remote()
+    weft.get(talker.say.remote("one"))
+    written = state.get_log(actor_id=talker._actor_id.hex(), follow=True)
+    assert next(written) == "one\n"
+    weft.get(talker.say.remote("two"))
+    assert next(written) == "two\n"
+    with pytest.raises(weft.exceptions.ActorDiedError):
+        weft.get(talker.say_and_end.remote("three"))
+    assert "".join(written) == "three"
+
+
+def test_log_of_a_worker_that_has_ended_is_followed_to_its_end(session: ClientContext) -> None:
+    talker = Talker.remote()
+    with pytest.raises(weft.exceptions.ActorDiedError):
+        weft.get(talker.say_and_end.remote("last"))
+    assert list(state.get_log(actor_id=talker._actor_id.hex(), follow=True)) == ["last"]

@@ -316,3 +316,17 @@ def test_log_is_followed_until_the_session_ends(folder: Path) -> None:
         third.end()
         assert lines.read() == ""
     assert follower.wait(30) == 0
+
+
+def test_log_is_followed_until_it_is_interrupted(program: Program) -> None:
+    follower = subprocess.Popen(
+        [sys.executable, "-m", "weft", "logs", "counter", "-f", "--session", program.session],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert follower.stdout is not None
+    assert follower.stdout.readline() == "counted\n"
+    follower.send_signal(signal.SIGINT)
+    assert follower.communicate(timeout=30) == ("", "")
+    assert follower.returncode == 130

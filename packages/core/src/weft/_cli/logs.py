@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import sys
 from typing import TYPE_CHECKING
@@ -13,12 +14,22 @@ from weft._cli.out import note, say
 from weft._cli.state import runs, say_json
 from weft._cli.tables import table, width
 from weft.util.state._listing import Session
-from weft.util.state._logs import find_worker, log_directory, read_log, worker_log
+from weft.util.state._logs import (
+    find_worker,
+    follow_log,
+    log_directory,
+    read_log,
+    worker_log,
+)
 from weft.util.state.exception import StateApiException
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from weft.util.state._logs import LogFile
+
+INTERRUPTED = 130
+"""What a shell expects of a program that Ctrl-C has ended."""
 _HEX = re.compile(r"[0-9a-f]{24}|[0-9a-f]{32}")
 
 
@@ -33,7 +44,7 @@ _HEX = re.compile(r"[0-9a-f]{24}|[0-9a-f]{32}")
     metavar="LINES",
     help="How many of the last lines; -1: all that are kept.",
 )
-@click.option("--follow", "-f", is_flag=True, help="Go on with what is written.")
+@click.option("--follow", "-f", is_flag=True, help="Go on until the worker has ended.")
 @format_option
 @session_options
 def logs(
@@ -63,15 +74,21 @@ def logs(
         worker = _worker(session, whose)
         log = worker_log(directory, worker, suffix)
     if form == "json":
-        text = "".join(read_log(log, directory, follow=False, tail=tail))
+        text = "".join(read_log(log, tail=tail))
         say_json({"worker_id": worker, "stream": f"std{suffix}", "lines": text.splitlines()})
         return
     is_empty = True
-    for text in read_log(log, directory, follow=follow, tail=tail):
-        is_empty = False
-        # As the program wrote it, colours too.
-        sys.stdout.write(text)
-        sys.stdout.flush()
+    texts = follow_log(log, directory, tail=tail) if follow else read_log(log, tail=tail)
+    with telling_refusals(), contextlib.closing(texts):
+        try:
+            for text in texts:
+                is_empty = False
+                # As the program wrote it, colours too.
+                sys.stdout.write(text)
+                sys.stdout.flush()
+        except KeyboardInterrupt:
+            # Who follows ends so, and has seen what there was.
+            sys.exit(INTERRUPTED)
     if is_empty:
         note(f"nothing was written to std{suffix}")
 
@@ -81,7 +98,7 @@ def _list(session: Session, directory: Path, form: str) -> None:
     for worker in session.workers():
         if worker.worker_type == "WORKER":
             out, err = (
-                len(worker_log(directory, worker.worker_id, suffix).tail(-1))
+                _written_bytes(worker_log(directory, worker.worker_id, suffix))
                 for suffix in ("out", "err")
             )
             found.append(
@@ -99,6 +116,11 @@ def _list(session: Session, directory: Path, form: str) -> None:
         return
     rows = [list(each.values())[:-1] for each in found]
     say(table(["PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"], rows, width()))
+
+
+def _written_bytes(log: LogFile) -> int:
+    with log:
+        return len(log.tail(-1))
 
 
 def _worker(session: Session, whose: str) -> str:

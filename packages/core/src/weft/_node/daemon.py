@@ -12,7 +12,8 @@ what was queued is sent.
     memory     what is lent of it, and spilled
     governing  what is done when memory is short
     metrics    what all processes have measured
-    history    what became of their tasks      logs     what they wrote
+    history    what became of their tasks
+    logs       what they wrote                 followers  who reads along
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -51,7 +52,7 @@ from weft._launch import LOG_FILE, NodeFile, user_root
 from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
-from weft._node import history, questions, sessions
+from weft._node import followers, history, questions, sessions
 from weft._node.clients import Client, Clients
 from weft._node.creations import Creations
 from weft._node.deaths import Deaths
@@ -59,9 +60,10 @@ from weft._node.demands import Demands
 from weft._node.driver import SessionDriver
 from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
+from weft._node.followers import Followers
 from weft._node.governing import Governing
 from weft._node.grants import Grants
-from weft._node.logs import WorkerLogs
+from weft._node.logs import WorkerLogs, names_of
 from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
 from weft._node.output import Outputs
@@ -156,6 +158,9 @@ class Daemon:
             ended=self._ended,
             bereft=self._lost_template,
         )
+        self._followers = Followers(
+            node.session_dir, self.clients, lambda worker: self.roster.get(worker) is not None
+        )
         self._environments = Environments(self._poller, outputs, node.session_dir)
         self.demands = Demands(self.rules, self._environments)
         self.grants = Grants(self.facts.node_id, self.rules, self.clients, self.roster)
@@ -206,6 +211,7 @@ class Daemon:
                 self.rules.tick()
                 self.memory.tick()
                 self.rules.settle(self._do)
+                self._followers.look_at_own()
                 self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()
@@ -275,6 +281,7 @@ class Daemon:
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
         self._history.forget(client)
+        self._followers.forget(client)
         self.memory.lost(client)
         self._metrics.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
@@ -308,6 +315,8 @@ class Daemon:
                 self.memory.said(me, message)
             case Ask(request, what) if what in history.QUESTIONS:
                 self._history.ask(client, request, what)
+            case Ask(request, followers.QUESTION, body):
+                self._followers.ask(client, request, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
             case Ask(request, what, body):
@@ -407,6 +416,8 @@ class Daemon:
         why = process.entry_failure() or f"{words}\n{certificate.stderr}".strip()
         self.roster.remove(process)
         self._logs.ended(worker)
+        for name in names_of(worker):
+            self._followers.ended(name)
         actor = self.grants.actor_on(worker)
         if actor is not None:
             self.rules.tell_actors(actor_rules.ActorLost(actor, worker, words))
@@ -429,6 +440,7 @@ class Daemon:
 
     def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:
         self._logs.write(process.worker_id, data, is_stderr=is_stderr)
+        self._followers.wrote(names_of(process.worker_id)[is_stderr], len(data))
         if not self._node.options.log_to_driver:
             return
         actor = self.grants.actor_on(process.worker_id)

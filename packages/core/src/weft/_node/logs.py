@@ -36,7 +36,7 @@ class WorkerLogs:
 
     def write(self, worker: bytes, data: bytes, *, is_stderr: bool) -> None:
         """Append what a worker has written."""
-        name = _names(worker)[is_stderr]
+        name = names_of(worker)[is_stderr]
         if name in self._closed:
             # It has left a child behind, which writes on.
             self._size_of[name] = self._closed.pop(name)
@@ -75,12 +75,13 @@ class WorkerLogs:
 
     def ended(self, worker: bytes) -> None:
         """A worker has ended, and all that it wrote is here."""
-        for name in _names(worker):
+        for name in names_of(worker):
             if name in self._size_of:
                 self._closed[name] = self._size_of.pop(name)
         while len(self._closed) > FILES:
             self._remove(next(iter(self._closed)))
 
 
-def _names(worker: bytes) -> tuple[str, str]:
+def names_of(worker: bytes) -> tuple[str, str]:
+    """Return the names of the files of a worker's stdout and stderr."""
     return f"worker-{worker.hex()}.out", f"worker-{worker.hex()}.err"

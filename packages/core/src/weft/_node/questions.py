@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
+from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
 from weft._node.processes import describe
 from weft._specs import Shape
@@ -181,7 +182,7 @@ def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     """Return (body, error) of the answer to a question."""
     question = QUESTIONS.get(what)
     if question is None:
-        known = ", ".join(sorted([*QUESTIONS, *HISTORY, "metrics"]))
+        known = ", ".join(sorted([*QUESTIONS, *HISTORY, FOLLOWED, "metrics"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
         found = question(daemon, body)

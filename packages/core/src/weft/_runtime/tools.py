@@ -27,8 +27,8 @@ class Tool:
     One thread uses it.
     """
 
-    def __init__(self, session_dir: str, timeout_s: float) -> None:
-        """`timeout_s`: of each question."""
+    def __init__(self, session_dir: str, timeout_s: float | None) -> None:
+        """`timeout_s`: of each question; None: the answer may take as long as it does."""
         self.session_dir = session_dir
         self._timeout_s = timeout_s
         self._poller = Poller()
@@ -56,7 +56,8 @@ class Tool:
         request = next(self._numbers)
         self._connection.queue(Ask(request, what, pack(body)))
         self._connection.flush()
-        until = monotonic() + self._timeout_s
+        timeout_s = self._timeout_s
+        until = None if timeout_s is None else monotonic() + timeout_s
         while True:
             inbox, self._inbox = self._inbox, []
             for message in inbox:
@@ -66,11 +67,11 @@ class Tool:
                     return message.body
             if self._lost:
                 raise SessionError(f"the daemon ended before it answered: {self._lost}")
-            left_s = until - monotonic()
-            if left_s <= 0:
+            left_s = None if until is None else until - monotonic()
+            if left_s is not None and left_s <= 0:
                 raise SessionError(
                     f"the daemon of the session in {self.session_dir} did not answer within "
-                    f"{self._timeout_s:g} s"
+                    f"{timeout_s:g} s"
                 )
             self._poller.poll(left_s)
 

@@ -3,72 +3,89 @@
 from __future__ import annotations
 
 import codecs
-import time
+import os
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._launch import LOG_FILE, LOGS
+from weft._runtime.tools import Tool
+from weft._wire.codec import unpack
+from weft.exceptions import SessionError
 from weft.util.state._listing import Session
 from weft.util.state.common import DEFAULT_TIMEOUT_S
-from weft.util.state.exception import StateApiException
+from weft.util.state.exception import ServerUnavailable, StateApiException
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from typing import BinaryIO, Self
 
 DEFAULT_TAIL = 1000
-# How often files that are followed are looked at: the daemon is not to tell of every line.
-LOOK_S = 0.25
 _SUFFIXES = ("out", "err")
 
 
 class LogFile:
-    """A file that the daemon appends to, and the one before it."""
+    """A file that the daemon appends to, and the one before it. Who has read closes it."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._before = path.with_name(f"{path.name}.1")
-        self._at = 0
-        self._inode = 0
+        self._file: BinaryIO | None = None
+        """Stays readable when the daemon begins another one, and when the session ends."""
 
     def tail(self, lines: int) -> bytes:
         """Return the last lines; -1: all that there are. `more` goes on from there."""
-        whole = _read(self._before)
-        self._inode = _inode(self.path)
-        now = _read(self.path)
-        self._at = len(now)
-        whole += now
+        self._file = _open(self.path)
+        before = _open(self._before)
+        whole = b""
+        if before is not None:
+            with before:
+                # The daemon may have begun another one in this moment.
+                if self._file is None or not _is_same(before, self._file):
+                    whole = before.read()
+        if self._file is not None:
+            whole += self._file.read()
         if lines < 0:
             return whole
         return b"".join(whole.splitlines(keepends=True)[-lines:]) if lines else b""
 
     def more(self) -> bytes:
         """Return what was written since the last look."""
-        inode = _inode(self.path)
-        rest = b""
-        if inode != self._inode:
-            if self._inode and _inode(self._before) == self._inode:
-                rest = _read(self._before)[self._at :]
-            self._at, self._inode = 0, inode
-        new = _read(self.path, self._at)
-        self._at += len(new)
-        return rest + new
+        newest = _open(self.path)
+        rest = b"" if self._file is None else self._file.read()
+        if newest is None:
+            return rest
+        if self._file is not None and _is_same(newest, self._file):
+            newest.close()
+            return rest
+        self.close()
+        self._file = newest
+        return rest + newest.read()
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Let go of the file."""
+        self.close()
 
 
-def _inode(path: Path) -> int:
+def _open(path: Path) -> BinaryIO | None:
     try:
-        return path.stat().st_ino
+        return path.open("rb")
     except OSError:
-        return 0
+        return None
 
 
-def _read(path: Path, at: int = 0) -> bytes:
-    try:
-        with path.open("rb") as file:
-            file.seek(at)
-            return file.read()
-    except OSError:
-        return b""
+def _is_same(one: BinaryIO, other: BinaryIO) -> bool:
+    return os.path.sameopenfile(one.fileno(), other.fileno())
 
 
 # ------------------------------------------------------------------ which file
@@ -180,7 +197,7 @@ def get_log(
         actor_id: The worker that is this actor, or was it last.
         task_id: The worker that ran this task.
         pid: The worker of this process id.
-        follow: Go on with what is written, until the session ends.
+        follow: Go on with what is written, until the worker has ended, or the session.
         tail: How many of the last lines are the first; -1: all that are kept.
         timeout: Seconds that the session's daemon may take.
         suffix: out or err: stdout or stderr.
@@ -205,28 +222,54 @@ def get_log(
     else:
         worker = find_worker(session, pid=pid, actor_id=actor_id, task_id=task_id)
         log = worker_log(directory, worker, suffix)
-    return read_log(log, directory, follow=follow, tail=tail, encoding=encoding, errors=errors)
+    if follow:
+        return follow_log(log, directory, tail=tail, encoding=encoding, errors=errors)
+    return read_log(log, tail=tail, encoding=encoding, errors=errors)
 
 
 def read_log(
+    log: LogFile, *, tail: int, encoding: str = "utf-8", errors: str = "replace"
+) -> Generator[str, None, None]:
+    """Yield a file's last lines."""
+    with log:
+        text = log.tail(tail).decode(encoding, errors)
+    if text:
+        yield text
+
+
+def follow_log(
     log: LogFile,
     directory: Path,
     *,
-    follow: bool,
     tail: int,
     encoding: str = "utf-8",
     errors: str = "replace",
 ) -> Generator[str, None, None]:
-    """Yield a file's last lines, and with `follow` what comes, until the directory is gone."""
+    """Yield a file's last lines, and what comes, as long as there is somebody who may write.
+
+    ServerUnavailable: the session is gone before it began.
+    """
     decode = codecs.getincrementaldecoder(encoding)(errors).decode
-    text = decode(log.tail(tail), final=not follow)
-    if text:
-        yield text
-    while follow:
-        is_over = not directory.is_dir()
-        text = decode(log.more(), final=is_over)
-        if text:
-            yield text
-        if is_over:
-            return
-        time.sleep(LOOK_S)
+    try:
+        daemon = Tool(str(directory), None)
+    except SessionError as error:
+        raise ServerUnavailable(str(error)) from None
+    with daemon, log:
+        # In this order: what comes in between is looked for at once.
+        written, is_over = _await_more(daemon, log, -1)
+        text = decode(log.tail(tail), final=is_over)
+        while True:
+            if text:
+                yield text
+            if is_over:
+                return
+            written, is_over = _await_more(daemon, log, written)
+            text = decode(log.more(), final=is_over)
+
+
+def _await_more(daemon: Tool, log: LogFile, known: int) -> tuple[int, bool]:
+    """Wait until more is written than is known; return how much, and whether that is all."""
+    try:
+        return unpack(daemon.ask("log", [log.path.name, known]), tuple[int, bool])
+    except SessionError:
+        return known, True  # The session has ended.
