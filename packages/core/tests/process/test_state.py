@@ -288,3 +288,67 @@ def test_log_of_a_worker_that_has_ended_is_followed_to_its_end(session: ClientCo
     with pytest.raises(weft.exceptions.ActorDiedError):
         weft.get(talker.say_and_end.remote("last"))
     assert list(state.get_log(actor_id=talker._actor_id.hex(), follow=True)) == ["last"]
+
+
+def test_log_can_be_had_without_colours(session: ClientContext) -> None:
+    talker = Talker.remote()
+    weft.get(talker.say.remote("\x1b[31mred\x1b[0m"))
+    actor_id = talker._actor_id.hex()
+    written = state.get_log(actor_id=actor_id, follow=True, filter_ansi_code=True)
+    assert next(written) == "red\n"
+    written.close()
+    assert "".join(state.get_log(actor_id=actor_id)) == "\x1b[31mred\x1b[0m\n"
+
+
+# ------------------------------------------------------------------ times and filters
+
+
+def test_processes_say_when_they_began_and_ended(session: ClientContext) -> None:
+    talker = Talker.remote()
+    with pytest.raises(weft.exceptions.ActorDiedError):
+        weft.get(talker.say_and_end.remote("last"))
+    (ended,) = state.list_workers(filters=[("is_alive", "=", False)])
+    assert 0 < ended.start_time_ms < ended.end_time_ms
+    (driver,) = state.list_workers(filters=[("worker_type", "=", "DRIVER")])
+    assert 0 < driver.start_time_ms < ended.start_time_ms
+    for worker in living():
+        assert worker.start_time_ms > 0
+        assert worker.end_time_ms is None
+    later = state.list_workers(filters=[("start_time_ms", ">=", ended.start_time_ms)])
+    assert driver not in later
+    assert ended in later
+
+
+def test_summaries_count_what_passes_the_filters(session: ClientContext) -> None:
+    weft.get([after.options(name="few").remote(number) for number in range(3)])
+    weft.get([after.options(name="many").remote(number) for number in range(5)])
+    few = state.summarize_tasks(filters=[("name", "=", "few")])
+    assert (few.total_tasks, few.summary["after"].state_counts) == (3, {"FINISHED": 3})
+    assert state.summarize_tasks(filters=[("state", "=", "FAILED")]).total_tasks == 0
+    doors = [Door.options(name=name).remote("nowhere") for name in ("front", "back")]
+    for door in doors:
+        weft.get(door.__ray_ready__.remote())
+    front = state.summarize_actors(filters=[("name", "=", "front")])
+    assert front.summary["Door"].state_counts == {"ALIVE": 1}
+    large = weft.put(bytes(1_000_000))
+    assert state.summarize_objects(filters=[("object_size", ">", 900_000)]).total_objects == 1
+    options = state.common.SummaryApiOptions(filters=[("object_size", ">", 900_000)])
+    found = state.StateApiClient().summary(state.common.SummaryResource.OBJECTS, options)
+    assert found.node_id_to_summary["cluster"].total_objects == 1
+    del large
+    with pytest.raises(state.exception.StateApiException, match="has no 'colour'"):
+        state.summarize_tasks(filters=[("colour", "=", "red")])
+
+
+def test_tasks_are_told_by_the_line_that_submitted_them(session: ClientContext, fifo: Path) -> None:
+    door = Door.remote(str(fifo))  # the creation
+    waits = door.wait.remote()  # the call
+    weft.get(after.remote(1))  # the task
+    site_of = {task.func_or_class_name: task.call_site for task in state.list_tasks()}
+    assert site_of == {
+        "Door.__init__": line_of("# the creation"),
+        "Door.wait": line_of("# the call"),
+        "after": line_of("# the task"),
+    }
+    opened(fifo)
+    weft.get(waits)

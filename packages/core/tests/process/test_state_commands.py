@@ -163,6 +163,7 @@ def test_everything_is_listed(program: Program, resource: str, has: dict[str, An
 def test_summaries_count(program: Program) -> None:
     tasks = listed("summary", "tasks")
     assert tasks["summary"]["add"]["state_counts"] == {"FINISHED": 20}
+    assert list(listed("summary", "tasks", "--filter", "name=add")["summary"]) == ["add"]
     lines = weft_command("summary", "tasks").stdout.splitlines()
     assert lines[0].split() == ["FUNCTION", "FAILED", "FINISHED", "RUNNING"]
     assert ["add", "0", "20", "0"] in [line.split() for line in lines]

@@ -113,15 +113,18 @@ def read_filter(text: str) -> Filter:
     return key, operator, value
 
 
-@click.command("list")
-@click.argument("resource", type=click.Choice(sorted(_BY_NAME)), metavar="RESOURCE")
-@click.option(
+_filter_option = click.option(
     "--filter",
     "filters",
     multiple=True,
     metavar="KEY=VALUE",
     help="Only those of which it is true; also != < <= > >= in. May be given several times.",
 )
+
+
+@click.command("list")
+@click.argument("resource", type=click.Choice(sorted(_BY_NAME)), metavar="RESOURCE")
+@_filter_option
 @click.option(
     "--limit",
     type=click.IntRange(1, MAX_LIMIT),
@@ -212,13 +215,17 @@ def get(resource: str, key: str, form: str, address: str | None, timeout: float)
 
 @click.command()
 @click.argument("resource", type=click.Choice(["tasks", "actors", "objects"]), metavar="RESOURCE")
+@_filter_option
 @format_option
 @session_options
-def summary(resource: str, form: str, address: str | None, timeout: float) -> None:
+def summary(
+    resource: str, filters: Sequence[str], form: str, address: str | None, timeout: float
+) -> None:
     """Count tasks, actors or objects."""
     count: Callable[..., Any] = getattr(state, f"summarize_{resource}")
+    wanted = [read_filter(text) for text in filters]
     with telling_refusals():
-        found = count(address=address, timeout=timeout)
+        found = count(address=address, timeout=timeout, filters=wanted)
     if form == "json":
         say_json(msgspec.to_builtins(found))
         return

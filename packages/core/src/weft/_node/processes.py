@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from weft._clock import wall
 from weft._env.spec import FAILED_SUFFIX
 from weft._exits import signal_name
 from weft._node import host
@@ -71,6 +72,8 @@ class Process:
         self.worker_id = worker_id
         self.pid = 0
         """0: not forked yet."""
+        self.started_at = 0.0
+        """When it was forked, by the wall clock; 0: not yet."""
         self.address = f"{session_dir}/{worker_id.hex()}.s"
         self.killed_for = ""
         """Why it is being killed; empty if it is not."""
@@ -97,7 +100,8 @@ class Process:
 
     def forked(self, pid: int) -> None:
         """Take note of the process's number; carry out a kill that came before."""
-        self.pid = pid
+        if not self.pid:
+            self.pid, self.started_at = pid, wall()
         if self.killed_for:
             self.kill(self.killed_for)
 
@@ -192,6 +196,8 @@ class Process:
             task_id=task_id,
             attempt=attempt,
             retry=self.retry,
+            started_at=self.started_at,
+            ended_at=wall(),
         )
 
     def close(self) -> None:

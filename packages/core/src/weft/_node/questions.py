@@ -118,6 +118,7 @@ def _worker(daemon: Daemon, process: Process, state: str, env: str) -> dict[str,
         "runtime_env": env,
         "task_id": task_id.hex(),
         "function": function,
+        "started_at": process.started_at,
     }
 
 
@@ -139,6 +140,8 @@ def ended_workers(daemon: Daemon, body: bytes) -> Any:
             "how": describe(certificate),
             "stderr": certificate.stderr,
             "function": certificate.function,
+            "started_at": certificate.started_at,
+            "ended_at": certificate.ended_at,
         }
         for certificate in daemon.deaths.list_certificates()
     ]

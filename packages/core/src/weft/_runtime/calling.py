@@ -14,7 +14,7 @@ from weft._runtime.gathering import gather, let_go
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
-from weft._serialize.failures import pack_error, unpack_failure
+from weft._serialize.failures import calling_site, pack_error, unpack_failure
 from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
     ActorNews,
@@ -110,6 +110,7 @@ class Calling:
         note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
         note.code = (function_id, meta.class_name, code)
         note.actor, note.method, note.shape = meta, "__init__", spec.shape
+        note.site = calling_site()
         answer = Waiter()
         with self._guard:
             self._links.refuse_if_ended()

@@ -128,7 +128,7 @@ class InlineEngine:
             retries=options.max_retries,
             retry_on=options.retry_exceptions,
         )
-        call.backpressure = options.backpressure
+        call.backpressure, call.site = options.backpressure, spec.site
         refs = call.refs()
         impossible = self._impossible(spec.shape)
         if impossible:
@@ -273,11 +273,8 @@ class InlineEngine:
             retries=spec.max_task_retries,
             retry_on=spec.retry_exceptions,
         )
-        call.group, call.timeout_s, call.backpressure = (
-            spec.concurrency_group,
-            spec.timeout_s,
-            spec.backpressure,
-        )
+        call.group, call.timeout_s = spec.concurrency_group, spec.timeout_s
+        call.backpressure, call.site = spec.backpressure, spec.site
         refs = call.refs()
         if spec.num_returns != "streaming":
             actor.submit(call, None)

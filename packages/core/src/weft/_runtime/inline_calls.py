@@ -130,6 +130,7 @@ class InlineCall:
         "retries",
         "retry_on",
         "shape",
+        "site",
         "task_id",
         "thread",
         "timeout_s",
@@ -153,6 +154,8 @@ class InlineCall:
         self.values = values
         self.arguments = arguments
         self.name = name
+        self.site = ""
+        """File and line of the call."""
         self.function_name = function_name
         self.num_returns = num_returns
         self.shape = shape

@@ -101,13 +101,14 @@ def _key(call: InlineCall) -> tuple[Any, ...]:
         max(0, call.attempts - 1),
         call.error is not None,
         call.shape.amounts if call.shape is not None else (),
+        call.site,
     )
 
 
 def _what(key: tuple[Any, ...]) -> What:
-    name, function, actor, parent, attempt, has_failed, amounts = key
+    name, function, actor, parent, attempt, has_failed, amounts, site = key
     return records.What(
-        name, function, actor, parent, b"", os.getpid(), attempt, has_failed, amounts
+        name, function, actor, parent, b"", os.getpid(), attempt, has_failed, amounts, site
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from weft._wire.messages import Value
 
 BATCH_ROWS = 1000
-FIELDS = 13
+FIELDS = 14
 # Of an error's message.
 MESSAGE_CHARACTERS = 1000
 
@@ -58,6 +58,7 @@ class TaskRecorder:
             attempt,
             failure is not None,
             note.shape.amounts,
+            note.site,
         )
         if len(rows) >= BATCH_ROWS * FIELDS:
             self.send()
@@ -89,14 +90,15 @@ def what_now(note: Submission, attempt: int) -> What:
             attempt,
             False,
             note.shape.amounts,
+            note.site,
         )
     )
 
 
 def what_of(key: tuple[Any, ...]) -> What:
     """Return what a row's key stands for."""
-    name, function, method, actor, parent, peer, attempt, has_failed, amounts = key
+    name, function, method, actor, parent, peer, attempt, has_failed, amounts, site = key
     if method:
         function = f"{function}.{method}"
     worker, pid = (b"", 0) if peer is None else (peer.worker_id, peer.pid)
-    return What(name, function, actor, parent, worker, pid, attempt, has_failed, amounts)
+    return What(name, function, actor, parent, worker, pid, attempt, has_failed, amounts, site)

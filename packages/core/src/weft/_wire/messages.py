@@ -568,6 +568,10 @@ class Certificate(Message, frozen=True, tag=75):
     """Which attempt of that."""
     retry: str = "counts"
     """What another attempt of that costs: it counts, is free, or is made never."""
+    started_at: float = 0.0
+    """When it was forked, by the wall clock; 0: it was not."""
+    ended_at: float = 0.0
+    """When its end was seen."""
 
 
 class ActorNews(Message, frozen=True, tag=76):

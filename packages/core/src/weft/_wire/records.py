@@ -40,6 +40,8 @@ class What(msgspec.Struct, frozen=True, array_like=True, gc=False):
     has_failed: bool
     amounts: tuple[tuple[str, int], ...]
     """Of resources, in units."""
+    site: str = ""
+    """File and line of the call, if it is known."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):

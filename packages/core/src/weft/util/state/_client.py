@@ -83,9 +83,11 @@ class StateApiClient:
         raise_on_missing_output: bool = True,
     ) -> StateSummary:
         """Return what the summarize function of a resource does, under "cluster"."""
+        options = options or SummaryApiOptions()
         found = _SUMMARIES[resource](
             address=self._address,
-            timeout=(options or SummaryApiOptions()).timeout,
+            timeout=options.timeout,
+            filters=options.filters,
             raise_on_missing_output=raise_on_missing_output,
         )
         return StateSummary(node_id_to_summary={"cluster": found})

@@ -135,6 +135,7 @@ class Session:
             state="running",
             node_id=node,
             pid=facts["driver_pid"],
+            start_time_ms=_ms(facts["began_at"]),
         )
         living = [
             WorkerState(
@@ -148,6 +149,7 @@ class Session:
                 runtime_env=one["runtime_env"],
                 actor_id=one["actor_id"] or None,
                 actor=one["actor"],
+                start_time_ms=_ms(one["started_at"]),
             )
             for one in self.ask("workers")
         ]
@@ -162,6 +164,8 @@ class Session:
                 exit_type=one["how"],
                 exit_detail=one["stderr"] or None,
                 running=one["function"],
+                start_time_ms=_ms(one["started_at"]),
+                end_time_ms=_ms(one["ended_at"]),
             )
             for one in reversed(self.ask("ended_workers"))
         ]
@@ -209,6 +213,11 @@ class Session:
             RuntimeEnvState(runtime_env=env, success=True, node_id=node, ref_cnt=number)
             for env, number in counts.items()
         ]
+
+
+def _ms(at_s: float) -> float | None:
+    """Return milliseconds; None for what has not been."""
+    return round(at_s * 1000, 3) or None
 
 
 KINDS: dict[StateResource, tuple[type[msgspec.Struct], Callable[[Session], list[Any]]]] = {

@@ -6,29 +6,30 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from weft.util.state import _objects
+from weft.util.state._filters import select, tests
 from weft.util.state._listing import Session
 from weft.util.state.common import (
     DEFAULT_LIMIT,
     DEFAULT_TIMEOUT_S,
+    ActorState,
     ActorSummaries,
     ActorSummaryPerClass,
+    ObjectState,
     StateResource,
+    TaskState,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from weft.util.state.common import (
-        ActorState,
         ClusterEventState,
         Filter,
         JobState,
         NodeState,
-        ObjectState,
         ObjectSummaries,
         PlacementGroupState,
         RuntimeEnvState,
-        TaskState,
         TaskSummaries,
         WorkerState,
     )
@@ -273,19 +274,32 @@ def summarize_tasks(
     address: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     raise_on_missing_output: bool = True,
+    *,
+    filters: Sequence[Filter] | None = None,
 ) -> TaskSummaries:
-    """Return how many tasks there are, by function and state. Blocks as list_tasks does."""
-    return Session(address, timeout, needs_all=raise_on_missing_output).tasks().summary()
+    """Return how many tasks there are, by function and state. Blocks.
+
+    Arguments and errors are those of list_tasks.
+    """
+    wanted = tests(filters, TaskState)
+    return Session(address, timeout, needs_all=raise_on_missing_output).tasks().summary(wanted)
 
 
 def summarize_actors(
     address: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     raise_on_missing_output: bool = True,
+    *,
+    filters: Sequence[Filter] | None = None,
 ) -> ActorSummaries:
-    """Return how many actors there are, by class and state. Blocks as list_actors does."""
+    """Return how many actors there are, by class and state. Blocks.
+
+    Arguments and errors are those of list_tasks.
+    """
+    wanted = tests(filters, ActorState)
+    session = Session(address, timeout, needs_all=raise_on_missing_output)
+    actors = select(session.actors(), wanted)
     counts: dict[str, Counter[str]] = {}
-    actors = Session(address, timeout, needs_all=raise_on_missing_output).actors()
     for actor in actors:
         counts.setdefault(actor.class_name, Counter())[actor.state] += 1
     return ActorSummaries(
@@ -301,6 +315,13 @@ def summarize_objects(
     address: str | None = None,
     timeout: float = DEFAULT_TIMEOUT_S,
     raise_on_missing_output: bool = True,
+    *,
+    filters: Sequence[Filter] | None = None,
 ) -> ObjectSummaries:
-    """Return how many objects there are, by what made them. Blocks as list_objects does."""
-    return _objects.summary(Session(address, timeout, needs_all=raise_on_missing_output).objects())
+    """Return how many objects there are, by what made them. Blocks.
+
+    Arguments and errors are those of list_tasks.
+    """
+    wanted = tests(filters, ObjectState)
+    session = Session(address, timeout, needs_all=raise_on_missing_output)
+    return _objects.summary(select(session.objects(), wanted))

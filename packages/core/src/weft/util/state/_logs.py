@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,20 @@ from weft.util.state.common import DEFAULT_TIMEOUT_S
 from weft.util.state.exception import ServerUnavailable, StateApiException
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Iterable
     from typing import BinaryIO, Self
 
 DEFAULT_TAIL = 1000
 _SUFFIXES = ("out", "err")
+# ECMA-48, sections 5.3 to 5.6: a control sequence, a string up to its terminator (xterm also ends
+# one with BEL), or one character more.
+_CODE = re.compile(
+    r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)|[ -/]*[0-OQ-WYZ\\`-~])"
+)
+_CODE_CHARACTERS = 1000
+_UNFINISHED_CODE = re.compile(
+    rf"\x1b(?:\[[ -?]*|[\]PX^_][^\x07\x1b]{{0,{_CODE_CHARACTERS}}}\x1b?|[ -/]*)\Z"
+)
 
 
 class LogFile:
@@ -183,6 +193,7 @@ def get_log(
     suffix: str = "out",
     encoding: str = "utf-8",
     errors: str = "replace",
+    filter_ansi_code: bool = False,
 ) -> Generator[str, None, None]:
     """Yield what a worker wrote: of a session that lives, for it takes its files with it.
 
@@ -203,6 +214,7 @@ def get_log(
         suffix: out or err: stdout or stderr.
         encoding: Of the text.
         errors: What becomes of bytes that are none, as of bytes.decode.
+        filter_ansi_code: Leave out what a terminal would obey, such as colours.
 
     Raises:
         ServerUnavailable: There is no session, or several, or its daemon does not answer.
@@ -222,9 +234,12 @@ def get_log(
     else:
         worker = find_worker(session, pid=pid, actor_id=actor_id, task_id=task_id)
         log = worker_log(directory, worker, suffix)
-    if follow:
-        return follow_log(log, directory, tail=tail, encoding=encoding, errors=errors)
-    return read_log(log, tail=tail, encoding=encoding, errors=errors)
+    texts = (
+        follow_log(log, directory, tail=tail, encoding=encoding, errors=errors)
+        if follow
+        else read_log(log, tail=tail, encoding=encoding, errors=errors)
+    )
+    return without_codes(texts) if filter_ansi_code else texts
 
 
 def read_log(
@@ -265,6 +280,22 @@ def follow_log(
                 return
             written, is_over = _await_more(daemon, log, written)
             text = decode(log.more(), final=is_over)
+
+
+def without_codes(texts: Iterable[str]) -> Generator[str, None, None]:
+    """Yield texts without a terminal's codes, of which one may begin in one and end in the next."""
+    begun = ""
+    for text in texts:
+        whole = begun + text
+        begun = ""
+        unfinished = _UNFINISHED_CODE.search(whole)
+        if unfinished is not None:
+            begun, whole = unfinished[0], whole[: unfinished.start()]
+        plain = _CODE.sub("", whole)
+        if plain:
+            yield plain
+    if begun:
+        yield begun
 
 
 def _await_more(daemon: Tool, log: LogFile, known: int) -> tuple[int, bool]:

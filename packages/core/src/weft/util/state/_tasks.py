@@ -103,6 +103,7 @@ class TaskTable:
             "parent_task_id": what.parent.hex() or None,
             "worker_id": what.worker.hex() if what.pid else None,
             "worker_pid": what.pid or None,
+            "call_site": what.site or None,
         }
 
     def find(self, task_id: str) -> TaskState | None:
@@ -179,16 +180,19 @@ class TaskTable:
 
     # -------------------------------------------------------------- in numbers
 
-    def summary(self) -> TaskSummaries:
-        """Count by function and state."""
+    def summary(self, wanted: Sequence[Test]) -> TaskSummaries:
+        """Count those that pass all tests, by function and state."""
         counts: dict[tuple[str, str], Counter[str]] = {}
-        for task in self.live:
+        for task in select(self.live, wanted):
             key = (task.func_or_class_name, task.type)
             counts.setdefault(key, Counter())[task.state] += 1
         for batch in self.batches():
-            for number, rows in Counter(column(NUMBER, batch.numbers)).items():
+            numbers = column(NUMBER, batch.numbers)
+            rows = self._rows(batch, wanted)
+            found = numbers if len(rows) == len(numbers) else [numbers[row] for row in rows]
+            for number, tasks in Counter(found).items():
                 what = batch.whats[int(number)]
-                counts.setdefault((what.function, _type(what)), Counter())[_end(what)] += rows
+                counts.setdefault((what.function, _type(what)), Counter())[_end(what)] += tasks
         total = Counter(dict.fromkeys(("NORMAL_TASK", "ACTOR_TASK", "ACTOR_CREATION_TASK"), 0))
         for (_, kind), states in counts.items():
             total[kind] += states.total()

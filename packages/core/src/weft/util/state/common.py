@@ -49,6 +49,7 @@ class SummaryApiOptions(msgspec.Struct, frozen=True):
     """How StateApiClient summarizes; see summarize_tasks."""
 
     timeout: float = DEFAULT_TIMEOUT_S
+    filters: Sequence[Filter] = ()
 
 
 class SummaryResource(Enum):
@@ -102,6 +103,8 @@ class TaskState(_State, frozen=True, kw_only=True):
     start_time_ms: float | None = None
     """Of the last attempt."""
     end_time_ms: float | None = None
+    call_site: str | None = None
+    """File and line of the call."""
 
 
 class ActorState(_State, frozen=True, kw_only=True):
@@ -147,6 +150,10 @@ class WorkerState(_State, frozen=True, kw_only=True):
     actor: str = ""
     """That one's name; of one without a name, its class."""
     runtime_env: str = ""
+    start_time_ms: float | None = None
+    """Of a worker: when it was forked; of the driver: when it began the session."""
+    end_time_ms: float | None = None
+    """When its end was seen."""
 
 
 class ObjectState(_State, frozen=True, kw_only=True):
