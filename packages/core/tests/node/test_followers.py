@@ -34,7 +34,7 @@ class AllReaders:
         )
 
     def send_to(self, client: bytes, answer: Answer) -> None:
-        assert client == self.worker_id
+        assert client in (b"reader", b"another")
         self.send(self, answer)
 
 
@@ -82,13 +82,13 @@ def test_question_is_answered_when_the_worker_has_ended(files: Rostered) -> None
     files.followers.ended(ERR)
     assert files.answers() == [(1, 0, False), (2, 0, True)]
     files.ask(3, OUT, -1)
-    assert files.answers() == [(3, 0, True)]
+    assert files.answers() == [(3, -1, True)]
 
 
 @pytest.mark.parametrize("name", [f"{OUT}.1", "worker-00.out", "elsewhere", "worker-0.out"])
 def test_file_that_nobody_writes_to_is_over_at_once(files: Rostered, name: str) -> None:
-    files.ask(1, name, -1)
-    assert files.answers() == [(1, 0, True)]
+    files.ask(1, name, 5)
+    assert files.answers() == [(1, 5, True)]
 
 
 def test_log_of_the_daemon_is_looked_at_after_it_was_awake(files: Rostered) -> None:
@@ -102,6 +102,16 @@ def test_log_of_the_daemon_is_looked_at_after_it_was_awake(files: Rostered) -> N
         log.write("went on\n")
     files.followers.look_at_own()
     assert files.answers() == [(2, 14, False)]
+
+
+def test_all_who_follow_the_log_of_the_daemon_are_told(files: Rostered) -> None:
+    files.ask(1, LOG_FILE, -1)
+    files.ask(2, LOG_FILE, 6)
+    files.log.write_text("began\nwent on\n")
+    files.readers.worker_id = b"another"
+    files.ask(3, LOG_FILE, -1)
+    files.followers.look_at_own()
+    assert files.answers() == [(1, 6, False), (2, 14, False), (3, 14, False)]
 
 
 def test_who_has_gone_is_told_nothing(files: Rostered) -> None:

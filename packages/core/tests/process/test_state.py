@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import os
 import signal
 from pathlib import Path
@@ -352,3 +353,16 @@ def test_tasks_are_told_by_the_line_that_submitted_them(session: ClientContext, 
     }
     opened(fifo)
     weft.get(waits)
+
+
+def test_task_that_is_submitted_from_c_code_is_of_no_line(
+    session: ClientContext, tmp_path: Path, fifo: Path
+) -> None:
+    reached = tmp_path / "reached"
+    os.mkfifo(reached)
+    # Nothing of Python's calls it.
+    _thread.start_new_thread(started.remote, (str(fifo), str(reached)))
+    assert reached.read_text() == "here"
+    (task,) = state.list_tasks()
+    assert task.call_site is None
+    opened(fifo)

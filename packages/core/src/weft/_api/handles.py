@@ -9,7 +9,6 @@ the handle, so that no cycle keeps either alive.
 from __future__ import annotations
 
 import pickle
-from sys import _getframe
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -29,7 +28,7 @@ from weft._lazy import lazy
 from weft._options import DEFAULT_METHOD, MethodKeywords, MethodOptions, method_options
 from weft._override import override
 from weft._runtime.invocation import ALIASES, CALL, READY, TERMINATE
-from weft._serialize.failures import NOWHERE, site_of
+from weft._serialize.failures import NOWHERE, site_of_call
 from weft._specs import ActorMeta, CallSpec, MethodSpec
 
 if TYPE_CHECKING:
@@ -134,10 +133,7 @@ class ActorMethod(Generic[P, R_co, F_co]):
         """
         self._check(*args, **kwargs)
         num_returns, group, retries, retried, timeout_s, backpressure = self._options
-        frame = _getframe(1)
-        site = self._site
-        if site[0] is not frame.f_code or site[1] != frame.f_lasti:
-            site = self._site = site_of(frame)
+        site = self._site = site_of_call(self._site)
         refs = self._engine.call(
             CallSpec(
                 self._meta, self._method, args, kwargs, num_returns, group, retries, retried,

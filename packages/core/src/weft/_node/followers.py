@@ -53,13 +53,12 @@ class Followers:
         except ProtocolError as error:
             self._clients.send(client, Answer(request, error=str(error)))
             return
-        written = self._written_of.setdefault(name, 0)
         if name == LOG_FILE:
-            written = self._written_of[name] = self._own_bytes()
+            self._measure_own()
         elif not self._may_grow(name):
-            del self._written_of[name]
-            self._clients.send(client, Answer(request, pack((written, True))))
+            self._clients.send(client, Answer(request, pack((known, True))))
             return
+        written = self._written_of.setdefault(name, 0)
         if written != known:
             self._clients.send(client, Answer(request, pack((written, False))))
         else:
@@ -84,13 +83,13 @@ class Followers:
     def look_at_own(self) -> None:
         """The daemon was awake, and may have written to its log."""
         if LOG_FILE in self._asked_of:
-            written = self._own_bytes()
-            if written != self._written_of[LOG_FILE]:
-                self._written_of[LOG_FILE] = written
-                self._tell(LOG_FILE, is_over=False)
+            self._measure_own()
 
-    def _own_bytes(self) -> int:
-        return self._own_path.stat().st_size
+    def _measure_own(self) -> None:
+        written = self._own_path.stat().st_size
+        if written != self._written_of.get(LOG_FILE):
+            self._written_of[LOG_FILE] = written
+            self._tell(LOG_FILE, is_over=False)
 
     def _tell(self, name: str, *, is_over: bool) -> None:
         body = pack((self._written_of[name], is_over))
