@@ -9,6 +9,7 @@ the handle, so that no cycle keeps either alive.
 from __future__ import annotations
 
 import pickle
+from sys import _getframe
 from typing import (
     TYPE_CHECKING,
     Annotated,
@@ -28,7 +29,7 @@ from weft._lazy import lazy
 from weft._options import DEFAULT_METHOD, MethodKeywords, MethodOptions, method_options
 from weft._override import override
 from weft._runtime.invocation import ALIASES, CALL, READY, TERMINATE
-from weft._serialize.failures import NOWHERE, site_of_call
+from weft._serialize.failures import NOWHERE, site_of
 from weft._specs import ActorMeta, CallSpec, MethodSpec
 
 if TYPE_CHECKING:
@@ -133,7 +134,15 @@ class ActorMethod(Generic[P, R_co, F_co]):
         """
         self._check(*args, **kwargs)
         num_returns, group, retries, retried, timeout_s, backpressure = self._options
-        site = self._site = site_of_call(self._site)
+        # For every call: a function of its own would cost as much again.
+        site = self._site
+        try:
+            frame = _getframe(1)
+        except ValueError:
+            site = NOWHERE  # Called from C, as a thread begins or the interpreter ends.
+        else:
+            if site[0] is not frame.f_code or site[1] != frame.f_lasti:
+                site = self._site = site_of(frame)
         refs = self._engine.call(
             CallSpec(
                 self._meta, self._method, args, kwargs, num_returns, group, retries, retried,

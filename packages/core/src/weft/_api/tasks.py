@@ -7,6 +7,7 @@ everything else is worked out once for the function and once for each `.options(
 from __future__ import annotations
 
 from functools import update_wrapper
+from sys import _getframe
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -29,7 +30,7 @@ from weft._env.spec import with_environment
 from weft._lazy import lazy
 from weft._options import DEFAULT_TASK, STREAMING_TASK, TaskKeywords, TaskOptions, task_options
 from weft._override import override
-from weft._serialize.failures import NOWHERE, site_of_call
+from weft._serialize.failures import NOWHERE, site_of
 from weft._specs import Code, Shape, TaskSpec, shape_of
 
 if TYPE_CHECKING:
@@ -121,7 +122,15 @@ class RemoteFunction(Generic[P, F_co]):
         self._check(*args, **kwargs)
         if self._session is not inherited.session:
             self._settle()
-        site = self._site = site_of_call(self._site)
+        # For every call: a function of its own would cost as much again.
+        site = self._site
+        try:
+            frame = _getframe(1)
+        except ValueError:
+            site = NOWHERE  # Called from C, as a thread begins or the interpreter ends.
+        else:
+            if site[0] is not frame.f_code or site[1] != frame.f_lasti:
+                site = self._site = site_of(frame)
         refs = engine.submit(
             TaskSpec(self._code, args, kwargs, self._options, self._shape, site[2])
         )

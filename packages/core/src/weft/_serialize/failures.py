@@ -358,24 +358,10 @@ NOWHERE: Site = (None, 0, "")
 
 def calling_site() -> str:
     """Return file and line of the user's code that calls; empty if there is none."""
-    return _site_of(sys._getframe(1))[2]
+    return site_of(sys._getframe(1))[2]
 
 
-def site_of_call(last: Site) -> Site:
-    """Return the place in the user's code from where the calling function was called.
-
-    Quick where that is `last`, as in a loop.
-    """
-    try:
-        frame = sys._getframe(2)
-    except ValueError:
-        return NOWHERE  # Called from C, as a thread begins or the interpreter ends.
-    if last[0] is frame.f_code and last[1] == frame.f_lasti:
-        return last
-    return _site_of(frame)
-
-
-def _site_of(frame: FrameType) -> Site:
+def site_of(frame: FrameType) -> Site:
     """Return the place in the user's code where a frame is, or that has called it.
 
     The code is None where that is not in the frame itself: the next call may come from elsewhere.
