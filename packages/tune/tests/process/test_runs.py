@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import functools
 import gc
 import math
@@ -17,6 +18,7 @@ import fsspec
 import numpy as np
 import psutil
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 
 import weft
 from weft import tune
@@ -839,6 +841,38 @@ def test_experiment_is_kept_on_a_file_system_that_is_not_local(runs: Runs, tmp_p
     )
     assert len(again.get_results()) == 2
     assert len(again.fit()) == 2
+
+
+class FullAtTheEnd(LocalFileSystem):
+    """Has no room for what one trial leaves in its directory."""
+
+    def _open(self, path: str, mode: str = "rb", *args: Any, **kwargs: Any) -> Any:
+        if mode == "wb" and path.endswith("artifacts/note"):
+            raise OSError(errno.ENOSPC, "no space left", path)
+        return super()._open(path, mode, *args, **kwargs)
+
+
+def leaving_a_note(config: dict[str, Any]) -> None:
+    if config["x"] == 1:
+        Path(tune.get_context().get_trial_dir(), "note").write_text("too much")
+    while True:
+        tune.report({"loss": 1})
+
+
+def test_stopped_trial_whose_artifacts_cannot_be_uploaded_keeps_its_results_and_says_so(
+    runs: Runs, caplog: pytest.LogCaptureFixture
+) -> None:
+    results = runs.fit(
+        leaving_a_note,
+        {"x": grid_search([1, 2])},
+        name="far",
+        stop={"training_iteration": 2},
+        storage_filesystem=FullAtTheEnd(),
+        sync_config=tune.SyncConfig(sync_artifacts=True),
+    )
+    assert results.num_terminated == 2
+    assert [result.metrics["training_iteration"] for result in results] == [2, 2]
+    assert "could not be saved: OSError: [Errno 28] no space left" in caplog.text
 
 
 class Reading(tune.Callback):

@@ -104,9 +104,9 @@ class Runner:
             return RunnerAnswer(has_left=True)
         try:
             checkpoint = self._body.save() if save else ""
+            is_spent = not self._close()
         except Exception as error:  # noqa: BLE001 - whatever the user's code raises is told
             return self._failed(error)
-        is_spent = not self._close()
         return RunnerAnswer(checkpoint=checkpoint, has_left=True, is_spent=is_spent)
 
     def end(self) -> None:
@@ -147,10 +147,12 @@ class Runner:
         if self._instance is not None and not _can_reset(self._instance):
             instance, self._instance = self._instance, None
             instance.stop()
-        session.close()
-        if self._output is not None:
-            self._output.close()
-            self._output = None
+        try:
+            session.close()
+        finally:
+            if self._output is not None:
+                self._output.close()
+                self._output = None
         return is_usable
 
     # -------------------------------------------------------------- output
