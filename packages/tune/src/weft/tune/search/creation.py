@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from weft.exceptions import OptionError
+from weft.lowlevel import lazy
 from weft.tune.search.searcher import Searcher
+
+if TYPE_CHECKING:
+    from importlib import metadata
+else:
+    metadata = lazy("importlib.metadata")
 
 GROUP = "weft.tune.searchers"
 
@@ -25,7 +30,7 @@ def create_searcher(search_alg: str | Searcher, **kwargs: Any) -> Searcher:
     """
     if isinstance(search_alg, Searcher):
         return search_alg
-    offered = {point.name: point for point in entry_points(group=GROUP)}
+    offered = {point.name: point for point in metadata.entry_points(group=GROUP)}
     if search_alg not in offered:
         names = ", ".join(sorted(offered)) or "none, for weft-tune itself is not installed"
         raise OptionError(f"there is no searcher {search_alg!r}; there are: {names}")
