@@ -27,7 +27,7 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
     amounts: tuple[tuple[str, int], ...] = ()
     """Resources in 1/10,000, sorted by name."""
     strategy: str = "DEFAULT"
-    """DEFAULT, SPREAD, or `node:<hex id>:hard|soft`."""
+    """DEFAULT, SPREAD, `node:<hex id>:hard|soft|spill`, or `group:<hex id>:<bundle>|any`."""
     labels: LabelSelector = ()
     env: str = ""
     """The runtime environment as canonical JSON; empty for none."""

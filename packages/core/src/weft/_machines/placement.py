@@ -1,37 +1,62 @@
 """Which node a demand goes to, or for every node the reason why not, in numbers.
 
-A function without state: the same demand and the same views give the same answer.
+Functions without state: the same demand and the same views give the same answer. `nodes.py` gives
+the same answers out of an index, for many demands on many nodes.
 
 What is always true
-1. A demand is `Placed` on a node that has all of it free, or, blocked or not, never on one that
-   cannot hold it.
+1. A demand is `Placed` on a node, or in a bundle, that has all of it free, or, blocked or not,
+   never on one that cannot hold it.
 2. `Never` is answered only when no node given could hold the demand with everything on it free,
-   whichever of its label selectors counts.
+   whichever of its label selectors counts. Of a placement group all bundles have to be seen.
 3. The first selector that some node could ever meet counts: a demand waits for such a node rather
    than go to one that meets a later selector.
 4. What a shape prefers chooses among the nodes that have it all free; no demand waits for it.
+5. A draining node is given nothing, in its bundles neither.
+6. A demand with a soft affinity waits for its node as long as that is there and could hold it.
+7. SPREAD goes round: the next demand goes to the next node, by id, that has it free.
 
-The order of choice (pack below half load, then spread) is the hybrid policy that Ray's
-documentation describes: few nodes stay warm and have the data, and no node is pressed while another
-idles.
+Of the nodes that will do, the order of choice is: the one that the shape names; most of what the
+shape prefers; most bytes of the arguments; below half load the fullest, then the emptiest. The last
+(few nodes stay warm, and no node is pressed while another idles) is the hybrid policy that Ray's
+documentation describes.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from weft._ids import NodeId
+from weft._ids import NodeId, PlacementGroupId
 from weft._resources import UNITS, Resources
+from weft._specs import LabelSelector, Shape
 
 if TYPE_CHECKING:
-    from weft._specs import LabelSelector, Shape
+    from collections.abc import Iterable, Mapping
 
 # The names of labels that Weft gives to nodes begin so.
 OWN_LABELS = "weft.io/"
 # A node below this share of use is filled further before another one is begun.
 PACK_BELOW = 0.5
+# A reason for each of a thousand nodes is told in so many lines at most.
+LINES = 8
+# Of a node that a soft affinity, or an earlier choice of labels, passes by.
+OTHER = "would do, but another node is waited for"
+ANY = -1
+"""Any bundle of a placement group."""
+NOWHERE: Final[Mapping[NodeId, int]] = {}
+
+
+class BundleView(msgspec.Struct, frozen=True):
+    """What is known of a bundle: a small node inside a node. Amounts in 1/10,000."""
+
+    total: Resources
+    free: Resources
+    bundles: int
+    """How many its placement group has."""
+    attempt: int = 0
+    """Which reservation it comes from."""
 
 
 class NodeView(msgspec.Struct, frozen=True):
@@ -43,18 +68,28 @@ class NodeView(msgspec.Struct, frozen=True):
     labels: dict[str, str] = {}
     is_local: bool = False
     """The node where the demand was made."""
+    draining: str = ""
+    """Why it is given nothing any more; empty if it is not so."""
+    bundles: dict[PlacementGroupId, dict[int, BundleView]] = {}
+    """By group and index: what it holds for placement groups, which is not `free`."""
 
 
 class Placed(msgspec.Struct, frozen=True):
     """The demand goes to this node."""
 
     node_id: NodeId
+    bundle: int = ANY
+    """And there into this bundle of the demand's placement group."""
 
 
 class Waits(msgspec.Struct, frozen=True):
-    """No node has it free; these could hold it once others end."""
+    """No node has it free; some could hold it once others end, or a bundle is not there yet."""
 
     reasons: dict[NodeId, str]
+
+    def text(self) -> str:
+        """Say it in a line for all nodes that are alike."""
+        return summary(self.reasons)
 
 
 class Never(msgspec.Struct, frozen=True):
@@ -63,57 +98,135 @@ class Never(msgspec.Struct, frozen=True):
     reasons: dict[NodeId, str]
 
     def text(self) -> str:
-        """Say it in a line a node."""
-        return "; ".join(sorted(set(self.reasons.values()))) or "there is no node"
+        """Say it in a line for all nodes that are alike."""
+        return summary(self.reasons)
 
 
 Placement = Placed | Waits | Never
 
 
-def place(shape: Shape, nodes: list[NodeView]) -> Placement:
-    """Choose a node for a demand of this shape."""
+class Terms(msgspec.Struct, frozen=True):
+    """What a shape asks of a node, taken apart once."""
+
+    shape: Shape
+    need: Resources
+    node_id: NodeId | None = None
+    affinity: str = ""
+    """It has to be `node_id` (hard), unless that cannot hold it (soft) or is in use (spill)."""
+    group: PlacementGroupId | None = None
+    index: int = ANY
+
+    @property
+    def selectors(self) -> tuple[LabelSelector, ...]:
+        """The labels that have to be met, the first choice first."""
+        return (self.shape.labels, *self.shape.fallbacks)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether demands go round the nodes."""
+        return self.shape.strategy == "SPREAD"
+
+
+def terms_of(shape: Shape) -> Terms:
+    """Take a shape apart. ValueError: its strategy is not known."""
+    need = Resources.of_units(dict(shape.amounts))
+    if shape.strategy in ("DEFAULT", "SPREAD"):
+        return Terms(shape, need)
+    kind, hex_id, detail = shape.strategy.split(":")
+    if kind == "node" and detail in ("hard", "soft", "spill"):
+        return Terms(shape, need, NodeId.from_hex(hex_id), detail)
+    if kind == "group":
+        index = ANY if detail == "any" else int(detail)
+        return Terms(shape, need, group=PlacementGroupId.from_hex(hex_id), index=index)
+    raise ValueError(shape.strategy)
+
+
+def place(
+    shape: Shape,
+    nodes: Iterable[NodeView],
+    *,
+    bytes_at: Mapping[NodeId, int] = NOWHERE,
+    after: NodeId | None = None,
+) -> Placement:
+    """Choose a node for a demand of this shape.
+
+    `bytes_at`: how many bytes of its arguments nodes have. `after`: where SPREAD went last.
+    """
+    nodes = list(nodes)
     try:
-        wanted, is_hard = _affinity(shape.strategy)
+        terms = terms_of(shape)
     except ValueError:
         return Never({node.node_id: f"strategy {shape.strategy!r} is not known" for node in nodes})
-    need = Resources.of_units(dict(shape.amounts))
-    able = [
-        node for node in nodes if need.fits(node.total) and (node.node_id == wanted or not is_hard)
-    ]
-    for selector in (shape.labels, *shape.fallbacks):
-        matching = [node for node in able if is_match(selector, node.labels)]
-        fit = [node for node in matching if need.fits(node.free)]
-        if fit:
-            return Placed(_choose(shape, wanted, fit).node_id)
+    candidates = able(terms, nodes)
+    fit = [node for node in candidates if is_free(terms, node)]
+    if fit:
+        best = min(fit, key=lambda node: _order(terms, node, bytes_at, after))
+        return Placed(best.node_id, bundle_of(terms, best))
+    reasons = {node.node_id: obstacle(terms, node) or OTHER for node in nodes}
+    return Waits(reasons) if candidates or not is_known(terms, nodes) else Never(reasons)
+
+
+# ------------------------------------------------------------------ what a node can hold
+
+
+def able(terms: Terms, nodes: Iterable[NodeView]) -> list[NodeView]:
+    """Return the nodes that could hold it, and meet the selector that counts."""
+    large = [node for node in nodes if is_able(terms, node)]
+    for selector in terms.selectors:
+        matching = [node for node in large if is_match(selector, node.labels)]
         if matching:
-            return Waits({node.node_id: lacking(need, node.free, "free") for node in matching})
-    must_be = wanted if is_hard else None
-    return Never({node.node_id: _obstacles(shape, need, must_be, node) for node in nodes})
+            named = [node for node in matching if node.node_id == terms.node_id]
+            return named if named and terms.affinity == "soft" else matching
+    return []
 
 
-def lacking(need: Resources, available: Resources, verb: str) -> str:
-    """Say what falls short: `needs CPU 4, this node has 2 free`."""
-    short = need.shortfall(available)
-    return "; ".join(
-        f"needs {name} {need[name] / UNITS:g}, this node has {available.get(name, 0) / UNITS:g}"
-        + (f" {verb}" if verb else "")
-        for name in sorted(short)
-    )
+def is_able(terms: Terms, node: NodeView) -> bool:
+    """Tell whether a node could hold it with all of it free; labels are not looked at."""
+    if terms.group is not None:
+        return any(terms.need.fits(bundle.total) for _, bundle in _bundles(terms, node))
+    if terms.affinity == "hard" and node.node_id != terms.node_id:
+        return False
+    return not node.draining and terms.need.fits(node.total)
+
+
+def is_free(terms: Terms, node: NodeView) -> bool:
+    """Tell whether a node that could hold it has it free."""
+    if terms.group is not None:
+        return not node.draining and bundle_of(terms, node) != ANY
+    return terms.need.fits(node.free)
+
+
+def bundle_of(terms: Terms, node: NodeView) -> int:
+    """Return the bundle of a node that has it free, the fullest; ANY: there is none."""
+    fit = [
+        (bundle.total.use(bundle.free), -index)
+        for index, bundle in _bundles(terms, node)
+        if terms.need.fits(bundle.free)
+    ]
+    return -max(fit)[1] if fit else ANY
+
+
+def is_known(terms: Terms, nodes: Iterable[NodeView]) -> bool:
+    """Tell whether there is no bundle that might hold it, and is not seen."""
+    if terms.group is None:
+        return True
+    seen = {index: bundle for node in nodes for index, bundle in _bundles(terms, node)}
+    if terms.index != ANY:
+        return bool(seen)
+    return any(len(seen) >= bundle.bundles for bundle in seen.values())
+
+
+def _bundles(terms: Terms, node: NodeView) -> list[tuple[int, BundleView]]:
+    """Return (index, bundle) of those that the demand may go to."""
+    if terms.group is None:
+        return []
+    bundles = node.bundles.get(terms.group, {})
+    return [pair for pair in bundles.items() if terms.index in (ANY, pair[0])]
 
 
 def is_match(selector: LabelSelector, labels: dict[str, str]) -> bool:
     """Tell whether labels meet a selector."""
     return all(_holds(condition, labels.get(label)) for label, condition in selector)
-
-
-def _affinity(strategy: str) -> tuple[NodeId | None, bool]:
-    """Return (node, whether it must be that one). ValueError: not a strategy."""
-    if strategy in ("DEFAULT", "SPREAD"):
-        return None, False
-    kind, hex_id, hardness = strategy.split(":")
-    if kind != "node" or hardness not in ("hard", "soft"):
-        raise ValueError(strategy)
-    return NodeId.from_hex(hex_id), hardness == "hard"
 
 
 def _holds(condition: str, value: str | None) -> bool:
@@ -128,12 +241,76 @@ def _holds(condition: str, value: str | None) -> bool:
     return holds is not condition.startswith("!")
 
 
-def _obstacles(shape: Shape, need: Resources, must_be: NodeId | None, node: NodeView) -> str:
-    """Say all that stands against a node."""
-    if must_be is not None and must_be != node.node_id:
-        return f"needs node {must_be.hex()}, this is node {node.node_id.hex()}"
-    found = [_mismatch((shape.labels, *shape.fallbacks), node), lacking(need, node.total, "")]
+# ------------------------------------------------------------------ which node is better
+
+
+def liking(terms: Terms, node: NodeView) -> tuple[bool, int]:
+    """Return how little a node is what the shape wishes for: what comes before all other order."""
+    labels = node.labels
+    met = sum(_holds(condition, labels.get(label)) for label, condition in terms.shape.preferred)
+    return node.node_id != terms.node_id, -met
+
+
+def pressure(node: NodeView) -> tuple[float, bool, float, NodeId]:
+    """Return the place of a node in the order of DEFAULT; the least is the best.
+
+    Its load is the share in use of its scarcest resource: above 1 if CPUs are lent twice.
+    """
+    load = node.total.use(node.free)
+    return max(load, PACK_BELOW), not node.is_local, -load, node.node_id
+
+
+def _order(
+    terms: Terms, node: NodeView, bytes_at: Mapping[NodeId, int], after: NodeId | None
+) -> tuple[tuple[bool, int], object, object]:
+    if terms.is_spread:
+        return liking(terms, node), after is not None and node.node_id <= after, node.node_id
+    return liking(terms, node), -bytes_at.get(node.node_id, 0), pressure(node)
+
+
+# ------------------------------------------------------------------ why not
+
+
+def obstacle(terms: Terms, node: NodeView) -> str:
+    """Say all that stands between a demand and a node that has not taken it."""
+    draining = f"is draining: {node.draining}" if node.draining else ""
+    if terms.group is not None:
+        what = "a bundle" if terms.index == ANY else f"bundle {terms.index}"
+        bundles = _bundles(terms, node)
+        if not bundles:
+            return f"needs {what} of placement group {terms.group.hex()}, this node has none"
+        found = [draining, _mismatch(terms.selectors, node)]
+        found += [_short(terms.need, b.total, b.free, f"bundle {index}") for index, b in bundles]
+    elif terms.affinity == "hard" and terms.node_id and terms.node_id != node.node_id:
+        return f"needs node {terms.node_id.hex()}, this is node {node.node_id.hex()}"
+    else:
+        found = [draining, _mismatch(terms.selectors, node)]
+        found.append(_short(terms.need, node.total, node.free, "this node"))
     return "; ".join(filter(None, found))
+
+
+def _short(need: Resources, total: Resources, free: Resources, who: str) -> str:
+    return lacking(need, total, "", who) or lacking(need, free, "free", who)
+
+
+def lacking(need: Resources, available: Resources, verb: str, who: str = "this node") -> str:
+    """Say what falls short: `needs CPU 4, this node has 2 free`."""
+    short = need.shortfall(available)
+    return "; ".join(
+        f"needs {name} {need[name] / UNITS:g}, {who} has {available.get(name, 0) / UNITS:g}"
+        + (f" {verb}" if verb else "")
+        for name in sorted(short)
+    )
+
+
+def summary(reasons: Mapping[NodeId, str]) -> str:
+    """Say each reason once, those of most nodes first, in a bounded number of lines."""
+    alike = sorted(Counter(reasons.values()).items(), key=lambda pair: (-pair[1], pair[0]))
+    lines = [f"{text} ({nodes} nodes)" if nodes > 1 else text for text, nodes in alike[:LINES]]
+    left_out = sum(nodes for _, nodes in alike[LINES:])
+    if left_out:
+        lines.append(f"and {left_out} nodes more, for reasons like these")
+    return "; ".join(lines) or "there is no node"
 
 
 def _mismatch(selectors: tuple[LabelSelector, ...], node: NodeView) -> str:
@@ -152,35 +329,3 @@ def _mismatch(selectors: tuple[LabelSelector, ...], node: NodeView) -> str:
         if label in asked or not label.startswith(OWN_LABELS)
     )
     return f"needs label {' or else '.join(failing)}, this node has {has or 'no labels'}"
-
-
-def _choose(shape: Shape, wanted: NodeId | None, fit: list[NodeView]) -> NodeView:
-    for node in fit:
-        if node.node_id == wanted:
-            return node
-    if shape.preferred:
-        most = max(_met(shape.preferred, node) for node in fit)
-        fit = [node for node in fit if _met(shape.preferred, node) == most]
-    if shape.strategy == "SPREAD":
-        return min(fit, key=lambda node: (_load(node), not node.is_local, node.node_id))
-    return min(
-        fit,
-        key=lambda node: (
-            max(_load(node), PACK_BELOW),
-            not node.is_local,
-            -_load(node),
-            node.node_id,
-        ),
-    )
-
-
-def _met(preferred: LabelSelector, node: NodeView) -> int:
-    """Count the conditions that a node meets."""
-    return sum(_holds(condition, node.labels.get(label)) for label, condition in preferred)
-
-
-def _load(node: NodeView) -> float:
-    """Return the share in use of the scarcest resource: [0, 1], above 1 if CPUs are lent twice."""
-    return max(
-        (1 - node.free.get(name, 0) / amount for name, amount in node.total.items()), default=0.0
-    )

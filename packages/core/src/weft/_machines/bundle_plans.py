@@ -1,0 +1,203 @@
+"""Which nodes the bundles of a placement group go to, or why there are none, in numbers.
+
+| strategy | |
+|---|---|
+| PACK | on as few nodes as can be found by filling one after the other |
+| SPREAD | on different nodes, as long as there are any |
+| STRICT_PACK | on one node |
+| STRICT_SPREAD | on different nodes |
+
+What is always true
+1. A plan has a place for every bundle that needs one, or there is none.
+2. No node is planned to hold more than it has free.
+3. The nodes are afterwards as they were before.
+
+The scarcest bundles are placed first: those that need the largest share of what the cluster has of
+something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
+
+import msgspec
+
+from weft._ids import NodeId
+from weft._machines.placement import NOWHERE, Never
+from weft._machines.stock import NOTHING
+from weft._resources import Resources
+from weft._specs import LabelSelector, Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Set as AbstractSet
+
+    from weft._machines.nodes import Nodes
+
+Strategy: TypeAlias = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
+
+
+class BundleSpec(msgspec.Struct, frozen=True):
+    """What one bundle is to have."""
+
+    amounts: Resources
+    labels: LabelSelector = ()
+    """Of the node that it is on."""
+
+    def shape(self) -> Shape:
+        """Return it as a demand."""
+        return Shape(tuple(sorted(self.amounts.items())), labels=self.labels)
+
+
+class GroupWish(msgspec.Struct, frozen=True):
+    """Bundles that need a place."""
+
+    strategy: Strategy
+    bundles: dict[int, BundleSpec]
+    """By index."""
+    held: dict[int, NodeId] = {}
+    """Where the other bundles of the group are."""
+    refused_by: frozenset[NodeId] = frozenset()
+    """Nodes that have refused it, and have not changed since."""
+
+
+class _Plan:
+    """Places that are found one after the other; their amounts are taken until `undo`."""
+
+    def __init__(self, wanted: GroupWish, nodes: Nodes) -> None:
+        self._wanted = wanted
+        self._nodes = nodes
+        self.used: dict[NodeId, None] = dict.fromkeys(wanted.held.values())
+        self.node_of: dict[int, NodeId] = {}
+        self.left = sorted(wanted.bundles, key=lambda index: (-self._share(index), index))
+        """Those without a place, the scarcest first."""
+
+    def _share(self, index: int) -> float:
+        total = self._nodes.total
+        amounts = self._wanted.bundles[index].amounts
+        return max(
+            (units / (total.get(name, 0) or 1) for name, units in amounts.items()), default=0
+        )
+
+    def shape(self, bundles: int) -> Shape:
+        """Return so many of those that are left, as one demand."""
+        specs = [self._wanted.bundles[index] for index in self.left[:bundles]]
+        if bundles == 1:
+            return specs[0].shape()
+        labels = {pair for spec in specs for pair in spec.labels}
+        amounts = sum((spec.amounts for spec in specs), NOTHING)
+        return BundleSpec(amounts, tuple(sorted(labels))).shape()
+
+    def find(self, bundles: int, but_not: AbstractSet[NodeId] = frozenset()) -> NodeId | None:
+        """Return a node for so many of those that are left."""
+        found = self._nodes.find(self.shape(bundles), NOWHERE, self._wanted.refused_by | but_not)
+        return found.node_id if found else None
+
+    def find_used(self) -> NodeId | None:
+        """Return a node for the next one among those that the group has already."""
+        shape = self.shape(1)
+        for node_id in self.used:
+            if node_id not in self._wanted.refused_by and self._nodes.has_free(shape, node_id):
+                return node_id
+        return None
+
+    def put(self, bundles: int, node_id: NodeId) -> None:
+        """Place so many of those that are left."""
+        for index in self.left[:bundles]:
+            self._nodes.take(node_id, self._wanted.bundles[index].amounts)
+            self.node_of[index] = node_id
+        del self.left[:bundles]
+        self.used[node_id] = None
+
+    def undo(self) -> None:
+        """Give back what was taken."""
+        for index, node_id in self.node_of.items():
+            self._nodes.give(node_id, self._wanted.bundles[index].amounts)
+
+    # -------------------------------------------------------------- strategies
+
+    def fill(self) -> None:
+        """Place what can be placed."""
+        match self._wanted.strategy:
+            case "STRICT_PACK":
+                self._pack_strictly()
+            case "PACK":
+                self._pack()
+            case "SPREAD":
+                self._spread(is_strict=False)
+            case "STRICT_SPREAD":
+                self._spread(is_strict=True)
+            case _:
+                assert_never(self._wanted.strategy)
+
+    def _pack_strictly(self) -> None:
+        bundles = len(self.left)
+        others = self._nodes.able(self.shape(bundles)) - self.used.keys() if self.used else set()
+        node_id = self.find(bundles, others)
+        if node_id is not None:
+            self.put(bundles, node_id)
+
+    def _pack(self) -> None:
+        while self.left and (node_id := self.find_used()) is not None:
+            self.put(1, node_id)
+        most = len(self.left)
+        while self.left:
+            # What `most` more do not fit on one node, no more will later.
+            while (node_id := self.find(most)) is None:
+                most //= 2
+                if not most:
+                    return
+            self.put(most, node_id)
+            while self.left and (node_id := self.find_used()) is not None:
+                self.put(1, node_id)
+            most = min(most, len(self.left))
+
+    def _spread(self, *, is_strict: bool) -> None:
+        while self.left:
+            node_id = self.find(1, self.used.keys())
+            if node_id is None and not is_strict:
+                node_id = self.find(1)
+            if node_id is None:
+                return
+            self.put(1, node_id)
+
+
+def plan(wanted: GroupWish, nodes: Nodes) -> dict[int, NodeId] | None:
+    """Return the node of each bundle; None: there is no place for all of them."""
+    if not all(spec.amounts.fits(nodes.total) for spec in wanted.bundles.values()):
+        return None
+    found = _Plan(wanted, nodes)
+    found.fill()
+    found.undo()
+    return None if found.left else found.node_of
+
+
+def why_not(wanted: GroupWish, nodes: Nodes) -> str:
+    """Say which bundle has no place, and for every node the reason in numbers."""
+    found = _Plan(wanted, nodes)
+    found.fill()
+    if not found.left:
+        found.undo()
+        return ""
+    together = len(found.left) if wanted.strategy == "STRICT_PACK" else 1
+    shape = found.shape(together)
+    used = found.used.keys() if wanted.strategy == "STRICT_SPREAD" else set()
+    lines = []
+    if nodes.find(shape) is None:
+        short = nodes.why(shape)
+        lines.append(short.text())
+        if isinstance(short, Never):
+            lines.append("no node could ever hold it")
+    if used:
+        lines.append(f"{len(used)} nodes have other bundles of it")
+    if wanted.refused_by:
+        lines.append(f"{len(wanted.refused_by)} nodes have refused it as they are")
+    which = f"bundle {found.left[0]}" if together == 1 else f"all {together} bundles on one node"
+    found.undo()
+    return f"{which}: " + "; ".join(lines)
+
+
+def is_possible(wanted: GroupWish, nodes: Nodes) -> bool:
+    """Tell whether there would be a plan with all of every node free."""
+    views = nodes.views()
+    empty = type(nodes)(msgspec.structs.replace(view, free=view.total) for view in views)
+    return plan(msgspec.structs.replace(wanted, refused_by=frozenset()), empty) is not None

@@ -1,0 +1,355 @@
+"""The bundles of one node: what it has reserved for placement groups, and lets tasks into.
+
+    ReserveAsked -> asked -> reserved -> open -> ending -> gone
+                      |         |
+                   refused   released
+
+A bundle's amounts are taken from the node as an actor's are: they are wanted (WantAmounts), and the
+queue of leases grants them before any task (AmountsGranted). What is not granted within `WAIT_S` is
+refused, for the rest of the group is held on other nodes meanwhile. An open bundle is a small node
+inside the node, with amounts and devices of its own.
+
+What is always true
+1. The bundles of one group and attempt are reserved all or none, and answered once: reserved or
+   refused. To be asked again is answered again.
+2. Every amount that was wanted is dropped, once, after all that ran in the bundle has ended.
+3. Tasks go only into open bundles.
+4. Who speaks with a smaller number than another control service before is not heard.
+
+When the link to control breaks, what was asked and not answered is dropped: control asks again if it
+wants it still. What is held, control is told when the link is there again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, TypeAlias, assert_never
+
+import msgspec
+
+from weft._ids import PlacementGroupId
+from weft._machines.bundles import HeldBundles
+from weft._machines.placement import BundleView, lacking
+from weft._machines.stock import NOTHING
+from weft._resources import Resources
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Longer than idle leases take to be returned by who was asked for them.
+WAIT_S = 0.5
+
+Step: TypeAlias = Literal["asked", "reserved", "open", "ending"]
+
+
+class BundleKey(msgspec.Struct, frozen=True):
+    """Which bundle; amounts are wanted under it."""
+
+    group: PlacementGroupId
+    attempt: int
+    index: int
+
+
+# ------------------------------------------------------------------ events
+
+
+class ReserveAsked(msgspec.Struct, frozen=True):
+    """Control wants these bundles."""
+
+    control: int
+    """The number of the control service that speaks."""
+    group: PlacementGroupId
+    attempt: int
+    bundles: dict[int, Resources]
+    size: int
+    """How many bundles the group has."""
+
+
+class CommitAsked(msgspec.Struct, frozen=True):
+    """All nodes have reserved."""
+
+    control: int
+    group: PlacementGroupId
+    attempt: int
+
+
+class ReleaseAsked(msgspec.Struct, frozen=True):
+    """Control does not want them any more."""
+
+    control: int
+    group: PlacementGroupId
+    attempt: int
+
+
+class AmountsGranted(msgspec.Struct, frozen=True):
+    """What `WantAmounts` wanted is taken from the node."""
+
+    bundle: BundleKey
+    accelerators: dict[str, list[str]]
+
+
+class BundleEnded(msgspec.Struct, frozen=True):
+    """Nothing runs any more in a bundle that was to end."""
+
+    bundle: BundleKey
+
+
+class ControlUnlinked(msgspec.Struct, frozen=True):
+    """The link to the control service is broken."""
+
+
+class NodeFenced(msgspec.Struct, frozen=True):
+    """The node was declared dead: all of its bundles end."""
+
+
+class ReservationsTicked(msgspec.Struct, frozen=True):
+    """`wake_at` has come; this is free."""
+
+    free: Resources
+
+
+ReservationEvent = (
+    ReserveAsked
+    | CommitAsked
+    | ReleaseAsked
+    | AmountsGranted
+    | BundleEnded
+    | ControlUnlinked
+    | NodeFenced
+    | ReservationsTicked
+)
+
+
+# ------------------------------------------------------------------ effects
+
+
+class WantAmounts(msgspec.Struct, frozen=True):
+    """Take these from the node, as for an actor, then say AmountsGranted."""
+
+    bundle: BundleKey
+    amounts: Resources
+
+
+class DropAmounts(msgspec.Struct, frozen=True):
+    """They are not wanted any more; if they were granted, give them back."""
+
+    bundle: BundleKey
+
+
+class OpenBundle(msgspec.Struct, frozen=True):
+    """Let tasks in."""
+
+    bundle: BundleKey
+    amounts: Resources
+    accelerators: dict[str, list[str]]
+
+
+class EndBundle(msgspec.Struct, frozen=True):
+    """Let no task in, end all that run in it, then say BundleEnded."""
+
+    bundle: BundleKey
+
+
+class TellReserved(msgspec.Struct, frozen=True):
+    """Tell control that all of them are reserved."""
+
+    group: PlacementGroupId
+    attempt: int
+
+
+class TellRefused(msgspec.Struct, frozen=True):
+    """Tell control that none of them is."""
+
+    group: PlacementGroupId
+    attempt: int
+    reason: str
+
+
+class TellCommitted(msgspec.Struct, frozen=True):
+    """Tell control that tasks may come."""
+
+    group: PlacementGroupId
+    attempt: int
+
+
+ReservationEffect = (
+    WantAmounts | DropAmounts | OpenBundle | EndBundle | TellReserved | TellRefused | TellCommitted
+)
+
+
+# ------------------------------------------------------------------ state
+
+
+class _Reservation:
+    __slots__ = ("attempt", "bundles", "granted", "group", "refuse_at", "size", "step")
+
+    def __init__(self, event: ReserveAsked, now: float) -> None:
+        self.group = event.group
+        self.attempt = event.attempt
+        self.bundles = event.bundles
+        """Of these, what is not dropped yet."""
+        self.size = event.size
+        self.step: Step = "asked"
+        self.granted: dict[int, dict[str, list[str]]] = {}
+        """Accelerators by index."""
+        self.refuse_at = now + WAIT_S
+
+    def key(self, index: int) -> BundleKey:
+        return BundleKey(self.group, self.attempt, index)
+
+
+class Reservations:
+    """The bundles of one node."""
+
+    def __init__(self, total: Resources) -> None:
+        self._total = total
+        self._control = 0
+        self._at: dict[tuple[PlacementGroupId, int], _Reservation] = {}
+        """By group and attempt."""
+
+    def handle(self, event: ReservationEvent, now: float) -> list[ReservationEffect]:
+        """Take an event; return what to do, in order."""
+        effects: list[ReservationEffect] = []
+        match event:
+            case ReserveAsked() | CommitAsked() | ReleaseAsked():
+                if event.control >= self._control:
+                    self._control = event.control
+                    self._asked(event, now, effects)
+            case AmountsGranted(bundle, accelerators):
+                self._granted(bundle, accelerators, effects)
+            case BundleEnded(bundle):
+                self._bundle_ended(bundle, effects)
+            case ControlUnlinked():
+                for each in [each for each in self._at.values() if each.step == "asked"]:
+                    self._drop(each, effects)
+            case NodeFenced():
+                for each in list(self._at.values()):
+                    self._release(each, effects)
+            case ReservationsTicked(free):
+                self._tick(free, now, effects)
+            case _:
+                assert_never(event)
+        return effects
+
+    def wake_at(self) -> float | None:
+        """Return when `ReservationsTicked` is due, in seconds; None: never."""
+        return min((e.refuse_at for e in self._at.values() if e.step == "asked"), default=None)
+
+    # -------------------------------------------------------------- what control asks
+
+    def _asked(
+        self,
+        event: ReserveAsked | CommitAsked | ReleaseAsked,
+        now: float,
+        effects: list[ReservationEffect],
+    ) -> None:
+        known = self._at.get((event.group, event.attempt))
+        match event:
+            case ReserveAsked():
+                if known is None:
+                    self._reserve(event, now, effects)
+                elif known.step in ("reserved", "open"):
+                    effects.append(TellReserved(event.group, event.attempt))
+            case CommitAsked():
+                if known is not None and known.step in ("reserved", "open"):
+                    self._open(known, effects)
+            case ReleaseAsked():
+                if known is not None:
+                    self._release(known, effects)
+
+    def _reserve(self, event: ReserveAsked, now: float, effects: list[ReservationEffect]) -> None:
+        together = sum(event.bundles.values(), NOTHING)
+        if not together.fits(self._total):
+            reason = lacking(together, self._total, "")
+            effects.append(TellRefused(event.group, event.attempt, reason))
+            return
+        reservation = self._at[event.group, event.attempt] = _Reservation(event, now)
+        for index, amounts in event.bundles.items():
+            effects.append(WantAmounts(reservation.key(index), amounts))
+
+    def _open(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
+        if reservation.step == "reserved":
+            reservation.step = "open"
+            for index, amounts in reservation.bundles.items():
+                accelerators = reservation.granted[index]
+                effects.append(OpenBundle(reservation.key(index), amounts, accelerators))
+        effects.append(TellCommitted(reservation.group, reservation.attempt))
+
+    def _release(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
+        match reservation.step:
+            case "asked" | "reserved":
+                self._drop(reservation, effects)
+            case "open":
+                reservation.step = "ending"
+                effects.extend(EndBundle(reservation.key(i)) for i in reservation.bundles)
+            case "ending":
+                pass
+            case _:
+                assert_never(reservation.step)
+
+    def _drop(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
+        del self._at[reservation.group, reservation.attempt]
+        effects.extend(DropAmounts(reservation.key(index)) for index in reservation.bundles)
+
+    # -------------------------------------------------------------- what the node has
+
+    def _granted(
+        self,
+        bundle: BundleKey,
+        accelerators: dict[str, list[str]],
+        effects: list[ReservationEffect],
+    ) -> None:
+        reservation = self._at[bundle.group, bundle.attempt]
+        reservation.granted[bundle.index] = accelerators
+        if reservation.granted.keys() == reservation.bundles.keys():
+            reservation.step = "reserved"
+            effects.append(TellReserved(bundle.group, bundle.attempt))
+
+    def _bundle_ended(self, bundle: BundleKey, effects: list[ReservationEffect]) -> None:
+        reservation = self._at[bundle.group, bundle.attempt]
+        assert reservation.step == "ending", bundle
+        del reservation.bundles[bundle.index]
+        effects.append(DropAmounts(bundle))
+        if not reservation.bundles:
+            del self._at[bundle.group, bundle.attempt]
+
+    def _tick(self, free: Resources, now: float, effects: list[ReservationEffect]) -> None:
+        for reservation in list(self._at.values()):
+            if reservation.step == "asked" and reservation.refuse_at <= now:
+                left = {
+                    i: a for i, a in reservation.bundles.items() if i not in reservation.granted
+                }
+                together = sum(left.values(), NOTHING)
+                reason = lacking(together, free, "free") or "it is kept for others, or in parts"
+                self._drop(reservation, effects)
+                effects.append(TellRefused(reservation.group, reservation.attempt, reason))
+
+    # -------------------------------------------------------------- questions
+
+    def held(self) -> tuple[HeldBundles, ...]:
+        """Return what control is told when the link is there again."""
+        return tuple(
+            HeldBundles(each.group, each.attempt, tuple(sorted(each.bundles)), each.step == "open")
+            for each in self._at.values()
+            if each.step in ("reserved", "open")
+        )
+
+    def views(
+        self, free_in: Callable[[BundleKey], Resources]
+    ) -> dict[PlacementGroupId, dict[int, BundleView]]:
+        """Return the bundles as the node's view shows them. `free_in`: of an open bundle."""
+        views: dict[PlacementGroupId, dict[int, BundleView]] = {}
+        for each in self._at.values():
+            if each.step in ("reserved", "open"):
+                for index, amounts in each.bundles.items():
+                    free = free_in(each.key(index)) if each.step == "open" else NOTHING
+                    view = BundleView(amounts, free, each.size, each.attempt)
+                    views.setdefault(each.group, {})[index] = view
+        return views
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        for (group, attempt), each in self._at.items():
+            assert (group, attempt) == (each.group, each.attempt), 1
+            is_granted = each.granted.keys() >= each.bundles.keys()
+            assert is_granted is (each.step != "asked"), 1
+            assert each.bundles, 2
