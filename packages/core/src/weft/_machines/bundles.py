@@ -36,7 +36,7 @@ import msgspec
 
 from weft._ids import NodeId, PlacementGroupId
 from weft._machines.accounts import Accounts
-from weft._machines.bundle_plans import BundleSpec, Strategy, GroupWish, is_possible, plan, why_not
+from weft._machines.bundle_plans import BundleSpec, GroupWish, Strategy, is_possible, plan, why_not
 from weft._machines.group_queue import GroupQueue, Waiting
 from weft._machines.placement import NodeView
 from weft._resources import Resources

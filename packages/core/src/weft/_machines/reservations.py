@@ -16,8 +16,8 @@ What is always true
 3. Tasks go only into open bundles.
 4. Who speaks with a smaller number than another control service before is not heard.
 
-When the link to control breaks, what was asked and not answered is dropped: control asks again if it
-wants it still. What is held, control is told when the link is there again.
+When the link to control breaks, what was asked and not answered is dropped: control asks again if
+it wants it still. What is held, control is told when the link is there again.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ class _Reservation:
     def __init__(self, event: ReserveAsked, now: float) -> None:
         self.group = event.group
         self.attempt = event.attempt
-        self.bundles = event.bundles
+        self.bundles = dict(event.bundles)
         """Of these, what is not dropped yet."""
         self.size = event.size
         self.step: Step = "asked"
@@ -315,10 +315,8 @@ class Reservations:
     def _tick(self, free: Resources, now: float, effects: list[ReservationEffect]) -> None:
         for reservation in list(self._at.values()):
             if reservation.step == "asked" and reservation.refuse_at <= now:
-                left = {
-                    i: a for i, a in reservation.bundles.items() if i not in reservation.granted
-                }
-                together = sum(left.values(), NOTHING)
+                left = reservation.bundles.keys() - reservation.granted.keys()
+                together = sum((reservation.bundles[index] for index in left), NOTHING)
                 reason = lacking(together, free, "free") or "it is kept for others, or in parts"
                 self._drop(reservation, effects)
                 effects.append(TellRefused(reservation.group, reservation.attempt, reason))

@@ -12,8 +12,8 @@ What is always true
 1. Each worker that is wanted is in one place: queued here, granted here, parked, sent on or
    refused.
 2. A demand is sent on `HOPS` times at once. From then on only after it has waited where it is,
-   each time twice as long: after T seconds it has made no more than HOPS + 1 + log2(1 + T / REST_S) hops,
-   and none waits for ever beside an idle node.
+   each time twice as long: in T seconds it makes HOPS + 1 + log2(1 + T / REST_S) hops at most, and
+   none waits for ever beside an idle node.
 3. Nothing is queued here that this node could never hold, or parked that it could.
 4. A demand is refused only after no node known could hold it for `HOPELESS_S`, for the news of a
    node may be late; never while its placement group is on its way.
