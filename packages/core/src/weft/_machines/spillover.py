@@ -20,7 +20,8 @@ What is always true
 5. What was sent to a node counts there as in use for `DEBIT_S`, until the node itself has said so;
    else all demands of a moment would go to the same node.
 
-The view of this node has to be what leases.py would grant, without what it keeps for others.
+A client that asks again before it has heard where it was sent may get more workers than it wants;
+it returns them. The view of this node has to be what leases.py would grant, without what it keeps for others.
 """
 
 from __future__ import annotations
@@ -326,7 +327,7 @@ class Spillover:
 
     def _debit(self, node_id: NodeId, need: Resources, now: float) -> None:
         self.nodes.take(node_id, need)
-        if node_id != self._local:
+        if need and node_id != self._local:
             self._debits.append((now + DEBIT_S, node_id, need))
             self._debit_of[node_id] = self._debit_of.get(node_id, NOTHING) + need
 
