@@ -139,17 +139,22 @@ class _Plan:
     def _pack(self) -> None:
         while self.left and (node_id := self.find_used()) is not None:
             self.put(1, node_id)
-        most = len(self.left)
-        while self.left:
-            # What `most` more do not fit on one node, no more will later.
-            while (node_id := self.find(most)) is None:
-                most //= 2
-                if not most:
-                    return
+        while (most := self._most_on_one()) and (node_id := self.find(most)) is not None:
             self.put(most, node_id)
             while self.left and (node_id := self.find_used()) is not None:
                 self.put(1, node_id)
-            most = min(most, len(self.left))
+
+    def _most_on_one(self) -> int:
+        """Return how many of those that are left, the scarcest first, fit on one node."""
+        most, too_many = 0, len(self.left) + 1
+        tried = len(self.left)
+        while most + 1 < too_many:
+            if self.find(tried) is None:
+                too_many = tried
+            else:
+                most = tried
+            tried = (most + too_many) // 2
+        return most
 
     def _spread(self, *, is_strict: bool) -> None:
         while self.left:

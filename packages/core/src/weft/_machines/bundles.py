@@ -510,6 +510,8 @@ class Bundles:
                 self._give_up(group, effects)
                 self._round(now, effects, only=group)
                 return
+            case _:
+                assert_never(event)
         self._advance(group, effects)
 
     def _advance(self, group: _PlacementGroup, effects: list[BundleEffect]) -> None:
@@ -629,7 +631,8 @@ class Bundles:
         group = self._group_of.get(held.group)
         part = _Part(node_id, incarnation, held.attempt, held.indices)
         part.stage = "committed" if held.is_committed else "reserved"
-        if group is not None and group.is_recovering:
+        size = len(group.created.bundles) if group is not None else 0
+        if group is not None and group.is_recovering and all(i < size for i in part.indices):
             rivals = [p for p in group.parts.values() if {*p.indices} & {*part.indices}]
             if all(_weight(part) > _weight(rival) for rival in rivals):
                 for rival in rivals:
@@ -653,8 +656,10 @@ class Bundles:
     def _recover(self, group_ids: list[PlacementGroupId], effects: list[BundleEffect]) -> None:
         """Go on with those groups of which all is known that can be known."""
         for group in [self._group_of[group_id] for group_id in group_ids]:
-            is_whole = len(group.held()) == len(group.created.bundles)
-            if not group.is_recovering or (self._awaited and not is_whole):
+            size = len(group.created.bundles)
+            is_whole = len(group.held()) == size
+            # What is only reserved may be committed on a node that has not spoken yet.
+            if not group.is_recovering or (self._awaited and len(group.places()) < size):
                 continue
             group.is_recovering = False
             group.was_ready = any(part.stage == "committed" for part in group.parts.values())

@@ -255,6 +255,8 @@ class Reservations:
             case ReleaseAsked():
                 if known is not None:
                     self._release(known, effects)
+            case _:
+                assert_never(event)
 
     def _reserve(self, event: ReserveAsked, now: float, effects: list[ReservationEffect]) -> None:
         together = sum(event.bundles.values(), NOTHING)
