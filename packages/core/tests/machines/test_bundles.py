@@ -5,7 +5,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from weft._ids import NodeId, PlacementGroupId
@@ -290,8 +290,10 @@ def test_strictly_packed_bundles_are_on_one_node_or_nowhere() -> None:
     assert world.state(H) == "pending"
     assert world.bundles.explain(H, 1.0).splitlines() == [
         "pending for 1.0 s",
-        "all 2 bundles on one node: needs CPU 3, this node has 1 free; "
-        "needs CPU 3, this node has 2",
+        (
+            "all 2 bundles on one node: needs CPU 3, this node has 1 free; "
+            "needs CPU 3, this node has 2"
+        ),
     ]
 
 
@@ -343,8 +345,10 @@ def test_infeasible_group_says_in_numbers_what_no_node_has() -> None:
     world.create(G, 1, 8)
     assert world.bundles.explain(G, 2.0).splitlines() == [
         "pending for 2.0 s",
-        "bundle 1: needs CPU 8, this node has 2; needs CPU 8, this node has 4; "
-        "no node could ever hold it",
+        (
+            "bundle 1: needs CPU 8, this node has 2; needs CPU 8, this node has 4; "
+            "no node could ever hold it"
+        ),
         "it would not fit if all of every node were free",
     ]
 
@@ -376,7 +380,8 @@ def test_group_is_ready_when_all_nodes_have_committed() -> None:
     assert world.state(G) == "ready"
     assert world.bundles.explain(G, 0) == "ready"
     assert world.told == [TellGroup(G, "pending", {}), TellGroup(G, "ready", {0: A, 1: B})]
-    assert a.open and b.open
+    assert a.open
+    assert b.open
 
 
 def test_node_that_refuses_ends_the_attempt_and_what_others_reserved_is_released() -> None:
@@ -861,6 +866,41 @@ def test_large_group_is_not_starved_by_small_ones_that_come_for_ever() -> None:
             number += 1
         world.report()
     assert world.now > PASSED_S  # small ones went before it at first
+
+
+@given(
+    strategy=st.sampled_from(["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]),
+    stream=st.lists(
+        st.tuples(st.sampled_from([0.5, 1, 2, 3]), st.sampled_from([0.3, 1.0, 3.0])),
+        min_size=1,
+        max_size=4,
+    ),
+)
+@settings(deadline=None, max_examples=25)
+def test_no_group_that_fits_waits_for_ever_while_others_end(
+    strategy: Strategy, stream: list[tuple[float, float]]
+) -> None:
+    """However many small ones come, for as long as they like."""
+    world = World((A, 4), (B, 4))
+    small: list[tuple[float, PlacementGroupId]] = []
+    number = 0
+    amounts = [2, 2] if strategy == "STRICT_PACK" else [4, 4]
+    for step in range(400):
+        for ends_at, group in [each for each in small if each[0] <= world.now]:
+            small.remove((ends_at, group))
+            world.remove(group)
+        while sum(world.state(group) != "ready" for _, group in small) < 4:
+            number += 1
+            amount, lasts_s = stream[number % len(stream)]
+            group = PlacementGroupId(number.to_bytes(16, "big"))
+            world.create(group, amount)
+            small.append((world.now + lasts_s, group))
+        if step == 8:
+            world.create(G, *amounts, strategy=strategy)
+        world.report()
+        if step >= 8 and world.state(G) == "ready":
+            return
+    raise AssertionError(f"{strategy} has waited for {world.now} s")
 
 
 def test_late_group_is_kept_a_place_for_a_while_and_others_hear_why_they_wait() -> None:

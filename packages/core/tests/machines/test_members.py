@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
-import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -38,6 +37,9 @@ from weft._machines.members import (
     Unwelcome,
     Welcomed,
 )
+
+if TYPE_CHECKING:
+    import pytest
 
 A, B, C = (NodeId(bytes([97 + i] * 16)) for i in range(3))
 

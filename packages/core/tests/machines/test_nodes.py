@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import hypothesis.strategies as st
 import msgspec
-import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
@@ -12,6 +13,9 @@ from weft._machines.nodes import Nodes
 from weft._machines.placement import BundleView, Never, NodeView, Placed, Waits, place
 from weft._resources import Resources
 from weft._specs import Shape
+
+if TYPE_CHECKING:
+    import pytest
 
 IDS = [NodeId(bytes([97 + i] * 16)) for i in range(8)]
 A, B, C, D = IDS[:4]
@@ -91,9 +95,9 @@ def test_strategy_that_is_not_known_finds_nothing_and_says_so() -> None:
 def test_able_nodes_are_those_that_a_demand_may_wait_for() -> None:
     nodes = Nodes([view(A, 1), view(B, 4, 0), view(C, 4)])
     assert nodes.able(shape(CPU=2)) == {B, C}
-    assert nodes.has_free(shape(CPU=2), C)
-    assert not nodes.has_free(shape(CPU=2), B)
-    assert not nodes.has_free(shape(CPU=2), A)
+    assert nodes.find_at(shape(CPU=2), C) == Placed(C)
+    assert nodes.find_at(shape(CPU=2), B) is None
+    assert nodes.find_at(shape(CPU=2), A) is None
     assert not nodes.is_hopeless(shape(CPU=2))
     assert nodes.is_hopeless(shape(CPU=9))
     assert nodes.obstacle(shape(CPU=2), A) == "needs CPU 2, this node has 1"
@@ -115,6 +119,17 @@ def test_bundles_are_found_as_they_come_and_go() -> None:
     assert nodes.find(wanted) == Placed(A, 1)
     nodes.put(view(A))
     assert nodes.find(wanted) is None
+
+
+def test_what_is_taken_of_a_bundle_is_not_taken_of_its_node() -> None:
+    nodes = Nodes([view(A, bundles={G: {0: BundleView(ONE, ONE, 2), 1: BundleView(ONE, ONE, 2)}})])
+    wanted = shape(f"group:{G.hex()}:any", CPU=1)
+    nodes.take(A, ONE, G, 0)
+    assert nodes.find(wanted) == Placed(A, 1)
+    nodes.take(A, ONE, G, 1)
+    nodes.take(A, ONE, G, 2)  # which is not known
+    assert nodes.find(wanted) is None
+    assert nodes[A].free == nodes[A].total
 
 
 def test_index_keeps_a_bounded_number_of_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -214,7 +229,7 @@ class NodesStories(RuleBasedStateMachine):
         found = self.nodes.find(wanted, bytes_at)
         if isinstance(expected, Placed):
             assert found == expected
-            assert self.nodes.has_free(wanted, expected.node_id)
+            assert self.nodes.find_at(wanted, expected.node_id) == expected
             if wanted.strategy == "SPREAD":
                 self.after[wanted] = expected.node_id
         else:

@@ -22,6 +22,7 @@ from weft._machines.spillover import (
     Event,
     GrantedHere,
     GroupEnded,
+    LocalChanged,
     QueueHere,
     RefuseDemand,
     SendOn,
@@ -127,6 +128,13 @@ def test_what_was_sent_counts_as_in_use_there_for_a_while() -> None:
     assert sends(daemon.later(DEBIT_S)) == {B: 2}
 
 
+def test_what_was_sent_long_ago_is_not_held_against_a_node_when_a_demand_comes() -> None:
+    daemon = Daemon(view(A, 1, 0), view(B, 1))
+    daemon.demand(1)
+    daemon.now += DEBIT_S
+    assert sends(daemon.demand(1)) == {B: 1}
+
+
 def test_node_that_goes_while_something_was_sent_there_is_forgotten() -> None:
     daemon = Daemon(view(A, 1, 0), view(B, 2))
     daemon.demand(1)
@@ -148,9 +156,15 @@ def test_own_amounts_that_change_decide_nothing_before_the_next_time() -> None:
     daemon = Daemon(view(A, 1), view(B, 1))
     assert daemon.demand(1) == [QueueHere(X, 1, CPU, 1)]
     # Another one was faster.
-    assert daemon.see(view(A, 1, 0)) == []
+    assert daemon.tell(LocalChanged(view(A, 1, 0))) == []
     assert daemon.later(ANEW_S / 2) == []
     assert sends(daemon.later(ANEW_S)) == {B: 1}
+
+
+def test_what_others_say_of_this_node_is_not_looked_at() -> None:
+    daemon = Daemon(view(A, 1), view(B, 1))
+    daemon.see(view(A, 1, 0), gone=(A,))
+    assert daemon.demand(1) == [QueueHere(X, 1, CPU, 1)]
 
 
 def test_demand_that_was_sent_here_takes_what_is_free_here() -> None:
@@ -185,7 +199,7 @@ def test_demand_that_cannot_go_on_yet_is_parked_and_then_goes() -> None:
 def test_draining_node_sends_all_on() -> None:
     daemon = Daemon(view(A, 4), view(B, 1, 0))
     daemon.demand(1)
-    daemon.see(view(A, 4, draining="preemption"))
+    daemon.tell(LocalChanged(view(A, 4, draining="preemption")))
     effects = daemon.later(ANEW_S)
     assert queued(effects) == [0]
     assert sends(effects) == {B: 1}
@@ -227,7 +241,7 @@ def test_refusal_leaves_those_that_are_granted_already() -> None:
     daemon = Daemon(view(A, 1))
     daemon.demand(2)
     daemon.tell(GrantedHere(X, 1))
-    daemon.see(view(A, 0))
+    daemon.tell(LocalChanged(view(A, 0)))
     assert daemon.later(ANEW_S) == [QueueHere(X, 1, CPU, 1)]
     (refused,) = daemon.later(HOPELESS_S)
     assert isinstance(refused, RefuseDemand)
@@ -244,11 +258,27 @@ def test_demand_for_a_group_waits_for_its_bundles_and_follows_them() -> None:
     assert sends(daemon.see(view(B, 4, bundles={G: {0: BundleView(one, one, 1)}}))) == {B: 1}
 
 
+def test_demands_for_a_group_go_to_as_many_bundles_as_there_are() -> None:
+    one = Resources({"CPU": 1})
+    bundles = {0: BundleView(one, one, 4), 1: BundleView(one, one, 4)}
+    others = {2: BundleView(one, one, 4), 3: BundleView(one, one, 4)}
+    daemon = Daemon(view(A, 2, bundles={G: bundles}), view(B, 4, bundles={G: others}))
+    wanted = shape(f"group:{G.hex()}:any", CPU=1)
+    effects = daemon.demand(5, wanted)
+    assert sends(effects) == {B: 2}
+    assert queued(effects) == [3]
+    assert daemon.spillover.nodes[B].free == Resources({"CPU": 4})
+    # It says itself that the bundles are full, before what was sent there is forgotten.
+    full = {index: BundleView(one, Resources(), 4) for index in others}
+    assert daemon.see(view(B, 4, bundles={G: full})) == []
+    assert daemon.later(DEBIT_S) == []
+
+
 def test_demand_for_a_group_that_is_removed_is_refused() -> None:
     daemon = Daemon(view(A, 4))
     one = Resources({"CPU": 1})
     wanted = shape(f"group:{G.hex()}:0", CPU=1)
-    daemon.see(view(A, 4, bundles={G: {0: BundleView(one, Resources(), 1)}}))
+    daemon.tell(LocalChanged(view(A, 4, bundles={G: {0: BundleView(one, Resources(), 1)}})))
     daemon.demand(2, wanted)
     daemon.demand(1, key=2)
     daemon.tell(GrantedHere(X, 1))
@@ -278,8 +308,11 @@ def test_demand_that_replaces_another_rests_as_long_as_it_has_to() -> None:
     assert sends(daemon.later(REST_S / 2)) == {B: 2}
     daemon.demand(1, hops=HOPS)
     daemon.demand(1, hops=HOPS + 1)
+    # What comes from nearer does not shorten that, nor does it go far for it.
+    daemon.demand(1, hops=0)
     assert sends(daemon.later(REST_S)) == {}
-    assert sends(daemon.later(REST_S)) == {B: 1}
+    (send,) = [each for each in daemon.later(REST_S) if isinstance(each, SendOn)]
+    assert (send.node_id, send.hops) == (B, 1)
 
 
 def test_client_that_ends_wants_nothing_more() -> None:
@@ -407,7 +440,7 @@ class Cluster:
                 self.granted[at] = self.granted.get(at, 0) + 1
                 site.daemon.tell(GrantedHere(*at))
                 site.daemon.tell(BoundHere(*at))
-        site.daemon.see(site.view())
+        site.daemon.tell(LocalChanged(site.view()))
 
     def step(self) -> None:
         self.now += STEP_S

@@ -96,7 +96,7 @@ class _Plan:
         """Return a node for the next one among those that the group has already."""
         shape = self.shape(1)
         for node_id in self.used:
-            if node_id not in self._wanted.refused_by and self._nodes.has_free(shape, node_id):
+            if node_id not in self._wanted.refused_by and self._nodes.find_at(shape, node_id):
                 return node_id
         return None
 

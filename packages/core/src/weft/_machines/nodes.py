@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
 from weft._machines.placement import (
+    ANY,
     NOWHERE,
     Never,
     NodeView,
@@ -25,6 +26,8 @@ from weft._machines.placement import (
     Terms,
     Waits,
     able,
+    bundle_of,
+    group_of,
     is_free,
     liking,
     obstacle,
@@ -45,45 +48,54 @@ SHAPES = 128
 
 
 # What of a shape decides where it goes.
-_Key = tuple[Any, ...]
+_Key: TypeAlias = tuple[Any, ...]
+Pressure: TypeAlias = "tuple[float, bool, float, NodeId]"
 
 
 class _Ranking:
     """The nodes for demands of one shape."""
 
-    __slots__ = ("able", "key_of", "order", "stale", "terms")
+    __slots__ = ("_liking_of", "able", "key_of", "order", "stale", "terms")
 
     def __init__(self, terms: Terms, nodes: Iterable[NodeView]) -> None:
         self.terms = terms
-        self.able = {node.node_id for node in able(terms, nodes)}
-        self.stale = set(self.able)
+        self._liking_of = {node.node_id: liking(terms, node) for node in able(terms, nodes)}
+        self.able = self._liking_of.keys()
+        self.stale: set[NodeId] = set(self.able)
         """Nodes that have changed since they were sorted in."""
         self.key_of: dict[NodeId, Any] = {}
         self.order: list[tuple[Any, NodeId]] = []
         """Those that have it free, the best first."""
 
-    def freshen(self, node_of: Mapping[NodeId, NodeView]) -> None:
+    def freshen(
+        self, node_of: Mapping[NodeId, NodeView], pressure_of: dict[NodeId, Pressure]
+    ) -> None:
         """Sort in what has changed."""
         if 2 * len(self.stale) > len(self.order):
             for node_id in self.stale:
-                self._set_key(node_of[node_id])
+                self._set_key(node_of[node_id], pressure_of)
             self.order = sorted((key, node_id) for node_id, key in self.key_of.items())
         else:
             for node_id in self.stale:
                 old = self.key_of.get(node_id)
                 if old is not None:
                     del self.order[bisect_left(self.order, (old, node_id))]
-                if self._set_key(node_of[node_id]):
+                if self._set_key(node_of[node_id], pressure_of):
                     insort(self.order, (self.key_of[node_id], node_id))
         self.stale.clear()
 
-    def _set_key(self, node: NodeView) -> bool:
+    def _set_key(self, node: NodeView, pressure_of: dict[NodeId, Pressure]) -> bool:
         """Give a node its place in the order; False: it has none, for it is not free."""
+        node_id = node.node_id
         if not is_free(self.terms, node):
-            self.key_of.pop(node.node_id, None)
+            self.key_of.pop(node_id, None)
             return False
-        last = node.node_id if self.terms.is_spread else pressure(node)
-        self.key_of[node.node_id] = (liking(self.terms, node), last)
+        last: Any = node_id
+        if not self.terms.is_spread:
+            last = pressure_of.get(node_id)
+            if last is None:
+                last = pressure_of[node_id] = pressure(node)
+        self.key_of[node_id] = (self._liking_of[node_id], last)
         return True
 
     def best(
@@ -120,6 +132,8 @@ class Nodes:
         self.total = Resources()
         """Of all nodes together."""
         self._node_of: dict[NodeId, NodeView] = {}
+        self._pressure_of: dict[NodeId, Pressure] = {}
+        """Of those that have not changed since it was asked for: it is the same for all shapes."""
         self._at_of_group: dict[PlacementGroupId, dict[NodeId, None]] = {}
         """Where bundles of a placement group are."""
         self._ranking_of: OrderedDict[_Key, _Ranking] = OrderedDict()
@@ -144,12 +158,14 @@ class Nodes:
             self._touch(view.node_id)
         else:
             self._ranking_of.clear()
+            self._pressure_of.pop(view.node_id, None)
             self.total += view.total - old.total if old else view.total
 
     def remove(self, node_id: NodeId) -> None:
         """Forget a node that is gone."""
         old = self._node_of.pop(node_id)
         self.total -= old.total
+        self._pressure_of.pop(node_id, None)
         self._put_groups(node_id, old.bundles, ())
         self._ranking_of.clear()
 
@@ -158,15 +174,30 @@ class Nodes:
         self._node_of[node_id] = msgspec.structs.replace(self._node_of[node_id], free=free)
         self._touch(node_id)
 
-    def take(self, node_id: NodeId, need: Resources) -> None:
-        """Count amounts as in use on a node."""
-        self.set_free(node_id, self._node_of[node_id].free - need)
+    def take(
+        self,
+        node_id: NodeId,
+        need: Resources,
+        group: PlacementGroupId | None = None,
+        index: int = ANY,
+    ) -> None:
+        """Count amounts as in use on a node, or in a bundle there if that is known."""
+        view = self._node_of[node_id]
+        if group is None:
+            self.set_free(node_id, view.free - need)
+            return
+        bundle = view.bundles.get(group, {}).get(index)
+        if bundle is not None:
+            used = msgspec.structs.replace(bundle, free=bundle.free - need)
+            bundles = {**view.bundles, group: {**view.bundles[group], index: used}}
+            self._node_of[node_id] = msgspec.structs.replace(view, bundles=bundles)
 
     def give(self, node_id: NodeId, need: Resources) -> None:
         """Count amounts as free again on a node."""
         self.set_free(node_id, self._node_of[node_id].free + need)
 
     def _touch(self, node_id: NodeId) -> None:
+        self._pressure_of.pop(node_id, None)
         for ranking in self._ranking_of.values():
             if node_id in ranking.able:
                 ranking.stale.add(node_id)
@@ -222,9 +253,12 @@ class Nodes:
         ranking = self._ranking(_key(shape), shape)
         return ranking.able if ranking else set()
 
-    def has_free(self, shape: Shape, node_id: NodeId) -> bool:
-        """Tell whether a demand may go to this node, and finds it free."""
-        return node_id in self.able(shape) and is_free(terms_of(shape), self._node_of[node_id])
+    def find_at(self, shape: Shape, node_id: NodeId) -> Placed | None:
+        """Place a demand on this node, if it may go there and finds it free."""
+        if node_id not in self.able(shape):
+            return None
+        terms, node = terms_of(shape), self._node_of[node_id]
+        return Placed(node_id, bundle_of(terms, node)) if is_free(terms, node) else None
 
     def is_hopeless(self, shape: Shape) -> bool:
         """Tell whether no node could ever hold it, and no bundle is on its way that might."""
@@ -249,16 +283,14 @@ class Nodes:
         else:
             self._ranking_of.move_to_end(key)
         if ranking.stale:
-            ranking.freshen(self._node_of)
+            ranking.freshen(self._node_of, self._pressure_of)
         return ranking
 
     def _holding(self, shape: Shape) -> list[NodeView]:
         """Return the nodes that have bundles of the placement group that a shape names."""
-        terms = _terms(shape)
-        group = terms.group if terms else None
-        if group is None:
-            return []
-        return [self._node_of[node_id] for node_id in self._at_of_group.get(group, ())]
+        group = group_of(shape)
+        at = self._at_of_group.get(group, ()) if group is not None else ()
+        return [self._node_of[node_id] for node_id in at]
 
     def why(self, shape: Shape) -> Waits | Never:
         """Say for every node why a demand, for which none was found, is not there."""

@@ -141,6 +141,14 @@ def terms_of(shape: Shape) -> Terms:
     raise ValueError(shape.strategy)
 
 
+def group_of(shape: Shape) -> PlacementGroupId | None:
+    """Return the placement group that a shape names; None: none, or its strategy is not known."""
+    try:
+        return terms_of(shape).group
+    except ValueError:
+        return None
+
+
 def place(
     shape: Shape,
     nodes: Iterable[NodeView],

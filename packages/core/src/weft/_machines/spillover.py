@@ -21,7 +21,9 @@ What is always true
    else all demands of a moment would go to the same node.
 
 A client that asks again before it has heard where it was sent may get more workers than it wants;
-it returns them. The view of this node has to be what leases.py would grant, without what it keeps for others.
+it returns them. What is said of this node has to be what leases.py would grant, without what it
+keeps for others. Which of a group's bundles here takes what is queued for any of them is not
+decided here.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ import msgspec
 
 from weft._ids import NodeId, PlacementGroupId
 from weft._machines.nodes import Nodes
-from weft._machines.placement import NodeView
+from weft._machines.placement import ANY, NodeView, Placed, group_of
 from weft._machines.stock import NOTHING
 from weft._resources import Resources
 from weft._specs import Shape
@@ -52,6 +54,8 @@ MOST_AT_ONCE = 256
 DOUBLINGS = 30
 """The rest after a hop grows no further: it is decades."""
 
+Debit: TypeAlias = dict[tuple[PlacementGroupId | None, int], Resources]
+"""By placement group and bundle, or (None, ANY): of what the node has besides."""
 At: TypeAlias = tuple[bytes, int]
 """(client, key): whose demand it is."""
 
@@ -102,10 +106,16 @@ class GroupEnded(msgspec.Struct, frozen=True):
 
 
 class ViewsChanged(msgspec.Struct, frozen=True):
-    """These nodes are so; those are gone. Told of this node, too, whenever its amounts change."""
+    """These nodes are so, and those are gone; what is said of this node is not looked at."""
 
     views: tuple[NodeView, ...]
     gone: tuple[NodeId, ...] = ()
+
+
+class LocalChanged(msgspec.Struct, frozen=True):
+    """This node is so."""
+
+    view: NodeView
 
 
 class SpilloverTicked(msgspec.Struct, frozen=True):
@@ -119,6 +129,7 @@ Event = (
     | DemandsGone
     | GroupEnded
     | ViewsChanged
+    | LocalChanged
     | SpilloverTicked
 )
 
@@ -168,13 +179,15 @@ class _DemandHere:
     """A demand, and where its workers are to come from."""
 
     __slots__ = (
-        "at", "bytes_at", "granted", "hopeless_since", "hops", "parked", "queued", "rest_until",
-        "shape", "since", "told", "waiting",
+        "at", "bytes_at", "granted", "group", "hopeless_since", "hops", "need", "parked",
+        "rest_until", "shape", "since", "told", "waiting",
     )  # fmt: skip
 
     def __init__(self, event: DemandHeard, now: float) -> None:
         self.at: At = (event.client, event.key)
         self.shape = event.shape
+        self.need = Resources.of_units(dict(event.shape.amounts))
+        self.group = group_of(event.shape)
         self.hops = event.hops
         self.bytes_at = event.bytes_at
         self.since = now
@@ -208,14 +221,14 @@ class Spillover:
         self.nodes = Nodes()
         """As far as is known here: less of them is free than they said, by what was sent there."""
         self._said: dict[NodeId, NodeView] = {}
-        self._debits: deque[tuple[float, NodeId, Resources]] = deque()
-        """(until when, node, amounts) of what was sent on, in order of time."""
-        self._debit_of: dict[NodeId, Resources] = {}
+        self._debits: deque[tuple[float, Placed, _DemandHere]] = deque()
+        """(until when, where to, for what) of what was sent on, in order of time."""
+        self._debit_of: dict[NodeId, Debit] = {}
         """The sum of them."""
         self._wish_of: dict[At, _DemandHere] = {}
         self._anew_at = float("-inf")
         self._turn = 0
-        self._see([local], ())
+        self._see_local(local)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take an event; return what to do, in order.
@@ -236,8 +249,10 @@ class Spillover:
             case GroupEnded(group, reason):
                 self._group_ended(group, reason, effects)
             case ViewsChanged(views, gone):
-                if self._see(views, gone):
-                    self._decide_all(now, effects)
+                self._see(views, gone)
+                self._decide_all(now, effects)
+            case LocalChanged(view):
+                self._see_local(view)
             case SpilloverTicked():
                 if now >= self._anew_at:
                     self._decide_all(now, effects)
@@ -265,11 +280,12 @@ class Spillover:
             wish.since, wish.told = old.since, old.told
             wish.hopeless_since = old.hopeless_since
             if event.hops <= old.hops:
-                wish.hops, wish.rest_until = old.hops, old.rest_until
+                wish.rest_until = old.rest_until
             wish.granted = min(old.granted, event.workers)
         wish.waiting = event.workers - wish.granted
         if self._anew_at < now:
             self._anew_at = now + ANEW_S
+        self._forget_debits(now)
         self._decide(wish, now, effects)
 
     def _granted(self, wish: _DemandHere | None) -> None:
@@ -288,9 +304,8 @@ class Spillover:
             del self._wish_of[wish.at]
 
     def _group_ended(self, group: PlacementGroupId, reason: str, effects: list[Effect]) -> None:
-        named = f"group:{group.hex()}:"
         for wish in list(self._wish_of.values()):
-            if wish.shape.strategy.startswith(named):
+            if wish.group == group:
                 self._refuse(wish, "placement_group", reason, effects)
 
     def _refuse(self, wish: _DemandHere, kind: str, reason: str, effects: list[Effect]) -> None:
@@ -303,42 +318,46 @@ class Spillover:
 
     # -------------------------------------------------------------- what is known of nodes
 
-    def _see(self, views: Iterable[NodeView], gone: Iterable[NodeId]) -> bool:
-        """Take what is said of nodes; return whether other nodes are among them."""
-        others = False
+    def _see(self, views: Iterable[NodeView], gone: Iterable[NodeId]) -> None:
         for view in views:
-            is_local = view.node_id == self._local
-            others = others or not is_local
-            self._said[view.node_id] = msgspec.structs.replace(view, is_local=is_local)
-            self._restate(view.node_id)
+            if view.node_id != self._local:
+                self._said[view.node_id] = view
+                self._restate(view.node_id)
         for node_id in gone:
-            others = True
-            if self._said.pop(node_id, None) is not None:
+            if node_id in self._said and node_id != self._local:
+                del self._said[node_id]
                 self.nodes.remove(node_id)
-        return others
+
+    def _see_local(self, view: NodeView) -> None:
+        self._said[self._local] = msgspec.structs.replace(view, is_local=True)
+        self._restate(self._local)
 
     def _restate(self, node_id: NodeId) -> None:
         """Count what was sent to a node against what it said last."""
-        said = self._said[node_id]
-        debit = self._debit_of.get(node_id)
-        self.nodes.put(
-            said if debit is None else msgspec.structs.replace(said, free=said.free - debit)
-        )
+        self.nodes.put(self._said[node_id])
+        for (group, index), amounts in self._debit_of.get(node_id, {}).items():
+            self.nodes.take(node_id, amounts, group, index)
 
-    def _debit(self, node_id: NodeId, need: Resources, now: float) -> None:
-        self.nodes.take(node_id, need)
-        if need and node_id != self._local:
-            self._debits.append((now + DEBIT_S, node_id, need))
-            self._debit_of[node_id] = self._debit_of.get(node_id, NOTHING) + need
+    def _debit(self, wish: _DemandHere, placed: Placed, now: float) -> None:
+        self.nodes.take(placed.node_id, wish.need, wish.group, placed.bundle)
+        if wish.need and placed.node_id != self._local:
+            self._debits.append((now + DEBIT_S, placed, wish))
+            debit = self._debit_of.setdefault(placed.node_id, {})
+            at = (wish.group, placed.bundle)
+            debit[at] = debit.get(at, NOTHING) + wish.need
 
     def _forget_debits(self, now: float) -> None:
         ended: dict[NodeId, None] = {}
         while self._debits and self._debits[0][0] <= now:
-            _, node_id, need = self._debits.popleft()
-            self._debit_of[node_id] -= need
-            if not self._debit_of[node_id]:
-                del self._debit_of[node_id]
-            ended[node_id] = None
+            _, placed, wish = self._debits.popleft()
+            debit = self._debit_of[placed.node_id]
+            at = (wish.group, placed.bundle)
+            debit[at] -= wish.need
+            if not debit[at]:
+                del debit[at]
+                if not debit:
+                    del self._debit_of[placed.node_id]
+            ended[placed.node_id] = None
         for node_id in ended.keys() & self._said.keys():
             self._restate(node_id)
 
@@ -366,10 +385,12 @@ class Spillover:
         if wish.here != wish.told:
             wish.told = wish.here
             effects.append(QueueHere(*wish.at, wish.shape, wish.told))
-        reason = self.nodes.obstacle(wish.shape, self._local) or "another node is less in use"
-        for node_id, workers in sent.items():
-            hops = wish.hops + 1
-            effects.append(SendOn(*wish.at, wish.shape, workers, node_id, hops, reason))
+        if sent:
+            reason = self.nodes.obstacle(wish.shape, self._local) or "another node is less in use"
+            effects += [
+                SendOn(*wish.at, wish.shape, workers, node_id, wish.hops + 1, reason)
+                for node_id, workers in sent.items()
+            ]
         if not able:
             self._see_if_hopeless(wish, now, effects)
         else:
@@ -379,22 +400,18 @@ class Spillover:
     def _place(self, wish: _DemandHere, now: float) -> Counter[NodeId]:
         """Find nodes for the workers that wait; return how many are sent where."""
         sent: Counter[NodeId] = Counter()
-        need = Resources.of_units(dict(wish.shape.amounts))
         for _ in range(min(wish.waiting, MOST_AT_ONCE)):
             # Who was sent here has been told that it is free here.
-            if wish.hops and self.nodes.has_free(wish.shape, self._local):
-                node_id = self._local
-            else:
-                found = self.nodes.find(wish.shape, wish.bytes_at)
-                if found is None:
-                    break
-                node_id = found.node_id
-            if node_id != self._local:
+            found = self.nodes.find_at(wish.shape, self._local) if wish.hops else None
+            found = found or self.nodes.find(wish.shape, wish.bytes_at)
+            if found is None:
+                break
+            if found.node_id != self._local:
                 if now < wish.rest_until:
                     break
-                sent[node_id] += 1
+                sent[found.node_id] += 1
                 wish.waiting -= 1
-            self._debit(node_id, need, now)
+            self._debit(wish, found, now)
         return sent
 
     def _see_if_hopeless(self, wish: _DemandHere, now: float, effects: list[Effect]) -> None:
@@ -438,5 +455,5 @@ class Spillover:
             assert not wish.parked or wish.told == wish.granted, 3
         for node_id, said in self._said.items():
             if node_id != self._local:
-                debit = self._debit_of.get(node_id, NOTHING)
+                debit = self._debit_of.get(node_id, {}).get((None, ANY), NOTHING)
                 assert self.nodes[node_id].free == said.free - debit, 5

@@ -1,0 +1,242 @@
+"""How decisions slow down with the number of nodes: the machines alone, in this process.
+
+    python benchmarks/scale.py --nodes 10 100 1000 --seconds 1 [--json FILE]
+
+Each row is a rate per second for each number of nodes. The machines decide without doing: no
+process, no message. Ray has nothing that could be asked the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from _machine import machine, today, versions
+from _report import figure
+
+from weft._ids import NodeId, PlacementGroupId
+from weft._machines.bundle_plans import BundleSpec, Strategy
+from weft._machines.bundles import (
+    Bundles,
+    BundlesCommitted,
+    BundlesReserved,
+    CommitBundles,
+    GroupCreated,
+    GroupRemoved,
+    NodesSeen,
+    ReserveBundles,
+)
+from weft._machines.nodes import Nodes
+from weft._machines.placement import NodeView, place
+from weft._machines.spillover import DemandHeard, Spillover, ViewsChanged
+from weft._resources import Resources
+from weft._specs import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from weft._machines.bundles import BundleEvent
+
+NODES = (10, 100, 1_000)
+CPUS = 64
+TOTAL = Resources({"CPU": CPUS, "GPU": 8, "memory": 256e9})
+ZONES = 8
+# A rate is that of the best of so many parts of the time: other programs only make it less.
+PARTS = 5
+
+
+def shape(strategy: str = "DEFAULT", **amounts: float) -> Shape:
+    """Return what a demand asks."""
+    return Shape(tuple(sorted(Resources(amounts).items())), strategy)
+
+
+def views(nodes: int, free: Resources = TOTAL) -> list[NodeView]:
+    """Return nodes that are alike but for a label."""
+    return [
+        NodeView(
+            NodeId(number.to_bytes(16, "big")),
+            TOTAL,
+            free,
+            {"zone": str(number % ZONES)},
+            is_local=number == 1,
+        )
+        for number in range(1, nodes + 1)
+    ]
+
+
+def taking(nodes: Nodes, *wanted: Shape, kept: int) -> Callable[[], None]:
+    """Place one after the other; so many run at a time, and the oldest ends."""
+    needs = [Resources.of_units(dict(each.amounts)) for each in wanted]
+    running: deque[tuple[NodeId, Resources]] = deque()
+    turn = 0
+
+    def once() -> None:
+        nonlocal turn
+        turn = (turn + 1) % len(wanted)
+        found = nodes.find(wanted[turn])
+        assert found is not None
+        nodes.take(found.node_id, needs[turn])
+        running.append((found.node_id, needs[turn]))
+        if len(running) > kept:
+            nodes.give(*running.popleft())
+
+    return once
+
+
+def default(nodes: int) -> Callable[[], None]:
+    """Demands of one shape, at half load."""
+    return taking(Nodes(views(nodes)), shape(CPU=1), kept=nodes * CPUS // 2)
+
+
+def spread(nodes: int) -> Callable[[], None]:
+    """The same with SPREAD."""
+    return taking(Nodes(views(nodes)), shape("SPREAD", CPU=1), kept=nodes * CPUS // 2)
+
+
+def mixed(nodes: int) -> Callable[[], None]:
+    """Demands of 16 shapes in turn."""
+    wanted = [shape(CPU=1 + number % 4, GPU=number // 4) for number in range(16)]
+    return taking(Nodes(views(nodes)), *wanted, kept=nodes)
+
+
+def labels(nodes: int) -> Callable[[], None]:
+    """Demands for one zone of eight."""
+    wanted = Shape((("CPU", 10_000),), labels=(("zone", "1"),))
+    return taking(Nodes(views(nodes)), wanted, kept=nodes * CPUS // 2 // ZONES)
+
+
+def full(nodes: int) -> Callable[[], None]:
+    """Demands for which no node has room."""
+    known = Nodes(views(nodes, Resources()))
+    wanted = shape(CPU=1)
+
+    def once() -> None:
+        assert known.find(wanted) is None
+
+    return once
+
+
+def plain(nodes: int) -> Callable[[], None]:
+    """The same decision without an index: the rule itself over all nodes."""
+    known, wanted = views(nodes), shape(CPU=1)
+
+    def once() -> None:
+        place(wanted, known)
+
+    return once
+
+
+def after_news(nodes: int) -> Callable[[], None]:
+    """A decision after all nodes have said that they have changed; counted per node."""
+    known, wanted = Nodes(views(nodes)), shape(CPU=1)
+    said = [views(nodes), views(nodes, Resources({"CPU": 1}))]
+    turn = 0
+
+    def once() -> None:
+        nonlocal turn
+        turn = 1 - turn
+        for view in said[turn]:
+            known.put(view)
+        known.find(wanted)
+
+    return once
+
+
+def spilled(nodes: int) -> Callable[[], None]:
+    """A daemon that is full: each demand is heard, sent on, and its answer made."""
+    local, *others = views(nodes)
+    spillover = Spillover(NodeView(local.node_id, TOTAL, Resources()))
+    spillover.handle(ViewsChanged(tuple(others)), 0.0)
+    wanted = shape(CPU=1)
+    now = 0.0
+
+    def once() -> None:
+        nonlocal now
+        now += 0.001
+        effects = spillover.handle(DemandHeard(b"client", 1, wanted, 1), now)
+        assert effects
+
+    return once
+
+
+def groups(nodes: int, strategy: Strategy, bundles: int) -> Callable[[], None]:
+    """A placement group is created, reserved and committed by its nodes, and removed."""
+    control = Bundles()
+    said = tuple((1, view) for view in views(nodes))
+    control.handle(NodesSeen(said), 0.0)
+    specs = tuple(BundleSpec(Resources({"CPU": 1})) for _ in range(bundles))
+    number = 0
+
+    def once() -> None:
+        nonlocal number
+        number += 1
+        group = PlacementGroupId(number.to_bytes(16, "big"))
+        todo: deque[BundleEvent] = deque([GroupCreated(group, specs, strategy)])
+        while todo:
+            for effect in control.handle(todo.popleft(), 0.0):
+                match effect:
+                    case ReserveBundles(node_id, incarnation, _, attempt):
+                        todo.append(BundlesReserved(node_id, incarnation, group, attempt))
+                    case CommitBundles(node_id, incarnation, _, attempt):
+                        todo.append(BundlesCommitted(node_id, incarnation, group, attempt))
+        facts = control.facts(group)
+        assert facts is not None
+        assert facts.state == "ready"
+        control.handle(GroupRemoved(group, "done"), 0.0)
+
+    return once
+
+
+ROWS: Mapping[str, Callable[[int], Callable[[], None]]] = {
+    "decisions, one shape, half load": default,
+    "decisions, SPREAD": spread,
+    "decisions, 16 shapes in turn": mixed,
+    "decisions, one label of eight": labels,
+    "decisions, no node has room": full,
+    "decisions without an index": plain,
+    "news of all nodes and a decision": after_news,
+    "demands sent on by a full daemon": spilled,
+    "placement groups, PACK of 2": lambda nodes: groups(nodes, "PACK", 2),
+    "placement groups, STRICT_SPREAD of 8": lambda nodes: groups(nodes, "STRICT_SPREAD", 8),
+}
+
+
+def rate(once: Callable[[], None], seconds: float) -> float:
+    """Return how often it is done in a second."""
+    best = 0.0
+    for _ in range(PARTS):
+        done, start = 0, time.perf_counter()
+        while (passed := time.perf_counter() - start) < seconds / PARTS:
+            once()
+            done += 1
+        best = max(best, done / passed)
+    return best
+
+
+def main() -> None:
+    """Measure, print, and write what was asked for."""
+    parser = argparse.ArgumentParser(description="Measure decisions over many nodes.")
+    parser.add_argument("--nodes", nargs="+", type=int, default=NODES)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each number")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    given = parser.parse_args()
+    rows = {
+        what: {nodes: rate(make(nodes), given.seconds) for nodes in given.nodes}
+        for what, make in ROWS.items()
+    }
+    width = max(map(len, rows))
+    print("per second".ljust(width), *(f"{nodes:>10,} nodes" for nodes in given.nodes))
+    for what, rates in rows.items():
+        print(what.ljust(width), *(f"{figure(each):>16}" for each in rates.values()))
+    if given.json:
+        about = {"date": today(), "machine": machine(), "versions": versions("weft-core")}
+        given.json.parent.mkdir(parents=True, exist_ok=True)
+        given.json.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
