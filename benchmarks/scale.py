@@ -1,6 +1,6 @@
 """How decisions slow down with the number of nodes: the machines alone, in this process.
 
-    python benchmarks/scale.py --nodes 10 100 1000 --seconds 1 [--json FILE]
+    ./dev bench scale [--nodes 10 100 1000] [--seconds 1] [--json FILE]     from 8 nodes on
 
 Each row is a rate per second for each number of nodes. The machines decide without doing: no
 process, no message. Ray has nothing that could be asked the same way.
@@ -156,7 +156,7 @@ def spilled(nodes: int) -> Callable[[], None]:
 
     def once() -> None:
         nonlocal now
-        now += 0.001
+        now += 0.01  # what was sent to a node counts there for a while
         effects = spillover.handle(DemandHeard(b"client", 1, wanted, 1), now)
         assert effects
 

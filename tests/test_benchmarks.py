@@ -29,10 +29,10 @@ QUICK = {
 
 def test_decisions_are_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
     file = tmp_path / "scale.json"
-    completed = run("scale", "--nodes", "3", "20", "--seconds", "0.01", "--json", str(file))
+    completed = run("scale", "--nodes", "8", "20", "--seconds", "0.01", "--json", str(file))
     assert completed.returncode == 0, completed.stderr
     head, *lines = completed.stdout.splitlines()
-    assert head.split() == ["per", "second", "3", "nodes", "20", "nodes"]
+    assert head.split() == ["per", "second", "8", "nodes", "20", "nodes"]
     rows = json.loads(file.read_text())["rows"]
     assert [re.split("  +", line)[0] for line in lines] == list(rows)
     assert all(rate > 0 for rates in rows.values() for rate in rates.values())
