@@ -1,0 +1,218 @@
+"""What daemons and owners say to each other while objects go from node to node.
+
+    daemon -> owner      BeginCopy, CopyWhole, CopyKept, CopyEnded, BlamePlace
+    owner -> daemon      KnownPlaces, MakeCopy, KeepCopy, RejectCopy, EndCopy
+    daemon -> daemon     AskChunks, EndChunks, SendChunk -> <- Serving, MoreChunks, ServesOthers,
+                         NoCopy, Chunk
+
+A chunk's bytes follow the frame that ends with its `Chunk`; they are in no message.
+
+What is always true
+1. What is said of an object is said of one edition of it: an object that was lost and made again
+   may have other bytes, and the chunks of two editions never meet.
+2. Connections keep the order: an owner's EndCopy arrives before what it says of the next edition.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from weft._wire.messages import Message
+
+CHUNK_BYTES = 4 * 1024 * 1024
+
+
+class NodeLife(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
+    """One registration of a node: what one says of an earlier one does not hold for it."""
+
+    node_id: bytes
+    incarnation: int
+    address: str
+    """Where its one port is."""
+
+
+class Edition(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True):
+    """An object as it was made once: made again after a loss, it is in another segment."""
+
+    object_id: bytes
+    segment: str
+    """Of its creator: `Shared.segment` of its value."""
+
+
+def chunks_of(size_bytes: int) -> int:
+    """Return how many chunks an object has."""
+    return -(-size_bytes // CHUNK_BYTES)
+
+
+def pack_chunks(chunks: int) -> bytes:
+    """Return a set of chunks, bit by bit, as it is in a message."""
+    return chunks.to_bytes((chunks.bit_length() + 7) // 8, "little")
+
+
+def unpack_chunks(data: bytes) -> int:
+    """Return the set of chunks that is in a message."""
+    return int.from_bytes(data, "little")
+
+
+# ------------------------------------------------------------------ daemon -> owner
+
+
+class BeginCopy(Message, frozen=True):
+    """The sender has room for a copy and begins to pull it. Answered by KnownPlaces or EndCopy.
+
+    Said again when no place that it knows is of use.
+    """
+
+    edition: Edition
+    node: NodeLife
+
+
+class CopyWhole(Message, frozen=True):
+    """The sender has the whole object, checked. Said again to an owner that could not be heard."""
+
+    edition: Edition
+    node: NodeLife
+    is_kept: bool
+    """It is not dropped for room: see KeepCopy."""
+
+
+class CopyKept(Message, frozen=True):
+    """The answer to KeepCopy, if the copy is there; else CopyEnded is."""
+
+    edition: Edition
+    node: NodeLife
+
+
+class CopyEnded(Message, frozen=True):
+    """The sender has no copy any more, nor is it getting one."""
+
+    edition: Edition
+    node: NodeLife
+    reason: str
+
+
+class BlamePlace(Message, frozen=True):
+    """A place that should have the whole object has not, or sent bytes with a wrong checksum."""
+
+    edition: Edition
+    node: NodeLife
+    """The sender."""
+    place: NodeLife
+    is_gone: bool
+    """It says itself that it has no copy."""
+    reason: str
+
+
+# ------------------------------------------------------------------ owner -> daemon
+
+
+class KnownPlaces(Message, frozen=True):
+    """Where an object can be had: some of the places, those first that few were sent to."""
+
+    edition: Edition
+    turn: int
+    """The receiver's among all who pull: it takes chunks of whole places, and of earlier ones."""
+    whole: list[NodeLife]
+    partial: list[NodeLife]
+    """Who is getting it, and began earlier than the receiver."""
+
+
+class MakeCopy(Message, frozen=True):
+    """Pull this and keep it: its only places are about to end. CopyWhole follows, or CopyEnded."""
+
+    edition: Edition
+    size_bytes: int
+    owner: str
+    """Address of the sender."""
+
+
+class KeepCopy(Message, frozen=True):
+    """The receiver's copy is the primary from here on: for room it is spilled, not dropped."""
+
+    edition: Edition
+
+
+class EndCopy(Message, frozen=True):
+    """The object is gone: drop the copy, and end the pull, if there is either."""
+
+    edition: Edition
+    reason: str
+
+
+class RejectCopy(Message, frozen=True):
+    """Others found the receiver's copy to be bad: drop it, if it is there, and say CopyEnded.
+
+    A pull that began meanwhile goes on.
+    """
+
+    edition: Edition
+    reason: str
+
+
+# ------------------------------------------------------------------ daemon that pulls -> daemon
+
+
+class AskChunks(Message, frozen=True):
+    """Serve this object to the sender. Answered by Serving, ServesOthers or NoCopy."""
+
+    edition: Edition
+    turn: int
+
+
+class EndChunks(Message, frozen=True):
+    """The sender needs no chunk more, or does not wait for its turn any longer."""
+
+    edition: Edition
+
+
+class SendChunk(Message, frozen=True):
+    """Send this one. Answered by Chunk, or NoCopy. The sender is being served."""
+
+    edition: Edition
+    index: int
+
+
+# ------------------------------------------------------------------ daemon that serves -> daemon
+
+
+class Serving(Message, frozen=True):
+    """The receiver may ask for chunks, until NoCopy."""
+
+    edition: Edition
+    is_whole: bool
+    chunks: bytes
+    """Which the sender has, if not all: bit by bit, the first in the lowest bit."""
+
+
+class ServesOthers(Message, frozen=True):
+    """Others are served; Serving follows in its time. Meanwhile these are worth to be asked."""
+
+    edition: Edition
+    others: list[NodeLife]
+    """Who is getting it from the sender, and began earlier than the receiver."""
+
+
+class MoreChunks(Message, frozen=True):
+    """The sender has these as well."""
+
+    edition: Edition
+    chunks: bytes
+    """As in Serving."""
+    is_whole: bool = False
+
+
+class NoCopy(Message, frozen=True):
+    """The sender has no copy (any more), or none for the receiver: nothing of it will follow."""
+
+    edition: Edition
+    reason: str
+
+
+class Chunk(Message, frozen=True):
+    """A chunk: its bytes follow the frame."""
+
+    edition: Edition
+    index: int
+    size_bytes: int
+    checksum: int
+    """zlib.crc32 of the bytes."""
