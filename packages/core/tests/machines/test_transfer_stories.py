@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ from weft._machines.transfers import (
     SegmentReady,
     Transfers,
     TransfersTicked,
+    WaiterGone,
     WantEnded,
 )
 from weft._wire.transfers import (
@@ -68,7 +70,7 @@ from weft._wire.transfers import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
 OWNER = "owner"
 # So long nothing happens but time, at most, until all has come to an end that can.
@@ -128,6 +130,7 @@ class World:
         self.now = 0.0
         self.budget_bytes = budget_bytes
         self.places = Places(OWNER)
+        self.has_owner = True
         self.nodes: dict[NodeLife, Node] = {}
         self.wires: dict[tuple[Any, Any], deque[Any]] = {}
         """Messages on their way, by (from, to); the owner's end is OWNER."""
@@ -140,6 +143,8 @@ class World:
         self.drained: dict[NodeLife, list[Edition]] = {}
         self.requests = 0
         self.objects = 0
+        self.stalled: dict[tuple[Any, Any], float] = {}
+        """Connections on which nothing arrives until then."""
         self.sent_chunks: list[tuple[NodeLife, NodeLife]] = []
         for number in range(nodes):
             self.start(number)
@@ -177,7 +182,9 @@ class World:
     def note(self, event: places.Event) -> None:
         """Keep the nodes that have said that they have all of an object, and against which nothing was."""
         match event:
-            case OriginalMade(edition, _, node) | CopyWhole(edition, node) | CopyKept(edition, node):
+            case (
+                OriginalMade(edition, _, node) | CopyWhole(edition, node) | CopyKept(edition, node)
+            ):
                 if node in self.nodes:
                     self.good_of.setdefault(edition, set()).add(node)
             case CopyEnded(edition, node) | BeginCopy(edition, node):
@@ -300,10 +307,13 @@ class World:
     # ------------------------------------------------------------------ the network
 
     def send(self, source: Any, target: Any, message: Any) -> None:
-        self.wires.setdefault((source, target), deque()).append(message)
+        if target != OWNER or self.has_owner:
+            self.wires.setdefault((source, target), deque()).append(message)
 
     def busy_wires(self) -> list[tuple[Any, Any]]:
-        return [ends for ends, wire in self.wires.items() if wire]
+        """Return the connections on which something can arrive."""
+        now, stalled = self.now, self.stalled
+        return [ends for ends, wire in self.wires.items() if wire and stalled.get(ends, 0) <= now]
 
     def deliver(self, ends: tuple[Any, Any]) -> None:
         """Let the next message on a connection arrive."""
@@ -356,6 +366,14 @@ class World:
         for other in list(self.nodes.values()):
             self.tell(other, PeerDied(life))
 
+    def kill_owner(self) -> None:
+        """Its objects are gone with it."""
+        self.wires = {ends: wire for ends, wire in self.wires.items() if OWNER not in ends}
+        self.size_of.clear()
+        self.has_owner = False
+        for node in list(self.nodes.values()):
+            self.tell(node, OwnerEnded(OWNER, "its owner died"))
+
     # ------------------------------------------------------------------ what users do
 
     @property
@@ -397,6 +415,7 @@ class World:
         wires = self.busy_wires()
         loans = [node for node in self.nodes.values() if node.store.loan is not None]
         for ends in wires:
+            # What came before may have cut it.
             if self.wires.get(ends):
                 self.deliver(ends)
         for node in loans:
@@ -410,6 +429,7 @@ class World:
             while self.step():
                 pass
             times = [node.machine.wake_at() for node in self.nodes.values()]
+            times += [until for ends, until in self.stalled.items() if self.wires.get(ends)]
             at = min((time for time in times if time is not None), default=math.inf)
             if at > end:
                 return
@@ -517,9 +537,14 @@ class TransferStories(RuleBasedStateMachine):
         super().__init__()
         self.world = World(5, 12 * CHUNK_BYTES)
         self.started = 5
+        self.owner_dies = False
 
-    @initialize(objects=st.lists(st.integers(1, 6), min_size=1, max_size=4))
-    def begins(self, objects: list[int]) -> None:
+    @initialize(
+        objects=st.lists(st.integers(1, 6), min_size=1, max_size=4),
+        owner_dies=st.sampled_from([False, False, False, True]),
+    )
+    def begins(self, objects: list[int], owner_dies: bool) -> None:
+        self.owner_dies = owner_dies
         for number, chunks in enumerate(objects):
             self.world.make(self.node(number), chunks)
 
@@ -552,6 +577,14 @@ class TransferStories(RuleBasedStateMachine):
             if edition.segment not in node.store.content_of:
                 self.world.want(node, edition, priority)
 
+    @rule(which=st.integers(0, 2))
+    def client_ends(self, which: int) -> None:
+        client = b"client%d" % which
+        world = self.world
+        world.waiting = {w: en for w, en in world.waiting.items() if w.client != client}
+        for node in world.nodes.values():
+            world.tell(node, WaiterGone(client))
+
     @precondition(lambda self: self.world.waiting)
     @rule(which=st.integers(0, 9))
     def waits_no_longer(self, which: int) -> None:
@@ -560,17 +593,25 @@ class TransferStories(RuleBasedStateMachine):
         edition, node = self.world.waiting.pop(waiter)
         self.world.tell(node, WantEnded(edition, waiter))
 
-    @rule(order=st.lists(st.integers(0, 40), max_size=40))
-    def hears(self, order: list[int]) -> None:
-        for which in order:
+    @rule(seed=st.integers(0, 1 << 32), messages=st.sampled_from([1, 5, 30, 100, 300]))
+    def hears(self, seed: int, messages: int) -> None:
+        """In any order, but for that of each connection."""
+        draw = random.Random(seed)
+        for _ in range(messages):
             wires = self.world.busy_wires()
             if wires:
-                self.world.deliver(wires[which % len(wires)])
+                self.world.deliver(draw.choice(wires))
 
     @rule(steps=st.integers(1, 10))
     def goes_on(self, steps: int) -> None:
         for _ in range(steps):
             self.world.step()
+
+    @rule(which=st.integers(0, 99), seconds=st.sampled_from([0.4, 3.0, 20.0]))
+    def connection_stalls(self, which: int, seconds: float) -> None:
+        ends = [ends for ends in self.world.wires if "disk" not in ends]
+        if ends:
+            self.world.stalled[ends[which % len(ends)]] = self.world.now + seconds
 
     @rule(which=st.integers(0, 9))
     def lends(self, which: int) -> None:
@@ -643,9 +684,68 @@ class TransferStories(RuleBasedStateMachine):
     def teardown(self) -> None:
         for node in self.world.nodes.values():
             node.lies = node.disk_fails = False
+        if self.owner_dies:
+            self.world.kill_owner()
         self.world.settle()
         assert not self.world.waiting, "somebody waits for ever"
         self.world.end()
 
 
 TestTransferStories = TransferStories.TestCase
+
+
+# What happens in a schedule: how often, and what is drawn for it.
+DEEDS: dict[str, tuple[float, Callable[[random.Random], tuple[Any, ...]]]] = {
+    "makes": (1, lambda draw: (draw.randint(0, 9), draw.randint(1, 15))),
+    "wants": (
+        6,
+        lambda draw: (
+            draw.randint(0, 9), draw.randint(0, 9), draw.randint(1, 5), draw.choice([GET, REST]),
+        ),
+    ),
+    "hears": (14, lambda draw: (draw.getrandbits(32), draw.choice([1, 5, 30, 60]))),
+    "goes_on": (3, lambda draw: (draw.randint(1, 4),)),
+    "lends": (4, lambda draw: (draw.randint(0, 9),)),
+    "time_passes": (3, lambda draw: (draw.choice([0.1, REST_S, 1.1, 5.0]),)),
+    "waits_no_longer": (1, lambda draw: (draw.randint(0, 9),)),
+    "connection_breaks": (1, lambda draw: (draw.randint(0, 9), draw.randint(1, 3))),
+    "connection_to_the_owner_breaks": (0.7, lambda draw: (draw.randint(0, 9),)),
+    "connection_stalls": (0.7, lambda draw: (draw.randint(0, 99), draw.choice([0.4, 3.0, 20.0]))),
+    "client_ends": (0.3, lambda draw: (draw.randint(0, 2),)),
+    "node_dies": (0.5, lambda draw: (draw.randint(0, 9),)),
+    "drains": (0.4, lambda draw: (draw.randint(0, 9), draw.randint(0, 3))),
+    "lies": (0.5, lambda draw: (draw.randint(0, 9), draw.random() < 0.5)),
+    "disk_fails": (0.4, lambda draw: (draw.randint(0, 9), draw.random() < 0.4)),
+    "write_fails": (0.3, lambda draw: (draw.randint(0, 9),)),
+    "room_is_needed": (0.6, lambda draw: (draw.randint(0, 9),)),
+    "frees": (0.5, lambda draw: (draw.randint(0, 9),)),
+}  # fmt: skip
+
+
+def live(seed: int, deeds: int) -> World:
+    """Let a schedule happen that the seed says."""
+    draw = random.Random(seed)
+    story = TransferStories()
+    story.begins([draw.randint(1, 6) for _ in range(draw.randint(1, 4))], draw.random() < 0.2)
+    weights = [weight for weight, _ in DEEDS.values()]
+    for name in draw.choices(list(DEEDS), weights, k=deeds):
+        arguments = DEEDS[name][1](draw)
+        if name in ("wants", "frees") and not story.world.size_of:
+            continue
+        if name == "waits_no_longer" and not story.world.waiting:
+            continue
+        if name == "node_dies" and len(story.world.nodes) <= 2:
+            continue
+        getattr(story, name)(*arguments)
+    story.teardown()
+    return story.world
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, 200, 25))
+def test_every_pull_of_a_random_schedule_of_faults_ends(first: int) -> None:
+    worlds = [live(seed, 80) for seed in range(first, first + 25)]
+    answers = [answer.failure for world in worlds for answer in world.answers]
+    # Most are well, and what is told of is met.
+    assert answers.count("") > len(answers) / 2
+    assert {"gone", "failed"} <= set(answers)

@@ -148,7 +148,16 @@ Effect = TellNode | PlacesLost | PlacesDrained
 class _Spot:
     """One place of one object."""
 
-    __slots__ = ("blames", "is_asked", "is_kept", "is_original", "is_whole", "named", "node", "turn")
+    __slots__ = (
+        "blames",
+        "is_asked",
+        "is_kept",
+        "is_original",
+        "is_whole",
+        "named",
+        "node",
+        "turn",
+    )
 
     def __init__(self, node: NodeLife, turn: int) -> None:
         self.node = node

@@ -304,11 +304,11 @@ def _run(copies: Sequence[_Copy]) -> list[int]:
     if failure_of:
         raise failure_of[min(failure_of)]
     checksums = (checksum_of[index] for index in range(len(pieces)))
-    return [_joined(list(itertools.islice(checksums, len(part)))) for part in pieces_of]
+    return [joined_checksum(list(itertools.islice(checksums, len(part)))) for part in pieces_of]
 
 
-def _joined(checksums: Sequence[int]) -> int:
-    """Return the checksum of a segment from those of its pieces."""
+def joined_checksum(checksums: Sequence[int]) -> int:
+    """Return the checksum of a segment from those of its pieces of `PIECE_BYTES`."""
     return zlib.crc32(struct.pack(f"<{len(checksums)}I", *checksums))
 
 
@@ -441,7 +441,7 @@ class UrlSpillFiles:
                     pieces=pieces[first : first + FETCHED_PIECES],
                     target_fd=target_fd,
                 )
-            _check(what, place, _joined(checksums))
+            _check(what, place, joined_checksum(checksums))
 
     def remove(self, file: str) -> None:
         """Remove a file. See SpillFiles."""
@@ -495,7 +495,7 @@ def _append(stream: Any, source: SpillSource, offset: int) -> int:
             checksum = zlib.crc32(chunk, checksum)
             stream.write(bytes(chunk))
         checksums.append(checksum)
-    return _joined(checksums)
+    return joined_checksum(checksums)
 
 
 def _fetch(
