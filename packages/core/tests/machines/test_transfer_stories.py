@@ -1,4 +1,4 @@
-"""Nodes that pull and serve, and an owner, in one process: a network that delays, cuts and kills."""
+"""Nodes that pull and serve, and an owner, in one process; a network that delays and breaks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from weft._machines import places, transfers
 from weft._machines.places import (
     ObjectEnded,
     OriginalMade,
@@ -23,7 +22,7 @@ from weft._machines.places import (
     PlacesLost,
     TellNode,
 )
-from weft._machines.pulls import REST_S, TellOwner, TellPeer, Waiter
+from weft._machines.pulls import REST_S, ObjectWaiter, TellOwner, TellPeer
 from weft._machines.serves import CloseSegment, OpenSegment, ReadChunk
 from weft._machines.transfers import (
     ARGUMENT,
@@ -71,6 +70,8 @@ from weft._wire.transfers import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from weft._machines import places, transfers
 
 OWNER = "owner"
 # So long nothing happens but time, at most, until all has come to an end that can.
@@ -138,7 +139,7 @@ class World:
         """Of the objects that live."""
         self.lost: set[Edition] = set()
         self.good_of: dict[Edition, set[NodeLife]] = {}
-        self.waiting: dict[Waiter, tuple[Edition, Node]] = {}
+        self.waiting: dict[ObjectWaiter, tuple[Edition, Node]] = {}
         self.answers: list[AnswerWant] = []
         self.drained: dict[NodeLife, list[Edition]] = {}
         self.requests = 0
@@ -180,7 +181,7 @@ class World:
                     self.drained[life] = left
 
     def note(self, event: places.Event) -> None:
-        """Keep the nodes that have said that they have all of an object, and against which nothing was."""
+        """Keep who has said to have all of an object, and of whom nothing else was said."""
         match event:
             case (
                 OriginalMade(edition, _, node) | CopyWhole(edition, node) | CopyKept(edition, node)
@@ -195,7 +196,7 @@ class World:
                 for good in self.good_of.values():
                     good.discard(node)
 
-    def do(self, node: Node, effect: transfers.Effect) -> None:  # noqa: C901, PLR0912 - one case each
+    def do(self, node: Node, effect: transfers.Effect) -> None:
         store = node.store
         match effect:
             case TellPeer(peer, message):
@@ -397,9 +398,9 @@ class World:
         self.tell_owner(OriginalMade(edition, size_bytes, node.life))
         return edition
 
-    def want(self, node: Node, edition: Edition, priority: int = GET) -> Waiter:
+    def want(self, node: Node, edition: Edition, priority: int = GET) -> ObjectWaiter:
         self.requests += 1
-        waiter = Waiter(b"client%d" % (self.requests % 3), self.requests)
+        waiter = ObjectWaiter(b"client%d" % (self.requests % 3), self.requests)
         self.waiting[waiter] = (edition, node)
         event = ObjectWanted(edition, self.size_of[edition], OWNER, priority, waiter)
         self.tell(node, event)
@@ -460,8 +461,8 @@ class World:
 def rounds_of_broadcast(nodes: int, chunks: int, *, at_once: bool = True) -> tuple[int, World]:
     """Count rounds until all nodes have an object.
 
-    In a round all messages but chunks arrive, however many; then each source sends one chunk to each
-    that it serves. So a round is the time of one chunk on an uplink that two share.
+    In a round all messages but chunks arrive, however many; then each source sends one chunk to
+    each that it serves. So a round is the time of one chunk on an uplink that two share.
     """
     world = World(nodes + 1, 1000 * CHUNK_BYTES)
     root, *others = world.nodes.values()
@@ -531,7 +532,7 @@ def test_every_place_of_a_broadcast_sends_to_two_at_most() -> None:
 
 
 class TransferStories(RuleBasedStateMachine):
-    """Everything that can happen to some nodes and an owner; then all is well, or said not to be."""
+    """What can happen to some nodes and an owner; in the end all is well, or said not to be."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,15 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
-from weft._machines.pulls import LOOK_S, MAX_LOOK_S, REST_S, WINDOW, TellOwner, TellPeer, Waiter
+from weft._machines.pulls import (
+    LOOK_S,
+    MAX_LOOK_S,
+    REST_S,
+    WINDOW,
+    ObjectWaiter,
+    TellOwner,
+    TellPeer,
+)
 from weft._machines.serves import SLOTS, CloseSegment, OpenSegment, ReadChunk
 from weft._machines.transfers import (
     ARGUMENT,
@@ -58,8 +66,8 @@ from weft._wire.transfers import (
     NodeLife,
     RejectCopy,
     SendChunk,
-    Serving,
     ServesOthers,
+    Serving,
     pack_chunks,
 )
 from weft.exceptions import ProtocolError
@@ -75,7 +83,7 @@ OWNER = "owner"
 ME, A, B, C, D = (NodeLife(name, 1, "") for name in (b"m", b"a", b"b", b"c", b"d"))
 X, Y, Z = Edition(b"x", "a-1"), Edition(b"y", "a-2"), Edition(b"z", "a-3")
 TURN = 5
-W, V = Waiter(b"w", 1), Waiter(b"v", 2)
+W, V = ObjectWaiter(b"w", 1), ObjectWaiter(b"v", 2)
 NAME = f"{ME.node_id.hex()}-1"
 
 
@@ -100,7 +108,7 @@ class Daemon:
         return self.tell(*(OwnerSaid(OWNER, message) for message in messages))
 
     def want(
-        self, edition: Edition, chunks: int = 1, priority: int = GET, waiter: Waiter = W
+        self, edition: Edition, chunks: int = 1, priority: int = GET, waiter: ObjectWaiter = W
     ) -> list[Effect]:
         return self.tell(ObjectWanted(edition, chunks * CHUNK_BYTES, OWNER, priority, waiter))
 
@@ -460,7 +468,7 @@ def test_chunk_that_is_late_is_asked_of_another_source_once_and_what_is_first_co
     daemon.wake()
     assert daemon.now == 0.9 + LOOK_S
     # All that A owes was asked of B by now; of whom it is asked again only when that is late too.
-    assert {chunk for chunk in daemon.machine._pull_of[X].sources[B].asked_at} == {0, 1, 2, 3}
+    assert set(daemon.machine._pull_of[X].sources[B].asked_at) == {0, 1, 2, 3}
     assert daemon.come(0, B) == []
     assert daemon.come(0, A) == []
     for index in (1, 2):
@@ -751,8 +759,10 @@ def test_what_an_object_waits_for_is_said(daemon: Daemon) -> None:
     daemon.want(Z)
     daemon.want(Edition(b"o", ""), waiter=V)
     assert daemon.machine.explain(W.client).splitlines() == [
-        "object 78 is on its way: 1 of 3 chunks are here; sources: 1 serving, 0 busy, 0 asked, "
-        "0 known",
+        (
+            "object 78 is on its way: 1 of 3 chunks are here; "
+            "sources: 1 serving, 0 busy, 0 asked, 0 known"
+        ),
         f"object 79 waits for room of {CHUNK_BYTES} bytes in the store",
         "object 7a waits for 2 others that are on their way",
     ]

@@ -11,7 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft._store.chunks import BUFFER_BYTES, Arrival, ChunkFile, Landing, chunk_bytes
-from weft._store.spill import LocalSpillFiles, SpillError, SpillPlace, SpillSource
+from weft._store.spill import (
+    PIECE_BYTES,
+    LocalSpillFiles,
+    SpillError,
+    SpillPlace,
+    SpillSource,
+)
 from weft._wire.transfers import CHUNK_BYTES
 from weft.exceptions import StoreFullError
 
@@ -63,11 +69,14 @@ def source(tmp_path: Path) -> Iterator[ChunkFile]:
 # ------------------------------------------------------------------ what comes
 
 
+def test_chunk_is_as_large_as_a_piece_of_what_is_spilled() -> None:
+    """So their checksums are the same."""
+    assert CHUNK_BYTES == PIECE_BYTES
+
+
 def test_last_chunk_is_what_is_left() -> None:
-    assert [chunk_bytes(SIZE_BYTES, index) for index in range(3)] == [
-        *[CHUNK_BYTES] * 2,
-        REST_BYTES,
-    ]
+    sizes = [chunk_bytes(SIZE_BYTES, index) for index in range(3)]
+    assert sizes == [CHUNK_BYTES, CHUNK_BYTES, REST_BYTES]
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1), (1, 2, 0)])
@@ -196,7 +205,7 @@ def test_abandoned_arrival_leaves_no_file(arrival: Arrival) -> None:
 
 
 def test_copy_for_which_there_is_no_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StoreFullError, match="a copy of 10 bytes cannot be written to .*nowhere"):
+    with pytest.raises(StoreFullError, match=r"a copy of 10 bytes cannot be written to .*nowhere"):
         Arrival(tmp_path / "nowhere" / "copy", 10)
 
 
@@ -318,14 +327,14 @@ def test_spilled_object_that_is_damaged_is_not_sent(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(places[1].offset + CHUNK_BYTES)
         file.write(b"damage")
-    with pytest.raises(SpillError, match="spill-1 at offset 8192: its .* bytes are damaged"):
+    with pytest.raises(SpillError, match=r"spill-1 at offset 8192: its .* bytes are damaged"):
         ChunkFile.open_spilled(path, places[1])
 
 
 def test_spilled_object_that_is_gone_or_cut_is_not_sent(tmp_path: Path) -> None:
     path, places = spilled(tmp_path)
     os.truncate(path, places[1].offset + 100)
-    with pytest.raises(SpillError, match="ends .* bytes too early"):
+    with pytest.raises(SpillError, match=r"ends .* bytes too early"):
         ChunkFile.open_spilled(path, places[1])
     path.unlink()
     with pytest.raises(SpillError, match="No such file"):

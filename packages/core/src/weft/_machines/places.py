@@ -2,31 +2,33 @@
 
     (begins to pull) -> partial -> whole -> kept          each is gone with its node, or says so
 
-An object begins with one place, its original, in the segment that its value names. A node that begins
-to pull it is a partial place at once: it gives others the chunks that it has. A whole place that is
-not kept may be dropped for room at any time; one that is kept is spilled. When the last kept place
-goes, another whole one is asked to keep its copy; when that is gone as well, the next.
+An object begins with one place, its original, in the segment that its value names. A node that
+begins to pull it is a partial place at once: it gives others the chunks that it has. A whole place
+that is not kept may be dropped for room at any time; one that is kept is spilled. When the last
+kept place goes, another whole one is asked to keep its copy; when that is gone as well, the next.
 
 Who pulls gets a turn, a number above all before. It takes chunks from whole places and from those
-with an earlier turn: so nobody ever waits in a circle. Each place is named to as few as can be: with
-two pullers to a place, those who begin at once make a tree, and the last is a logarithm away from
-the original.
+with an earlier turn: so nobody ever waits in a circle. Each partial place is named to as many as it
+serves at a time, the earliest first: so those who begin at once make a tree, and the last of them
+is a logarithm away from the original.
 
 A node that drains holds some objects that are nowhere else. Those are moved, a few at a time, the
-smallest first: so most are saved before the deadline. What has another whole copy needs a message only.
+smallest first: so most are saved before the deadline. What has another whole copy needs a message
+only.
 
 What is always true
 1. An object that is known has a whole place. When the last goes it is lost, and who is getting it
    is told, though their chunks together might be all.
-2. It has a kept place on a node that does not drain; or one is asked to keep it; or it is being moved
-   or is to be moved; or no node could take it, and that was said.
+2. It has a kept place on a node that does not drain; or one is asked to keep it; or it is being
+   moved or is to be moved; or no node could take it, and that was said.
 3. A node gets at most one place of an object. A turn is given once; KnownPlaces names no place that
    is not earlier or whole.
 4. At most `MOVES` objects are moved at a time.
 5. What a dead incarnation says changes nothing.
 
-An original ends by what ownership.py says to its creator: EndCopy and RejectCopy are for copies only. What is said
-again after a connection broke is answered as the first time, and about what is not known with EndCopy.
+An original ends by what ownership.py says to its creator: EndCopy and RejectCopy are for copies
+only. What is said again after a connection broke is answered as the first time, and about what is
+not known with EndCopy.
 """
 
 from __future__ import annotations
@@ -61,7 +63,8 @@ WHOLE_NAMED = 4
 PARTIAL_NAMED = 2
 # A node's uplink is shared by what it sends: more at once make none of them sooner.
 MOVES = 4
-# Bytes may be damaged on the way, or by who reads them. The last copy is lost only when several say so.
+# Bytes may be damaged on the way, or by who reads them: the last copy is lost only when that was
+# said several times.
 MAX_BLAMES = 3
 DEAD_KEPT = 1000
 

@@ -6,14 +6,14 @@ A source is a place that was named, by the owner or by another source:
                |         ^
                +-> busy -+                 it serves others; we are in its queue
 
-Up to `WHOLE_SOURCES` whole places serve at once, and one that is itself getting the object is enough:
-its turn is earlier, so it comes to have all. Who is served leaves the queues of the others. Each
-source is asked for the first chunk that it has and nobody is asked for, up to a window; so a fast one
-gives more than a slow one. What is late is asked of another source as well, as soon as that has nothing
-else to do; what comes first counts.
+Up to `WHOLE_SOURCES` whole places serve at once, and one that is itself getting the object is
+enough: its turn is earlier, so it comes to have all. Who is served leaves the queues of the others.
+Each source is asked for the first chunk that it has and nobody is asked for, up to a window; so a
+fast one gives more than a slow one. What is late is asked of another source as well, as soon as
+that has nothing else to do; what comes first counts.
 
-If nothing comes for `LOOK_S`, busy sources and the owner are asked again, less and less often. A source
-that broke off, has nothing, or sent wrong bytes rests for `REST_S`: what came of it stays.
+If nothing comes for `LOOK_S`, busy sources and the owner are asked again, less and less often. A
+source that broke off, has nothing, or sent wrong bytes rests for `REST_S`: what came of it stays.
 
 What is always true
 1. A chunk that is asked for, and not late, is asked of one source.
@@ -42,8 +42,8 @@ from weft._wire.transfers import (
     NoCopy,
     NodeLife,
     SendChunk,
-    Serving,
     ServesOthers,
+    Serving,
     chunks_of,
 )
 
@@ -77,14 +77,14 @@ class TellOwner(msgspec.Struct, frozen=True):
     message: BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace
 
 
-class Waiter(msgspec.Struct, frozen=True):
+class ObjectWaiter(msgspec.Struct, frozen=True):
     """Who wants an object on this node."""
 
     client: bytes
     request: int
 
 
-class Source:
+class ChunkSource:
     """A place that was named."""
 
     __slots__ = ("asked_at", "has", "is_refused", "is_whole", "node", "rests_until", "state")
@@ -126,7 +126,7 @@ class Pull:
         self.owner = owner
         self.me = me
         self._say = say
-        self.waiters: dict[Waiter, int] = {}
+        self.waiters: dict[ObjectWaiter, int] = {}
         """By who waits, with what priority."""
         self.keeps = False
         """The owner wants this node to have it."""
@@ -137,7 +137,7 @@ class Pull:
         self.missing = (1 << self.chunks) - 1
         self.flying = 0
         """Of these, those that are to come and are not late."""
-        self.sources: dict[NodeLife, Source] = {}
+        self.sources: dict[NodeLife, ChunkSource] = {}
         self.turn = UNKNOWN
         self.has_asked_owner = False
         """It has not answered yet."""
@@ -169,7 +169,7 @@ class Pull:
         self.has_asked_owner = False
         self.turn = turn
         for node in whole:
-            source = self.sources.setdefault(node, Source(node, is_whole=True))
+            source = self.sources.setdefault(node, ChunkSource(node, is_whole=True))
             source.is_whole = True
         self._add(partial)
         self.seek(now)
@@ -177,7 +177,7 @@ class Pull:
     def _add(self, nodes: Sequence[NodeLife]) -> None:
         for node in nodes:
             if node != self.me and node not in self.sources:
-                self.sources[node] = Source(node, is_whole=False)
+                self.sources[node] = ChunkSource(node, is_whole=False)
 
     # -------------------------------------------------------------- what sources say
 
@@ -263,13 +263,13 @@ class Pull:
         message = BlamePlace(self.edition, self.me, node, is_gone, reason)
         self._say(TellOwner(self.owner, message))
 
-    def _rest(self, source: Source, now: float) -> None:
+    def _rest(self, source: ChunkSource, now: float) -> None:
         """Ask this one no more for a while."""
         self._take_back(source)
         source.state = "known"
         source.rests_until = now + REST_S
 
-    def _take_back(self, source: Source) -> None:
+    def _take_back(self, source: ChunkSource) -> None:
         """What was asked of a source will not come: others may be asked."""
         asked, source.asked_at, source.has = source.asked_at, {}, 0
         for index in asked:
@@ -303,7 +303,7 @@ class Pull:
             self._ask_owner(now)
         self.order(now)
 
-    def _able(self, now: float) -> list[Source]:
+    def _able(self, now: float) -> list[ChunkSource]:
         return [
             source
             for source in self.sources.values()
@@ -335,7 +335,7 @@ class Pull:
                 self.flying |= 1 << index
                 self._say(TellPeer(source.node, SendChunk(self.edition, index)))
 
-    def _next_chunk(self, source: Source, now: float) -> int | None:
+    def _next_chunk(self, source: ChunkSource, now: float) -> int | None:
         able = self.missing & ~self.flying & source.has
         for index in source.asked_at:
             able &= ~(1 << index)

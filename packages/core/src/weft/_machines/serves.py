@@ -1,8 +1,8 @@
 """Whom this node gives chunks of the objects that it has, or is getting.
 
-Each object has `SLOTS` pullers at a time, and a queue. Who is not served at once is told of those who
-are, as these have chunks soon; and is served in its turn if it is still there. What this node is
-only getting it gives to pullers with a later turn than its own.
+Each object has `SLOTS` pullers at a time, and a queue. Who is not served at once is told of those
+who are, as these have chunks soon; and is served in its turn if it is still there. What this node
+is only getting it gives to pullers with a later turn than its own.
 
 What is always true
 1. At most `SLOTS` are served of one object, and none waits while a slot is free.
@@ -26,8 +26,8 @@ from weft._wire.transfers import (
     MoreChunks,
     NoCopy,
     NodeLife,
-    Serving,
     ServesOthers,
+    Serving,
     pack_chunks,
 )
 from weft.exceptions import ProtocolError
@@ -58,7 +58,7 @@ class CloseSegment(msgspec.Struct, frozen=True):
 
 
 class ReadChunk(msgspec.Struct, frozen=True):
-    """Send a chunk, of the open segment or of what has arrived; if it cannot be read, ChunkBroken."""
+    """Send a chunk of the open segment, or of what has arrived; ChunkBroken: it cannot be read."""
 
     peer: NodeLife
     edition: Edition

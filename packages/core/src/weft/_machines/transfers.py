@@ -1,22 +1,23 @@
 """What one node gets from others, and gives them: whose turn it is, and what comes from where.
 
-    wanted -> queued -> asking (for room) -> pulling -> here -> (dropped for room, or with its object)
+    wanted -> queued -> asking (for room) -> pulling -> here -> dropped, for room or with its object
 
 A pull begins when the store has lent room for the whole object, which it takes at once: two pulls
 never hold half of what both need. The store is asked for one at a time, what a get waits for first,
-then what a task needs that is to run, then the rest. Of the latter two fewer are under way at a time,
-so that a get does not wait for them. When all memory is viewed the store lends on disk: so a loan
-that is asked for always comes to an end, and so does a pull, unless its sources end before.
+then what a task needs that is to run, then the rest. Of the latter two fewer are under way at a
+time, so that a get does not wait for them. When all memory is viewed the store lends on disk: so a
+loan that is asked for always comes to an end, and so does a pull, unless its sources end before.
 
-All who want an object here wait for one pull (pulls.py). It ends with the last of them, unless the owner
-asked for the copy. Others are given what is here, or has come so far (serves.py).
+All who want an object here wait for one pull (pulls.py). It ends with the last of them, unless the
+owner asked for the copy. Others are given what is here, or has come so far (serves.py).
 
 A copy that is whole stays while the store has room for it. Its name is one of this node's own: the
 segment of the original may be filled with another object while the copy's end is on its way here.
 
 What is always true
 1. Of an object there is a pull, or a copy, or neither. A pull has somebody who waits, or is kept.
-2. At most one loan is asked for, and what is pulled has one. It is returned if nobody wants it any more.
+2. At most one loan is asked for, and what is pulled has one. It is returned if nobody wants it any
+   more.
 3. At most `LIMITS[priority]` pulls are under way when one of that priority begins.
 4. Every want is answered once: with the copy's name, or why there is none; or it ends by itself.
 5. The owner knows of every pull under way and every copy, or is told when it can be heard again.
@@ -28,13 +29,13 @@ anybody is told of it.
 How a shell makes it act
 - To the store (segments.py) the node's daemon is a process like others: AskRoom is an AskLoan, and
   ReturnRoom a LoanReturned. What is lent beyond what was asked for is returned at once; a Recall is
-  answered with 0. FinishCopy is SegmentsMade, then Evicted: so the segment is the node's. DropCopy is
-  a Discard. OpenSegment is SegmentsOpened, CloseSegment is SegmentsClosed; Evict is answered with
-  what is open.
-- AnswerWant without an error is, in the store, the client's Restore of that name: then it is promised
-  to the client.
-- A node's connections are one after another: PeerCut is told before what the next one brings. So are
-  owners', with OwnerBack.
+  answered with 0. FinishCopy is SegmentsMade, then Evicted: so the segment is the node's. DropCopy
+  is a Discard. OpenSegment is SegmentsOpened, CloseSegment is SegmentsClosed; Evict is answered
+  with what is open.
+- AnswerWant without an error is, in the store, the client's Restore of that name: then it is
+  promised to the client.
+- A node's connections are one after another: PeerCut is told before what the next one brings. So
+  are owners', with OwnerBack.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 import msgspec
 
 from weft._machines.places import OwnerMessage
-from weft._machines.pulls import Pull, TellOwner, TellPeer, Waiter
+from weft._machines.pulls import ObjectWaiter, Pull, TellOwner, TellPeer
 from weft._machines.serves import CloseSegment, Desk, OpenSegment, ReadChunk
 from weft._wire.transfers import (
     AskChunks,
@@ -63,8 +64,8 @@ from weft._wire.transfers import (
     NodeLife,
     RejectCopy,
     SendChunk,
-    Serving,
     ServesOthers,
+    Serving,
     chunks_of,
     unpack_chunks,
 )
@@ -90,14 +91,14 @@ class ObjectWanted(msgspec.Struct, frozen=True):
     owner: str
     """Address of the process that owns it."""
     priority: int
-    waiter: Waiter
+    waiter: ObjectWaiter
 
 
 class WantEnded(msgspec.Struct, frozen=True):
     """It is not needed any more."""
 
     edition: Edition
-    waiter: Waiter
+    waiter: ObjectWaiter
 
 
 class WaiterGone(msgspec.Struct, frozen=True):
@@ -147,7 +148,7 @@ class SegmentReady(msgspec.Struct, frozen=True):
 
 
 class SegmentMissing(msgspec.Struct, frozen=True):
-    """The answer to OpenSegment: its object is neither in memory nor on disk, or is damaged there."""
+    """The answer to OpenSegment: the object is neither in memory nor on disk, or is damaged."""
 
     edition: Edition
     reason: str
@@ -280,7 +281,7 @@ class DropCopy(msgspec.Struct, frozen=True):
 class AnswerWant(msgspec.Struct, frozen=True):
     """Tell who waits that the object is on this node, or why it cannot be."""
 
-    waiter: Waiter
+    waiter: ObjectWaiter
     edition: Edition
     name: str = ""
     """Of its segment."""
@@ -344,9 +345,7 @@ class Transfers:
             case WantEnded(edition, waiter):
                 self._end_waits(edition, [waiter])
             case WaiterGone(client):
-                for pull in list(self._pull_of.values()):
-                    theirs = [waiter for waiter in pull.waiters if waiter.client == client]
-                    self._end_waits(pull.edition, theirs)
+                self._waiter_gone(client)
             case RoomLent(request, directory):
                 self._room_lent(request, directory, now)
             case RoomRefused(request, error):
@@ -429,7 +428,7 @@ class Transfers:
         for queue in self._queues:
             queue.pop(pull.edition, None)
 
-    def _end_waits(self, edition: Edition, waiters: Iterable[Waiter]) -> None:
+    def _end_waits(self, edition: Edition, waiters: Iterable[ObjectWaiter]) -> None:
         pull = self._pull_of.get(edition)
         if pull is None:
             return
@@ -439,6 +438,10 @@ class Transfers:
             self._queue(pull)
         else:
             self._end(pull, "nobody there needs it any more")
+
+    def _waiter_gone(self, client: bytes) -> None:
+        for edition, pull in list(self._pull_of.items()):
+            self._end_waits(edition, [w for w in pull.waiters if w.client == client])
 
     # -------------------------------------------------------------- room
 
@@ -614,9 +617,7 @@ class Transfers:
                     self._keep(here)
                     self._say(TellOwner(owner, CopyWhole(edition, self._me, True)))
                 else:
-                    pull = self._pull(edition, size_bytes, owner)
-                    pull.keeps = True
-                    self._queue(pull)
+                    self._make(edition, size_bytes, owner)
             case KeepCopy():
                 if here is not None:
                     self._keep(here)
@@ -632,6 +633,12 @@ class Transfers:
             case _:
                 assert_never(message)
 
+    def _make(self, edition: Edition, size_bytes: int, owner: str) -> None:
+        """The owner wants a copy here."""
+        pull = self._pull(edition, size_bytes, owner)
+        pull.keeps = True
+        self._queue(pull)
+
     def _keep(self, here: _Here) -> None:
         here.is_kept = True
         self._say(KeepSegment(here.name))
@@ -645,12 +652,9 @@ class Transfers:
                 self._say(TellOwner(owner, CopyWhole(here.edition, self._me, here.is_kept)))
 
     def _owner_ended(self, owner: str, reason: str) -> None:
-        theirs = [
-            item.edition
-            for item in (*self._here_of.values(), *self._pull_of.values())
-            if item.owner == owner
-        ]
-        for edition in theirs:
+        here = [here.edition for here in self._here_of.values() if here.owner == owner]
+        coming = [pull.edition for pull in self._pull_of.values() if pull.owner == owner]
+        for edition in (*here, *coming):
             self._drop(edition, reason)
 
     # -------------------------------------------------------------- questions

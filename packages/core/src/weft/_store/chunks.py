@@ -2,28 +2,28 @@
 
 What comes goes through a buffer that stays in the CPU's cache to the object's file, which gets its
 name when all chunks are there and right. Chunks come in any order, and one may come twice at once,
-from two sources: the one that came first is written as it comes, the other is kept aside until it is
-whole; whichever is right first counts, and the bytes of the other go nowhere.
+from two sources: the one that came first is written as it comes, the other is kept aside until it
+is whole; whichever is right first counts, and the bytes of the other go nowhere.
 
-What goes is sent by the kernel from the file (sendfile), be it a segment, what has arrived of one, or
-a copy on disk. The checksum of a chunk is made when it is first needed, and kept; of what has arrived
-it is known.
+What goes is sent by the kernel from the file (sendfile), be it a segment, what has arrived of one,
+or a copy on disk. The checksum of a chunk is made when it is first needed, and kept; of what has
+arrived it is known.
 
 What is always true
 1. A chunk that is there has the checksum that came with it, and is not written again.
-2. A file has its object's name only when it is whole. It has a name that begins with a dot till then,
-   and is removed if the object does not come.
+2. A file has its object's name only when it is whole. It has a name that begins with a dot till
+   then, and is removed if the object does not come.
 3. What was spilled is checked, all of it, before a chunk of it is sent.
 
 Not safe from threads. An object's chunks have the size of a spilled object's pieces, so their
 checksums are the same.
 
 Facts about receiving (measured: 512 MiB to tmpfs, GB/s of the receiver's processor time over a unix
-socket; over TCP all are nearer, since its own work is half). Straight into the mapping of pages that do
-not exist 1.25, of pages that were reserved 1.3, with a checksum 1.0; through a buffer of 256 KiB and
-pwrite 2.2, with a checksum 1.6; of 1 MiB 1.6. Into a file whose pages exist: a mapping 1.9, with a
-checksum 1.5; the buffer with a checksum 2.6. And a write to a mapping that finds no memory ends the
-process, while pwrite says so.
+socket; over TCP all are nearer, since its own work is half). Straight into the mapping of pages
+that do not exist 1.25, of pages that were reserved 1.3, with a checksum 1.0; through a buffer of
+256 KiB and pwrite 2.2, with a checksum 1.6; of 1 MiB 1.6. Into a file whose pages exist: a mapping
+1.9, with a checksum 1.5; the buffer with a checksum 2.6. And a write to a mapping that finds no
+memory ends the process, while pwrite says so.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ import os
 import zlib
 from typing import TYPE_CHECKING
 
-from weft._store.spill import PIECE_BYTES, SpillError, joined_checksum, unborn_segment
+from weft._store.spill import SpillError, check_place, joined_checksum, unborn_segment
 from weft._wire.transfers import CHUNK_BYTES, chunks_of
 from weft.exceptions import StoreFullError
 
@@ -43,13 +43,12 @@ if TYPE_CHECKING:
 
     from weft._store.spill import SpillPlace
 
-assert CHUNK_BYTES == PIECE_BYTES
 # Less than the second-level cache of the CPUs that servers have.
 BUFFER_BYTES = 256 * 1024
 
 
 def chunk_bytes(size_bytes: int, index: int) -> int:
-    """Return the size of one chunk of an object: the last one's may be less than that of the rest."""
+    """Return the size of one chunk of an object: that of the last may be less."""
     return min(CHUNK_BYTES, size_bytes - index * CHUNK_BYTES)
 
 
@@ -80,19 +79,18 @@ class ChunkFile:
             raise SpillError(f"{path}: {error}") from error
         file = cls(fd, place.size_bytes, place.offset)
         try:
-            checksum = joined_checksum(list(map(file.checksum, range(chunks_of(file.size_bytes)))))
-            if checksum != place.checksum:
-                raise SpillError(
-                    f"{path} at offset {place.offset}: its {place.size_bytes} bytes are damaged: "
-                    f"their checksum is {checksum:08x}, not {place.checksum:08x}"
-                )
+            checksums = [file.checksum(index) for index in range(chunks_of(file.size_bytes))]
+            check_place(f"{path} at offset {place.offset}", place, joined_checksum(checksums))
         except BaseException:
             file.close()
             raise
         return file
 
     def checksum(self, index: int) -> int:
-        """Return a chunk's checksum; the first time it is read for that. SpillError: it cannot be."""
+        """Return a chunk's checksum; the first time it is read for that.
+
+        SpillError: it cannot be read.
+        """
         checksum = self._checksums.get(index)
         if checksum is None:
             checksum = at = 0
@@ -109,7 +107,7 @@ class ChunkFile:
         self._checksums[index] = checksum
 
     def send(self, socket_fd: int, index: int, at: int) -> int:
-        """Send a chunk from the byte `at` on, as far as the socket takes it; return how far that is.
+        """Send a chunk from the byte `at` on, as far as the socket takes it; return how far.
 
         SpillError: it cannot be read. What a socket raises comes through, BlockingIOError too.
         """
@@ -120,9 +118,9 @@ class ChunkFile:
         return at + sent
 
     def read_into(self, buffer: memoryview, index: int, at: int) -> memoryview:
-        """Return bytes of a chunk from `at` on, as many as fit into the buffer. SpillError: see `send`.
+        """Return bytes of a chunk from `at` on, as many as fit into the buffer.
 
-        For connections whose bytes the kernel cannot take from a file.
+        For connections whose bytes the kernel cannot take from a file. SpillError: see `send`.
         """
         part = buffer[: chunk_bytes(self.size_bytes, index) - at]
         try:
@@ -228,8 +226,7 @@ class Arrival:
             self.file.know(landing.index, landing.checksum)
 
     def finish(self) -> ChunkFile:
-        """Give the file its name; return it, for the caller to close."""
-        assert self.is_whole, self.path
+        """It is whole: give the file its name, and return it, for the caller to close."""
         self._unborn.rename(self.path)
         return self.file
 

@@ -312,7 +312,8 @@ def joined_checksum(checksums: Sequence[int]) -> int:
     return zlib.crc32(struct.pack(f"<{len(checksums)}I", *checksums))
 
 
-def _check(what: str, place: SpillPlace, checksum: int) -> None:
+def check_place(what: str, place: SpillPlace, checksum: int) -> None:
+    """SpillError: what was read of a place has another checksum."""
     if checksum != place.checksum:
         raise SpillError(
             f"{what}: its {place.size_bytes} bytes are damaged: their checksum is "
@@ -363,7 +364,7 @@ class LocalSpillFiles:
         with _told(what):
             copy = _Copy(str(path), place.offset, target_fd, 0, place.size_bytes)
             (checksum,) = _run([copy])
-        _check(what, place, checksum)
+        check_place(what, place, checksum)
 
     def remove(self, file: str) -> None:
         """Remove a file. See SpillFiles."""
@@ -441,7 +442,7 @@ class UrlSpillFiles:
                     pieces=pieces[first : first + FETCHED_PIECES],
                     target_fd=target_fd,
                 )
-            _check(what, place, joined_checksum(checksums))
+            check_place(what, place, joined_checksum(checksums))
 
     def remove(self, file: str) -> None:
         """Remove a file. See SpillFiles."""
