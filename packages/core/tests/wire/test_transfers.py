@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft._wire import transfers
-from weft._wire.messages import Message
 from weft._wire.transfers import (
     CHUNK_BYTES,
     Edition,
     KnownPlaces,
     NodeLife,
+    TransferMessage,
     chunks_of,
     pack_chunks,
     unpack_chunks,
@@ -22,7 +22,7 @@ from weft._wire.transfers import (
 KINDS = [
     kind
     for _, kind in inspect.getmembers(transfers, inspect.isclass)
-    if issubclass(kind, Message) and kind is not Message
+    if issubclass(kind, TransferMessage) and kind is not TransferMessage
 ]
 A, B = NodeLife(b"a", 1, "a:1"), NodeLife(b"b", 2, "b:1")
 SAMPLES = {
@@ -37,7 +37,7 @@ SAMPLES = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_message_arrives_as_it_was_sent(kind: type[Message]) -> None:
+def test_message_arrives_as_it_was_sent(kind: type[TransferMessage]) -> None:
     sent = kind(*(SAMPLES[field.type] for field in msgspec.structs.fields(kind)))
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=kind) == sent
 

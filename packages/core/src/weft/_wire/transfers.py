@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import msgspec
 
-from weft._wire.messages import Message
-
 CHUNK_BYTES = 4 * 1024 * 1024
 
 
@@ -39,6 +37,10 @@ class Edition(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True
     """Of its creator: `Shared.segment` of its value."""
 
 
+class TransferMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What these messages have in common. They have no tags: messages.ANY does not list them."""
+
+
 def chunks_of(size_bytes: int) -> int:
     """Return how many chunks an object has."""
     return -(-size_bytes // CHUNK_BYTES)
@@ -57,7 +59,7 @@ def unpack_chunks(data: bytes) -> int:
 # ------------------------------------------------------------------ daemon -> owner
 
 
-class BeginCopy(Message, frozen=True):
+class BeginCopy(TransferMessage, frozen=True):
     """The sender has room for a copy and begins to pull it. Answered by KnownPlaces or EndCopy.
 
     Said again when no place that it knows is of use.
@@ -67,7 +69,7 @@ class BeginCopy(Message, frozen=True):
     node: NodeLife
 
 
-class CopyWhole(Message, frozen=True):
+class CopyWhole(TransferMessage, frozen=True):
     """The sender has the whole object, checked. Said again to an owner that could not be heard."""
 
     edition: Edition
@@ -76,14 +78,14 @@ class CopyWhole(Message, frozen=True):
     """It is not dropped for room: see KeepCopy."""
 
 
-class CopyKept(Message, frozen=True):
+class CopyKept(TransferMessage, frozen=True):
     """The answer to KeepCopy, if the copy is there; else CopyEnded is."""
 
     edition: Edition
     node: NodeLife
 
 
-class CopyEnded(Message, frozen=True):
+class CopyEnded(TransferMessage, frozen=True):
     """The sender has no copy any more, nor is it getting one."""
 
     edition: Edition
@@ -91,7 +93,7 @@ class CopyEnded(Message, frozen=True):
     reason: str
 
 
-class BlamePlace(Message, frozen=True):
+class BlamePlace(TransferMessage, frozen=True):
     """A place that should have the whole object has not, or sent bytes with a wrong checksum."""
 
     edition: Edition
@@ -106,7 +108,7 @@ class BlamePlace(Message, frozen=True):
 # ------------------------------------------------------------------ owner -> daemon
 
 
-class KnownPlaces(Message, frozen=True):
+class KnownPlaces(TransferMessage, frozen=True):
     """Where an object can be had: some of the places, those first that few were sent to."""
 
     edition: Edition
@@ -117,7 +119,7 @@ class KnownPlaces(Message, frozen=True):
     """Who is getting it, and began earlier than the receiver."""
 
 
-class MakeCopy(Message, frozen=True):
+class MakeCopy(TransferMessage, frozen=True):
     """Pull this and keep it: its only places are about to end. CopyWhole follows, or CopyEnded."""
 
     edition: Edition
@@ -126,20 +128,20 @@ class MakeCopy(Message, frozen=True):
     """Address of the sender."""
 
 
-class KeepCopy(Message, frozen=True):
+class KeepCopy(TransferMessage, frozen=True):
     """The receiver's copy is the primary from here on: for room it is spilled, not dropped."""
 
     edition: Edition
 
 
-class EndCopy(Message, frozen=True):
+class EndCopy(TransferMessage, frozen=True):
     """The object is gone: drop the copy, and end the pull, if there is either."""
 
     edition: Edition
     reason: str
 
 
-class RejectCopy(Message, frozen=True):
+class RejectCopy(TransferMessage, frozen=True):
     """Others found the receiver's copy to be bad: drop it, if it is there, and say CopyEnded.
 
     A pull that began meanwhile goes on.
@@ -152,20 +154,20 @@ class RejectCopy(Message, frozen=True):
 # ------------------------------------------------------------------ daemon that pulls -> daemon
 
 
-class AskChunks(Message, frozen=True):
+class AskChunks(TransferMessage, frozen=True):
     """Serve this object to the sender. Answered by Serving, ServesOthers or NoCopy."""
 
     edition: Edition
     turn: int
 
 
-class EndChunks(Message, frozen=True):
+class EndChunks(TransferMessage, frozen=True):
     """The sender needs no chunk more, or does not wait for its turn any longer."""
 
     edition: Edition
 
 
-class SendChunk(Message, frozen=True):
+class SendChunk(TransferMessage, frozen=True):
     """Send this one. Answered by Chunk, or NoCopy. The sender is being served."""
 
     edition: Edition
@@ -175,7 +177,7 @@ class SendChunk(Message, frozen=True):
 # ------------------------------------------------------------------ daemon that serves -> daemon
 
 
-class Serving(Message, frozen=True):
+class Serving(TransferMessage, frozen=True):
     """The receiver may ask for chunks, until NoCopy."""
 
     edition: Edition
@@ -184,7 +186,7 @@ class Serving(Message, frozen=True):
     """Which the sender has, if not all: bit by bit, the first in the lowest bit."""
 
 
-class ServesOthers(Message, frozen=True):
+class ServesOthers(TransferMessage, frozen=True):
     """Others are served; Serving follows in its time. Meanwhile these are worth to be asked."""
 
     edition: Edition
@@ -192,7 +194,7 @@ class ServesOthers(Message, frozen=True):
     """Who is getting it from the sender, and began earlier than the receiver."""
 
 
-class MoreChunks(Message, frozen=True):
+class MoreChunks(TransferMessage, frozen=True):
     """The sender has these as well."""
 
     edition: Edition
@@ -201,14 +203,14 @@ class MoreChunks(Message, frozen=True):
     is_whole: bool = False
 
 
-class NoCopy(Message, frozen=True):
+class NoCopy(TransferMessage, frozen=True):
     """The sender has no copy (any more), or none for the receiver: nothing of it will follow."""
 
     edition: Edition
     reason: str
 
 
-class Chunk(Message, frozen=True):
+class Chunk(TransferMessage, frozen=True):
     """A chunk: its bytes follow the frame."""
 
     edition: Edition
