@@ -369,7 +369,7 @@ def test_one_partial_place_at_a_time_is_asked(daemon: Daemon) -> None:
 
 def test_who_serves_others_sends_us_to_them(daemon: Daemon) -> None:
     daemon.pull()
-    assert daemon.hear(A, ServesOthers(X, [B, C, ME])) == [TellPeer(B, AskChunks(X, TURN))]
+    assert daemon.hear(A, ServesOthers(X, [ME, B, C])) == [TellPeer(B, AskChunks(X, TURN))]
     assert daemon.hear(B, ServesOthers(X, [D])) == [TellPeer(C, AskChunks(X, TURN))]
 
 
@@ -381,6 +381,14 @@ def test_who_is_served_leaves_the_queues_of_others_and_asks_them_no_more(daemon:
     assert daemon.come(0, B) == []
     # The turn came as it left.
     assert daemon.serve(A) == []
+
+
+def test_who_serves_others_and_says_so_too_late_is_not_waited_for(daemon: Daemon) -> None:
+    daemon.pull()
+    daemon.hear(A, ServesOthers(X, [B]))
+    daemon.hear(B, Serving(X, False, b""))
+    assert daemon.hear(A, ServesOthers(X, [])) == []
+    assert TellPeer(A, AskChunks(X, TURN)) in daemon.tell(PeerDied(B))
 
 
 def test_partial_place_that_answers_after_a_whole_one_is_left_to_others(daemon: Daemon) -> None:
@@ -469,8 +477,10 @@ def test_chunk_that_is_late_is_asked_of_another_source_once_and_what_is_first_co
     assert daemon.now == 0.9 + LOOK_S
     # All that A owes was asked of B by now; of whom it is asked again only when that is late too.
     assert set(daemon.machine._pull_of[X].sources[B].asked_at) == {0, 1, 2, 3}
-    assert daemon.come(0, B) == []
+    daemon.hear(C, AskChunks(X, TURN + 1))
+    assert daemon.come(0, B) == [TellPeer(C, MoreChunks(X, pack_chunks(1)))]
     assert daemon.come(0, A) == []
+    daemon.hear(C, EndChunks(X))
     for index in (1, 2):
         assert daemon.come(index, B) == []
     assert of(daemon.come(3, A), FinishCopy)
