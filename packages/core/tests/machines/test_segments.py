@@ -23,6 +23,8 @@ from weft._machines.segments import (
     ClientLost,
     ClientMessage,
     ClientSaid,
+    CopiesDropped,
+    CopyNoted,
     DiskFull,
     Effect,
     Event,
@@ -374,6 +376,91 @@ def test_room_that_is_made_for_a_later_one_and_is_there_at_once_serves_the_first
         VacateFiles({".vacant-1": "a0"}),
         LendFile(C, node.requests - 1, 400, ".vacant-1"),
     ]
+
+
+# ------------------------------------------------------------------ copies of what others keep
+
+
+def copies(node: Node, *names: str) -> None:
+    for name in names:
+        assert node.tell(CopyNoted(name, is_elsewhere=True)) == []
+
+
+def test_copy_goes_before_what_was_used_longer_ago_and_is_not_written() -> None:
+    node = Node()
+    node.make(A, 300, 300, 300)
+    node.say(A, Evicted(["a2"], []))
+    copies(node, "a2")
+    assert node.states() == {"a0": "memory", "a1": "memory", "a2": "copy"}
+    assert node.ask(B, 300) == [
+        CopiesDropped(["a2"]),
+        UnlinkSegments(["a2"]),
+        loan(B, node.requests, 300),
+    ]
+    assert node.states() == {"a0": "memory", "a1": "memory"}
+
+
+def test_who_has_a_copy_is_asked_and_may_keep_it() -> None:
+    node = Node()
+    node.make(A, 400, 400)
+    node.say(A, Evicted(["a1"], []))
+    node.say(C, SegmentsOpened(["a1"]))
+    copies(node, "a1")
+    assert evicts(node.ask(B, 300)) == {C: ["a1"]}
+    # It is viewed: what is written goes then.
+    assert evicts(node.say(C, Evicted([], ["a1"]))) == {A: ["a0"]}
+    assert node.states() == {"a0": "asked", "a1": "viewed"}
+    node.say(C, SegmentsClosed(["a1"]))
+    assert node.states()["a1"] == "copy"
+    assert node.ask(D, 200)[0] == CopiesDropped(["a1"])
+
+
+def test_copy_that_becomes_the_primary_is_written() -> None:
+    node = Node()
+    node.make(A, 500)
+    node.say(A, Evicted(["a0"], []))
+    copies(node, "a0")
+    node.tell(CopyNoted("a0", is_elsewhere=False))
+    assert node.states() == {"a0": "memory"}
+    (spill, *_) = node.ask(B, 600)
+    assert isinstance(spill, Spill)
+
+
+def test_copy_that_becomes_the_primary_while_it_is_asked_for_is_written() -> None:
+    node = Node()
+    node.make(A, 500)
+    copies(node, "a0")
+    assert evicts(node.ask(B, 600)) == {A: ["a0"]}
+    node.tell(CopyNoted("a0", is_elsewhere=False))
+    (spill,) = node.say(A, Evicted(["a0"], []))
+    assert isinstance(spill, Spill)
+
+
+def test_copy_goes_though_the_disk_fails() -> None:
+    node = Node()
+    node.make(A, 300, 300)
+    effects = node.ask(B, 500)
+    assert evicts(effects) == {A: ["a0"]}
+    (spill, *_) = node.say(A, Evicted(["a0"], []))
+    node.spilled(spill, "no space left")
+    node.say(A, Evicted(["a1"], []))
+    copies(node, "a1")
+    assert CopiesDropped(["a1"]) in node.ask(C, 200)
+
+
+def test_copy_of_who_does_not_answer_is_passed_over() -> None:
+    node = Node()
+    node.make(A, 300, 300)
+    node.make(B, 300)
+    copies(node, "a0", "a1")
+    assert evicts(node.ask(C, 200)) == {A: ["a0"]}
+    node.now = ANSWER_S
+    assert evicts(node.tell(SegmentsTicked())) == {B: ["b2"]}
+    assert node.states() == {"a0": "viewed", "a1": "viewed", "b2": "asked"}
+
+
+def test_note_of_a_segment_that_is_gone_is_of_no_matter() -> None:
+    copies(Node(), "a0")
 
 
 # ------------------------------------------------------------------ eviction
@@ -1485,6 +1572,7 @@ class Thing:
         self.owner = owner
         self.is_dropped = False
         self.is_lost = False
+        self.is_elsewhere = False
 
     @property
     def is_needed(self) -> bool:
@@ -1746,6 +1834,11 @@ class World:
                     self.tell(DiskFull(client, request, size_bytes, 0))
                 else:
                     self.do(TellClient(client, Loan(request, size_bytes, "/disk")))
+            case CopiesDropped(names):
+                for thing in self.things:
+                    if thing.name in names and thing.is_needed:
+                        assert thing.is_elsewhere
+                        thing.is_dropped = True
             case UnlinkSegments(names):
                 for name in names:
                     if name.startswith(VACANT_FILE):
@@ -2075,6 +2168,14 @@ class SegmentStories(RuleBasedStateMachine):
             things = [thing for thing in self.world.needed() if self.world.can_drop(thing)]
             if things:
                 self.world.drop(things[which % len(things)])
+
+    @precondition(lambda self: self.world.needed())
+    @rule(which=st.integers(0, 100), is_elsewhere=st.booleans())
+    def is_noted_as_a_copy(self, which: int, is_elsewhere: bool) -> None:
+        things = self.world.needed()
+        thing = things[which % len(things)]
+        thing.is_elsewhere = is_elsewhere
+        self.world.tell(CopyNoted(thing.name, is_elsewhere))
 
     @rule(who=st.integers(0, 4), count=st.integers(1, 4))
     def is_heard(self, who: int, count: int) -> None:

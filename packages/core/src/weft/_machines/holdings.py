@@ -201,6 +201,7 @@ class SegmentEntry:
         "creator",
         "group",
         "is_dropped",
+        "is_elsewhere",
         "keeper",
         "loss",
         "made",
@@ -232,6 +233,8 @@ class SegmentEntry:
         """(client, request) of who waits for it to be restored."""
         self.is_dropped = False
         """The object is gone; a process or the spiller has the segment still."""
+        self.is_elsewhere = False
+        """Another node keeps the object: for room this copy is dropped, not written."""
         self.since = 0.0
         """When it was asked for, or was found to be viewed."""
         self.refused_in = 0
@@ -278,6 +281,8 @@ class Holdings:
         """In memory: what is kept, and what is the node's."""
         self.memory = Group("memory", is_memory=True)
         """What nothing is to happen to; the least recently used first."""
+        self.copies = Group("copy", is_memory=True)
+        """Likewise, of what other nodes keep."""
         self.viewed = Group("viewed", is_memory=True)
         """What was viewed when it was asked for."""
         self.promised = Group("promised", is_memory=True)
@@ -298,8 +303,9 @@ class Holdings:
         self.file = Group("file", is_memory=False)
         """What was made on disk."""
         self.groups = (
-            self.memory, self.viewed, self.promised, self.asked, self.idle, self.spilling,
-            self.restoring, self.fetching, self.disk, self.waiting, self.lost, self.file,
+            self.memory, self.copies, self.viewed, self.promised, self.asked, self.idle,
+            self.spilling, self.restoring, self.fetching, self.disk, self.waiting, self.lost,
+            self.file,
         )  # fmt: skip
 
     @property
@@ -337,6 +343,8 @@ class Holdings:
 
     def move(self, entry: SegmentEntry, group: Group | None) -> None:
         """Bring an entry into a group, behind those that are in it already."""
+        if group is self.memory and entry.is_elsewhere:
+            group = self.copies
         before = entry.group
         if before is not None:
             del before.entries[entry]
@@ -353,7 +361,8 @@ class Holdings:
     def put_first(self, entry: SegmentEntry) -> None:
         """Make an entry the least recently used."""
         self.move(entry, self.memory)
-        self.memory.entries.move_to_end(entry, last=False)
+        assert entry.group is not None
+        entry.group.entries.move_to_end(entry, last=False)
 
     def disown(self, entry: SegmentEntry) -> None:
         """Its owner's end will mean nothing to it."""

@@ -4,6 +4,7 @@
 
     asked -> viewed                  somebody has views of it; others go first
     asked -> disk                    it has a copy there already
+    asked -> (dropped)               another node keeps the object; else it is as in memory
     asked, idle, spilling -> memory  it was opened meanwhile; or wanted, then -> promised
     waiting -> disk                  no room will come: it is read where it lies
     waiting -> fetching -> file      the same, and it lies elsewhere: it is fetched to this disk
@@ -21,7 +22,8 @@ The loan of a process pays for the segments that it made, until it gives them up
 ends. What is spare of it is recalled when others need it, or when it made nothing for `REST_S`. A
 segment that was restored keeps its copy on disk, so that it goes again without a write.
 
-Room comes first from spare memory (`Recall`), then from the segments that were used least recently.
+Room comes first from spare memory (`Recall`), then from copies of what other nodes keep, then from
+the segments that were used least recently.
 Restores go before loans, but only `MAX_PASSES` of them pass one loan. When all that is left is
 viewed, the first in line is served on disk: by a loan there, or by the place of the copy.
 
@@ -93,6 +95,8 @@ from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from weft._machines.holdings import Group
 
 K = TypeVar("K", bytes, str)
 
@@ -193,9 +197,16 @@ class RoomAsked(msgspec.Struct, frozen=True):
     size_bytes: int
 
 
+class CopyNoted(msgspec.Struct, frozen=True):
+    """Whether another node keeps the object of a segment: this one is dropped for room then."""
+
+    name: str
+    is_elsewhere: bool
+
+
 Event = (
     ClientSaid | ClientLost | Spilled | Unspilled | DiskFull | FilesGone | SegmentsTicked
-    | RoomAsked
+    | RoomAsked | CopyNoted
 )  # fmt: skip
 """A spiller that dies has failed its batches, Spilled says so. What it was reading is asked of the
 next spiller: an error in Unspilled means that the object is lost.
@@ -222,6 +233,12 @@ class LendOnDisk(msgspec.Struct, frozen=True):
 
 class UnlinkSegments(msgspec.Struct, frozen=True):
     """Remove these from the store's directory. Who has them mapped keeps their memory."""
+
+    names: list[str]
+
+
+class CopiesDropped(msgspec.Struct, frozen=True):
+    """These copies are gone for want of room: say so to who had them made."""
 
     names: list[str]
 
@@ -257,8 +274,8 @@ class SweepFiles(msgspec.Struct, frozen=True):
 
 
 Effect = (
-    TellClient | LendOnDisk | LendFile | UnlinkSegments | VacateFiles | SweepFiles | Spill | Unspill
-    | Unlink
+    TellClient | LendOnDisk | LendFile | CopiesDropped | UnlinkSegments | VacateFiles | SweepFiles
+    | Spill | Unspill | Unlink
 )  # fmt: skip
 
 
@@ -327,8 +344,9 @@ class Segments:
         self._fetch_failed_at = float("-inf")
 
         self._now = 0.0
-        """When the event is that is handled. What it leads to is collected in the next five."""
+        """When the event is that is handled. What it leads to is collected in the next six."""
         self._effects: list[Effect] = []
+        self._dropped: list[str] = []
         self._unlinked: list[str] = []
         self._vacate: dict[str, str] = {}
         self._evict: dict[bytes, list[str]] = {}
@@ -359,6 +377,8 @@ class Segments:
                 pass
             case RoomAsked(size_bytes):
                 self._shrink(size_bytes)
+            case CopyNoted(name, is_elsewhere):
+                self._note_copy(name, is_elsewhere=is_elsewhere)
             case _:
                 assert_never(event)
         self._count_on_nobody_late()
@@ -384,6 +404,9 @@ class Segments:
 
     def _remove_unlinked(self) -> None:
         """Before their room is lent."""
+        if self._dropped:
+            self._effects.append(CopiesDropped(self._dropped))
+            self._dropped = []
         if self._unlinked:
             self._effects.append(UnlinkSegments(self._unlinked))
             self._unlinked = []
@@ -510,6 +533,13 @@ class Segments:
         if entry.mapped:
             self._ask(self._table.add_ghost(entry))
 
+    def _note_copy(self, name: str, *, is_elsewhere: bool) -> None:
+        entry = self._table.entry_of.get(name)
+        if entry is not None:
+            entry.is_elsewhere = is_elsewhere
+            if entry.group in (self._table.memory, self._table.copies):
+                self._table.move(entry, self._table.memory)
+
     def _client_lost(self, client: bytes) -> None:
         _note(self._gone, client)
         self._silent.discard(client)
@@ -569,7 +599,7 @@ class Segments:
     def _use(self, entry: SegmentEntry) -> None:
         """The entry is the one used last. It is not evicted, if it was to be."""
         table = self._table
-        if entry.group in (table.memory, table.viewed, table.asked, table.idle):
+        if entry.group in (table.memory, table.copies, table.viewed, table.asked, table.idle):
             entry.pending.clear()
             table.move(entry, table.memory)
 
@@ -632,6 +662,9 @@ class Segments:
         if entry.copy is not None:
             self._leave_file(entry)
             table.move(entry, table.disk)
+        elif entry.is_elsewhere:
+            self._dropped.append(entry.name)
+            self._drop(entry)
         elif self._is_disk_failing():
             table.put_first(entry)
         else:
@@ -747,7 +780,7 @@ class Segments:
     def _make_room(self, size_bytes: int) -> None:
         """Let at least so much more room come; nothing is done if that cannot be."""
         table = self._table
-        possible = table.spare_bytes - self._recalled_bytes
+        possible = table.spare_bytes - self._recalled_bytes + table.copies.size_bytes
         if not self._is_disk_failing():
             possible += table.memory.size_bytes + table.viewed.size_bytes
         if size_bytes <= possible:
@@ -773,17 +806,25 @@ class Segments:
 
         What was viewed is asked for again if that was long ago, or before this arrival.
         """
+        if (copy := self._first_answering(self._table.copies)) is not None:
+            return copy
         if self._is_disk_failing():
             return None
-        while (entry := self._table.memory.first()) is not None:
-            if not self._is_silent(entry):
-                return entry
-            self._set_aside(entry)
+        if (entry := self._first_answering(self._table.memory)) is not None:
+            return entry
         while (entry := self._table.viewed.first()) is not None:
             if entry.since + AGAIN_S > self._now:
                 if entry.refused_in >= arrival or not self._again:
                     return None
                 self._again -= 1
+            if not self._is_silent(entry):
+                return entry
+            self._set_aside(entry)
+        return None
+
+    def _first_answering(self, group: Group) -> SegmentEntry | None:
+        """Return the least recently used one about which somebody would answer."""
+        while (entry := group.first()) is not None:
             if not self._is_silent(entry):
                 return entry
             self._set_aside(entry)

@@ -19,6 +19,7 @@ from weft._machines.segments import (
     SPILL_FILE,
     ClientLost,
     ClientSaid,
+    CopiesDropped,
     DiskFull,
     Effect,
     Event,
@@ -165,6 +166,9 @@ class NodeMemory:
             case UnlinkSegments(names):
                 for name in names:
                     _unlink(self._store_dir / name)
+            case CopiesDropped():
+                # Nothing has noted any: objects do not go from node to node here.
+                raise AssertionError(effect)
             case VacateFiles(name_of):
                 self._vacate(name_of)
             case LendFile():
