@@ -1,0 +1,188 @@
+"""How fast objects' bytes go from one process to another in chunks, beside a plain sendfile.
+
+    python benchmarks/transfers.py [MiB] [rounds]
+
+Two processes over TCP on this machine: no messages, no machines, only what _store/chunks.py does.
+Each round runs all variants one after the other, and the table shows the median of each and of its
+share of the floor in the same round.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from statistics import median
+from time import perf_counter, process_time
+from typing import TYPE_CHECKING
+
+from weft._store.chunks import BUFFER_BYTES, Arrival, ChunkFile, chunk_bytes
+from weft._wire.transfers import CHUNK_BYTES, chunks_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+SHM = "/dev/shm"
+HEADER_BYTES = 4
+
+
+def connected() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a connection over loopback."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    for end in (ours, theirs):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
+
+
+class Case:
+    """One object to be sent, and where it goes."""
+
+    def __init__(self, folder: Path, size_bytes: int) -> None:
+        self.folder = folder
+        self.size_bytes = size_bytes
+        self.source = folder / "segment"
+        block = os.urandom(CHUNK_BYTES)
+        with self.source.open("wb") as file:
+            for index in range(chunks_of(size_bytes)):
+                file.write(block[: chunk_bytes(size_bytes, index)])
+
+    # ------------------------------------------------------------------ senders
+
+    def send_plain(self, sock: socket.socket) -> None:
+        with self.source.open("rb") as file:
+            at = 0
+            while at < self.size_bytes:
+                at += os.sendfile(sock.fileno(), file.fileno(), at, self.size_bytes - at)
+
+    def send_chunks(self, sock: socket.socket) -> None:
+        self._send(sock, ChunkFile.open(self.source, self.size_bytes))
+
+    def send_known(self, sock: socket.socket) -> None:
+        """A second puller, or one of a copy: the checksums are known."""
+        file = ChunkFile.open(self.source, self.size_bytes)
+        for index in range(chunks_of(self.size_bytes)):
+            file.checksum(index)
+        sock.recv(1)
+        self._send(sock, file)
+
+    def _send(
+        self, sock: socket.socket, file: ChunkFile, ahead: Sequence[Future[int]] = ()
+    ) -> None:
+        for index in range(chunks_of(self.size_bytes)):
+            if ahead:
+                ahead[index].result()
+            sock.sendall(file.checksum(index).to_bytes(HEADER_BYTES, "little"))
+            at = 0
+            while at < chunk_bytes(self.size_bytes, index):
+                at = file.send(sock.fileno(), index, at)
+        file.close()
+
+    def send_ahead(self, sock: socket.socket) -> None:
+        """The checksums are made in another thread."""
+        file = ChunkFile.open(self.source, self.size_bytes)
+        with ThreadPoolExecutor(1) as pool:
+            ahead = [pool.submit(file.checksum, i) for i in range(chunks_of(self.size_bytes))]
+            self._send(sock, file, ahead)
+
+    def send_copied(self, sock: socket.socket) -> None:
+        """Through this process's memory, as TLS does where the kernel has none."""
+        file = ChunkFile.open(self.source, self.size_bytes)
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        for index in range(chunks_of(self.size_bytes)):
+            sock.sendall(file.checksum(index).to_bytes(HEADER_BYTES, "little"))
+            at = 0
+            while at < chunk_bytes(self.size_bytes, index):
+                part = file.read_into(buffer, index, at)
+                sock.sendall(part)
+                at += len(part)
+        file.close()
+
+    # ------------------------------------------------------------------ receivers
+
+    def drop(self, sock: socket.socket) -> None:
+        buffer, left = memoryview(bytearray(BUFFER_BYTES)), self.size_bytes
+        while left:
+            left -= sock.recv_into(buffer)
+
+    def copy(self, sock: socket.socket) -> None:
+        """Into a file, unchecked."""
+        buffer, at = memoryview(bytearray(BUFFER_BYTES)), 0
+        with (self.folder / "copy").open("wb", buffering=0) as file:
+            while at < self.size_bytes:
+                length = sock.recv_into(buffer)
+                at += os.pwrite(file.fileno(), buffer[:length], at)
+
+    def land(self, sock: socket.socket) -> None:
+        self._land(sock, Arrival(self.folder / "copy", self.size_bytes))
+
+    def land_over(self, sock: socket.socket) -> None:
+        """Into a vacant file: its pages exist."""
+        vacant = self.folder / "vacant"
+        with vacant.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, self.size_bytes)
+        sock.send(b"!")
+        self._land(sock, Arrival(self.folder / "copy", self.size_bytes, over=vacant))
+
+    def _land(self, sock: socket.socket, arrival: Arrival) -> None:
+        self.began = perf_counter(), process_time()
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        for index in range(chunks_of(self.size_bytes)):
+            checksum = int.from_bytes(sock.recv(HEADER_BYTES, socket.MSG_WAITALL), "little")
+            landing = arrival.begin(index, checksum, buffer)
+            while not landing.took(sock.recv_into(landing.window())):
+                pass
+            assert landing.is_right
+        arrival.finish().close()
+
+    # ------------------------------------------------------------------ a run
+
+    def run(self, send: Callable[..., None], receive: Callable[..., None]) -> tuple[float, float]:
+        """Return gigabytes a second, and those a second of the receiver's processor."""
+        ours, theirs = connected()
+        pid = os.fork()
+        if not pid:
+            theirs.close()
+            send(self, ours)
+            os._exit(0)
+        ours.close()
+        self.began = perf_counter(), process_time()
+        receive(self, theirs)
+        wall_s, cpu_s = perf_counter() - self.began[0], process_time() - self.began[1]
+        theirs.close()
+        os.waitpid(pid, 0)
+        (self.folder / "copy").unlink(missing_ok=True)
+        return self.size_bytes / 1e9 / wall_s, self.size_bytes / 1e9 / cpu_s
+
+
+VARIANTS: dict[str, tuple[Callable[..., None], Callable[..., None]]] = {
+    "plain sendfile, dropped by the receiver": (Case.send_plain, Case.drop),
+    "plain sendfile, to a file": (Case.send_plain, Case.copy),
+    "chunks": (Case.send_chunks, Case.land),
+    "chunks, checksums made in a thread": (Case.send_ahead, Case.land),
+    "chunks, checksums known, vacant file": (Case.send_known, Case.land_over),
+    "chunks through memory, as for TLS": (Case.send_copied, Case.land),
+}
+
+
+def main(size_mib: int = 512, rounds: int = 5) -> None:
+    rows: dict[str, list[tuple[float, float]]] = {name: [] for name in VARIANTS}
+    with tempfile.TemporaryDirectory(dir=SHM) as folder:
+        case = Case(Path(folder), size_mib << 20)
+        for _ in range(rounds):
+            for name, (send, receive) in VARIANTS.items():
+                rows[name].append(case.run(send, receive))
+    floor = [wall for wall, _ in next(iter(rows.values()))]
+    print(f"{'':42} {'GB/s':>6} {'of floor':>9} {'GB/s of receiver CPU':>21}")
+    for name, runs in rows.items():
+        share = median(wall / least for (wall, _), least in zip(runs, floor, strict=True))
+        wall, cpu = (median(run[i] for run in runs) for i in range(2))
+        print(f"{name:42} {wall:6.2f} {share:9.0%} {cpu:21.2f}")
+
+
+if __name__ == "__main__":
+    main(*map(int, sys.argv[1:]))
