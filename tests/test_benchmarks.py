@@ -171,3 +171,13 @@ def test_probability_of_losses_so_much_larger_is_that_of_wilcoxon(
     # Ties share their rank: of the 8 ways to sign 1.5, 1.5 and 3, two come to 4.5 or more, and one
     # of them to 6.
     assert probability([1, 1, 0], [0, 0, 2]) == 5 / 8
+
+
+def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
+    completed = run("transfers", "8", "1")
+    assert completed.returncode == 0, completed.stderr
+    head, floor, *variants = completed.stdout.splitlines()
+    assert "of floor" in head
+    assert "100%" in floor
+    assert len(variants) == 5
+    assert all("%" in line for line in variants)

@@ -24,10 +24,7 @@ from weft._machines.places import (
 )
 from weft._machines.pulls import REST_S, ObjectWaiter, TellOwner, TellPeer
 from weft._machines.serves import CloseSegment, OpenSegment, ReadChunk
-from weft._machines.transfers import (
-    ARGUMENT,
-    GET,
-    REST,
+from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,
     ArrivalFailed,
@@ -51,11 +48,11 @@ from weft._machines.transfers import (
     RoomRefused,
     SegmentMissing,
     SegmentReady,
-    Transfers,
     TransfersTicked,
     WaiterGone,
     WantEnded,
 )
+from weft._machines.transfers import ARGUMENT, GET, REST, Transfers
 from weft._wire.transfers import (
     CHUNK_BYTES,
     BeginCopy,
@@ -71,7 +68,7 @@ from weft._wire.transfers import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._machines import places, transfers
+    from weft._machines import places, transfer_events
 
 OWNER = "owner"
 # So long nothing happens but time, at most, until all has come to an end that can.
@@ -157,7 +154,7 @@ class World:
 
     # ------------------------------------------------------------------ the shells
 
-    def tell(self, node: Node, event: transfers.Event) -> None:
+    def tell(self, node: Node, event: transfer_events.Event) -> None:
         effects = node.machine.handle(event, self.now)
         node.machine.check()
         for effect in effects:
@@ -196,7 +193,7 @@ class World:
                 for good in self.good_of.values():
                     good.discard(node)
 
-    def do(self, node: Node, effect: transfers.Effect) -> None:
+    def do(self, node: Node, effect: transfer_events.Effect) -> None:
         store = node.store
         match effect:
             case TellPeer(peer, message):

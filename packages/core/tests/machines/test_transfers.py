@@ -14,11 +14,7 @@ from weft._machines.pulls import (
     TellPeer,
 )
 from weft._machines.serves import SLOTS, CloseSegment, OpenSegment, ReadChunk
-from weft._machines.transfers import (
-    ARGUMENT,
-    GET,
-    LIMITS,
-    REST,
+from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,
     ArrivalFailed,
@@ -42,11 +38,11 @@ from weft._machines.transfers import (
     RoomRefused,
     SegmentMissing,
     SegmentReady,
-    Transfers,
     TransfersTicked,
     WaiterGone,
     WantEnded,
 )
+from weft._machines.transfers import ARGUMENT, GET, LIMITS, REST, Transfers
 from weft._wire.transfers import (
     CHUNK_BYTES,
     AskChunks,
@@ -75,7 +71,8 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from weft._machines.transfers import Effect, Event, OwnerMessage, PeerMessage
+    from weft._machines.transfer_events import Effect, Event
+    from weft._wire.transfers import OwnerMessage, PeerMessage
 
 Kind = TypeVar("Kind")
 

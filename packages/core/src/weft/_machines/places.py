@@ -33,6 +33,7 @@ not known with EndCopy.
 
 from __future__ import annotations
 
+import heapq
 from collections import OrderedDict
 from typing import TYPE_CHECKING, assert_never
 
@@ -45,6 +46,7 @@ from weft._wire.transfers import (
     BlamePlace,
     CopyEnded,
     CopyKept,
+    CopyMessage,
     CopyWhole,
     Edition,
     EndCopy,
@@ -52,6 +54,7 @@ from weft._wire.transfers import (
     KnownPlaces,
     MakeCopy,
     NodeLife,
+    OwnerMessage,
     RejectCopy,
 )
 
@@ -111,15 +114,9 @@ class PlacesDraining(msgspec.Struct, frozen=True):
     """Where objects can go."""
 
 
-Event = (
-    OriginalMade | ObjectEnded | PlacesDied | PlacesBack | PlacesDraining | BeginCopy | CopyWhole
-    | CopyKept | CopyEnded | BlamePlace
-)  # fmt: skip
+Event = OriginalMade | ObjectEnded | PlacesDied | PlacesBack | PlacesDraining | CopyMessage
 
 # ------------------------------------------------------------------ effects
-
-
-OwnerMessage = KnownPlaces | MakeCopy | KeepCopy | RejectCopy | EndCopy
 
 
 class TellNode(msgspec.Struct, frozen=True):
@@ -241,7 +238,7 @@ class Places:
         effects, self._effects = self._effects, []
         return effects
 
-    def _heard(self, message: BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace) -> None:
+    def _heard(self, message: CopyMessage) -> None:
         item = self._object_of.get(message.edition)
         if item is None:
             if not isinstance(message, CopyEnded | BlamePlace):
@@ -499,7 +496,7 @@ def _named(spots: list[_Spot], most: int, *, asked: int) -> list[NodeLife]:
 
     Of these `asked` will be asked first: count that.
     """
-    chosen = sorted(spots, key=lambda spot: (spot.named // SLOTS, spot.turn))[:most]
+    chosen = heapq.nsmallest(most, spots, key=lambda spot: (spot.named // SLOTS, spot.turn))
     for spot in chosen[:asked]:
         spot.named += 1
     return [spot.node for spot in chosen]

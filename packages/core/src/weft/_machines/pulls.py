@@ -33,17 +33,12 @@ from weft._wire.transfers import (
     AskChunks,
     BeginCopy,
     BlamePlace,
-    CopyEnded,
-    CopyKept,
-    CopyWhole,
+    CopyMessage,
     Edition,
     EndChunks,
-    MoreChunks,
-    NoCopy,
     NodeLife,
+    PeerMessage,
     SendChunk,
-    ServesOthers,
-    Serving,
     chunks_of,
 )
 
@@ -65,16 +60,14 @@ class TellPeer(msgspec.Struct, frozen=True):
     """Send a message to another node's daemon; PeerCut if that cannot be."""
 
     peer: NodeLife
-    message: (
-        AskChunks | EndChunks | SendChunk | Serving | ServesOthers | MoreChunks | NoCopy
-    )  # fmt: skip
+    message: PeerMessage
 
 
 class TellOwner(msgspec.Struct, frozen=True):
     """Send a message to the process that owns the object."""
 
     owner: str
-    message: BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace
+    message: CopyMessage
 
 
 class ObjectWaiter(msgspec.Struct, frozen=True):

@@ -218,3 +218,11 @@ class Chunk(TransferMessage, frozen=True):
     size_bytes: int
     checksum: int
     """zlib.crc32 of the bytes."""
+
+
+PeerMessage = AskChunks | EndChunks | SendChunk | Serving | ServesOthers | MoreChunks | NoCopy
+"""What daemons say to each other, but for Chunk."""
+OwnerMessage = KnownPlaces | MakeCopy | KeepCopy | RejectCopy | EndCopy
+"""What owners say to daemons."""
+CopyMessage = BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace
+"""What daemons say to owners."""
