@@ -141,6 +141,10 @@ class World:
         self.drained: dict[NodeLife, list[Edition]] = {}
         self.requests = 0
         self.objects = 0
+        self.fallible = 0
+        """Effects so far that may fail."""
+        self.fails_at = -1
+        """Which of them does."""
         self.stalled: dict[tuple[Any, Any], float] = {}
         """Connections on which nothing arrives until then."""
         self.sent_chunks: list[tuple[NodeLife, NodeLife]] = []
@@ -195,6 +199,11 @@ class World:
 
     def do(self, node: Node, effect: transfer_events.Effect) -> None:
         store = node.store
+        if isinstance(effect, AskRoom | BeginArrival | OpenSegment | ReadChunk | TellPeer):
+            self.fallible += 1
+            if self.fallible == self.fails_at:
+                self.fail(node, effect)
+                return
         match effect:
             case TellPeer(peer, message):
                 if peer in self.nodes:
@@ -245,6 +254,25 @@ class World:
                 assert failure or store.content_of[name] == edition
                 if failure == "gone":
                     assert edition not in self.size_of
+
+    def fail(
+        self, node: Node, effect: AskRoom | BeginArrival | OpenSegment | ReadChunk | TellPeer
+    ) -> None:
+        disk = self.wires.setdefault(("disk", node.life), deque())
+        match effect:
+            case AskRoom(request):
+                disk.append(RoomRefused(request, "all is full"))
+            case BeginArrival(edition):
+                self.do(node, effect)
+                disk.append(ArrivalFailed(edition, "EIO"))
+            case OpenSegment(edition):
+                disk.append(SegmentMissing(edition, "EIO"))
+            case ReadChunk(_, edition):
+                disk.append(ChunkBroken(edition, "EIO"))
+            case TellPeer(peer):
+                # What was on its way is lost with it, and both hear of that before what comes next.
+                self.wires[peer, node.life] = deque([PeerCut(peer)])
+                self.wires[node.life, peer] = deque([PeerCut(node.life)])
 
     def forget(self, node: Node, name: str) -> None:
         for table in (node.store.size_of, node.store.content_of):
@@ -322,10 +350,10 @@ class World:
             return
         node = self.nodes[target]
         if source == "disk":
-            if isinstance(message, ChunkBroken):
-                self.tell(node, message)
-            else:
+            if isinstance(message, tuple):
                 self.open(node, *message)
+            else:
+                self.tell(node, message)
         elif source == OWNER:
             self.tell(node, OwnerSaid(OWNER, message))
         elif isinstance(message, PeerCut):
@@ -747,3 +775,23 @@ def test_every_pull_of_a_random_schedule_of_faults_ends(first: int) -> None:
     # Most are well, and what is told of is met.
     assert answers.count("") > len(answers) / 2
     assert {"gone", "failed"} <= set(answers)
+
+
+def test_whichever_effect_fails_every_pull_ends_and_nothing_is_left() -> None:
+    failed, fails_at = 0, 0
+    while failed == fails_at:
+        fails_at += 1
+        world = World(4, 100 * CHUNK_BYTES)
+        world.fails_at = fails_at
+        root, second, third, fourth = world.nodes.values()
+        edition = world.make(root, 3)
+        world.want(second, edition)
+        for node in (third, fourth):
+            world.step()
+            world.want(node, edition)
+        world.settle()
+        assert not world.waiting
+        world.end()
+        failed = min(world.fallible, fails_at)
+    # Asked for room and made a file, opened it, read each chunk, and said all that is to be said.
+    assert fails_at > 40
