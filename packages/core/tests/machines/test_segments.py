@@ -388,14 +388,14 @@ def copies(node: Node, *names: str) -> None:
 
 def test_copy_goes_before_what_was_used_longer_ago_and_is_not_written() -> None:
     node = Node()
-    node.make(A, 300, 300, 300)
+    node.make(A, 200, 200, 200)
     node.say(A, Evicted(["a2"], []))
     copies(node, "a2")
     assert node.states() == {"a0": "memory", "a1": "memory", "a2": "copy"}
-    assert node.ask(B, 300) == [
+    assert node.ask(B, 500) == [
         CopiesDropped(["a2"]),
         UnlinkSegments(["a2"]),
-        loan(B, node.requests, 300),
+        loan(B, node.requests, 500),
     ]
     assert node.states() == {"a0": "memory", "a1": "memory"}
 
@@ -412,7 +412,7 @@ def test_who_has_a_copy_is_asked_and_may_keep_it() -> None:
     assert node.states() == {"a0": "asked", "a1": "viewed"}
     node.say(C, SegmentsClosed(["a1"]))
     assert node.states()["a1"] == "copy"
-    assert node.ask(D, 200)[0] == CopiesDropped(["a1"])
+    assert node.say(A, Evicted([], ["a0"]))[0] == CopiesDropped(["a1"])
 
 
 def test_copy_that_becomes_the_primary_is_written() -> None:
@@ -445,15 +445,15 @@ def test_copy_goes_though_the_disk_fails() -> None:
     node.spilled(spill, "no space left")
     node.say(A, Evicted(["a1"], []))
     copies(node, "a1")
-    assert CopiesDropped(["a1"]) in node.ask(C, 200)
+    assert CopiesDropped(["a1"]) in node.ask(C, 500)
 
 
 def test_copy_of_who_does_not_answer_is_passed_over() -> None:
     node = Node()
-    node.make(A, 300, 300)
-    node.make(B, 300)
+    node.make(A, 200, 200)
+    node.make(B, 200)
     copies(node, "a0", "a1")
-    assert evicts(node.ask(C, 200)) == {A: ["a0"]}
+    assert evicts(node.ask(C, 600)) == {A: ["a0"]}
     node.now = ANSWER_S
     assert evicts(node.tell(SegmentsTicked())) == {B: ["b2"]}
     assert node.states() == {"a0": "viewed", "a1": "viewed", "b2": "asked"}
