@@ -38,7 +38,7 @@ from weft._machines.transfer_events import (
     KeepSegment,
     ObjectWanted,
     OwnerBack,
-    OwnerEnded,
+    OwnerDied,
     OwnerSaid,
     PeerCut,
     PeerDied,
@@ -398,7 +398,7 @@ class World:
         self.size_of.clear()
         self.has_owner = False
         for node in list(self.nodes.values()):
-            self.tell(node, OwnerEnded(OWNER, "its owner died"))
+            self.tell(node, OwnerDied(OWNER, "its owner died"))
 
     # ------------------------------------------------------------------ what users do
 

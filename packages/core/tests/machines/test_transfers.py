@@ -28,7 +28,7 @@ from weft._machines.transfer_events import (
     KeepSegment,
     ObjectWanted,
     OwnerBack,
-    OwnerEnded,
+    OwnerDied,
     OwnerSaid,
     PeerCut,
     PeerDied,
@@ -244,7 +244,7 @@ def test_object_that_is_gone_is_answered_so(daemon: Daemon) -> None:
 def test_objects_of_an_owner_that_died_are_gone(daemon: Daemon) -> None:
     daemon.have(X)
     daemon.pull(Y)
-    effects = daemon.tell(OwnerEnded("another", ""), OwnerEnded(OWNER, "dead"))
+    effects = daemon.tell(OwnerDied("another", ""), OwnerDied(OWNER, "dead"))
     assert of(effects, DropCopy) == [DropCopy(NAME)]
     assert of(effects, AnswerWant) == [AnswerWant(W, Y, "", "gone", "dead")]
     assert not any(isinstance(effect, TellOwner) for effect in effects)

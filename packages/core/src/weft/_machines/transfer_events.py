@@ -133,7 +133,7 @@ class OwnerBack(msgspec.Struct, frozen=True):
     owner: str
 
 
-class OwnerEnded(msgspec.Struct, frozen=True):
+class OwnerDied(msgspec.Struct, frozen=True):
     """An owner is dead, and its objects are nobody's."""
 
     owner: str
@@ -147,7 +147,7 @@ class TransfersTicked(msgspec.Struct, frozen=True):
 Event = (
     ObjectWanted | WantEnded | WaiterGone | RoomLent | RoomRefused | ChunkCame | ArrivalFailed
     | SegmentReady | SegmentMissing | ChunkBroken | CopyDropped | PeerSaid | OwnerSaid | PeerCut
-    | PeerDied | OwnerBack | OwnerEnded | TransfersTicked
+    | PeerDied | OwnerBack | OwnerDied | TransfersTicked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects

@@ -63,7 +63,7 @@ from weft._machines.transfer_events import (
     KeepSegment,
     ObjectWanted,
     OwnerBack,
-    OwnerEnded,
+    OwnerDied,
     OwnerSaid,
     PeerCut,
     PeerDied,
@@ -192,7 +192,7 @@ class Transfers:
                     pull.died(peer, now)
             case OwnerBack(owner):
                 self._owner_back(owner, now)
-            case OwnerEnded(owner, reason):
+            case OwnerDied(owner, reason):
                 self._owner_ended(owner, reason)
             case TransfersTicked():
                 for pull in self._pulling():
