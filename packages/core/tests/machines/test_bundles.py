@@ -478,6 +478,24 @@ def test_node_that_dies_in_any_state_loses_only_its_bundles(delivered: int) -> N
     assert world.free() == {B: 0, C: 0}
 
 
+def test_group_that_was_never_ready_holds_nothing_after_a_node_died_while_others_committed() -> (
+    None
+):
+    world = World((A, 1), (B, 1))
+    world.create(G, 1, 1)
+    for site in world.sites.values():
+        world.deliver(site)
+        world.hear(site)
+    world.deliver(world.sites[B])
+    world.hear(world.sites[B])
+    assert world.places(G) == {1: B}
+    world.die(A)
+    assert world.state(G) == "pending"
+    assert world.places(G) == {}
+    world.pump()
+    assert world.free() == {B: 1}
+
+
 def test_lost_bundles_wait_before_others_and_keep_the_rest() -> None:
     world = World((A, 1), (B, 1))
     world.create(G, 1, 1, strategy="STRICT_SPREAD")

@@ -132,6 +132,7 @@ def test_node_that_registers_anew_is_another_life_and_the_old_one_is_dead() -> N
         Fence(A, 1, "it was declared dead: its daemon has started again")
     ]
     assert control.tell(HeartbeatHeard(A, 2)) == []
+    assert control.tell(Buried(A, 1, "it was silent")) == []
 
 
 def test_silent_node_is_dead_after_the_time_and_not_before() -> None:
