@@ -640,6 +640,21 @@ def test_who_asks_before_our_turn_is_known_waits_for_that(daemon: Daemon) -> Non
     ]
 
 
+def test_node_that_gets_a_later_turn_serves_those_no_more_that_are_earlier_by_it(
+    daemon: Daemon,
+) -> None:
+    daemon.pull(chunks=2)
+    peers = [NodeLife(b"%d" % number, 1, "") for number in range(4)]
+    for number, peer in enumerate(peers):
+        daemon.hear(peer, AskChunks(X, TURN + 1 + number))
+    effects = daemon.hear_owner(KnownPlaces(X, TURN + 3, [A], []))
+    reason = "it is only on its way here, and began later than there"
+    assert effects == [
+        *(TellPeer(peer, NoCopy(X, reason)) for peer in peers[:3]),
+        TellPeer(peers[3], Serving(X, False, b"")),
+    ]
+
+
 def test_what_waits_for_room_is_not_served(daemon: Daemon) -> None:
     daemon.want(X)
     assert daemon.hear(A, AskChunks(X, 7)) == [TellPeer(A, NoCopy(X, "it waits for room here"))]

@@ -107,12 +107,13 @@ class Desk:
         offer.is_open = True
 
     def turn(self, edition: Edition, turn: int) -> None:
-        """This node's own turn is known."""
+        """This node's own turn is known; it gets a later one if its owner took it for ended."""
         offer = self.offer_of[edition]
         offer.turn = turn
-        for peer in [peer for peer, its_turn in offer.queue.items() if its_turn <= turn]:
-            del offer.queue[peer]
-            self._tell_early(offer, peer)
+        for peers in (offer.fed, offer.queue):
+            for peer in [peer for peer, its_turn in peers.items() if its_turn <= turn]:
+                del peers[peer]
+                self._tell_early(offer, peer)
         self._serve(offer)
 
     def more(self, edition: Edition, chunks: int) -> None:
