@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 READ_BYTES = 256 * 1024
 # A process that ends waits so long for each peer to take what it is owed.
 DRAIN_S = 5.0
+ACCEPTED_AT_ONCE = 64
 
 _IN = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 _CREDENTIALS = struct.Struct("3i")
@@ -298,7 +299,7 @@ class SocketConnection:
 
 
 class SocketAcceptor:
-    """Accepts connections of this user's processes on a unix socket that listens."""
+    """Accepts connections on a socket that listens: those of this user's processes, by default."""
 
     def __init__(
         self,
@@ -306,10 +307,13 @@ class SocketAcceptor:
         sock: socket.socket,
         accepted: Callable[[socket.socket], None],
         turned_away: Callable[[], None] = lambda: None,
+        *,
+        admits: Callable[[socket.socket], bool] = lambda sock: peer_uid(sock) == os.getuid(),
     ) -> None:
         """`turned_away`: called when one was not taken, since there are no descriptors left."""
         self._poller = poller
         self._socket = sock
+        self._admits = admits
         self._accepted = accepted
         self._turned_away = turned_away
         sock.setblocking(False)
@@ -318,14 +322,15 @@ class SocketAcceptor:
         poller.add(sock.fileno(), self._handle)
 
     def _handle(self, events: int) -> None:
-        while True:
+        # Whoever comes without end gets no more than this of the loop at once.
+        for _turn in range(ACCEPTED_AT_ONCE):
             try:
                 sock, _ = self._socket.accept()
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
                     self._turn_away()
                 return
-            if peer_uid(sock) == os.getuid():
+            if self._admits(sock):
                 self._accepted(sock)
             else:
                 sock.close()
