@@ -46,6 +46,8 @@ NODE = "node.weft"
 BYTES = "bytes.weft"
 CONTROL = "control.weft"
 """Whom a greeting can be for besides workers: a node's daemon, its chunks, the control service."""
+GRPC = "h2"
+"""What clients of the control service say that they speak (ALPN)."""
 VALID = datetime.timedelta(days=3650)
 """Nothing renews a certificate, so a cluster outlives it by no means."""
 SKEW = datetime.timedelta(days=1)
@@ -98,6 +100,7 @@ class MemberCredentials(Credentials):
         """How this process answers calls."""
         context = new_context(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / _CERTIFICATE, self.folder / _KEY)
+        context.set_alpn_protocols([GRPC])  # Weft's own connections offer none.
         return context
 
     @property

@@ -1,8 +1,9 @@
 """Sockets of callers, handed from the daemon that has the port to the process that is asked for.
 
-A process opens a door: a unix connection to the daemon, over which it says its id once. From then
-on each packet of the daemon's brings one socket (SCM_RIGHTS) that was called by that name. When the
-process ends, so does the connection, and its name is nobody's.
+A process opens a door: a unix connection to the daemon, over which it says its name once. From
+then on each packet of the daemon's brings one socket (SCM_RIGHTS) that was called by that name. A
+name that somebody has already is refused, by the end of the connection. When the process ends, its
+name is nobody's.
 
 Lost sockets: a process that is too slow to take them, or has no descriptors left, loses some. They
 are closed, and their callers hear of it.
@@ -17,8 +18,6 @@ import os
 import socket
 from typing import TYPE_CHECKING, Protocol
 
-from weft._ids import ID_BYTES
-from weft._transport.credentials import name_of
 from weft._transport.sockets import SocketAcceptor
 
 if TYPE_CHECKING:
@@ -27,6 +26,8 @@ if TYPE_CHECKING:
 
     from weft._transport.sockets import Handler, Poller
 
+MOST_BYTES = 255
+"""Of a name, as TLS has it."""
 _CALL = b"c"
 
 
@@ -55,13 +56,12 @@ class Doors:
 
     def _read(self, link: socket.socket) -> None:
         try:
-            packet = link.recv(ID_BYTES + 1)
+            name = link.recv(MOST_BYTES).decode("latin-1")
         except BlockingIOError:
             return
         except OSError:
-            packet = b""
-        name = name_of(packet)
-        if len(packet) != ID_BYTES or self._links[link] or name in self._takers:
+            name = ""
+        if not name or self._links[link] or name in self._takers:
             self._drop(link)
             return
         self._links[link] = name
@@ -114,19 +114,26 @@ class Door:
         self,
         waiter: Waiter,
         address: str,
-        worker_id: bytes,
+        name: str,
         accepted: Callable[[socket.socket], None],
+        lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """`address` is the path of the daemon's Doors. OSError: nobody listens there.
+        """Ask for what is called by `name` (`credentials.name_of`).
 
-        `accepted` gets sockets that do not block; whatever it is that they want is still unread.
+        Args:
+            waiter: Of this process's loop.
+            address: The path of the daemon's Doors. OSError: nobody listens there.
+            name: Whom greetings are for.
+            accepted: Gets sockets that do not block, with all that they want still unread.
+            lost: Called once, when the daemon has ended or refused the name.
         """
         self._waiter = waiter
         self._accepted = accepted
+        self._lost = lost
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._socket.connect(address)
-            self._socket.send(worker_id)
+            self._socket.send(name.encode())
             self._socket.setblocking(False)
         except BaseException:
             self._socket.close()
@@ -144,6 +151,7 @@ class Door:
             packet, fds = b"", []
         if not packet:
             self.close()
+            self._lost()
         for fd in fds:
             sock = socket.socket(fileno=fd)
             sock.setblocking(False)

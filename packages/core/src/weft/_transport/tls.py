@@ -87,6 +87,19 @@ class SecureSocket(ssl.SSLSocket):
         return b"".join(parts)
 
     @override
+    def recv_into(  # type: ignore[override]
+        self, buffer: bytearray | memoryview, nbytes: int | None = None, flags: int = 0
+    ) -> int:
+        """Put what has arrived into a buffer, at most a record; return how much, 0 at the end.
+
+        BlockingIOError: nothing is there yet.
+        """
+        try:
+            return super().recv_into(buffer, nbytes)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+
+    @override
     def shutdown(self, how: int) -> None:
         """End one or both directions. What has arrived can still be read."""
         # The one of SSLSocket forgets TLS, and goes on without.

@@ -1,0 +1,308 @@
+"""Connections to other hosts that carry parcels too: bytes of files, straight to their place.
+
+A parcel's bytes go from the file to the socket, and on the other side from the socket into the
+buffer that its receiver has for its tag: they are in no message, and nobody joins them. Parcels and
+messages keep their order. A long parcel holds up what is behind it, so what is urgent goes over
+another connection.
+
+Where the kernel encrypts (`tls.py`), the file is sent with `sendfile`. Elsewhere pieces of it are
+read and encrypted one by one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+from collections import deque
+from typing import TYPE_CHECKING, cast
+
+from weft._clock import monotonic
+from weft._override import override
+from weft._transport.secure import SecureConnection
+from weft._transport.sockets import DRAIN_S, READ_BYTES
+from weft._transport.tls import SecureSocket, words
+from weft._wire.codec import decode, encode_all
+from weft._wire.parcels import Parcel, ParcelReader, parcel_header
+from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+    from weft._transport.arrivals import Arrivals
+    from weft._transport.base import Lost, Receive
+    from weft._transport.opening import Part
+    from weft._transport.sockets import Poller
+    from weft._wire.messages import Message
+
+PIECE_BYTES = 64 * 1024
+"""What is read of a file at once, to be encrypted while it is in the processor's cache."""
+TURN_BYTES = 1024 * 1024
+"""What is read of a socket before others get their turn."""
+
+
+class BulkConnection(SecureConnection):
+    """A Connection over TLS that carries parcels as well."""
+
+    __slots__ = (
+        "_arrived", "_buffer_for", "_filled", "_is_full", "_outbox", "_parcel", "_parcels",
+        "_target",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        poller: Poller,
+        sock: socket.socket,
+        receive: Receive,
+        lost: Lost,
+        *,
+        part: Part,
+        arrivals: Arrivals,
+        buffer_for: Callable[[Parcel], memoryview | None],
+        arrived: Callable[[Parcel], None],
+    ) -> None:
+        """Both functions are called while the poller is waited for.
+
+        `buffer_for` returns where a parcel's bytes go: writable, and of its size. None: they are
+        not wanted any more. The place is kept until they are there or the connection has ended.
+
+        `arrived` is told when all are in their place; not of those that are not wanted.
+        """
+        super().__init__(poller, sock, receive, lost, part=part, arrivals=arrivals)
+        self._buffer_for = buffer_for
+        self._arrived = arrived
+        self._outbox: deque[memoryview | _FilePart] = deque()
+        self._is_full = False
+        """The peer takes nothing: the poller waits until it does."""
+        self._parcels = ParcelReader()
+        self._parcel = Parcel(0, 0)
+        self._target: memoryview | None = None
+        """The place of the parcel's bytes."""
+        self._filled = 0
+        """How many are there."""
+
+    # -------------------------------------------------------------- sending
+
+    def send_file(self, tag: int, fd: int, offset: int, size: int) -> None:
+        """Send bytes of a file as a parcel, behind what is queued so far. Never blocks.
+
+        `fd` may be closed at once; the bytes may not change until they are sent. If there are fewer
+        the connection ends.
+        """
+        self._frame()
+        self._outbox.append(memoryview(parcel_header(tag, size)))
+        self._outbox.append(_FilePart(os.dup(fd), offset, size))
+        self._push()
+
+    @property
+    def is_sending(self) -> bool:
+        """Whether there is something that the peer has not taken yet."""
+        return bool(self._outbox)
+
+    @override
+    def flush(self) -> None:
+        """Send the batch as far as the peer takes it; the rest follows when it can.
+
+        Before the connection is open, this does nothing: opening it flushes.
+        ProtocolError: a message alone is over the bound of a frame. The batch is lost then.
+        """
+        self._frame()
+        self._push()
+
+    def _frame(self) -> None:
+        batch, self._batch = self._batch, []
+        if batch and not self.closed:
+            traffic = self._poller.traffic
+            traffic.sent_messages += len(batch)
+            for frame in encode_all(batch):
+                traffic.sent_bytes += len(frame)
+                self._outbox.append(memoryview(frame))
+
+    def _push(self) -> None:
+        outbox, tls = self._outbox, self._socket
+        if self.closed or not isinstance(tls, SecureSocket):
+            return
+        is_full = False
+        try:
+            while outbox:
+                first = outbox[0]
+                if isinstance(first, memoryview):
+                    outbox[0] = rest = first[tls.send(first) :]
+                    if not rest:
+                        outbox.popleft()
+                else:
+                    first.send(tls)
+                    self._poller.traffic.sent_bytes += first.size
+                    first.close()
+                    outbox.popleft()
+        except BlockingIOError:
+            is_full = True
+        except OSError as error:
+            self._drop_outbox()
+            self._stop_sending(error)
+        if is_full != self._is_full:
+            self._is_full = is_full
+            self._poller.watch_writing(tls.fileno(), on=is_full)
+
+    @override
+    def _send_rest(self) -> None:
+        self._push()
+
+    @override
+    def drain(self) -> None:
+        """Send the rest, waiting at most `DRAIN_S` for a peer that is slow to open or take it."""
+        super().drain()
+        until = monotonic() + DRAIN_S
+        waiter = select.poll()
+        while self._outbox and self._opening is None and not self.closed:
+            waiter.register(self._socket, select.POLLOUT)
+            if not waiter.poll(max(0.0, until - monotonic()) * 1000):
+                return
+            self._push()
+
+    def _drop_outbox(self) -> None:
+        for each in self._outbox:
+            if isinstance(each, _FilePart):
+                each.close()
+        self._outbox.clear()
+
+    # -------------------------------------------------------------- receiving
+
+    @override
+    def _read(self) -> bool:
+        """Receive for one turn; return whether there was anything, and may be more."""
+        size = 0
+        tls = cast("SecureSocket", self._socket)
+        # What is inside TLS already makes no socket readable.
+        while not self.closed and (size < TURN_BYTES or tls.pending()):
+            got = self._read_once(tls)
+            if not got:
+                break
+            size += got
+        self._poller.traffic.read_bytes += size
+        return size > 0
+
+    def _read_once(self, tls: SecureSocket) -> int:
+        """Receive; return how many bytes came, 0 if there are none or the connection ended."""
+        target, data = self._target, b""
+        try:
+            if target is None:
+                data = tls.recv(max(READ_BYTES, self._parcels.missing()))
+                got = len(data)
+            else:
+                got = tls.recv_into(target[self._filled :])
+        except BlockingIOError:
+            return 0
+        except OSError as error:
+            self._break(words(error))
+            return 0
+        if not got:
+            self._break(self._reason)
+        elif target is None:
+            self._sort(data)
+        else:
+            self._parcels.passed(got)
+            self._fill(got)
+        return got
+
+    def _sort(self, data: bytes) -> None:
+        """Hand out messages, and put bytes of parcels into their places."""
+        messages: list[Message] = []
+        try:
+            for got in self._parcels.receive(data):
+                match got:
+                    case Parcel():
+                        self._hand_out(messages)
+                        self._begin(got)
+                    case memoryview():
+                        self._put(got)
+                    case bytes():
+                        messages += decode(got)
+                if self.closed:
+                    return
+        except ProtocolError as error:
+            self._break(str(error))
+        else:
+            self._hand_out(messages)
+
+    def _hand_out(self, messages: list[Message]) -> None:
+        if messages:
+            handed, messages[:] = messages[:], []
+            self._poller.traffic.read_messages += len(handed)
+            self._receive(self, handed)
+
+    def _begin(self, parcel: Parcel) -> None:
+        if self.closed:
+            return
+        self._parcel, self._filled = parcel, 0
+        self._target = self._buffer_for(parcel)
+        if self._target is not None and self._target.nbytes != parcel.size:
+            raise ProtocolError(
+                f"a parcel of {parcel.size} bytes came for a place of {self._target.nbytes}"
+            )
+        self._fill(0)
+
+    def _put(self, part: memoryview) -> None:
+        if self._target is not None:
+            self._target[self._filled : self._filled + len(part)] = part
+            self._fill(len(part))
+
+    def _fill(self, size: int) -> None:
+        """So many more bytes are in their place."""
+        self._filled += size
+        if self._target is not None and self._filled == self._parcel.size:
+            self._target = None
+            self._arrived(self._parcel)
+
+    # -------------------------------------------------------------- the end
+
+    @override
+    def abandon(self) -> None:
+        """Let go of the socket and the files in a forked child."""
+        self._drop_outbox()
+        super().abandon()
+
+    @override
+    def close(self) -> None:
+        """End the connection without telling `lost`. Parcels that have not gone are lost."""
+        super().close()
+        self._target = None
+        self._drop_outbox()
+
+
+class _FilePart:
+    """Bytes of a file that are to be sent."""
+
+    def __init__(self, fd: int, offset: int, size: int) -> None:
+        self.size = size
+        self._fd = fd
+        self._offset = offset
+        self._end = offset + size
+        self._piece = memoryview(b"")
+
+    def send(self, tls: SecureSocket) -> None:
+        """Send the rest. BlockingIOError: there is more. OSError: it has failed."""
+        send = self._send_from_file if tls.has_kernel_sending else self._send_piece
+        while self._offset < self._end:
+            self._offset += send(tls)
+
+    def _send_from_file(self, tls: SecureSocket) -> int:
+        sent = os.sendfile(tls.fileno(), self._fd, self._offset, self._end - self._offset)
+        return sent or self._miss()
+
+    def _send_piece(self, tls: SecureSocket) -> int:
+        if not self._piece:
+            most = min(PIECE_BYTES, self._end - self._offset)
+            self._piece = memoryview(os.pread(self._fd, most, self._offset))
+        sent = tls.send(self._piece) if self._piece else self._miss()
+        # TLS wants to be asked again with the same bytes, so they are kept.
+        self._piece = self._piece[sent:]
+        return sent
+
+    def _miss(self) -> int:
+        raise OSError(errno.ENODATA, f"a file ends at byte {self._offset} instead of {self._end}")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        os.close(self._fd)
