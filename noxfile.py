@@ -23,7 +23,8 @@ PURE_SOURCES = (
 )
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "cmaes", "comet-ml", "coverage", "fsspec", "hypothesis", "import-linter", "joblib", "keras",
+    "cmaes", "comet-ml", "coverage", "cryptography", "fsspec", "grpcio", "hypothesis",
+    "import-linter", "joblib", "keras",
     "lightgbm", "lightning", "matplotlib", "mlflow-skinny", "mypy", "numpy", "optuna", "pandas",
     "prometheus-client", "pyarrow", "scikit-learn", "scipy", "tensorboardx", "torch", "wandb",
     "xgboost-cpu",
@@ -100,6 +101,7 @@ def types(session: nox.Session) -> None:
     install(
         session,
         "basedpyright",
+        "cryptography",
         "hypothesis",
         "matplotlib",
         "mypy",

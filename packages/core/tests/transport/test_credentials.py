@@ -63,14 +63,17 @@ def test_all_is_private(tmp_path: Path) -> None:
 
 
 def test_who_was_given_them_is_a_member_too(tmp_path: Path, credentials: MemberCredentials) -> None:
-    save_credentials(
-        tmp_path / "mine",
-        token=credentials.token,
-        key=credentials.key,
-        certificate=credentials.certificate,
-    )
-    mine = open_credentials(tmp_path / "mine")
-    assert (mine.token, mine.fingerprint) == (credentials.token, credentials.fingerprint)
+    given = {
+        "token": credentials.token,
+        "key": credentials.key,
+        "certificate": credentials.certificate,
+    }
+    for _ in range(2):
+        mine = save_credentials(tmp_path / "mine", **given)
+        assert (mine.token, mine.fingerprint) == (credentials.token, credentials.fingerprint)
+    with pytest.raises(UsageError, match="credentials of another cluster"):
+        save_credentials(tmp_path / "mine", **(given | {"token": b"x" * 16}))
+    assert open_credentials(tmp_path / "mine").token == credentials.token
 
 
 def test_join_string_carries_them(credentials: MemberCredentials) -> None:

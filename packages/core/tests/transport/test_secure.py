@@ -18,7 +18,7 @@ from weft._transport import credentials as credentials_module
 from weft._transport import secure, sockets
 from weft._transport.credentials import Credentials, make_credentials
 from weft._transport.opening import call
-from weft._wire import handshake
+from weft._wire import codec, handshake
 from weft._wire.codec import encode
 from weft._wire.handshake import ClientHandshake, ServerHandshake
 from weft.exceptions import AuthenticationError, ProtocolError
@@ -122,8 +122,23 @@ def test_what_is_queued_before_it_is_open_arrives(net: Any, pair: Any) -> None:
             send(host.connections[0], [message])
     near.connections[0].queue(numbered(50, 51)[0])
     net.run(near, far)
-    assert far.ends[0].log == numbered(0, 51)
+    assert far.ends[0].log == numbered(0, 50)
     assert near.ends[0].log == numbered(100, 150)
+    near.connections[0].flush()
+    net.run(near, far)
+    assert far.ends[0].log == numbered(0, 51)
+
+
+def test_message_over_the_bound_is_refused_before_it_is_open_too(
+    net: Any, pair: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = pair()
+    monkeypatch.setattr(codec, "MAX_BODY_BYTES", 20)
+    with pytest.raises(ProtocolError):
+        send(near.connections[0], [large(1, 100)])
+    send(near.connections[0], numbered(0, 1))
+    net.run(near, far)
+    assert far.ends[0].log == numbered(0, 1)
 
 
 def test_what_comes_right_behind_the_proof_is_received(net: Any, pair: Any) -> None:
@@ -250,7 +265,7 @@ def test_call_connects_without_waiting(
 
 
 def test_call_of_what_is_no_address_leaves_nothing() -> None:
-    with pytest.raises(OSError, match="name|address|family"):
+    with pytest.raises(OSError, match=r"name|address|family"):
         call("999.1.1.1", 80)
 
 

@@ -21,7 +21,7 @@ from weft._clock import monotonic
 from weft._override import override
 from weft._transport.secure import SecureConnection
 from weft._transport.sockets import DRAIN_S, READ_BYTES
-from weft._transport.tls import SecureSocket, words
+from weft._transport.tls import TURN_BYTES, SecureSocket, words
 from weft._wire.codec import decode, encode_all
 from weft._wire.parcels import Parcel, ParcelReader, parcel_header
 from weft.exceptions import ProtocolError
@@ -38,15 +38,13 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 64 * 1024
 """What is read of a file at once, to be encrypted while it is in the processor's cache."""
-TURN_BYTES = 1024 * 1024
-"""What is read of a socket before others get their turn."""
 
 
 class BulkConnection(SecureConnection):
     """A Connection over TLS that carries parcels as well."""
 
     __slots__ = (
-        "_arrived", "_buffer_for", "_filled", "_is_full", "_outbox", "_parcel", "_parcels",
+        "_arrived", "_buffer_for", "_filled", "_is_waiting", "_outbox", "_parcel", "_parcels",
         "_target",
     )  # fmt: skip
 
@@ -73,8 +71,8 @@ class BulkConnection(SecureConnection):
         self._buffer_for = buffer_for
         self._arrived = arrived
         self._outbox: deque[memoryview | _FilePart] = deque()
-        self._is_full = False
-        """The peer takes nothing: the poller waits until it does."""
+        self._is_waiting = True
+        """The poller waits until bytes can be sent."""
         self._parcels = ParcelReader()
         self._parcel = Parcel(0, 0)
         self._target: memoryview | None = None
@@ -90,9 +88,12 @@ class BulkConnection(SecureConnection):
         `fd` may be closed at once; the bytes may not change until they are sent. If there are fewer
         the connection ends.
         """
+        if self.closed:
+            return
         self._frame()
         self._outbox.append(memoryview(parcel_header(tag, size)))
         self._outbox.append(_FilePart(os.dup(fd), offset, size))
+        self._poller.traffic.sent_bytes += size
         self._push()
 
     @property
@@ -104,7 +105,7 @@ class BulkConnection(SecureConnection):
     def flush(self) -> None:
         """Send the batch as far as the peer takes it; the rest follows when it can.
 
-        Before the connection is open, this does nothing: opening it flushes.
+        Before the connection is open, all of it waits for that.
         ProtocolError: a message alone is over the bound of a frame. The batch is lost then.
         """
         self._frame()
@@ -123,27 +124,26 @@ class BulkConnection(SecureConnection):
         outbox, tls = self._outbox, self._socket
         if self.closed or not isinstance(tls, SecureSocket):
             return
-        is_full = False
+        left = TURN_BYTES
         try:
             while outbox:
                 first = outbox[0]
                 if isinstance(first, memoryview):
-                    outbox[0] = rest = first[tls.send(first) :]
-                    if not rest:
-                        outbox.popleft()
+                    outbox[0] = first = first[tls.send(first) :]
+                elif left > 0:
+                    left -= first.send(tls)
                 else:
-                    first.send(tls)
-                    self._poller.traffic.sent_bytes += first.size
-                    first.close()
-                    outbox.popleft()
+                    break
+                if not first:
+                    self._drop_first()
         except BlockingIOError:
-            is_full = True
+            pass
         except OSError as error:
             self._drop_outbox()
             self._stop_sending(error)
-        if is_full != self._is_full:
-            self._is_full = is_full
-            self._poller.watch_writing(tls.fileno(), on=is_full)
+        if bool(outbox) != self._is_waiting:
+            self._is_waiting = bool(outbox)
+            self._poller.watch_writing(tls.fileno(), on=self._is_waiting)
 
     @override
     def _send_rest(self) -> None:
@@ -161,11 +161,14 @@ class BulkConnection(SecureConnection):
                 return
             self._push()
 
+    def _drop_first(self) -> None:
+        first = self._outbox.popleft()
+        if isinstance(first, _FilePart):
+            first.close()
+
     def _drop_outbox(self) -> None:
-        for each in self._outbox:
-            if isinstance(each, _FilePart):
-                each.close()
-        self._outbox.clear()
+        while self._outbox:
+            self._drop_first()
 
     # -------------------------------------------------------------- receiving
 
@@ -272,36 +275,37 @@ class BulkConnection(SecureConnection):
 
 
 class _FilePart:
-    """Bytes of a file that are to be sent."""
+    """Bytes of a file that are to be sent; its length is how many are left."""
 
     def __init__(self, fd: int, offset: int, size: int) -> None:
-        self.size = size
         self._fd = fd
         self._offset = offset
         self._end = offset + size
         self._piece = memoryview(b"")
 
-    def send(self, tls: SecureSocket) -> None:
-        """Send the rest. BlockingIOError: there is more. OSError: it has failed."""
-        send = self._send_from_file if tls.has_kernel_sending else self._send_piece
-        while self._offset < self._end:
-            self._offset += send(tls)
+    def __len__(self) -> int:
+        return self._end - self._offset
 
-    def _send_from_file(self, tls: SecureSocket) -> int:
-        sent = os.sendfile(tls.fileno(), self._fd, self._offset, self._end - self._offset)
-        return sent or self._miss()
-
-    def _send_piece(self, tls: SecureSocket) -> int:
-        if not self._piece:
-            most = min(PIECE_BYTES, self._end - self._offset)
-            self._piece = memoryview(os.pread(self._fd, most, self._offset))
-        sent = tls.send(self._piece) if self._piece else self._miss()
-        # TLS wants to be asked again with the same bytes, so they are kept.
-        self._piece = self._piece[sent:]
+    def send(self, tls: SecureSocket) -> int:
+        """Send some; return how many. BlockingIOError: none for now. OSError: it has failed."""
+        if not self:
+            return 0
+        if tls.has_kernel_sending:
+            most = min(TURN_BYTES, len(self))
+            sent = os.sendfile(tls.fileno(), self._fd, self._offset, most)
+        else:
+            if not self._piece:
+                most = min(PIECE_BYTES, len(self))
+                self._piece = memoryview(os.pread(self._fd, most, self._offset))
+            # TLS wants to be asked again with the same bytes, so they are kept.
+            sent = tls.send(self._piece) if self._piece else 0
+            self._piece = self._piece[sent:]
+        if not sent:
+            raise OSError(
+                errno.ENODATA, f"a file ends at byte {self._offset} instead of {self._end}"
+            )
+        self._offset += sent
         return sent
-
-    def _miss(self) -> int:
-        raise OSError(errno.ENODATA, f"a file ends at byte {self._offset} instead of {self._end}")
 
     def close(self) -> None:
         """Let go of the file."""

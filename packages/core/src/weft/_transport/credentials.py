@@ -43,9 +43,8 @@ else:
     ec = lazy("cryptography.hazmat.primitives.asymmetric.ec")
 
 NODE = "node.weft"
-BYTES = "bytes.weft"
 CONTROL = "control.weft"
-"""Whom a greeting can be for besides workers: a node's daemon, its chunks, the control service."""
+"""Whom a greeting can be for besides workers: a node's daemon, and the control service."""
 GRPC = "h2"
 """What clients of the control service say that they speak (ALPN)."""
 VALID = datetime.timedelta(days=3650)
@@ -147,13 +146,29 @@ def make_credentials(folder: Path) -> MemberCredentials:
     """
     if not os.path.lexists(folder):
         key, certificate = _make_certificate()
-        token = os.urandom(TOKEN_BYTES)
-        save_credentials(folder, token=token, key=key, certificate=certificate)
+        _write(folder, os.urandom(TOKEN_BYTES), key, certificate)
     return open_credentials(folder)
 
 
-def save_credentials(folder: Path, *, token: bytes, key: bytes, certificate: bytes) -> None:
-    """Keep what a head has made, or a node was given. What is there already stays."""
+def save_credentials(
+    folder: Path, *, token: bytes, key: bytes, certificate: bytes
+) -> MemberCredentials:
+    """Keep in a folder what a node was given that joins.
+
+    Raises:
+        UsageError: They cannot be used, or the folder has those of another cluster, which stay.
+    """
+    _write(folder, token, key, certificate)
+    found = open_credentials(folder)
+    if (found.token, found.certificate) != (token, certificate):
+        raise UsageError(
+            f"the folder {folder} has the credentials of another cluster: remove it, or give "
+            "another one"
+        )
+    return found
+
+
+def _write(folder: Path, token: bytes, key: bytes, certificate: bytes) -> None:
     write_private_folder(folder, {_TOKEN: token, _KEY: key, _CERTIFICATE: certificate})
 
 
@@ -224,7 +239,7 @@ def _make_certificate() -> tuple[bytes, bytes]:
         ) from None
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "weft")])
     # Weft looks at no names; other clients of the control service do.
-    names = [x509.DNSName(each) for each in (CONTROL, NODE, BYTES, "*.weft")]
+    names = [x509.DNSName(each) for each in (CONTROL, NODE, "*.weft")]
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()

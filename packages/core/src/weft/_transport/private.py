@@ -23,7 +23,10 @@ MOST_BYTES = 64 * 1024
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600, in the place of what was there. OSError: nothing has changed."""
+    """Write a file of mode 0600, in the place of what was there.
+
+    OSError: there is the old file or the new one, and nothing in between.
+    """
     scratch = path.with_name(f".{path.name}.{os.urandom(8).hex()}")
     try:
         _write(scratch, content)
@@ -38,7 +41,7 @@ def write_private_folder(folder: Path, files: Mapping[str, bytes]) -> bool:
     """Make a folder of mode 0700 with files of mode 0600; tell whether it was not there before.
 
     One that is there stays as it is: of several processes that do this at once, one makes it.
-    OSError: nothing was made.
+    OSError: there is the whole folder or none.
     """
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     scratch = folder.with_name(f".{folder.name}.{os.urandom(8).hex()}")

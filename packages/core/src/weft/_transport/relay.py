@@ -107,7 +107,10 @@ class _Ways:
         reader = asyncio.StreamReader(BUFFER_BYTES, loop)
         protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
         transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol, sock, ssl=self._context, ssl_handshake_timeout=PATIENCE_S,
+            lambda: protocol,
+            sock,
+            ssl=self._context,
+            ssl_handshake_timeout=PATIENCE_S,
             ssl_shutdown_timeout=PATIENCE_S,
         )
         return reader, asyncio.StreamWriter(transport, protocol, reader, loop)

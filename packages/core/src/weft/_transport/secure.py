@@ -18,6 +18,7 @@ from weft._clock import monotonic
 from weft._override import override
 from weft._transport.opening import Opening
 from weft._transport.sockets import DRAIN_S, SocketConnection
+from weft._wire.codec import encode_all
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -57,11 +58,19 @@ class SecureConnection(SocketConnection):
     def flush(self) -> None:
         """Send the batch as far as the peer takes it; the rest follows when it can.
 
-        Before the connection is open, this does nothing: opening it flushes.
+        Before the connection is open, all of it waits for that.
         ProtocolError: a message alone is over the bound of a frame. The batch is lost then.
         """
         if self._opening is None:
             super().flush()
+            return
+        batch, self._batch = self._batch, []
+        if batch and not self.closed:
+            traffic = self._poller.traffic
+            traffic.sent_messages += len(batch)
+            for frame in encode_all(batch):
+                traffic.sent_bytes += len(frame)
+                self._unsent.append(memoryview(frame))
 
     @override
     def _handle(self, events: int) -> None:
@@ -76,18 +85,18 @@ class SecureConnection(SocketConnection):
         except ProtocolError as error:
             self._fail(error)
             return
-        self._poller.watch_writing(opening.fd, on=opening.wants_writing)
+        self._poller.watch_writing(opening.fd, on=opening.wants_writing or tls is not None)
         if tls is not None:
             self._socket = tls
             self._opening = None
             self._arrivals.discard(self)
-            self.flush()
+            self._send_rest()
             if tls.early:
                 self._read()
 
     def give_up(self, reason: str) -> None:
         """End it: it has not opened in time, or too many are on their way."""
-        if self._opening is not None:
+        if self._opening is not None and not self.closed:
             self._fail(ProtocolError(self._opening.explain(TimeoutError(reason))))
 
     def _fail(self, failure: ProtocolError) -> None:

@@ -25,6 +25,8 @@ RECORD_BYTES = 16 * 1024
 """The most that TLS puts into one record."""
 WRITE_BYTES = 256 * 1024
 """So much is given to one write, which leaves the interpreter's lock to others."""
+TURN_BYTES = 1024 * 1024
+"""So much of one socket's before others get their turn, if the peer is as fast as this process."""
 _ENABLE_KTLS = 1 << 3
 _TCP_ULP = 31
 _SOL_TLS, _TLS_TX = 282, 1
@@ -61,7 +63,7 @@ class SecureSocket(ssl.SSLSocket):
 
     @override
     def recv(self, buflen: int = RECORD_BYTES, flags: int = 0) -> bytes:
-        """Return what has arrived, at least `buflen` bytes if so many have; nothing at the end.
+        """Return what has arrived, up to about `buflen` bytes and a turn's; nothing at the end.
 
         BlockingIOError: nothing is there yet.
         """
@@ -71,7 +73,7 @@ class SecureSocket(ssl.SSLSocket):
         parts: list[bytes] = []
         size = 0
         try:
-            while size < buflen:
+            while size < min(buflen, TURN_BYTES):
                 part = self.read(RECORD_BYTES)
                 parts.append(part)
                 size += len(part)
