@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import select
 import socket
 import ssl
+import struct
+import termios
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from weft._clock import monotonic
 from weft._transport.arrivals import Arrivals
 from weft._transport.credentials import NODE, make_credentials
 from weft._transport.opening import CalledPart, CallingPart
@@ -23,8 +27,10 @@ if TYPE_CHECKING:
 
     from weft._transport.credentials import Credentials, MemberCredentials
 
-QUIET_MS = 20
-"""What TCP has on its way within one host has come by then."""
+QUIET_MS = 10
+"""What nobody waits for has come by then, or it does not matter to the test."""
+END_S = 10.0
+"""What somebody waits for has come by then, or never comes."""
 
 
 class Timers:
@@ -65,6 +71,20 @@ class Host:
         self.connections.append(connection)
         return connection
 
+    @property
+    def is_sending(self) -> bool:
+        """Whether TCP has something of its connections that has not arrived."""
+        return any(
+            struct.unpack("i", fcntl.ioctl(connection._socket, termios.TIOCOUTQ, bytes(4)))[0]
+            for connection in self.connections
+            if not connection.closed and connection._socket.fileno() >= 0
+        )
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether its first connection has ended."""
+        return self.connections[0].closed
+
     def close(self) -> None:
         for connection in self.connections:
             connection.close()
@@ -72,14 +92,17 @@ class Host:
         self.poller.close()
 
 
-def run(*hosts: Host) -> None:
-    """Let everything happen that can."""
+def run(*hosts: Host, until: Callable[[], bool] = lambda: True) -> None:
+    """Let everything happen that can, and more until something is true."""
     outer = select.poll()
     for host in hosts:
         outer.register(host.poller, select.POLLIN)
-    while outer.poll(QUIET_MS):
+    end = monotonic() + END_S
+    while outer.poll(QUIET_MS) or not until() or any(host.is_sending for host in hosts):
         for host in hosts:
             host.poller.poll(0)
+        if monotonic() > end:
+            return  # What the test expects has not happened: it says so.
 
 
 def tcp_pair(address: str = "127.0.0.1") -> tuple[socket.socket, socket.socket]:
@@ -131,14 +154,14 @@ class Stranger:
         self.move()
 
     def hear(self) -> bytes:
-        """Return what the host has said inside TLS."""
-        self.move()
+        """Return what the host has said inside TLS, as soon as it has said something."""
         heard = b""
-        try:
-            while part := self.tls.read():
-                heard += part
-        except ssl.SSLError:
-            pass
+        end = monotonic() + END_S
+        while not heard and monotonic() < end:
+            self.move()
+            with contextlib.suppress(ssl.SSLError):
+                while part := self.tls.read():
+                    heard += part
         return heard
 
     def send_raw(self, data: bytes) -> None:

@@ -79,12 +79,13 @@ class TestBulkConnections(TransportSuite):
                 self.hosts, self.net.tcp_pair(), parts, (first, second), strict=True
             )
         ]
-        self.net.run(*self.hosts)
+        self.net.run(*self.hosts, until=lambda: not any(host.arrivals for host in self.hosts))
         return made[0], made[1]
 
     @override
     def move(self) -> None:
-        self.net.run(*self.hosts)
+        # Who is not closed hears of the other's end.
+        self.net.run(*self.hosts, until=lambda: self.near.closed == self.far.closed)
 
     @override
     def disconnect(self) -> None:
@@ -108,7 +109,8 @@ class Ends:
         self.file.flush()
 
     def run(self) -> None:
-        self.net.run(self.near_host, self.far_host)
+        hosts = (self.near_host, self.far_host)
+        self.net.run(*hosts, until=lambda: self.near.closed == self.far.closed)
 
 
 @pytest.fixture

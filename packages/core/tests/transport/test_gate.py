@@ -53,8 +53,30 @@ class Node:
         caller.sendall(data)
         return caller
 
-    def run(self) -> None:
-        self.net.run(self.host)
+    def run(self, until: Callable[[], bool] = lambda: True) -> None:
+        self.net.run(self.host, until=until)
+
+    def take(self, many: int = 1) -> list[socket.socket]:
+        """Run until so many have been taken."""
+        self.run(lambda: len(self.taken) >= many)
+        return self.taken
+
+    def forget(self) -> None:
+        """Run until nobody is on their way."""
+        self.run(lambda: len(self.host.arrivals) == 0)
+
+    def closes(self, caller: socket.socket) -> bool:
+        """Tell whether a caller is closed without a word."""
+        self.run(lambda: bool(select.select([caller], [], [], 0)[0]))
+        caller.settimeout(0)
+        try:
+            return caller.recv(100) == b""
+        except ConnectionResetError:
+            return True
+
+    def open(self, name: str) -> None:
+        """Run until somebody takes what is for a name."""
+        self.run(lambda: name in self.gate.takers)
 
     def close(self) -> None:
         self.doors.close()
@@ -82,22 +104,13 @@ def greeting(name: str | None, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3)
     return outgoing.read()
 
 
-def is_closed_without_a_word(caller: socket.socket) -> bool:
-    caller.settimeout(5)
-    try:
-        return caller.recv(100) == b""
-    except ConnectionResetError:
-        return True
-
-
 # ------------------------------------------------------------------ whom it is for
 
 
 def test_greeting_is_handed_on_unread(node: Node) -> None:
     data = greeting(NODE)
     node.call(data + b"and more")
-    node.run()
-    (sock,) = node.taken
+    (sock,) = node.take()
     assert sock.recv(10_000) == data + b"and more"
     assert len(node.host.arrivals) == 0
 
@@ -113,8 +126,7 @@ def test_greeting_that_comes_byte_by_byte_is_understood(node: Node) -> None:
     # What has been seen does not wake the loop again.
     assert node.host.poller.wait(0) == []
     caller.sendall(data[-1:])
-    node.run()
-    (sock,) = node.taken
+    (sock,) = node.take()
     assert sock.recv(10_000) == data
     # Its receiver is woken by every byte.
     caller.sendall(b"x")
@@ -149,8 +161,7 @@ def test_greeting_for_nobody_is_closed_without_a_word(
     caller = node.call()
     with contextlib.suppress(ConnectionError):
         caller.sendall(data)
-    node.run()
-    assert is_closed_without_a_word(caller)
+    assert node.closes(caller)
     assert node.taken == []
     assert len(node.host.arrivals) == 0
     assert capfd.readouterr().err == ""
@@ -159,37 +170,32 @@ def test_greeting_for_nobody_is_closed_without_a_word(
 @pytest.mark.parametrize("sent", [b"", greeting(NODE)[:100]])
 def test_caller_that_goes_away_is_forgotten(node: Node, sent: bytes) -> None:
     caller = node.call(sent)
-    node.run()
-    assert len(node.host.arrivals) == 1
+    node.run(lambda: len(node.host.arrivals) == 1)
     caller.shutdown(socket.SHUT_WR)
-    node.run()
+    assert node.closes(caller)
     assert len(node.host.arrivals) == 0
-    assert is_closed_without_a_word(caller)
 
 
 def test_caller_that_greets_too_slowly_is_closed_without_a_word(node: Node) -> None:
     """A byte a second: each is no reason to wait any longer."""
     caller = node.call()
-    node.run()
+    node.run(lambda: len(node.host.arrivals) == 1)
     for byte in greeting(NODE)[:4]:
         caller.sendall(bytes([byte]))
         node.run()
         node.host.timers.go_on(1.0)
     assert len(node.host.arrivals) == 1
     node.host.timers.go_on(1.0)
-    assert is_closed_without_a_word(caller)
-    node.run()
+    assert node.closes(caller)
 
 
 def test_callers_without_end_do_not_keep_others_out(net: Any, tmp_path: Path) -> None:
     node = Node(net, tmp_path, most=16)
     silent = [node.call() for _ in range(50)]
-    node.run()
+    assert all(node.closes(caller) for caller in silent[:34])
     assert len(node.host.arrivals) == 16
     node.call(greeting(NODE))
-    node.run()
-    assert len(node.taken) == 1
-    assert sum(is_closed_without_a_word(caller) for caller in silent[:34]) == 34
+    assert len(node.take()) == 1
     node.close()
 
 
@@ -205,16 +211,15 @@ def test_caller_is_turned_away_when_there_are_no_descriptors_left(node: Node) ->
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert node.turned_away == 1
-    assert is_closed_without_a_word(callers[0])
+    assert node.closes(callers[0])
     callers[1].connect(("127.0.0.1", node.gate.port))
     callers[1].sendall(greeting(NODE))
-    node.run()
-    assert len(node.taken) == 1
+    assert len(node.take()) == 1
     for caller in callers:
         caller.close()
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_no_bytes_do_more_than_be_closed_or_handed_on(node: Node, data: st.DataObject) -> None:
     sent = data.draw(
@@ -235,8 +240,7 @@ def test_no_bytes_do_more_than_be_closed_or_handed_on(node: Node, data: st.DataO
     node.run()
     caller.close()
     node.callers.remove(caller)
-    node.run()
-    assert len(node.host.arrivals) == 0
+    node.forget()
     for sock in node.taken:
         assert sock.recv(10_000) == sent
         sock.close()
@@ -251,8 +255,7 @@ def test_port_is_there_for_both_kinds_of_addresses(net: Any, tmp_path: Path, hos
     node = Node(net, tmp_path, host="")
     assert node.gate.port > 0
     node.call(greeting(NODE), host)
-    node.run()
-    assert len(node.taken) == 1
+    assert len(node.take()) == 1
     node.close()
 
 
@@ -287,20 +290,17 @@ def test_port_in_use_is_an_error() -> None:
 def test_door_brings_the_sockets_of_its_name(node: Node, net: Any) -> None:
     worker, got = net.Host(), []
     door = Door(worker.poller, node.path, name_of(WORKER), got.append)
-    node.run()
+    node.open(name_of(WORKER))
     data = greeting(name_of(WORKER))
-    for _ in range(3):
+    for number in range(3):
         node.call(data)
-        node.run()
-        net.run(worker)
+        net.run(worker, node.host, until=lambda: len(got) > number)  # noqa: B023 - at once
     assert [sock.recv(10_000) for sock in got] == [data] * 3
     assert all(not sock.getblocking() for sock in got)
     door.close()
     door.close()
     node.run()
-    caller = node.call(data)
-    node.run()
-    assert is_closed_without_a_word(caller)
+    assert node.closes(node.call(data))
     for sock in got:
         sock.close()
     worker.close()
@@ -310,9 +310,7 @@ def test_name_of_who_has_ended_is_nobodys(node: Node, net: Any) -> None:
     worker = net.Host()
     Door(worker.poller, node.path, name_of(WORKER), socket.socket.close).close()
     node.run()
-    caller = node.call(greeting(name_of(WORKER)))
-    node.run()
-    assert is_closed_without_a_word(caller)
+    assert node.closes(node.call(greeting(name_of(WORKER))))
     assert list(node.gate.takers) == [NODE]
     worker.close()
 
@@ -321,10 +319,9 @@ def test_name_of_who_has_ended_is_nobodys(node: Node, net: Any) -> None:
 def test_name_that_somebody_has_is_refused(node: Node, net: Any, name: str) -> None:
     worker, lost = net.Host(), []
     first = Door(worker.poller, node.path, name_of(WORKER), socket.socket.close)
-    node.run()
+    node.open(name_of(WORKER))
     second = Door(worker.poller, node.path, name, socket.socket.close, lambda: lost.append(name))
-    node.run()
-    net.run(worker)
+    net.run(node.host, worker, until=lambda: bool(lost))
     assert lost == [name]
     assert second.closed
     assert not first.closed
@@ -348,18 +345,17 @@ def test_process_that_takes_nothing_loses_callers_and_holds_up_nobody(node: Node
     """It may be stopped, as the governor does with a worker while memory is short."""
     worker, got = net.Host(), []
     door = Door(worker.poller, node.path, name_of(WORKER), got.append)
-    node.run()
+    node.open(name_of(WORKER))
     data = greeting(name_of(WORKER))
     callers = [node.call(data) for _ in range(400)]
-    node.run()
-    assert len(node.host.arrivals) == 0
+    while select.select([node.host.poller], [], [], 0.2)[0] or len(node.host.arrivals):
+        node.host.poller.poll(0)
     handed = [caller for caller in callers if not select.select([caller], [], [], 0)[0]]
     assert 50 < len(handed) < 400
-    assert all(is_closed_without_a_word(caller) for caller in callers if caller not in handed)
+    assert all(node.closes(caller) for caller in callers if caller not in handed)
     node.call(greeting(NODE))
-    node.run()
-    assert len(node.taken) == 1
-    net.run(worker)
+    assert len(node.take()) == 1
+    net.run(worker, until=lambda: len(got) >= len(handed))
     assert len(got) == len(handed)
     for sock in got:
         sock.close()
@@ -372,9 +368,9 @@ def test_door_of_a_daemon_that_is_gone_says_so(net: Any, tmp_path: Path) -> None
     door = Door(
         worker.poller, node.path, name_of(WORKER), socket.socket.close, lambda: lost.append(1)
     )
-    node.run()
+    node.open(name_of(WORKER))
     node.close()
-    net.run(worker)
+    net.run(worker, until=lambda: bool(lost))
     assert lost == [1]
     assert door.closed
     with pytest.raises(FileNotFoundError):
@@ -390,8 +386,7 @@ def test_doors_are_for_this_user_alone(
     Door(worker.poller, node.path, name_of(WORKER), socket.socket.close, lambda: lost.append(1))
     with monkeypatch.context() as patch:
         patch.setattr(os, "getuid", lambda: 12345)
-        node.run()
-    net.run(worker)
+        net.run(node.host, worker, until=lambda: bool(lost))
     assert lost == [1]
     worker.close()
 
@@ -399,9 +394,9 @@ def test_doors_are_for_this_user_alone(
 def test_socket_is_lost_where_there_are_no_descriptors_left(node: Node, net: Any) -> None:
     worker, got = net.Host(), []
     door = Door(worker.poller, node.path, name_of(WORKER), got.append)
-    node.run()
+    node.open(name_of(WORKER))
     caller = node.call(greeting(name_of(WORKER)))
-    node.run()
+    net.run(node.host, until=lambda: bool(select.select([worker.poller], [], [], 0)[0]))
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
@@ -411,7 +406,7 @@ def test_socket_is_lost_where_there_are_no_descriptors_left(node: Node, net: Any
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert got == []
-    assert is_closed_without_a_word(caller)
+    assert node.closes(caller)
     assert not door.closed
     door.close()
     worker.close()
@@ -421,7 +416,7 @@ def test_forked_child_leaves_its_parents_port_alone(node: Node, net: Any) -> Non
     worker, got = net.Host(), []
     door = Door(worker.poller, node.path, name_of(WORKER), got.append)
     silent = node.call()
-    node.run()
+    node.run(lambda: len(node.host.arrivals) == 1 and name_of(WORKER) in node.gate.takers)
     pid = os.fork()
     if not pid:
         node.gate.abandon()
@@ -433,8 +428,7 @@ def test_forked_child_leaves_its_parents_port_alone(node: Node, net: Any) -> Non
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
     silent.sendall(greeting(name_of(WORKER)))
-    node.run()
-    net.run(worker)
+    net.run(node.host, worker, until=lambda: len(got) == 1)
     assert len(got) == 1
     got[0].close()
     door.close()
@@ -510,10 +504,8 @@ def test_scan_without_the_token_learns_nothing(
     )
     for probe in (b"", b"\n", b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", greeting("a.weft")):
         caller = node.call(probe)
-        node.run()
         caller.shutdown(socket.SHUT_WR)
-        node.run()
-        assert is_closed_without_a_word(caller)
+        assert node.closes(caller)
     assert seen == []
     stranger = net.Stranger(node.host, node.call(), _believing_all())
     stranger.sock.setblocking(False)

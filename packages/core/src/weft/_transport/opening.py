@@ -189,14 +189,18 @@ class Opening:
 
 
 def call(host: str, port: int) -> socket.socket:
-    """Begin to connect to an address, without waiting. OSError: there is no such address."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM)
+    """Begin to connect, without waiting. `host` is an address, since names have to be looked up.
+
+    OSError: it is none, or there is no way to it.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
     try:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         with contextlib.suppress(BlockingIOError):
-            sock.connect((host, port))
+            sock.connect(address)
     except BaseException:
         sock.close()
         raise

@@ -30,7 +30,9 @@ BUFFER_BYTES = 64 * 1024
 async def relay(
     credentials: MemberCredentials, *, doors: str, server: str, name: str = CONTROL
 ) -> None:
-    """Carry bytes between callers and a server until the daemon ends, or this is cancelled.
+    """Carry bytes between callers and a server.
+
+    When the daemon has ended nobody else comes; this returns when the last caller has gone.
 
     Args:
         credentials: Whose certificate the callers see.
@@ -44,18 +46,13 @@ async def relay(
     loop = asyncio.get_running_loop()
     lost = asyncio.Event()
     ways = _Ways(credentials, server)
-    async with asyncio.TaskGroup() as tasks:
-        door = Door(
-            _LoopWaiter(loop),
-            doors,
-            name,
-            lambda sock: ways.begin(sock, tasks),
-            lost.set,
-        )
-        try:
+    tasks = asyncio.TaskGroup()
+    door = Door(_LoopWaiter(loop), doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
+    try:
+        async with tasks:
             await lost.wait()
-        finally:
-            door.close()
+    finally:
+        door.close()
 
 
 class _LoopWaiter:
