@@ -67,10 +67,10 @@ class Greeting:
         except ssl.SSLWantReadError:
             return False
         except ssl.SSLError:
-            return True
+            pass
         finally:
             sys.unraisablehook = report
-        raise AssertionError("the callback ends every handshake")
+        return True
 
 
 def _report_others(met: Any, report: Callable[[Any], object]) -> None:
