@@ -226,39 +226,48 @@ class ActorFacts(msgspec.Struct, frozen=True):
     cause: str
 
 
-class _Actor:
-    __slots__ = (
-        "address", "cause", "ending", "error", "id", "max_restarts", "name", "owner", "refused",
-        "restart_at", "restarts", "short_lives", "started_at", "state", "watchers", "worker",
-    )  # fmt: skip
+class ActorRecord(msgspec.Struct, eq=False):
+    """One actor. Only its machine changes it."""
 
-    def __init__(self, event: ActorCreated) -> None:
-        self.id = event.actor
-        self.name = (event.namespace, event.name) if event.name else None
-        self.owner = b"" if event.is_detached else event.client
-        """Empty: detached."""
-        self.max_restarts = event.max_restarts
-        self.state: State = "pending"
-        self.worker = b""
-        self.address = ""
-        self.restarts = 0
-        self.cause = ""
-        self.error = b""
-        self.refused = ""
-        self.ending = ""
-        """Why it is being ended for good; empty if it is not."""
-        self.watchers: dict[bytes, None] = {}
-        self.started_at = 0.0
-        self.short_lives = 0
-        self.restart_at: float | None = None
+    id: bytes
+    name: tuple[str, str] | None
+    """(namespace, name)."""
+    owner: bytes
+    """Empty: detached."""
+    max_restarts: int
+    state: State = "pending"
+    worker: bytes = b""
+    address: str = ""
+    restarts: int = 0
+    cause: str = ""
+    error: bytes = b""
+    refused: str = ""
+    ending: str = ""
+    """Why it is being ended for good; empty if it is not."""
+    watchers: dict[bytes, None] = {}
+    started_at: float = 0.0
+    short_lives: int = 0
+    restart_at: float | None = None
+
+
+class ActorsImage(msgspec.Struct, frozen=True):
+    """All that a directory remembers."""
+
+    actors: list[ActorRecord]
+    dead: list[bytes]
+    """The one that died first comes first."""
+    waiting_by_actor: dict[bytes, dict[bytes, None]]
+    ended_early: list[tuple[bytes, str]]
+    restarting: list[bytes]
+    """In the order in which they will want a worker, should they be due together."""
 
 
 class Actors:
     """The actors of one node, or of a cluster."""
 
     def __init__(self) -> None:
-        self._actor_of: dict[bytes, _Actor] = {}
-        self._actor_by_name: dict[tuple[str, str], _Actor] = {}
+        self._actor_of: dict[bytes, ActorRecord] = {}
+        self._actor_by_name: dict[tuple[str, str], ActorRecord] = {}
         self._dead: OrderedDict[bytes, None] = OrderedDict()
         self._dead_bytes = 0
         """What the dead ones' errors and causes take."""
@@ -268,7 +277,7 @@ class Actors:
         """
         self._ended_early: OrderedDict[bytes, str] = OrderedDict()
         """Actors that were ended before their creation arrived, and why."""
-        self._restarting: dict[bytes, _Actor] = {}
+        self._restarting: dict[bytes, ActorRecord] = {}
         """Those that wait for `restart_at`."""
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -322,7 +331,12 @@ class Actors:
             effects += self._reply(event, existing=b"" if error else existing.id, error=error)
             effects.append(Forget(event.actor))
             return
-        actor = _Actor(event)
+        actor = ActorRecord(
+            id=event.actor,
+            name=name if event.name else None,
+            owner=b"" if event.is_detached else event.client,
+            max_restarts=event.max_restarts,
+        )
         self._actor_of[actor.id] = actor
         if actor.name is not None:
             self._actor_by_name[actor.name] = actor
@@ -340,7 +354,7 @@ class Actors:
         return [Reply(event.client, event.request, existing, error)] if event.request else []
 
     def _placed(
-        self, actor: _Actor, worker: bytes, address: str, now: float, effects: list[Effect]
+        self, actor: ActorRecord, worker: bytes, address: str, now: float, effects: list[Effect]
     ) -> None:
         if actor.state == "dead":
             effects.append(KillActor(worker, actor.cause))
@@ -348,27 +362,29 @@ class Actors:
         actor.worker, actor.address, actor.started_at = worker, address, now
         effects.append(Become(actor.id, worker, actor.restarts))
 
-    def _started(self, actor: _Actor | None, effects: list[Effect]) -> None:
+    def _started(self, actor: ActorRecord | None, effects: list[Effect]) -> None:
         if actor is not None and not actor.ending:
             actor.state = "alive"
             self._tell(actor, effects)
 
     def _constructor_failed(
-        self, actor: _Actor | None, error: bytes, effects: list[Effect]
+        self, actor: ActorRecord | None, error: bytes, effects: list[Effect]
     ) -> None:
         if actor is not None:
             actor.error = error
             self._stop(actor, "its constructor failed", effects)
 
-    def _refused(self, actor: _Actor, reason: str, effects: list[Effect]) -> None:
+    def _refused(self, actor: ActorRecord, reason: str, effects: list[Effect]) -> None:
         if actor.state != "dead":
             self._die(actor, reason, effects)
 
-    def _left(self, actor: _Actor | None, reason: str) -> None:
+    def _left(self, actor: ActorRecord | None, reason: str) -> None:
         if actor is not None and not actor.ending:
             actor.ending = reason
 
-    def _lost(self, actor: _Actor | None, cause: str, now: float, effects: list[Effect]) -> None:
+    def _lost(
+        self, actor: ActorRecord | None, cause: str, now: float, effects: list[Effect]
+    ) -> None:
         if actor is None:
             return
         actor.worker, actor.address = b"", ""
@@ -379,7 +395,7 @@ class Actors:
         else:
             self._restart(actor, cause, now, effects)
 
-    def _restart(self, actor: _Actor, cause: str, now: float, effects: list[Effect]) -> None:
+    def _restart(self, actor: ActorRecord, cause: str, now: float, effects: list[Effect]) -> None:
         is_short = now - actor.started_at < SHORT_LIFE_S
         actor.short_lives = actor.short_lives + 1 if is_short else 0
         actor.restarts += 1
@@ -398,7 +414,7 @@ class Actors:
                 self._forget_restart(actor)
                 effects.append(WantWorker(actor.id))
 
-    def _forget_restart(self, actor: _Actor) -> None:
+    def _forget_restart(self, actor: ActorRecord) -> None:
         actor.restart_at = None
         self._restarting.pop(actor.id, None)
 
@@ -431,14 +447,14 @@ class Actors:
         else:
             effects.append(KillActor(actor.worker, reason))
 
-    def _stop(self, actor: _Actor, reason: str, effects: list[Effect]) -> None:
+    def _stop(self, actor: ActorRecord, reason: str, effects: list[Effect]) -> None:
         """End an actor for good, at once: callers need not wait for the process."""
         worker = actor.worker
         self._die(actor, actor.ending or reason, effects)
         if worker:
             effects.append(KillActor(worker, reason))
 
-    def _die(self, actor: _Actor, cause: str, effects: list[Effect]) -> None:
+    def _die(self, actor: ActorRecord, cause: str, effects: list[Effect]) -> None:
         if not actor.worker:
             effects.append(DropWant(actor.id))
         self._forget_restart(actor)
@@ -478,11 +494,11 @@ class Actors:
             if actor.owner == client and actor.state != "dead":
                 self._stop(actor, "the process that created it has ended", effects)
 
-    def _tell(self, actor: _Actor, effects: list[Effect]) -> None:
+    def _tell(self, actor: ActorRecord, effects: list[Effect]) -> None:
         effects.extend(self._news(actor, client) for client in actor.watchers)
 
     @staticmethod
-    def _news(actor: _Actor, client: bytes) -> Tell:
+    def _news(actor: ActorRecord, client: bytes) -> Tell:
         is_alive = actor.state == "alive"
         return Tell(
             client,
@@ -496,7 +512,7 @@ class Actors:
             actor.refused,
         )
 
-    def _having(self, actor_id: bytes, worker: bytes) -> _Actor | None:
+    def _having(self, actor_id: bytes, worker: bytes) -> ActorRecord | None:
         """Return the actor if this worker is it; news of an earlier life is late."""
         actor = self._actor_of.get(actor_id)
         return actor if actor is not None and actor.worker == worker else None
@@ -528,6 +544,11 @@ class Actors:
             return None
         return ActorFacts(actor.state, actor.worker, actor.restarts, actor.cause)
 
+    def news(self, actor_id: bytes) -> Tell | None:
+        """Return what who watches an actor was told last; None: it is not remembered."""
+        actor = self._actor_of.get(actor_id)
+        return self._news(actor, b"") if actor else None
+
     def explain(self, actor_id: bytes, now: float) -> str:
         """Say where an actor is in its life, and why. Empty while it waits for a worker."""
         actor = self._actor_of.get(actor_id)
@@ -547,6 +568,27 @@ class Actors:
             wait_s = max(0.0, actor.restart_at - now)
             return f"{before}it keeps dying young: next start in {wait_s:.1f} s; {restarts}"
         return ""
+
+    # -------------------------------------------------------------- snapshots
+
+    def image(self) -> ActorsImage:
+        """Return all that is remembered; it changes with the next event, so encode it at once."""
+        return ActorsImage(
+            list(self._actor_of.values()),
+            list(self._dead),
+            self._waiting_by_actor,
+            list(self._ended_early.items()),
+            list(self._restarting),
+        )
+
+    def restore(self, image: ActorsImage) -> None:
+        """Remember what an image says, and nothing else."""
+        self._actor_of = {actor.id: actor for actor in image.actors}
+        self._dead = OrderedDict.fromkeys(image.dead)
+        self._actor_by_name = {a.name: a for a in image.actors if a.name and a.state != "dead"}
+        self._waiting_by_actor = image.waiting_by_actor
+        self._ended_early = OrderedDict(image.ended_early)
+        self._restarting = {actor: self._actor_of[actor] for actor in image.restarting}
 
     def check(self) -> None:
         """Assert what is always true."""

@@ -1,0 +1,450 @@
+"""The actors of a cluster: the machine of actors.py, made a table of the control service.
+
+    EnrolActor -> Actors -> WantWorker -> WantActor: a node finds a worker, as for any demand
+    PlaceActor -> Actors -> Become     -> BecomeActor: the node of that worker makes it the actor
+    StartActor -> Actors -> Tell       -> ActorChanged: who watches is told
+
+What this adds to the machine is where things are: which node was asked for a worker, which has the
+one that there is, where the owner lives; and that nodes leave.
+
+What is always true
+1. A living actor without a worker that wants one has asked one member for it, or there is none.
+2. A worker is taken for an actor only from whom it was asked, and only while it is wanted; a
+   superfluous one is ended. So nobody becomes an actor twice.
+3. What the node of a worker, or of an owner, did is over when that node leaves: actors restart
+   elsewhere, those whose owner is gone end.
+4. At most `ACTORS_KEPT` actors live, whose creations take at most `CREATION_BYTES` each and
+   `TOTAL_BYTES` together. A creation is kept as long as the actor may start again.
+5. Each change of an actor's state is told as ActorChanged, once, in order.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, ClassVar, assert_never
+
+import msgspec
+
+from weft._machines.actors import (
+    DEAD_KEPT,
+    ActorCreated,
+    ActorLeft,
+    ActorLost,
+    ActorPlaced,
+    ActorRefused,
+    Actors,
+    ActorsImage,
+    ActorStarted,
+    ActorsTicked,
+    Become,
+    ClientEnded,
+    ConstructorFailed,
+    DropWant,
+    EndAsked,
+    Forget,
+    KillActor,
+    QuitActor,
+    Reply,
+    Tell,
+    WantWorker,
+    Watched,
+)
+from weft._machines.answers import Answer
+from weft._machines.enrolments import (
+    ActorChanged,
+    Command,
+    EndActor,
+    EndOwner,
+    EnrolActor,
+    FailActor,
+    LeaveActor,
+    LoseActor,
+    PlaceActor,
+    RefuseActor,
+    StartActor,
+    TickActors,
+)
+from weft._machines.jobs import JobEnded
+from weft._machines.ledger import NodeJoined, NodeLeft, Outcome
+from weft._machines.orders import (
+    BecomeActor,
+    DropActor,
+    KillWorker,
+    Order,
+    OrderGiven,
+    QuitWorker,
+    WantActor,
+)
+
+if TYPE_CHECKING:
+    from typing import Any
+
+    from weft._machines import actors as rules
+
+ACTORS_KEPT = 100_000
+CREATION_BYTES = 1024 * 1024
+TOTAL_BYTES = 128 * 1024 * 1024
+NAME_LENGTH = 1024
+_ASKED = 1
+_SELF = b"the control service"
+"""Who watches all actors."""
+
+
+class Enrolled(msgspec.Struct, eq=False):
+    """What is known of an actor besides its life. Only its table changes it."""
+
+    facts: EnrolActor
+    """Without the creation, once the actor is dead."""
+    asked: bytes = b""
+    """The node that looks for a worker; empty: none does."""
+    node: bytes = b""
+    """Where its worker is; empty: it has none."""
+    worker: bytes = b""
+
+
+class DirectoryImage(msgspec.Struct, frozen=True):
+    """The whole directory."""
+
+    actors: ActorsImage
+    enrolled: list[Enrolled]
+    dead: list[bytes]
+    unasked: list[bytes]
+    members: list[tuple[bytes, int]]
+    turn: int
+
+
+class ActorNews(msgspec.Struct, frozen=True):
+    """All that is known of an actor."""
+
+    facts: EnrolActor
+    life: Tell
+    node: bytes
+
+
+class Directory:
+    """The table of actors."""
+
+    name = "actors"
+    commands = (
+        EnrolActor, PlaceActor, StartActor, FailActor, LoseActor, LeaveActor, RefuseActor, EndActor,
+        EndOwner, TickActors,
+    )  # fmt: skip
+    hears = (NodeJoined, NodeLeft, JobEnded)
+    image_type: ClassVar = DirectoryImage
+
+    def __init__(self) -> None:
+        self._actors = Actors()
+        self._enrolled: dict[bytes, Enrolled] = {}
+        self._by_worker: dict[bytes, Enrolled] = {}
+        self._dead: deque[bytes] = deque()
+        """As the machine remembers them: the one that died first comes first."""
+        self._unasked: dict[bytes, None] = {}
+        """Those that want a worker while there is no member."""
+        self._members: dict[bytes, int] = {}
+        """Incarnations."""
+        self._turn = 0
+        self._creations_bytes = 0
+
+    def apply(self, happened: Command | NodeJoined | NodeLeft | JobEnded, now: float) -> Outcome:
+        """Do a command, or hear of a member or a job."""
+        events: list[Any] = []
+        answer = Answer()
+        match happened:
+            case EnrolActor():
+                answer = self._enrol(happened, now, events)
+            case PlaceActor():
+                answer = self._place(happened, now, events)
+            case RefuseActor(actor, asked, reason, kind):
+                answer = self._refuse(actor, asked, ActorRefused(actor, reason, kind), now, events)
+            case StartActor(actor, worker):
+                answer = self._report(ActorStarted(actor, worker), now, events)
+            case FailActor(actor, worker, error):
+                answer = self._report(ConstructorFailed(actor, worker, error), now, events)
+            case LeaveActor(actor, worker, reason):
+                answer = self._report(ActorLeft(actor, worker, reason), now, events)
+            case LoseActor(actor, worker, cause):
+                answer = self._report(ActorLost(actor, worker, cause), now, events)
+            case EndActor(actor, graceful, no_restart, reason):
+                self._tell(EndAsked(actor, graceful, no_restart, reason), now, events)
+            case EndOwner(owner):
+                if owner:  # The machine calls detached actors' owner so.
+                    self._tell(ClientEnded(owner), now, events)
+            case TickActors():
+                self._tell(ActorsTicked(), now, events)
+            case NodeJoined(node, incarnation):
+                self._joined(node, incarnation, now, events)
+            case NodeLeft(node, _, reason):
+                self._left(node, reason, now, events)
+            case JobEnded(job, _, reason):
+                self._job_ended(job, f"its job has ended: {reason}", now, events)
+            case _:
+                assert_never(happened)
+        return Outcome(answer, tuple(events))
+
+    # -------------------------------------------------------------- commands
+
+    def _enrol(self, command: EnrolActor, now: float, events: list[Any]) -> Answer:
+        known = self._enrolled.get(command.actor)
+        if known is not None:
+            reason = f"actor {command.actor.hex()} is there already; each has an id of its own"
+            return Answer(code="exists", reason=reason)
+        if refused := self._refusal(command):
+            return refused
+        created = ActorCreated(
+            command.actor, command.owner, _ASKED, command.name, command.namespace,
+            command.is_detached, command.get_if_exists, command.max_restarts,
+        )  # fmt: skip
+        effects = self._actors.handle(created, now)
+        reply = effects[0]
+        assert isinstance(reply, Reply)
+        if reply.error:
+            return Answer(code="exists", reason=reply.error)
+        if reply.existing:
+            return Answer(reply.existing)
+        self._enrolled[command.actor] = Enrolled(command)
+        self._creations_bytes += len(command.creation)
+        watching = self._actors.handle(Watched(command.actor, _SELF), now)
+        self._do([*watching, *effects[1:]], events)
+        return Answer(command.actor)
+
+    def _refusal(self, command: EnrolActor) -> Answer | None:
+        what = f"actor {command.actor.hex()}"
+        if not command.owner:
+            return Answer(code="invalid", reason=f"{what}: the process that asks is not named")
+        if len(command.creation) > CREATION_BYTES:
+            reason = f"its creation takes {len(command.creation)} bytes, at most {CREATION_BYTES}"
+            return Answer(code="invalid", reason=f"{what}: {reason}; put large arguments")
+        if max(len(command.name), len(command.namespace)) > NAME_LENGTH:
+            reason = f"names and namespaces have at most {NAME_LENGTH} characters"
+            return Answer(code="invalid", reason=f"{what}: {reason}")
+        living = len(self._enrolled) - len(self._dead)
+        total_bytes = self._creations_bytes + len(command.creation)
+        if living >= ACTORS_KEPT or total_bytes > TOTAL_BYTES:
+            limits = f"{ACTORS_KEPT} actors and {TOTAL_BYTES} bytes are kept at most"
+            there = f"there are {living} with {self._creations_bytes} bytes"
+            return Answer(code="full", reason=f"{what}: {limits}, {there}; end some")
+        return None
+
+    def _place(self, command: PlaceActor, now: float, events: list[Any]) -> Answer:
+        if not command.worker or command.worker in self._by_worker:
+            reason = f"worker {command.worker.hex()} is an actor already"
+            return Answer(code="invalid", reason=reason)
+        enrolled = self._enrolled.get(command.actor)
+        if enrolled is None or not enrolled.asked or enrolled.asked != command.asked:
+            reason = f"actor {command.actor.hex()} wants no worker from there"
+            self._order(command.node, KillWorker(command.worker, reason), events)
+            return Answer(code="missing", reason=reason)
+        if command.node not in self._members:
+            self._ask(enrolled, events)
+            reason = f"node {command.node.hex()} is no member: another worker is looked for"
+            return Answer(code="missing", reason=reason)
+        enrolled.asked, enrolled.node, enrolled.worker = b"", command.node, command.worker
+        self._by_worker[command.worker] = enrolled
+        self._tell(ActorPlaced(command.actor, command.worker, command.address), now, events)
+        return Answer()
+
+    def _refuse(
+        self, actor: bytes, asked: bytes, event: ActorRefused, now: float, events: list[Any]
+    ) -> Answer:
+        enrolled = self._enrolled.get(actor)
+        if enrolled is None or not enrolled.asked or enrolled.asked != asked:
+            reason = f"actor {actor.hex()} wants no worker from there"
+            return Answer(code="missing", reason=reason)
+        enrolled.asked = b""
+        self._tell(event, now, events)
+        return Answer()
+
+    def _report(
+        self,
+        event: ActorStarted | ConstructorFailed | ActorLeft | ActorLost,
+        now: float,
+        events: list[Any],
+    ) -> Answer:
+        """Hear from an actor's worker. What another one says, that it was before, is late."""
+        enrolled = self._by_worker.get(event.worker)
+        if enrolled is None or enrolled.facts.actor != event.actor:
+            reason = f"worker {event.worker.hex()} is not actor {event.actor.hex()}"
+            return Answer(code="missing", reason=reason)
+        if isinstance(event, ActorLost):
+            self._clear_worker(enrolled)
+        self._tell(event, now, events)
+        return Answer()
+
+    # -------------------------------------------------------------- members and jobs
+
+    def _joined(self, node: bytes, incarnation: int, now: float, events: list[Any]) -> None:
+        if node in self._members:
+            self._left(node, "it has registered anew", now, events)
+        self._members[node] = incarnation
+        for actor in [*self._unasked]:
+            self._ask(self._enrolled[actor], events)
+
+    def _left(self, node: bytes, reason: str, now: float, events: list[Any]) -> None:
+        self._members.pop(node, None)
+        cause = f"node {node.hex()} is gone: {reason}"
+        living = self._living()
+        owners = {e.facts.owner: None for e in living if e.facts.node == node}
+        for owner in owners:
+            self._tell(ClientEnded(owner), now, events)
+        for enrolled in living:
+            if enrolled.node == node:
+                actor, worker = enrolled.facts.actor, enrolled.worker
+                self._clear_worker(enrolled)
+                self._tell(ActorLost(actor, worker, cause), now, events)
+        for enrolled in living:
+            if enrolled.asked == node:
+                self._ask(enrolled, events)
+
+    def _job_ended(self, job: bytes, reason: str, now: float, events: list[Any]) -> None:
+        for enrolled in self._living():
+            if enrolled.facts.job == job and not enrolled.facts.is_detached:
+                ended = EndAsked(enrolled.facts.actor, False, True, reason)
+                self._tell(ended, now, events)
+
+    def _living(self) -> list[Enrolled]:
+        dead = set(self._dead)
+        return [enrolled for actor, enrolled in self._enrolled.items() if actor not in dead]
+
+    # -------------------------------------------------------------- effects
+
+    def _tell(self, event: rules.Event, now: float, events: list[Any]) -> None:
+        self._do(self._actors.handle(event, now), events)
+
+    def _do(self, effects: list[rules.Effect], events: list[Any]) -> None:
+        over: list[bytes] = []
+        for effect in effects:
+            match effect:
+                case WantWorker(actor):
+                    self._ask(self._enrolled[actor], events)
+                case DropWant(actor):
+                    self._drop(self._enrolled[actor], events)
+                case Become(actor, worker, restarts):
+                    enrolled = self._enrolled[actor]
+                    order = BecomeActor(actor, worker, restarts, enrolled.facts.creation)
+                    self._order(enrolled.node, order, events)
+                case QuitActor(worker):
+                    self._order(self._by_worker[worker].node, QuitWorker(worker), events)
+                case KillActor(worker, reason):
+                    self._order(self._by_worker[worker].node, KillWorker(worker, reason), events)
+                case Tell(_, actor):
+                    events.append(ActorChanged(actor))
+                case Forget(actor):
+                    over.append(actor)
+                case Reply():
+                    raise AssertionError("only creations are answered")
+                case _:
+                    assert_never(effect)
+        for actor in over:
+            self._bury(actor)
+
+    def _ask(self, enrolled: Enrolled, events: list[Any]) -> None:
+        """Ask a member for a worker: the owner's node, else one after the other."""
+        actor = enrolled.facts.actor
+        self._unasked.pop(actor, None)
+        if not self._members:
+            enrolled.asked = b""
+            self._unasked[actor] = None
+            return
+        node = enrolled.facts.node
+        if node not in self._members:
+            members = list(self._members)
+            node = members[self._turn % len(members)]
+            self._turn += 1
+        enrolled.asked = node
+        self._order(node, WantActor(actor, enrolled.facts.creation), events)
+
+    def _drop(self, enrolled: Enrolled, events: list[Any]) -> None:
+        self._unasked.pop(enrolled.facts.actor, None)
+        if enrolled.asked:
+            self._order(enrolled.asked, DropActor(enrolled.facts.actor), events)
+            enrolled.asked = b""
+
+    @staticmethod
+    def _order(node: bytes, order: Order, events: list[Any]) -> None:
+        events.append(OrderGiven(node, order))
+
+    def _clear_worker(self, enrolled: Enrolled) -> None:
+        self._by_worker.pop(enrolled.worker, None)
+        enrolled.node = enrolled.worker = b""
+
+    def _bury(self, actor: bytes) -> None:
+        """Keep of a dead actor what people may ask for."""
+        enrolled = self._enrolled[actor]
+        self._clear_worker(enrolled)
+        self._creations_bytes -= len(enrolled.facts.creation)
+        enrolled.facts = msgspec.structs.replace(enrolled.facts, creation=b"")
+        self._dead.append(actor)
+        if len(self._dead) > DEAD_KEPT:
+            del self._enrolled[self._dead.popleft()]
+
+    # -------------------------------------------------------------- questions
+
+    def find(self, actor: bytes) -> ActorNews | None:
+        """Return what is known of an actor; None: nothing."""
+        enrolled, life = self._enrolled.get(actor), self._actors.news(actor)
+        return ActorNews(enrolled.facts, life, enrolled.node) if enrolled and life else None
+
+    def named(self, name: str, namespace: str) -> bytes | None:
+        """Return the living actor of this name."""
+        return self._actors.find(name, namespace)
+
+    def names(self) -> list[tuple[str, str]]:
+        """Return (namespace, name) of the living named actors, in order."""
+        return self._actors.names()
+
+    def all(self) -> list[bytes]:
+        """Return the ids of all that are remembered, the oldest first."""
+        return list(self._enrolled)
+
+    # -------------------------------------------------------------- as a table
+
+    def wake_at(self) -> float | None:
+        """Return when an actor that waits may start again."""
+        return self._actors.wake_at()
+
+    def due(self, now: float) -> list[Any]:
+        """Return the command that starts those that waited."""
+        at = self._actors.wake_at()
+        return [TickActors()] if at is not None and at <= now else []
+
+    def image(self) -> DirectoryImage:
+        """Return the whole directory."""
+        return DirectoryImage(
+            self._actors.image(),
+            list(self._enrolled.values()),
+            list(self._dead),
+            list(self._unasked),
+            list(self._members.items()),
+            self._turn,
+        )
+
+    def restore(self, image: DirectoryImage) -> None:
+        """Take the directory of an image."""
+        self._actors = Actors()
+        self._actors.restore(image.actors)
+        self._enrolled = {enrolled.facts.actor: enrolled for enrolled in image.enrolled}
+        self._by_worker = {e.worker: e for e in image.enrolled if e.worker}
+        self._dead = deque(image.dead)
+        self._unasked = dict.fromkeys(image.unasked)
+        self._members = dict(image.members)
+        self._turn = image.turn
+        self._creations_bytes = sum(len(e.facts.creation) for e in image.enrolled)
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        self._actors.check()
+        assert len(self._actors.states()) == len(self._enrolled), 1
+        living = {e.facts.actor: e for e in self._living()}
+        for actor, enrolled in self._enrolled.items():
+            life = self._actors.state_of(actor)
+            assert life is not None and (life[0] == "dead") is (actor not in living), 1
+            assert life[2] == enrolled.worker, 2
+            assert not (enrolled.asked and enrolled.worker), 2
+            assert bool(enrolled.worker) == bool(enrolled.node), 2
+            assert not enrolled.asked or enrolled.asked in self._members, 1
+            assert not enrolled.node or enrolled.node in self._members, 3
+        assert not self._unasked or not self._members, 1
+        assert self._by_worker == {e.worker: e for e in living.values() if e.worker}, 2
+        assert len(living) <= ACTORS_KEPT and len(self._dead) <= DEAD_KEPT, 4
+        creations_bytes = sum(len(e.facts.creation) for e in self._enrolled.values())
+        assert self._creations_bytes == creations_bytes <= TOTAL_BYTES, 4

@@ -1,0 +1,245 @@
+"""The jobs of a cluster: one driver's life each, and what they may take.
+
+    JobBegan -> running -> ended: EndJob (the driver said goodbye, or its daemon lost it), or the
+                                  node of the driver left
+
+What is always true
+1. A job that has ended stays ended, and tells JobEnded once.
+2. At most `RUNNING_KEPT` jobs run; of those that ended the newest `ENDED_KEPT` are remembered.
+3. A quota has no amounts below 0, a weight is at least 1.
+4. Whoever follows the jobs learns of each change: `changes` grows with every one.
+
+What it does not do: quota, weight and priority are applied by the daemons that grant leases.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, ClassVar, assert_never
+
+import msgspec
+
+from weft._machines.answers import Answer
+from weft._machines.ledger import NodeLeft, Outcome
+
+RUNNING_KEPT = 10_000
+ENDED_KEPT = 10_000
+METADATA_BYTES = 65_536
+MOST_AMOUNTS = 100
+
+
+class JobLimits(msgspec.Struct, frozen=True):
+    """What a job may take."""
+
+    quota: dict[str, int] = {}
+    """The most of each resource at one time, in 1/10,000; what is not named is not limited."""
+    weight: int = 1
+    """Its share of a node where several jobs wait, beside theirs."""
+    priority: int = 0
+    """Demands of a higher one go first."""
+
+
+class BeginJob(msgspec.Struct, frozen=True, tag="jobs.begin"):
+    """A driver begins a job. Done twice it is done once."""
+
+    job: bytes
+    driver: bytes
+    """Its worker id."""
+    node: bytes
+    """Whose daemon the driver speaks to."""
+    address: str = ""
+    namespace: str = ""
+    entrypoint: str = ""
+    metadata: dict[str, str] = {}
+    limits: JobLimits = JobLimits()
+
+
+class EndJob(msgspec.Struct, frozen=True, tag="jobs.end"):
+    """A job ends, and with it what it started, on all nodes."""
+
+    job: bytes
+    reason: str
+
+
+class LimitJob(msgspec.Struct, frozen=True, tag="jobs.limit"):
+    """Set what a running job may take."""
+
+    job: bytes
+    limits: JobLimits
+
+
+class JobFacts(msgspec.Struct, frozen=True):
+    """What is known of a job. Times are the control service's own, in seconds."""
+
+    begun: BeginJob
+    limits: JobLimits
+    began_at: float
+    ended_at: float = -1.0
+    """Below 0: it runs."""
+    reason: str = ""
+    change: int = 0
+    """The number of its newest change."""
+
+
+class JobChanged(msgspec.Struct, frozen=True):
+    """A job began, ended or has other limits. Who follows the jobs looks again."""
+
+    job: bytes
+
+
+class JobEnded(msgspec.Struct, frozen=True):
+    """A job has ended: so does what it started."""
+
+    job: bytes
+    driver: bytes
+    reason: str
+
+
+class JobsImage(msgspec.Struct, frozen=True):
+    """All jobs, in a snapshot: those that ended in the order in which they did."""
+
+    running: list[JobFacts]
+    ended: list[JobFacts]
+    changes: int
+
+
+class Jobs:
+    """The table of jobs."""
+
+    name = "jobs"
+    commands = (BeginJob, EndJob, LimitJob)
+    hears = (NodeLeft,)
+    image_type: ClassVar = JobsImage
+
+    def __init__(self) -> None:
+        self._running: dict[bytes, JobFacts] = {}
+        self._ended: OrderedDict[bytes, JobFacts] = OrderedDict()
+        self.changes = 0
+        """How often a job began, ended or got other limits."""
+
+    def apply(self, happened: BeginJob | EndJob | LimitJob | NodeLeft, now: float) -> Outcome:
+        """Do a command, or end the jobs of a node that left."""
+        match happened:
+            case BeginJob():
+                return self._begin(happened, now)
+            case EndJob(job, reason):
+                return self._end(job, reason, now)
+            case LimitJob(job, limits):
+                return self._limit(job, limits)
+            case NodeLeft(node, _, reason):
+                return self._node_left(node, reason, now)
+            case _:
+                assert_never(happened)
+
+    def _begin(self, command: BeginJob, now: float) -> Outcome:
+        known = self.find(command.job)
+        if known is not None:
+            if known.begun == command and known.ended_at < 0:
+                return Outcome()
+            reason = f"job {command.job.hex()} is there already; give each driver a new id"
+            return Outcome(Answer(code="exists", reason=reason))
+        if refused := self._refusal(command):
+            return Outcome(refused)
+        self._running[command.job] = JobFacts(
+            command, command.limits, now, change=self._next_change()
+        )
+        return Outcome(events=(JobChanged(command.job),))
+
+    def _refusal(self, command: BeginJob) -> Answer | None:
+        size_bytes = sum(len(key) + len(value) for key, value in command.metadata.items())
+        if size_bytes > METADATA_BYTES:
+            reason = f"its metadata has {size_bytes} characters, at most {METADATA_BYTES} are kept"
+            return Answer(code="invalid", reason=f"job {command.job.hex()}: {reason}")
+        if len(self._running) >= RUNNING_KEPT:
+            reason = f"{RUNNING_KEPT} jobs run, and no more may; end one"
+            return Answer(code="full", reason=f"job {command.job.hex()}: {reason}")
+        return _bad_limits(command.job, command.limits)
+
+    def _end(self, job: bytes, reason: str, now: float) -> Outcome:
+        facts = self._running.pop(job, None)
+        if facts is None:
+            return Outcome() if job in self._ended else Outcome(_missing(job))
+        self._ended[job] = msgspec.structs.replace(
+            facts, ended_at=now, reason=reason, change=self._next_change()
+        )
+        if len(self._ended) > ENDED_KEPT:
+            self._ended.popitem(last=False)
+        return Outcome(events=(JobChanged(job), JobEnded(job, facts.begun.driver, reason)))
+
+    def _limit(self, job: bytes, limits: JobLimits) -> Outcome:
+        facts = self._running.get(job)
+        if facts is None:
+            return Outcome(_missing(job))
+        if refused := _bad_limits(job, limits):
+            return Outcome(refused)
+        self._running[job] = msgspec.structs.replace(
+            facts, limits=limits, change=self._next_change()
+        )
+        return Outcome(events=(JobChanged(job),))
+
+    def _node_left(self, node: bytes, reason: str, now: float) -> Outcome:
+        lost = [job for job, facts in self._running.items() if facts.begun.node == node]
+        why = f"the node of its driver is gone: {reason}"
+        events = [event for job in lost for event in self._end(job, why, now).events]
+        return Outcome(events=tuple(events))
+
+    def _next_change(self) -> int:
+        self.changes += 1
+        return self.changes
+
+    # -------------------------------------------------------------- questions
+
+    def find(self, job: bytes) -> JobFacts | None:
+        """Return what is known of a job."""
+        return self._running.get(job) or self._ended.get(job)
+
+    def all(self) -> list[JobFacts]:
+        """Return all jobs: those that run, then those that ended, the oldest first."""
+        return [*self._running.values(), *self._ended.values()]
+
+    # -------------------------------------------------------------- as a table
+
+    def wake_at(self) -> None:
+        """Return None: time brings nothing."""
+
+    def due(self, now: float) -> list[Any]:
+        """Return nothing."""
+        return []
+
+    def image(self) -> JobsImage:
+        """Return all jobs."""
+        return JobsImage(list(self._running.values()), list(self._ended.values()), self.changes)
+
+    def restore(self, image: JobsImage) -> None:
+        """Take the jobs of an image."""
+        self._running = {facts.begun.job: facts for facts in image.running}
+        self._ended = OrderedDict((facts.begun.job, facts) for facts in image.ended)
+        self.changes = image.changes
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        assert not self._running.keys() & self._ended.keys(), 1
+        assert all(facts.ended_at < 0 for facts in self._running.values()), 1
+        assert all(facts.ended_at >= 0 for facts in self._ended.values()), 1
+        assert len(self._running) <= RUNNING_KEPT and len(self._ended) <= ENDED_KEPT, 2
+        for facts in self._running.values():
+            assert facts.limits.weight >= 1, 3
+            assert all(amount >= 0 for amount in facts.limits.quota.values()), 3
+        numbers = [facts.change for facts in self.all()]
+        assert len(set(numbers)) == len(numbers), 4
+        assert max(numbers, default=0) <= self.changes, 4
+
+
+def _missing(job: bytes) -> Answer:
+    return Answer(code="missing", reason=f"no job {job.hex()} runs here; see `weft list jobs`")
+
+
+def _bad_limits(job: bytes, limits: JobLimits) -> Answer | None:
+    wrong = ""
+    if limits.weight < 1:
+        wrong = f"weight {limits.weight}: it is at least 1"
+    elif len(limits.quota) > MOST_AMOUNTS:
+        wrong = f"a quota of {len(limits.quota)} resources: at most {MOST_AMOUNTS}"
+    elif negative := {name: n for name, n in limits.quota.items() if n < 0}:
+        wrong = f"quota {negative}: amounts are at least 0"
+    return Answer(code="invalid", reason=f"job {job.hex()}: {wrong}") if wrong else None
