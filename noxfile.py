@@ -23,18 +23,21 @@ PURE_SOURCES = (
 )
 PYTEST = ["pytest", "pytest-randomly", "pytest-timeout"]
 TESTED_WITH = [
-    "cmaes", "comet-ml", "coverage", "cryptography", "fsspec", "grpcio", "hypothesis",
-    "import-linter", "joblib", "keras",
+    "cmaes", "comet-ml", "coverage", "cryptography", "fsspec", "grpcio",
+    "grpcio-tools", "hypothesis", "import-linter", "joblib", "keras",
     "lightgbm", "lightning", "matplotlib", "mlflow-skinny", "mypy", "numpy", "optuna", "pandas",
-    "prometheus-client", "pyarrow", "scikit-learn", "scipy", "tensorboardx", "torch", "wandb",
-    "xgboost-cpu",
+    "prometheus-client", "protobuf", "pyarrow", "scikit-learn", "scipy", "tensorboardx", "torch",
+    "wandb", "xgboost-cpu",
 ]  # fmt: skip
 DEMOS = {
     "census": ("examples/census.py", "numpy"),
     "tune": ("examples/tune_sklearn.py", "cmaes", "matplotlib", "optuna", "scikit-learn"),
 }
 """By name: the example, and what it needs besides Weft."""
-BENCHED_WITH = {"tune": ["cmaes", "joblib", "optuna", "ray[tune]", "scikit-learn"]}
+BENCHED_WITH = {
+    "control": ["grpcio", "protobuf"],
+    "tune": ["cmaes", "joblib", "optuna", "ray[tune]", "scikit-learn"],
+}
 """By name of a benchmark: what it needs besides Weft, Ray and numpy."""
 
 

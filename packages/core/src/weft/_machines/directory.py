@@ -1,7 +1,7 @@
 """The actors of a cluster: the machine of actors.py, made a table of the control service.
 
-    EnrolActor -> Actors -> WantWorker -> WantActor: a node finds a worker, as for any demand
-    PlaceActor -> Actors -> Become     -> BecomeActor: the node of that worker makes it the actor
+    EnrolActor -> Actors -> WantWorker -> WantOrder: a node finds a worker, as for any demand
+    PlaceActor -> Actors -> Become     -> MakeOrder: the node of that worker makes it the actor
     StartActor -> Actors -> Tell       -> ActorChanged: who watches is told
 
 What this adds to the machine is where things are: which node was asked for a worker, which has the
@@ -21,6 +21,7 @@ What is always true
 from __future__ import annotations
 
 from collections import deque
+from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, assert_never
 
 import msgspec
@@ -49,14 +50,13 @@ from weft._machines.actors import (
     WantWorker,
     Watched,
 )
-from weft._machines.answers import Answer
 from weft._machines.enrolments import (
     ActorChanged,
     Command,
-    EndActor,
     EndOwner,
     EnrolActor,
     FailActor,
+    FinishActor,
     LeaveActor,
     LoseActor,
     PlaceActor,
@@ -65,16 +65,26 @@ from weft._machines.enrolments import (
     TickActors,
 )
 from weft._machines.jobs import JobEnded
-from weft._machines.ledger import NodeJoined, NodeLeft, Outcome
 from weft._machines.orders import (
-    BecomeActor,
-    DropActor,
-    KillWorker,
+    DropOrder,
+    KillOrder,
+    MakeOrder,
     Order,
     OrderGiven,
-    QuitWorker,
-    WantActor,
+    QuitOrder,
+    WantOrder,
 )
+from weft._machines.rulings import Ruling
+from weft._machines.tables import (
+    Commands,
+    Consequence,
+    ControlTable,
+    Kinds,
+    MemberAdded,
+    MemberRemoved,
+    Noted,
+)
+from weft._override import override
 
 if TYPE_CHECKING:
     from typing import Any
@@ -102,7 +112,7 @@ class Enrolled(msgspec.Struct, eq=False):
     worker: bytes = b""
 
 
-class DirectoryImage(msgspec.Struct, frozen=True):
+class ActorDirectoryImage(msgspec.Struct, frozen=True):
     """The whole directory."""
 
     actors: ActorsImage
@@ -113,7 +123,7 @@ class DirectoryImage(msgspec.Struct, frozen=True):
     turn: int
 
 
-class ActorNews(msgspec.Struct, frozen=True):
+class ActorStanding(msgspec.Struct, frozen=True):
     """All that is known of an actor."""
 
     facts: EnrolActor
@@ -121,16 +131,24 @@ class ActorNews(msgspec.Struct, frozen=True):
     node: bytes
 
 
-class Directory:
+class ActorDirectory(ControlTable):
     """The table of actors."""
 
-    name = "actors"
-    commands = (
-        EnrolActor, PlaceActor, StartActor, FailActor, LoseActor, LeaveActor, RefuseActor, EndActor,
-        EndOwner, TickActors,
-    )  # fmt: skip
-    hears = (NodeJoined, NodeLeft, JobEnded)
-    image_type: ClassVar = DirectoryImage
+    name: ClassVar = "actors"
+    commands: ClassVar[Commands] = {
+        "create": EnrolActor,
+        "placed": PlaceActor,
+        "started": StartActor,
+        "failed": FailActor,
+        "lost": LoseActor,
+        "left": LeaveActor,
+        "refused": RefuseActor,
+        "end": FinishActor,
+        "owner-ended": EndOwner,
+        "tick": TickActors,
+    }
+    hears: ClassVar[Kinds] = (MemberAdded, MemberRemoved, JobEnded)
+    image_type: ClassVar = ActorDirectoryImage
 
     def __init__(self) -> None:
         self._actors = Actors()
@@ -145,10 +163,13 @@ class Directory:
         self._turn = 0
         self._creations_bytes = 0
 
-    def apply(self, happened: Command | NodeJoined | NodeLeft | JobEnded, now: float) -> Outcome:
+    @override
+    def apply(
+        self, happened: Command | MemberAdded | MemberRemoved | JobEnded, now: float
+    ) -> Consequence:
         """Do a command, or hear of a member or a job."""
         events: list[Any] = []
-        answer = Answer()
+        answer = Ruling()
         match happened:
             case EnrolActor():
                 answer = self._enrol(happened, now, events)
@@ -164,30 +185,30 @@ class Directory:
                 answer = self._report(ActorLeft(actor, worker, reason), now, events)
             case LoseActor(actor, worker, cause):
                 answer = self._report(ActorLost(actor, worker, cause), now, events)
-            case EndActor(actor, graceful, no_restart, reason):
+            case FinishActor(actor, graceful, no_restart, reason):
                 self._tell(EndAsked(actor, graceful, no_restart, reason), now, events)
             case EndOwner(owner):
                 if owner:  # The machine calls detached actors' owner so.
                     self._tell(ClientEnded(owner), now, events)
             case TickActors():
                 self._tell(ActorsTicked(), now, events)
-            case NodeJoined(node, incarnation):
+            case MemberAdded(node, incarnation):
                 self._joined(node, incarnation, now, events)
-            case NodeLeft(node, _, reason):
+            case MemberRemoved(node, _, reason):
                 self._left(node, reason, now, events)
             case JobEnded(job, _, reason):
                 self._job_ended(job, f"its job has ended: {reason}", now, events)
             case _:
                 assert_never(happened)
-        return Outcome(answer, tuple(events))
+        return Consequence(answer, tuple(events))
 
     # -------------------------------------------------------------- commands
 
-    def _enrol(self, command: EnrolActor, now: float, events: list[Any]) -> Answer:
+    def _enrol(self, command: EnrolActor, now: float, events: list[Any]) -> Ruling:
         known = self._enrolled.get(command.actor)
         if known is not None:
             reason = f"actor {command.actor.hex()} is there already; each has an id of its own"
-            return Answer(code="exists", reason=reason)
+            return Ruling(code="exists", reason=reason)
         if refused := self._refusal(command):
             return refused
         created = ActorCreated(
@@ -198,77 +219,77 @@ class Directory:
         reply = effects[0]
         assert isinstance(reply, Reply)
         if reply.error:
-            return Answer(code="exists", reason=reply.error)
+            return Ruling(code="exists", reason=reply.error)
         if reply.existing:
-            return Answer(reply.existing)
+            return Ruling(reply.existing)
         self._enrolled[command.actor] = Enrolled(command)
         self._creations_bytes += len(command.creation)
         watching = self._actors.handle(Watched(command.actor, _SELF), now)
-        self._do([*watching, *effects[1:]], events)
-        return Answer(command.actor)
+        self._do([reply, *watching, *effects[1:]], events)
+        return Ruling(command.actor)
 
-    def _refusal(self, command: EnrolActor) -> Answer | None:
+    def _refusal(self, command: EnrolActor) -> Ruling | None:
         what = f"actor {command.actor.hex()}"
         if not command.owner:
-            return Answer(code="invalid", reason=f"{what}: the process that asks is not named")
+            return Ruling(code="invalid", reason=f"{what}: the process that asks is not named")
         if len(command.creation) > CREATION_BYTES:
             reason = f"its creation takes {len(command.creation)} bytes, at most {CREATION_BYTES}"
-            return Answer(code="invalid", reason=f"{what}: {reason}; put large arguments")
+            return Ruling(code="invalid", reason=f"{what}: {reason}; put large arguments")
         if max(len(command.name), len(command.namespace)) > NAME_LENGTH:
             reason = f"names and namespaces have at most {NAME_LENGTH} characters"
-            return Answer(code="invalid", reason=f"{what}: {reason}")
+            return Ruling(code="invalid", reason=f"{what}: {reason}")
         living = len(self._enrolled) - len(self._dead)
         total_bytes = self._creations_bytes + len(command.creation)
         if living >= ACTORS_KEPT or total_bytes > TOTAL_BYTES:
             limits = f"{ACTORS_KEPT} actors and {TOTAL_BYTES} bytes are kept at most"
             there = f"there are {living} with {self._creations_bytes} bytes"
-            return Answer(code="full", reason=f"{what}: {limits}, {there}; end some")
+            return Ruling(code="full", reason=f"{what}: {limits}, {there}; end some")
         return None
 
-    def _place(self, command: PlaceActor, now: float, events: list[Any]) -> Answer:
+    def _place(self, command: PlaceActor, now: float, events: list[Any]) -> Ruling:
         if not command.worker or command.worker in self._by_worker:
             reason = f"worker {command.worker.hex()} is an actor already"
-            return Answer(code="invalid", reason=reason)
+            return Ruling(code="invalid", reason=reason)
         enrolled = self._enrolled.get(command.actor)
         if enrolled is None or not enrolled.asked or enrolled.asked != command.asked:
             reason = f"actor {command.actor.hex()} wants no worker from there"
-            self._order(command.node, KillWorker(command.worker, reason), events)
-            return Answer(code="missing", reason=reason)
+            self._order(command.node, KillOrder(command.worker, reason), events)
+            return Ruling(code="missing", reason=reason)
         if command.node not in self._members:
             self._ask(enrolled, events)
             reason = f"node {command.node.hex()} is no member: another worker is looked for"
-            return Answer(code="missing", reason=reason)
+            return Ruling(code="missing", reason=reason)
         enrolled.asked, enrolled.node, enrolled.worker = b"", command.node, command.worker
         self._by_worker[command.worker] = enrolled
         self._tell(ActorPlaced(command.actor, command.worker, command.address), now, events)
-        return Answer()
+        return Ruling()
 
     def _refuse(
         self, actor: bytes, asked: bytes, event: ActorRefused, now: float, events: list[Any]
-    ) -> Answer:
+    ) -> Ruling:
         enrolled = self._enrolled.get(actor)
         if enrolled is None or not enrolled.asked or enrolled.asked != asked:
             reason = f"actor {actor.hex()} wants no worker from there"
-            return Answer(code="missing", reason=reason)
+            return Ruling(code="missing", reason=reason)
         enrolled.asked = b""
         self._tell(event, now, events)
-        return Answer()
+        return Ruling()
 
     def _report(
         self,
         event: ActorStarted | ConstructorFailed | ActorLeft | ActorLost,
         now: float,
         events: list[Any],
-    ) -> Answer:
+    ) -> Ruling:
         """Hear from an actor's worker. What another one says, that it was before, is late."""
         enrolled = self._by_worker.get(event.worker)
         if enrolled is None or enrolled.facts.actor != event.actor:
             reason = f"worker {event.worker.hex()} is not actor {event.actor.hex()}"
-            return Answer(code="missing", reason=reason)
+            return Ruling(code="missing", reason=reason)
         if isinstance(event, ActorLost):
             self._clear_worker(enrolled)
         self._tell(event, now, events)
-        return Answer()
+        return Ruling()
 
     # -------------------------------------------------------------- members and jobs
 
@@ -320,18 +341,18 @@ class Directory:
                     self._drop(self._enrolled[actor], events)
                 case Become(actor, worker, restarts):
                     enrolled = self._enrolled[actor]
-                    order = BecomeActor(actor, worker, restarts, enrolled.facts.creation)
+                    order = MakeOrder(actor, worker, restarts, enrolled.facts.creation)
                     self._order(enrolled.node, order, events)
                 case QuitActor(worker):
-                    self._order(self._by_worker[worker].node, QuitWorker(worker), events)
+                    self._order(self._by_worker[worker].node, QuitOrder(worker), events)
                 case KillActor(worker, reason):
-                    self._order(self._by_worker[worker].node, KillWorker(worker, reason), events)
+                    self._order(self._by_worker[worker].node, KillOrder(worker, reason), events)
                 case Tell(_, actor):
                     events.append(ActorChanged(actor))
                 case Forget(actor):
                     over.append(actor)
                 case Reply():
-                    raise AssertionError("only creations are answered")
+                    pass  # It is the answer to the creation.
                 case _:
                     assert_never(effect)
         for actor in over:
@@ -351,12 +372,12 @@ class Directory:
             node = members[self._turn % len(members)]
             self._turn += 1
         enrolled.asked = node
-        self._order(node, WantActor(actor, enrolled.facts.creation), events)
+        self._order(node, WantOrder(actor, enrolled.facts.creation), events)
 
     def _drop(self, enrolled: Enrolled, events: list[Any]) -> None:
         self._unasked.pop(enrolled.facts.actor, None)
         if enrolled.asked:
-            self._order(enrolled.asked, DropActor(enrolled.facts.actor), events)
+            self._order(enrolled.asked, DropOrder(enrolled.facts.actor), events)
             enrolled.asked = b""
 
     @staticmethod
@@ -379,10 +400,10 @@ class Directory:
 
     # -------------------------------------------------------------- questions
 
-    def find(self, actor: bytes) -> ActorNews | None:
+    def find(self, actor: bytes) -> ActorStanding | None:
         """Return what is known of an actor; None: nothing."""
         enrolled, life = self._enrolled.get(actor), self._actors.news(actor)
-        return ActorNews(enrolled.facts, life, enrolled.node) if enrolled and life else None
+        return ActorStanding(enrolled.facts, life, enrolled.node) if enrolled and life else None
 
     def named(self, name: str, namespace: str) -> bytes | None:
         """Return the living actor of this name."""
@@ -392,24 +413,35 @@ class Directory:
         """Return (namespace, name) of the living named actors, in order."""
         return self._actors.names()
 
-    def all(self) -> list[bytes]:
-        """Return the ids of all that are remembered, the oldest first."""
-        return list(self._enrolled)
+    def page(self, after: bytes | None, most: int) -> tuple[list[ActorStanding], bool]:
+        """Return what is known of so many actors, the oldest first, and whether that is all.
+
+        It goes on behind an actor; if that one is forgotten, at the beginning.
+        """
+        ids = iter(self._enrolled)
+        if after in self._enrolled:
+            while next(ids) != after:
+                pass
+        found = [self.find(actor) for actor in islice(ids, most + 1)]
+        return [news for news in found if news][:most], len(found) <= most
 
     # -------------------------------------------------------------- as a table
 
+    @override
     def wake_at(self) -> float | None:
         """Return when an actor that waits may start again."""
         return self._actors.wake_at()
 
-    def due(self, now: float) -> list[Any]:
-        """Return the command that starts those that waited."""
+    @override
+    def due(self, now: float) -> Noted:
+        """Start those that waited."""
         at = self._actors.wake_at()
-        return [TickActors()] if at is not None and at <= now else []
+        return Noted(commands=(TickActors(),)) if at is not None and at <= now else Noted()
 
-    def image(self) -> DirectoryImage:
+    @override
+    def image(self) -> ActorDirectoryImage:
         """Return the whole directory."""
-        return DirectoryImage(
+        return ActorDirectoryImage(
             self._actors.image(),
             list(self._enrolled.values()),
             list(self._dead),
@@ -418,7 +450,8 @@ class Directory:
             self._turn,
         )
 
-    def restore(self, image: DirectoryImage) -> None:
+    @override
+    def restore(self, image: ActorDirectoryImage) -> None:
         """Take the directory of an image."""
         self._actors = Actors()
         self._actors.restore(image.actors)
@@ -430,6 +463,7 @@ class Directory:
         self._turn = image.turn
         self._creations_bytes = sum(len(e.facts.creation) for e in image.enrolled)
 
+    @override
     def check(self) -> None:
         """Assert what is always true."""
         self._actors.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 
-class EnrolActor(msgspec.Struct, frozen=True, tag="actors.create"):
+class EnrolActor(msgspec.Struct, frozen=True):
     """A process asks for an actor.
 
     Answered with the id of the actor: another one's, if `get_if_exists` and the name is taken.
@@ -26,7 +26,7 @@ class EnrolActor(msgspec.Struct, frozen=True, tag="actors.create"):
     """-1: no limit."""
 
 
-class PlaceActor(msgspec.Struct, frozen=True, tag="actors.placed"):
+class PlaceActor(msgspec.Struct, frozen=True):
     """A worker was found, on this node."""
 
     actor: bytes
@@ -37,14 +37,14 @@ class PlaceActor(msgspec.Struct, frozen=True, tag="actors.placed"):
     address: str
 
 
-class StartActor(msgspec.Struct, frozen=True, tag="actors.started"):
+class StartActor(msgspec.Struct, frozen=True):
     """The constructor has returned."""
 
     actor: bytes
     worker: bytes
 
 
-class FailActor(msgspec.Struct, frozen=True, tag="actors.failed"):
+class FailActor(msgspec.Struct, frozen=True):
     """The constructor has raised."""
 
     actor: bytes
@@ -52,7 +52,7 @@ class FailActor(msgspec.Struct, frozen=True, tag="actors.failed"):
     error: bytes
 
 
-class LoseActor(msgspec.Struct, frozen=True, tag="actors.lost"):
+class LoseActor(msgspec.Struct, frozen=True):
     """The actor's worker is gone. `cause`: how it ended, in words."""
 
     actor: bytes
@@ -60,7 +60,7 @@ class LoseActor(msgspec.Struct, frozen=True, tag="actors.lost"):
     cause: str
 
 
-class LeaveActor(msgspec.Struct, frozen=True, tag="actors.left"):
+class LeaveActor(msgspec.Struct, frozen=True):
     """The actor is ending itself: the end of its worker is no failure."""
 
     actor: bytes
@@ -68,7 +68,7 @@ class LeaveActor(msgspec.Struct, frozen=True, tag="actors.left"):
     reason: str
 
 
-class RefuseActor(msgspec.Struct, frozen=True, tag="actors.refused"):
+class RefuseActor(msgspec.Struct, frozen=True):
     """No worker can ever be had for the actor."""
 
     actor: bytes
@@ -78,7 +78,7 @@ class RefuseActor(msgspec.Struct, frozen=True, tag="actors.refused"):
     """Or environment."""
 
 
-class EndActor(msgspec.Struct, frozen=True, tag="actors.end"):
+class FinishActor(msgspec.Struct, frozen=True):
     """Someone wants an actor to end. `graceful`: after the calls that it has."""
 
     actor: bytes
@@ -87,13 +87,13 @@ class EndActor(msgspec.Struct, frozen=True, tag="actors.end"):
     reason: str
 
 
-class EndOwner(msgspec.Struct, frozen=True, tag="actors.owner-ended"):
+class EndOwner(msgspec.Struct, frozen=True):
     """A process is gone: the actors that it owns end."""
 
     owner: bytes
 
 
-class TickActors(msgspec.Struct, frozen=True, tag="actors.tick"):
+class TickActors(msgspec.Struct, frozen=True):
     """Actors that waited to start again are due."""
 
 
@@ -105,7 +105,7 @@ Command = (
     | LoseActor
     | LeaveActor
     | RefuseActor
-    | EndActor
+    | FinishActor
     | EndOwner
     | TickActors
 )

@@ -15,12 +15,13 @@ What it does not do: quota, weight and priority are applied by the daemons that 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, ClassVar, assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 
-from weft._machines.answers import Answer
-from weft._machines.ledger import NodeLeft, Outcome
+from weft._machines.rulings import Ruling
+from weft._machines.tables import Commands, Consequence, ControlTable, Kinds, MemberRemoved
+from weft._override import override
 
 RUNNING_KEPT = 10_000
 ENDED_KEPT = 10_000
@@ -39,7 +40,7 @@ class JobLimits(msgspec.Struct, frozen=True):
     """Demands of a higher one go first."""
 
 
-class BeginJob(msgspec.Struct, frozen=True, tag="jobs.begin"):
+class BeginJob(msgspec.Struct, frozen=True):
     """A driver begins a job. Done twice it is done once."""
 
     job: bytes
@@ -54,14 +55,14 @@ class BeginJob(msgspec.Struct, frozen=True, tag="jobs.begin"):
     limits: JobLimits = JobLimits()
 
 
-class EndJob(msgspec.Struct, frozen=True, tag="jobs.end"):
+class EndJob(msgspec.Struct, frozen=True):
     """A job ends, and with it what it started, on all nodes."""
 
     job: bytes
     reason: str
 
 
-class LimitJob(msgspec.Struct, frozen=True, tag="jobs.limit"):
+class LimitJob(msgspec.Struct, frozen=True):
     """Set what a running job may take."""
 
     job: bytes
@@ -103,12 +104,12 @@ class JobsImage(msgspec.Struct, frozen=True):
     changes: int
 
 
-class Jobs:
+class Jobs(ControlTable):
     """The table of jobs."""
 
-    name = "jobs"
-    commands = (BeginJob, EndJob, LimitJob)
-    hears = (NodeLeft,)
+    name: ClassVar = "jobs"
+    commands: ClassVar[Commands] = {"begin": BeginJob, "end": EndJob, "limit": LimitJob}
+    hears: ClassVar[Kinds] = (MemberRemoved,)
     image_type: ClassVar = JobsImage
 
     def __init__(self) -> None:
@@ -117,7 +118,10 @@ class Jobs:
         self.changes = 0
         """How often a job began, ended or got other limits."""
 
-    def apply(self, happened: BeginJob | EndJob | LimitJob | NodeLeft, now: float) -> Outcome:
+    @override
+    def apply(
+        self, happened: BeginJob | EndJob | LimitJob | MemberRemoved, now: float
+    ) -> Consequence:
         """Do a command, or end the jobs of a node that left."""
         match happened:
             case BeginJob():
@@ -126,62 +130,62 @@ class Jobs:
                 return self._end(job, reason, now)
             case LimitJob(job, limits):
                 return self._limit(job, limits)
-            case NodeLeft(node, _, reason):
+            case MemberRemoved(node, _, reason):
                 return self._node_left(node, reason, now)
             case _:
                 assert_never(happened)
 
-    def _begin(self, command: BeginJob, now: float) -> Outcome:
+    def _begin(self, command: BeginJob, now: float) -> Consequence:
         known = self.find(command.job)
         if known is not None:
             if known.begun == command and known.ended_at < 0:
-                return Outcome()
+                return Consequence()
             reason = f"job {command.job.hex()} is there already; give each driver a new id"
-            return Outcome(Answer(code="exists", reason=reason))
+            return Consequence(Ruling(code="exists", reason=reason))
         if refused := self._refusal(command):
-            return Outcome(refused)
+            return Consequence(refused)
         self._running[command.job] = JobFacts(
             command, command.limits, now, change=self._next_change()
         )
-        return Outcome(events=(JobChanged(command.job),))
+        return Consequence(events=(JobChanged(command.job),))
 
-    def _refusal(self, command: BeginJob) -> Answer | None:
+    def _refusal(self, command: BeginJob) -> Ruling | None:
         size_bytes = sum(len(key) + len(value) for key, value in command.metadata.items())
         if size_bytes > METADATA_BYTES:
             reason = f"its metadata has {size_bytes} characters, at most {METADATA_BYTES} are kept"
-            return Answer(code="invalid", reason=f"job {command.job.hex()}: {reason}")
+            return Ruling(code="invalid", reason=f"job {command.job.hex()}: {reason}")
         if len(self._running) >= RUNNING_KEPT:
             reason = f"{RUNNING_KEPT} jobs run, and no more may; end one"
-            return Answer(code="full", reason=f"job {command.job.hex()}: {reason}")
+            return Ruling(code="full", reason=f"job {command.job.hex()}: {reason}")
         return _bad_limits(command.job, command.limits)
 
-    def _end(self, job: bytes, reason: str, now: float) -> Outcome:
+    def _end(self, job: bytes, reason: str, now: float) -> Consequence:
         facts = self._running.pop(job, None)
         if facts is None:
-            return Outcome() if job in self._ended else Outcome(_missing(job))
+            return Consequence() if job in self._ended else Consequence(_missing(job))
         self._ended[job] = msgspec.structs.replace(
             facts, ended_at=now, reason=reason, change=self._next_change()
         )
         if len(self._ended) > ENDED_KEPT:
             self._ended.popitem(last=False)
-        return Outcome(events=(JobChanged(job), JobEnded(job, facts.begun.driver, reason)))
+        return Consequence(events=(JobChanged(job), JobEnded(job, facts.begun.driver, reason)))
 
-    def _limit(self, job: bytes, limits: JobLimits) -> Outcome:
+    def _limit(self, job: bytes, limits: JobLimits) -> Consequence:
         facts = self._running.get(job)
         if facts is None:
-            return Outcome(_missing(job))
+            return Consequence(_missing(job))
         if refused := _bad_limits(job, limits):
-            return Outcome(refused)
+            return Consequence(refused)
         self._running[job] = msgspec.structs.replace(
             facts, limits=limits, change=self._next_change()
         )
-        return Outcome(events=(JobChanged(job),))
+        return Consequence(events=(JobChanged(job),))
 
-    def _node_left(self, node: bytes, reason: str, now: float) -> Outcome:
+    def _node_left(self, node: bytes, reason: str, now: float) -> Consequence:
         lost = [job for job, facts in self._running.items() if facts.begun.node == node]
         why = f"the node of its driver is gone: {reason}"
         events = [event for job in lost for event in self._end(job, why, now).events]
-        return Outcome(events=tuple(events))
+        return Consequence(events=tuple(events))
 
     def _next_change(self) -> int:
         self.changes += 1
@@ -193,29 +197,35 @@ class Jobs:
         """Return what is known of a job."""
         return self._running.get(job) or self._ended.get(job)
 
+    def running(self) -> list[JobFacts]:
+        """Return the jobs that run, the oldest first."""
+        return list(self._running.values())
+
+    def changed_after(self, change: int) -> list[JobFacts]:
+        """Return the jobs that changed after a change, in the order in which they did."""
+        return sorted(
+            (facts for facts in self.all() if facts.change > change), key=lambda facts: facts.change
+        )
+
     def all(self) -> list[JobFacts]:
         """Return all jobs: those that run, then those that ended, the oldest first."""
         return [*self._running.values(), *self._ended.values()]
 
     # -------------------------------------------------------------- as a table
 
-    def wake_at(self) -> None:
-        """Return None: time brings nothing."""
-
-    def due(self, now: float) -> list[Any]:
-        """Return nothing."""
-        return []
-
+    @override
     def image(self) -> JobsImage:
         """Return all jobs."""
         return JobsImage(list(self._running.values()), list(self._ended.values()), self.changes)
 
+    @override
     def restore(self, image: JobsImage) -> None:
         """Take the jobs of an image."""
         self._running = {facts.begun.job: facts for facts in image.running}
         self._ended = OrderedDict((facts.begun.job, facts) for facts in image.ended)
         self.changes = image.changes
 
+    @override
     def check(self) -> None:
         """Assert what is always true."""
         assert not self._running.keys() & self._ended.keys(), 1
@@ -230,11 +240,11 @@ class Jobs:
         assert max(numbers, default=0) <= self.changes, 4
 
 
-def _missing(job: bytes) -> Answer:
-    return Answer(code="missing", reason=f"no job {job.hex()} runs here; see `weft list jobs`")
+def _missing(job: bytes) -> Ruling:
+    return Ruling(code="missing", reason=f"no job {job.hex()} runs here; see `weft list jobs`")
 
 
-def _bad_limits(job: bytes, limits: JobLimits) -> Answer | None:
+def _bad_limits(job: bytes, limits: JobLimits) -> Ruling | None:
     wrong = ""
     if limits.weight < 1:
         wrong = f"weight {limits.weight}: it is at least 1"
@@ -242,4 +252,4 @@ def _bad_limits(job: bytes, limits: JobLimits) -> Answer | None:
         wrong = f"a quota of {len(limits.quota)} resources: at most {MOST_AMOUNTS}"
     elif negative := {name: n for name, n in limits.quota.items() if n < 0}:
         wrong = f"quota {negative}: amounts are at least 0"
-    return Answer(code="invalid", reason=f"job {job.hex()}: {wrong}") if wrong else None
+    return Ruling(code="invalid", reason=f"job {job.hex()}: {wrong}") if wrong else None

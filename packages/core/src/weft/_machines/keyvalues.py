@@ -12,12 +12,13 @@ What it does not do: it keeps no large things. Packages and code travel as objec
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right, insort
-from typing import Any, ClassVar, assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 
-from weft._machines.answers import Answer
-from weft._machines.ledger import Outcome
+from weft._machines.rulings import Ruling
+from weft._machines.tables import Commands, Consequence, ControlTable
+from weft._override import override
 
 KEY_BYTES = 4096
 VALUE_BYTES = 1024 * 1024
@@ -25,7 +26,7 @@ KEYS_KEPT = 100_000
 TOTAL_BYTES = 64 * 1024 * 1024
 
 
-class PutValue(msgspec.Struct, frozen=True, tag="kv.put"):
+class PutValue(msgspec.Struct, frozen=True):
     """Answered with 1 if the key had a value already, else 0."""
 
     namespace: bytes
@@ -35,7 +36,7 @@ class PutValue(msgspec.Struct, frozen=True, tag="kv.put"):
     """If not, a value that is there stays."""
 
 
-class DeleteValues(msgspec.Struct, frozen=True, tag="kv.delete"):
+class DeleteValues(msgspec.Struct, frozen=True):
     """Answered with how many were deleted."""
 
     namespace: bytes
@@ -43,12 +44,11 @@ class DeleteValues(msgspec.Struct, frozen=True, tag="kv.delete"):
     by_prefix: bool = False
 
 
-class KeyValues:
+class KeyValues(ControlTable):
     """The table of keys."""
 
-    name = "key-values"
-    commands = (PutValue, DeleteValues)
-    hears = ()
+    name: ClassVar = "key-values"
+    commands: ClassVar[Commands] = {"put": PutValue, "delete": DeleteValues}
     image_type: ClassVar = dict[bytes, dict[bytes, bytes]]
 
     def __init__(self) -> None:
@@ -58,23 +58,24 @@ class KeyValues:
         self._keys = 0
         self._total_bytes = 0
 
-    def apply(self, happened: PutValue | DeleteValues, now: float) -> Outcome:
+    @override
+    def apply(self, happened: PutValue | DeleteValues, now: float) -> Consequence:
         """Do a command."""
         match happened:
             case PutValue():
-                return Outcome(self._put(happened))
+                return Consequence(self._put(happened))
             case DeleteValues(namespace, key, by_prefix):
                 found = self.keys(namespace, key) if by_prefix else self._key(namespace, key)
                 self._delete(namespace, found)
-                return Outcome(Answer(len(found)))
+                return Consequence(Ruling(len(found)))
             case _:
                 assert_never(happened)
 
-    def _put(self, command: PutValue) -> Answer:
+    def _put(self, command: PutValue) -> Ruling:
         namespace, key, value = command.namespace, command.key, command.value
         old = self.get(namespace, key)
         if old is not None and not command.overwrite:
-            return Answer(1)
+            return Ruling(1)
         grown = len(value) - len(old) if old is not None else len(key) + len(value)
         if refused := self._refusal(key, value, grown, is_new=old is None):
             return refused
@@ -83,17 +84,17 @@ class KeyValues:
             self._keys += 1
         self._values_in.setdefault(namespace, {})[key] = value
         self._total_bytes += grown
-        return Answer(int(old is not None))
+        return Ruling(int(old is not None))
 
-    def _refusal(self, key: bytes, value: bytes, grown: int, *, is_new: bool) -> Answer | None:
+    def _refusal(self, key: bytes, value: bytes, grown: int, *, is_new: bool) -> Ruling | None:
         what = f"key {key[:40]!r} with {len(value)} bytes"
         if len(key) > KEY_BYTES or len(value) > VALUE_BYTES:
             limits = f"a key has at most {KEY_BYTES} bytes, a value {VALUE_BYTES}"
-            return Answer(code="invalid", reason=f"{what}: {limits}; put larger ones into objects")
+            return Ruling(code="invalid", reason=f"{what}: {limits}; put larger ones into objects")
         if self._keys + is_new > KEYS_KEPT or self._total_bytes + grown > TOTAL_BYTES:
             limits = f"{KEYS_KEPT} keys and {TOTAL_BYTES} bytes are kept at most"
             there = f"there are {self._keys} with {self._total_bytes} bytes"
-            return Answer(code="full", reason=f"{what}: {limits}, {there}; delete some")
+            return Ruling(code="full", reason=f"{what}: {limits}, {there}; delete some")
         return None
 
     def _key(self, namespace: bytes, key: bytes) -> list[bytes]:
@@ -134,17 +135,12 @@ class KeyValues:
 
     # -------------------------------------------------------------- as a table
 
-    def wake_at(self) -> None:
-        """Return None: time brings nothing."""
-
-    def due(self, now: float) -> list[Any]:
-        """Return nothing."""
-        return []
-
+    @override
     def image(self) -> dict[bytes, dict[bytes, bytes]]:
         """Return all keys and values."""
         return self._values_in
 
+    @override
     def restore(self, image: dict[bytes, dict[bytes, bytes]]) -> None:
         """Take the keys and values of an image."""
         self._values_in = image
@@ -159,6 +155,7 @@ class KeyValues:
             for key, value in values.items()
         )
 
+    @override
     def check(self) -> None:
         """Assert what is always true."""
         for values in self._values_in.values():

@@ -2,17 +2,15 @@
 
     command -> journal -> apply -> answer, events
                              |
-              tables: machines that are made again by the same commands
+              tables: machines that are made again by the same commands (tables.py)
 
-A table is a machine whose state comes from the journal alone. It names the commands that it takes,
-each its own, and the events of other tables that it hears. What a command makes a table tell is
-heard by the others within the same step, table by table in the order they were given; then it goes
-to the shell.
+What a command makes a table tell is heard by the others within the same step, table by table in the
+order in which they were given; then it goes to the shell.
 
 What is always true
 1. The same entries make the same state, the same answers and the same events: nothing else comes
    in, and time is part of an entry.
-2. A request is done once. Repeated, it gets the answer that it got (answers.py says for how long).
+2. A request is done once. Repeated, it gets the answer that it got (rulings.py says for how long).
 3. What a node says under a smaller number than was seen of that node is refused, and changes
    nothing. A node that is gone is refused under every number up to its last.
 4. A table that raises has changed nothing, as machines do: the request is refused, and so it is
@@ -20,20 +18,21 @@ What is always true
 5. The numbers of at most `FENCES_KEPT` nodes are remembered; the node that was heard of longest
    ago is forgotten.
 
+What is not journaled goes to `note` and `due`: nothing of it may change what rule 1 speaks of.
+
 What it does not do: it makes nothing durable. The shell appends an entry before it applies it.
 """
 
 from __future__ import annotations
 
-from typing import Any, Generic, Protocol, TypeVar, Union
+from typing import Any
 
 import msgspec
 
-from weft._machines.answers import Answer, Answers, ClientImage, Request
+from weft._machines.rulings import ClientImage, Request, Ruling, Rulings
+from weft._machines.tables import Consequence, ControlTable, MemberAdded, MemberRemoved, Noted
 
 FENCES_KEPT = 100_000
-
-C = TypeVar("C")
 
 
 class Sender(msgspec.Struct, frozen=True, array_like=True):
@@ -43,33 +42,26 @@ class Sender(msgspec.Struct, frozen=True, array_like=True):
     incarnation: int
 
 
-class Entry(msgspec.Struct, Generic[C], frozen=True, array_like=True):
-    """What the journal keeps of one command. `at`: seconds of the service's life, over restarts."""
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """One command as it goes to the journal."""
 
     at: float
-    command: C
+    """Seconds of the service's life, over restarts."""
+    command: Any
     request: Request | None = None
     """None: it is done as often as it comes."""
     sender: Sender | None = None
     """None: it is not a node's."""
 
 
-# ------------------------------------------------------------------ what tables tell each other
+class _Line(msgspec.Struct, frozen=True, array_like=True):
+    """An entry in the journal."""
 
-
-class NodeJoined(msgspec.Struct, frozen=True):
-    """A node is a member under a number that no node had before."""
-
-    node: bytes
-    incarnation: int
-
-
-class NodeLeft(msgspec.Struct, frozen=True):
-    """A node is no member any more: it is dead, or was told to go."""
-
-    node: bytes
-    incarnation: int
-    reason: str
+    at: float
+    command: str
+    body: msgspec.Raw
+    request: Request | None
+    sender: Sender | None
 
 
 class TableBroke(msgspec.Struct, frozen=True):
@@ -80,59 +72,11 @@ class TableBroke(msgspec.Struct, frozen=True):
     error: str
 
 
-class Outcome(msgspec.Struct, frozen=True):
-    """What a table makes of a command or an event."""
-
-    answer: Answer = Answer()
-    events: tuple[Any, ...] = ()
-
-
 class Applied(msgspec.Struct, frozen=True):
     """What came of an entry. The answer is given before anything is done about the events."""
 
-    answer: Answer
+    answer: Ruling
     events: tuple[Any, ...] = ()
-
-
-class Table(Protocol):
-    """A machine that is made again by its commands."""
-
-    name: str
-    """Its place in a snapshot."""
-    commands: tuple[type[msgspec.Struct], ...]
-    """What it takes from the journal: each with a tag that no other command has."""
-    hears: tuple[type[msgspec.Struct], ...]
-    """Events of other tables, and of the ledger's own, that it wants to be given."""
-    image_type: Any
-    """What `image` returns, for msgspec to decode."""
-
-    def apply(self, happened: Any, now: float) -> Outcome:
-        """Take a command or an event. Deterministic; one that raises has changed nothing.
-
-        Of an event the answer counts for nothing. `now` never goes back, and stands still while
-        there is no control service.
-        """
-        ...
-
-    def wake_at(self) -> float | None:
-        """Return when `due` may have something; None: not before the next command."""
-        ...
-
-    def due(self, now: float) -> list[Any]:
-        """Return the commands that time alone brings. It changes nothing: applying them does."""
-        ...
-
-    def image(self) -> Any:
-        """Return the whole state, for msgspec to encode."""
-        ...
-
-    def restore(self, image: Any) -> None:
-        """Take the state of an image in the place of the table's own."""
-        ...
-
-    def check(self) -> None:
-        """Assert what is always true."""
-        ...
 
 
 class _LedgerImage(msgspec.Struct, frozen=True):
@@ -145,43 +89,58 @@ class _LedgerImage(msgspec.Struct, frozen=True):
 class Ledger:
     """All tables of a control service. `tables`: in the order in which they hear of events."""
 
-    def __init__(self, tables: list[Table]) -> None:
+    def __init__(self, tables: list[ControlTable]) -> None:
         self._tables = tables
-        self._table_of: dict[type, Table] = {
-            command: table for table in tables for command in table.commands
-        }
-        self._hearers_of: dict[type, list[Table]] = {}
+        self._table_of: dict[type, ControlTable] = {}
+        self._name_of: dict[type, str] = {}
+        self._decoder_of: dict[str, msgspec.msgpack.Decoder[Any]] = {}
+        self._hearers_of: dict[type, list[ControlTable]] = {}
+        self._noters_of: dict[type, list[ControlTable]] = {}
         for table in tables:
-            for kind in table.hears:
-                self._hearers_of.setdefault(kind, []).append(table)
-        self._answers = Answers()
+            self._add(table)
+        self._answers = Rulings()
         self._incarnation_of: dict[bytes, int] = {}
         """The smallest that is listened to; the node heard of longest ago comes first."""
         self.now = 0.0
         """Of the newest entry."""
-        commands: Any = Union[tuple(self._table_of) or (None,)]  # noqa: UP007 - it is made here
-        self._decode = msgspec.msgpack.Decoder(Entry[commands]).decode
+
+    def _add(self, table: ControlTable) -> None:
+        for name, command in table.commands.items():
+            full_name = f"{table.name}.{name}"
+            self._table_of[command] = table
+            self._name_of[command] = full_name
+            self._decoder_of[full_name] = msgspec.msgpack.Decoder(command)
+        for kind in table.hears:
+            self._hearers_of.setdefault(kind, []).append(table)
+        for kind in table.notes:
+            self._noters_of.setdefault(kind, []).append(table)
 
     # -------------------------------------------------------------- entries
 
-    @staticmethod
-    def encode(entry: Entry[Any]) -> bytes:
-        """Return an entry as the journal keeps it."""
-        return msgspec.msgpack.encode(entry)
+    def encode(self, entry: LedgerEntry) -> bytes:
+        """Return an entry as the journal keeps it. KeyError: no table takes the command."""
+        name = self._name_of[type(entry.command)]
+        body = msgspec.Raw(msgspec.msgpack.encode(entry.command))
+        line = _Line(entry.at, name, body, entry.request, entry.sender)
+        return msgspec.msgpack.encode(line)
 
-    def decode(self, line: bytes) -> Entry[Any]:
-        """Read an entry. msgspec.DecodeError: no table takes such a command."""
-        return self._decode(line)
+    def decode(self, line: bytes) -> LedgerEntry:
+        """Read an entry. ValueError: it is damaged, or no table takes such a command."""
+        read = msgspec.msgpack.decode(line, type=_Line)
+        decoder = self._decoder_of.get(read.command)
+        if decoder is None:
+            raise ValueError(f"no table takes the command {read.command!r} of the journal")
+        return LedgerEntry(read.at, decoder.decode(read.body), read.request, read.sender)
 
     def takes(self, command: type) -> bool:
         """Tell whether a table takes commands of this type."""
         return command in self._table_of
 
-    def answer_of(self, request: Request) -> Answer | None:
+    def answer_of(self, request: Request) -> Ruling | None:
         """Return what a request was answered; None: it is not known yet."""
         return self._answers.find(request)
 
-    def apply(self, entry: Entry[Any]) -> Applied:
+    def apply(self, entry: LedgerEntry) -> Applied:
         """Do a command; it must be durable."""
         self.now = max(self.now, entry.at)
         if entry.request is not None:
@@ -190,7 +149,7 @@ class Ledger:
                 return Applied(known)
         refused = self._fence(entry.sender)
         if refused:
-            applied = Applied(Answer(code="fenced", reason=refused))
+            applied = Applied(Ruling(code="fenced", reason=refused))
         else:
             applied = self._do(entry.command)
         if entry.request is not None:
@@ -211,13 +170,13 @@ class Ledger:
                 waiting += self._ask(hearer, event, broken).events
         return Applied(outcome.answer, (*told, *broken))
 
-    def _ask(self, table: Table, happened: Any, broken: list[TableBroke]) -> Outcome:
+    def _ask(self, table: ControlTable, happened: Any, broken: list[TableBroke]) -> Consequence:
         try:
             return table.apply(happened, self.now)
         except Exception as error:  # noqa: BLE001 - rule 4: else each start would fail at it
             what = type(happened).__name__
             broken.append(TableBroke(table.name, what, f"{type(error).__name__}: {error}"))
-            return Outcome(Answer(code="internal", reason=f"{table.name} cannot take {what}"))
+            return Consequence(Ruling(code="internal", reason=f"{table.name} cannot take {what}"))
 
     # -------------------------------------------------------------- fences
 
@@ -236,9 +195,9 @@ class Ledger:
 
     def _heard(self, event: Any) -> None:
         match event:
-            case NodeJoined(node, incarnation):
+            case MemberAdded(node, incarnation):
                 self._raise_fence(node, incarnation)
-            case NodeLeft(node, incarnation):
+            case MemberRemoved(node, incarnation):
                 self._raise_fence(node, incarnation + 1)
             case _:
                 pass
@@ -256,9 +215,26 @@ class Ledger:
         times = [at for table in self._tables if (at := table.wake_at()) is not None]
         return min(times, default=None)
 
-    def due(self, now: float) -> list[Any]:
-        """Return the commands that time alone brings."""
-        return [command for table in self._tables for command in table.due(now)]
+    def due(self, now: float) -> Noted:
+        """Return what time alone brings."""
+        return self._noted([table.due(now) for table in self._tables], now)
+
+    def note(self, happened: Any, now: float) -> Noted:
+        """Take what is not journaled; return what there is to tell and to journal."""
+        noters = self._noters_of.get(type(happened), ())
+        return self._noted([table.note(happened, now) for table in noters], now)
+
+    def _noted(self, found: list[Noted], now: float) -> Noted:
+        """Let tables note what other tables say."""
+        told: list[Any] = []
+        commands: list[Any] = []
+        while found:
+            noted = found.pop(0)
+            commands += noted.commands
+            for event in noted.events:
+                told.append(event)
+                found += [table.note(event, now) for table in self._noters_of.get(type(event), ())]
+        return Noted(tuple(told), tuple(commands))
 
     # -------------------------------------------------------------- snapshots
 

@@ -9,20 +9,27 @@ twice and none too late.
 What is always true
 1. The orders of a node are numbered from 1 on within its incarnation, without a gap.
 2. Only members have orders. One that leaves, or joins anew, has none of those before.
-3. At most `ORDERS_KEPT` orders wait for a node. What would go above is not queued: the node is
-   told as stuck, once, and the members' table declares it dead.
+3. At most `ORDERS_KEPT` orders wait for a node. One for which more would is no member any more.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from itertools import islice
-from typing import Any, ClassVar, assert_never
+from typing import ClassVar, assert_never
 
 import msgspec
 
-from weft._machines.answers import Answer
-from weft._machines.ledger import NodeJoined, NodeLeft, Outcome
+from weft._machines.rulings import Ruling
+from weft._machines.tables import (
+    Commands,
+    Consequence,
+    ControlTable,
+    Kinds,
+    MemberAdded,
+    MemberRemoved,
+)
+from weft._override import override
 
 ORDERS_KEPT = 100_000
 
@@ -30,7 +37,7 @@ ORDERS_KEPT = 100_000
 # ------------------------------------------------------------------ what nodes are told to do
 
 
-class WantActor(msgspec.Struct, frozen=True, tag="want"):
+class WantOrder(msgspec.Struct, frozen=True, tag="want"):
     """Find a worker for an actor, here or on another node; answer with ActorPlaced."""
 
     actor: bytes
@@ -38,13 +45,13 @@ class WantActor(msgspec.Struct, frozen=True, tag="want"):
     """What its creator sent to start it."""
 
 
-class DropActor(msgspec.Struct, frozen=True, tag="drop"):
+class DropOrder(msgspec.Struct, frozen=True, tag="drop"):
     """Find no worker for it any more."""
 
     actor: bytes
 
 
-class BecomeActor(msgspec.Struct, frozen=True, tag="become"):
+class MakeOrder(msgspec.Struct, frozen=True, tag="become"):
     """Make a worker of this node the actor."""
 
     actor: bytes
@@ -53,27 +60,20 @@ class BecomeActor(msgspec.Struct, frozen=True, tag="become"):
     creation: bytes
 
 
-class QuitWorker(msgspec.Struct, frozen=True, tag="quit"):
+class QuitOrder(msgspec.Struct, frozen=True, tag="quit"):
     """Let an actor's worker end after the calls that it has."""
 
     worker: bytes
 
 
-class KillWorker(msgspec.Struct, frozen=True, tag="kill"):
+class KillOrder(msgspec.Struct, frozen=True, tag="kill"):
     """End an actor's worker at once."""
 
     worker: bytes
     reason: str
 
 
-class ForeignOrder(msgspec.Struct, frozen=True, tag="foreign"):
-    """An order of a table that this module does not know."""
-
-    kind: str
-    body: bytes
-
-
-Order = WantActor | DropActor | BecomeActor | QuitWorker | KillWorker | ForeignOrder
+Order = WantOrder | DropOrder | MakeOrder | QuitOrder | KillOrder
 
 
 # ------------------------------------------------------------------ events and commands
@@ -92,14 +92,7 @@ class OrderQueued(msgspec.Struct, frozen=True):
     node: bytes
 
 
-class NodeStuck(msgspec.Struct, frozen=True):
-    """A node takes no orders."""
-
-    node: bytes
-    incarnation: int
-
-
-class TakeOrders(msgspec.Struct, frozen=True, tag="orders.take"):
+class TakeOrders(msgspec.Struct, frozen=True):
     """A node has its orders up to a number."""
 
     node: bytes
@@ -113,70 +106,69 @@ class OrdersOfNode(msgspec.Struct, frozen=True):
     incarnation: int
     first: int
     orders: list[Order]
-    is_stuck: bool
 
 
 class _Queue:
-    __slots__ = ("first", "incarnation", "is_stuck", "orders")
+    __slots__ = ("first", "incarnation", "orders")
 
-    def __init__(self, incarnation: int, first: int = 1, *, is_stuck: bool = False) -> None:
+    def __init__(self, incarnation: int, first: int = 1) -> None:
         self.incarnation = incarnation
         self.first = first
         """The number of the oldest order that waits, or of the next one."""
         self.orders: deque[Order] = deque()
-        self.is_stuck = is_stuck
 
 
-class Orders:
+class Orders(ControlTable):
     """The table of orders."""
 
-    name = "orders"
-    commands = (TakeOrders,)
-    hears = (NodeJoined, NodeLeft, OrderGiven)
+    name: ClassVar = "orders"
+    commands: ClassVar[Commands] = {"take": TakeOrders}
+    hears: ClassVar[Kinds] = (MemberAdded, MemberRemoved, OrderGiven)
     image_type: ClassVar = dict[bytes, OrdersOfNode]
 
     def __init__(self) -> None:
         self._queue_of: dict[bytes, _Queue] = {}
 
+    @override
     def apply(
-        self, happened: TakeOrders | NodeJoined | NodeLeft | OrderGiven, now: float
-    ) -> Outcome:
+        self, happened: TakeOrders | MemberAdded | MemberRemoved | OrderGiven, now: float
+    ) -> Consequence:
         """Do a command, or hear of an order or a member."""
         match happened:
             case TakeOrders(node, incarnation, through):
-                return Outcome(self._take(node, incarnation, through))
+                return Consequence(self._take(node, incarnation, through))
             case OrderGiven(node, order):
                 return self._give(node, order)
-            case NodeJoined(node, incarnation):
+            case MemberAdded(node, incarnation):
                 self._queue_of[node] = _Queue(incarnation)
-            case NodeLeft(node):
+            case MemberRemoved(node):
                 self._queue_of.pop(node, None)
             case _:
                 assert_never(happened)
-        return Outcome()
+        return Consequence()
 
-    def _take(self, node: bytes, incarnation: int, through: int) -> Answer:
+    def _take(self, node: bytes, incarnation: int, through: int) -> Ruling:
         queue = self._queue_of.get(node)
         if queue is None or queue.incarnation != incarnation:
             reason = f"node {node.hex()} is no member as incarnation {incarnation}"
-            return Answer(code="fenced", reason=f"{reason}: it must register again")
+            return Ruling(code="fenced", reason=f"{reason}: it must register again")
         if through >= queue.first + len(queue.orders):
             reason = f"node {node.hex()} has no order {through} yet"
-            return Answer(code="invalid", reason=reason)
+            return Ruling(code="invalid", reason=reason)
         while queue.first <= through:
             queue.orders.popleft()
             queue.first += 1
-        return Answer()
+        return Ruling()
 
-    def _give(self, node: bytes, order: Order) -> Outcome:
+    def _give(self, node: bytes, order: Order) -> Consequence:
         queue = self._queue_of.get(node)
-        if queue is None or queue.is_stuck:
-            return Outcome()  # It is gone, or about to be: then what it was to do is decided anew.
+        if queue is None:
+            return Consequence()  # It is gone: what it was to do is decided anew.
         if len(queue.orders) >= ORDERS_KEPT:
-            queue.is_stuck = True
-            return Outcome(events=(NodeStuck(node, queue.incarnation),))
+            reason = f"it takes no orders: {ORDERS_KEPT} wait for it"
+            return Consequence(events=(MemberRemoved(node, queue.incarnation, reason),))
         queue.orders.append(order)
-        return Outcome(events=(OrderQueued(node),))
+        return Consequence(events=(OrderQueued(node),))
 
     # -------------------------------------------------------------- questions
 
@@ -196,28 +188,24 @@ class Orders:
 
     # -------------------------------------------------------------- as a table
 
-    def wake_at(self) -> None:
-        """Return None: time brings nothing."""
-
-    def due(self, now: float) -> list[Any]:
-        """Return nothing."""
-        return []
-
+    @override
     def image(self) -> dict[bytes, OrdersOfNode]:
         """Return all queues."""
         return {
-            node: OrdersOfNode(queue.incarnation, queue.first, list(queue.orders), queue.is_stuck)
+            node: OrdersOfNode(queue.incarnation, queue.first, list(queue.orders))
             for node, queue in self._queue_of.items()
         }
 
+    @override
     def restore(self, image: dict[bytes, OrdersOfNode]) -> None:
         """Take the queues of an image."""
         self._queue_of = {}
         for node, found in image.items():
-            queue = _Queue(found.incarnation, found.first, is_stuck=found.is_stuck)
+            queue = _Queue(found.incarnation, found.first)
             queue.orders.extend(found.orders)
             self._queue_of[node] = queue
 
+    @override
     def check(self) -> None:
         """Assert what is always true."""
         for queue in self._queue_of.values():

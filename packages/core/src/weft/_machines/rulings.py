@@ -35,7 +35,7 @@ class Request(msgspec.Struct, frozen=True, array_like=True):
     """The client has the answers to all requests of smaller numbers."""
 
 
-class Answer(msgspec.Struct, frozen=True, array_like=True):
+class Ruling(msgspec.Struct, frozen=True, array_like=True):
     """What a command came to."""
 
     value: int | bytes = 0
@@ -49,25 +49,25 @@ class ClientImage(msgspec.Struct, frozen=True, array_like=True):
 
     client: bytes
     done_below: int
-    answers: list[tuple[int, Answer]]
+    answers: list[tuple[int, Ruling]]
 
 
 class _Client:
     __slots__ = ("answers", "done_below")
 
-    def __init__(self, done_below: int, answers: dict[int, Answer]) -> None:
+    def __init__(self, done_below: int, answers: dict[int, Ruling]) -> None:
         self.done_below = done_below
         self.answers = answers
 
 
-class Answers:
+class Rulings:
     """The answers that clients may still ask for again."""
 
     def __init__(self) -> None:
         self._client_of: dict[bytes, _Client] = {}
         """The one that was silent longest comes first."""
 
-    def find(self, request: Request) -> Answer | None:
+    def find(self, request: Request) -> Ruling | None:
         """Return what is known of a request: its answer, or that it is too old; None: it is new."""
         client = self._client_of.get(request.client)
         if client is None:
@@ -77,10 +77,10 @@ class Answers:
                 f"request {request.number} of client {request.client.hex()} was answered, and "
                 f"the client has the answers to all below {client.done_below}"
             )
-            return Answer(code="stale", reason=reason)
+            return Ruling(code="stale", reason=reason)
         return client.answers.get(request.number)
 
-    def keep(self, request: Request, answer: Answer) -> None:
+    def keep(self, request: Request, answer: Ruling) -> None:
         """Remember what a new request was answered."""
         client = self._client_of.pop(request.client, None) or _Client(1, {})
         self._client_of[request.client] = client

@@ -1,0 +1,1 @@
+"""What each service of control.proto answers: a module a service."""

@@ -1,0 +1,118 @@
+"""The concerns of a control service: each with its tables, who answers for them, who is woken.
+
+A control service is made of a list of them: another one is another entry (`concerns`, below).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from weft._control.calls.actors import ActorCalls
+from weft._control.calls.jobs import ANY_JOB, JobCalls
+from weft._control.calls.keyvalues import KeyValueCalls
+from weft._control.calls.orders import OrderCalls
+from weft._control.calls.topics import TopicCalls
+from weft._machines.directory import ActorDirectory
+from weft._machines.enrolments import ActorChanged
+from weft._machines.jobs import JobChanged, Jobs
+from weft._machines.keyvalues import KeyValues
+from weft._machines.orders import OrderQueued, Orders
+from weft._machines.tables import MemberAdded, MemberRemoved
+from weft._machines.topics import Topics
+from weft._override import override
+
+if TYPE_CHECKING:
+    from weft._control.bells import Bells
+    from weft._control.calls.desk import Desk
+    from weft._machines.tables import ControlTable
+
+
+class Concern(ABC):
+    """One concern.
+
+    Attributes:
+        tables: Those that hear of an event first come first.
+    """
+
+    tables: tuple[ControlTable, ...] = ()
+
+    @abstractmethod
+    def calls(self, desk: Desk) -> dict[str, object]:
+        """Return who answers for services of control.proto, by their names.
+
+        It is asked once, when the journal was read. Several concerns may answer for one service.
+        """
+
+    def tell(self, event: Any, bells: Bells) -> None:  # noqa: B027 - most are told nothing
+        """Take an event of a table, once its command was answered.
+
+        Of what was read from the journal at the start it is told nothing.
+        """
+
+
+class ValuesConcern(Concern):
+    """Keys and values."""
+
+    def __init__(self) -> None:
+        self._values = KeyValues()
+        self.tables = (self._values,)
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {"KeyValue": KeyValueCalls(desk, self._values)}
+
+
+class TopicsConcern(Concern):
+    """Publish and subscribe: nothing of it is journaled."""
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {"Topics": TopicCalls(desk, Topics(desk.service.number))}
+
+
+class JobsConcern(Concern):
+    """Jobs."""
+
+    def __init__(self) -> None:
+        self._jobs = Jobs()
+        self.tables = (self._jobs,)
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {"Jobs": JobCalls(desk, self._jobs)}
+
+    @override
+    def tell(self, event: Any, bells: Bells) -> None:
+        if isinstance(event, JobChanged):
+            bells.ring(ANY_JOB)
+
+
+class ActorsConcern(Concern):
+    """Actors, and the orders that nodes get for them."""
+
+    def __init__(self) -> None:
+        self._orders, self._actors = Orders(), ActorDirectory()
+        self.tables = (self._orders, self._actors)
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {
+            "Actors": ActorCalls(desk, self._actors),
+            "Members": OrderCalls(desk, self._orders),
+        }
+
+    @override
+    def tell(self, event: Any, bells: Bells) -> None:
+        match event:
+            case ActorChanged(actor):
+                bells.ring(("actor", actor))
+            case OrderQueued(node) | MemberAdded(node) | MemberRemoved(node):
+                bells.ring(("orders", node))
+            case _:
+                pass
+
+
+def concerns() -> list[Concern]:
+    """Return the concerns of a control service."""
+    return [ActorsConcern(), JobsConcern(), ValuesConcern(), TopicsConcern()]

@@ -1,0 +1,91 @@
+"""Where a control service finds its journal and its token."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from weft._control.etcd import EtcdJournal
+from weft._control.memory import MemoryJournal
+from weft._control.sqlite import SqliteJournal
+from weft._launch import SOCKET_PATH_BYTES
+from weft.exceptions import OptionError
+
+if TYPE_CHECKING:
+    from weft._control.base import CommandJournal
+
+SOCKET = "control"
+TOKEN = "token"  # noqa: S105 - the name of a file
+JOURNAL = "journal.db"
+LEASE = "lease"
+
+
+def open_journal(url: str, session_dir: Path) -> CommandJournal:
+    """Return the journal that a URL names; it is not opened yet.
+
+        (empty)                          SQLite, in the session's folder
+        sqlite:PATH                      SQLite, in a file that outlives the session
+        etcd://HOST:PORT,.../PREFIX      etcd; etcds for TLS
+        memory:                          none: what is known ends with the process
+
+    Raises:
+        OptionError: It names none.
+    """
+    parts = urlsplit(url)
+    match parts.scheme:
+        case "":
+            if not url:
+                return SqliteJournal(session_dir / JOURNAL)
+        case "sqlite":
+            if parts.path:
+                return SqliteJournal(Path(parts.path))
+        case "memory":
+            return MemoryJournal()
+        case "etcd" | "etcds":
+            prefix = parts.path.strip("/")
+            hosts = [host for host in parts.netloc.split(",") if host]
+            if prefix and hosts:
+                scheme = "https" if parts.scheme == "etcds" else "http"
+                endpoints = [f"{scheme}://{host}" for host in hosts]
+                return EtcdJournal(endpoints, prefix, lease_file=session_dir / LEASE)
+        case _:
+            pass
+    raise OptionError(f"journal {url!r}: give sqlite:PATH, etcd://HOST:PORT,.../PREFIX or memory:")
+
+
+def check_folder(session_dir: Path) -> None:
+    """Make sure that the socket can be there, and nobody else can reach it.
+
+    Raises:
+        OptionError: It cannot, or somebody could.
+    """
+    length = len(os.fsencode(session_dir / SOCKET))
+    if length > SOCKET_PATH_BYTES:
+        raise OptionError(
+            f"{session_dir / SOCKET} has {length} bytes, and the path of a socket has at most "
+            f"{SOCKET_PATH_BYTES}: choose a shorter folder"
+        )
+    status = session_dir.stat()
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise OptionError(
+            f"{session_dir} is open to others (mode {stat.S_IMODE(status.st_mode):o}, user "
+            f"{status.st_uid}): make it yours with mode 700"
+        )
+
+
+def read_token(path: Path) -> str:
+    """Return the cluster's token. OptionError: there is none, or others can read it."""
+    try:
+        status = path.stat()
+        token = path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise OptionError(f"the token in {path} cannot be read: {error}") from None
+    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        mode = f"{stat.S_IMODE(status.st_mode):o}"
+        raise OptionError(f"{path} is open to others (mode {mode}): make it yours with mode 600")
+    if not token:
+        raise OptionError(f"{path} is empty: write the cluster's token into it")
+    return token
