@@ -11,6 +11,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from weft._machines.offers import CloseSegment, OpenSegment, ReadChunk
 from weft._machines.places import (
     ObjectEnded,
     OriginalMade,
@@ -23,7 +24,6 @@ from weft._machines.places import (
     TellNode,
 )
 from weft._machines.pulls import REST_S, ObjectWaiter, TellOwner, TellPeer
-from weft._machines.serves import CloseSegment, OpenSegment, ReadChunk
 from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,

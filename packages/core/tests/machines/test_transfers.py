@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import pytest
 
+from weft._machines.offers import SLOTS, CloseSegment, OpenSegment, ReadChunk
 from weft._machines.pulls import (
     LOOK_S,
     MAX_LOOK_S,
@@ -13,7 +14,6 @@ from weft._machines.pulls import (
     TellOwner,
     TellPeer,
 )
-from weft._machines.serves import SLOTS, CloseSegment, OpenSegment, ReadChunk
 from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,

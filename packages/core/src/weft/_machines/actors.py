@@ -585,6 +585,7 @@ class Actors:
         """Remember what an image says, and nothing else."""
         self._actor_of = {actor.id: actor for actor in image.actors}
         self._dead = OrderedDict.fromkeys(image.dead)
+        self._dead_bytes = sum(_words_bytes(self._actor_of[actor]) for actor in image.dead)
         self._actor_by_name = {a.name: a for a in image.actors if a.name and a.state != "dead"}
         self._waiting_by_actor = image.waiting_by_actor
         self._ended_early = OrderedDict(image.ended_early)
@@ -606,5 +607,5 @@ class Actors:
         assert all(a.restart_at is not None and not a.worker for a in self._restarting.values()), 2
 
 
-def _words_bytes(actor: _Actor) -> int:
+def _words_bytes(actor: ActorRecord) -> int:
     return len(actor.error) + len(actor.cause)

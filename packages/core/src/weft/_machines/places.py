@@ -39,8 +39,8 @@ from typing import TYPE_CHECKING, assert_never
 
 import msgspec
 
+from weft._machines.offers import SLOTS
 from weft._machines.pulls import WHOLE_SOURCES
-from weft._machines.serves import SLOTS
 from weft._wire.transfers import (
     BeginCopy,
     BlamePlace,

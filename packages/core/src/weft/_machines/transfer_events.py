@@ -9,8 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from weft._machines.offers import CloseSegment, OpenSegment, ReadChunk
 from weft._machines.pulls import ObjectWaiter, TellOwner, TellPeer
-from weft._machines.serves import CloseSegment, OpenSegment, ReadChunk
 from weft._wire.transfers import Edition, NodeLife, OwnerMessage, PeerMessage
 
 # ------------------------------------------------------------------ events

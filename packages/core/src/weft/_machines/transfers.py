@@ -9,7 +9,7 @@ time, so that a get does not wait for them. When all memory is viewed the store 
 loan that is asked for always comes to an end, and so does a pull, unless its sources end before.
 
 All who want an object here wait for one pull (pulls.py). It ends with the last of them, unless the
-owner asked for the copy. Others are given what is here, or has come so far (serves.py).
+owner asked for the copy. Others are given what is here, or has come so far (offers.py).
 
 A copy that is whole stays while the store has room for it. Its name is one of this node's own: the
 segment of the original may be filled with another object while the copy's end is on its way here.
@@ -45,8 +45,8 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 import msgspec
 
+from weft._machines.offers import Offers
 from weft._machines.pulls import ObjectWaiter, Pull, TellOwner, TellPeer
-from weft._machines.serves import Desk
 from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,
@@ -142,7 +142,7 @@ class Transfers:
         self._called: dict[str, Edition] = {}
         """Copies by their names."""
         self._names = 0
-        self._desk = Desk(self._say)
+        self._offers = Offers(self._say)
         self._effects: list[Effect] = []
 
     def _say(self, effect: Effect) -> None:
@@ -172,7 +172,7 @@ class Transfers:
                 if (pull := self._pull_of.get(edition)) is not None:
                     self._fail(pull, "failed", error)
             case SegmentReady(edition, size_bytes):
-                self._desk.opened(edition, (1 << chunks_of(size_bytes)) - 1)
+                self._offers.opened(edition, (1 << chunks_of(size_bytes)) - 1)
             case SegmentMissing(edition, reason) | ChunkBroken(edition, reason):
                 self._unreadable(edition, reason)
             case CopyDropped(name, reason):
@@ -183,11 +183,11 @@ class Transfers:
             case OwnerSaid(owner, message):
                 self._owner_said(owner, message, now)
             case PeerCut(peer):
-                self._desk.leave_all(peer)
+                self._offers.leave_all(peer)
                 for pull in self._pull_of.values():
                     pull.cut(peer, now)
             case PeerDied(peer):
-                self._desk.leave_all(peer)
+                self._offers.leave_all(peer)
                 for pull in self._pull_of.values():
                     pull.died(peer, now)
             case OwnerBack(owner):
@@ -291,7 +291,7 @@ class Transfers:
         self._names += 1
         pull.name = f"{self._me.node_id.hex()}-{self._names}"
         self._say(BeginArrival(pull.edition, pull.name, pull.size_bytes, directory))
-        self._desk.coming(pull.edition)
+        self._offers.coming(pull.edition)
         pull.begin(now)
 
     def _room_refused(self, request: int, error: str) -> None:
@@ -309,7 +309,7 @@ class Transfers:
             raise ProtocolError(f"{event.edition} has no chunk {event.index}")
         if pull.came(event.peer, event.index, is_right=event.is_right, now=now):
             if pull.missing:
-                self._desk.more(event.edition, 1 << event.index)
+                self._offers.more(event.edition, 1 << event.index)
             else:
                 self._finish(pull)
 
@@ -323,7 +323,7 @@ class Transfers:
         self._called[here.name] = edition
         # The file is finished before anybody is told.
         at = len(self._effects)
-        is_open = self._desk.whole(edition, (1 << pull.chunks) - 1)
+        is_open = self._offers.whole(edition, (1 << pull.chunks) - 1)
         self._effects.insert(at, FinishCopy(edition, here.name, here.is_kept, is_open))
         self._say(TellOwner(here.owner, CopyWhole(edition, self._me, here.is_kept)))
         for waiter in pull.waiters:
@@ -340,7 +340,7 @@ class Transfers:
             self._begun -= 1
         if pull.name:
             pull.leave()
-            self._desk.end(edition, reason)
+            self._offers.end(edition, reason)
             self._say(AbandonArrival(edition))
         if tells_owner and (pull.name or pull.keeps):
             self._say(TellOwner(pull.owner, CopyEnded(edition, self._me, reason)))
@@ -363,7 +363,7 @@ class Transfers:
         """A copy is here no longer; return its name."""
         here = self._here_of.pop(edition)
         del self._called[here.name]
-        self._desk.end(edition, reason)
+        self._offers.end(edition, reason)
         if tells_owner:
             self._say(TellOwner(here.owner, CopyEnded(edition, self._me, reason)))
         return here.name
@@ -382,7 +382,7 @@ class Transfers:
         elif (pull := self._pull_of.get(edition)) is not None and pull.name:
             self._fail(pull, "failed", reason)
         else:
-            self._desk.end(edition, reason)
+            self._offers.end(edition, reason)
 
     # -------------------------------------------------------------- other nodes
 
@@ -392,9 +392,9 @@ class Transfers:
             case AskChunks(edition, turn):
                 self._ask_chunks(peer, edition, turn)
             case EndChunks(edition):
-                self._desk.leave(peer, edition)
+                self._offers.leave(peer, edition)
             case SendChunk(edition, index):
-                self._desk.wants(peer, edition, index)
+                self._offers.wants(peer, edition, index)
             case Serving(_, is_whole, chunks):
                 if pull is not None:
                     pull.serving(peer, unpack_chunks(chunks), is_whole=is_whole, now=now)
@@ -416,7 +416,7 @@ class Transfers:
             self._say(TellPeer(peer, NoCopy(edition, "it waits for room here")))
         else:
             name = here.name if here is not None else edition.segment
-            self._desk.ask(peer, edition, turn, name=name)
+            self._offers.ask(peer, edition, turn, name=name)
 
     # -------------------------------------------------------------- owners
 
@@ -426,7 +426,7 @@ class Transfers:
         match message:
             case KnownPlaces(_, turn, whole, partial):
                 if pull is not None and pull.name:
-                    self._desk.turn(edition, turn)
+                    self._offers.turn(edition, turn)
                     pull.told(turn, whole, partial, now)
             case MakeCopy(_, size_bytes):
                 if here is not None:
@@ -491,7 +491,7 @@ class Transfers:
 
     def check(self) -> None:
         """Assert what is always true, by its number above."""
-        self._desk.check()
+        self._offers.check()
         assert not self._pull_of.keys() & self._here_of.keys(), 1
         queued = [pull for queue in self._queues for pull in queue.values()]
         begun = [pull for pull in self._pull_of.values() if pull.state != "queued"]
@@ -501,7 +501,7 @@ class Transfers:
             assert (pull.state == "pulling") == bool(pull.name), (2, edition)
             assert (pull.state == "asking") == (pull is self._asking), (2, edition)
             assert (pull.state == "queued") == (queued.count(pull) == 1), (3, edition)
-            offer = self._desk.offer_of.get(edition)
+            offer = self._offers.offer_of.get(edition)
             assert not pull.name or (offer is not None and not offer.is_here), (1, edition)
         assert len(queued) + len(begun) == len(self._pull_of), 1
         assert self._asked or self._asking is None, 2

@@ -20,7 +20,7 @@ PATIENCE_S = 5.0
 MOST = 256
 
 
-class Arrival(Protocol):
+class PendingConnection(Protocol):
     """Something on its way. Hashable by identity."""
 
     def give_up(self, reason: str) -> None:
@@ -44,14 +44,14 @@ class Arrivals:
         self.most = most
         self._call_later = call_later
         self._clock = clock
-        self._due_at: dict[Arrival, float] = {}
+        self._due_at: dict[PendingConnection, float] = {}
         self._is_timed = False
         """A call of `_expire` is to come."""
 
     def __len__(self) -> int:
         return len(self._due_at)
 
-    def add(self, arrival: Arrival) -> None:
+    def add(self, arrival: PendingConnection) -> None:
         """Let one more be on its way; the oldest gives way if they are too many."""
         while len(self._due_at) >= self.most:
             oldest = next(iter(self._due_at))
@@ -60,7 +60,7 @@ class Arrivals:
         self._due_at[arrival] = self._clock() + self.patience_s
         self._time()
 
-    def discard(self, arrival: Arrival) -> None:
+    def discard(self, arrival: PendingConnection) -> None:
         """It has arrived, or has ended, or has not been on its way at all."""
         self._due_at.pop(arrival, None)
 

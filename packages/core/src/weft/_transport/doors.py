@@ -95,7 +95,7 @@ class Doors:
                 self._drop(link)
 
 
-class Waiter(Protocol):
+class Reactor(Protocol):
     """What a door needs of the loop of its process: a Poller, for one."""
 
     def add(self, fd: int, handler: Handler) -> None:
@@ -112,7 +112,7 @@ class Door:
 
     def __init__(
         self,
-        waiter: Waiter,
+        reactor: Reactor,
         address: str,
         name: str,
         accepted: Callable[[socket.socket], None],
@@ -121,13 +121,13 @@ class Door:
         """Ask for what is called by `name` (`credentials.name_of`).
 
         Args:
-            waiter: Of this process's loop.
+            reactor: Of this process's loop.
             address: The path of the daemon's Doors. OSError: nobody listens there.
             name: Whom greetings are for.
             accepted: Gets sockets that do not block, with all that they want still unread.
             lost: Called once, when the daemon has ended or refused the name.
         """
-        self._waiter = waiter
+        self._reactor = reactor
         self._accepted = accepted
         self._lost = lost
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -138,7 +138,7 @@ class Door:
         except BaseException:
             self._socket.close()
             raise
-        waiter.add(self._socket.fileno(), self._handle)
+        reactor.add(self._socket.fileno(), self._handle)
         self.closed = False
         """Also true when the daemon has ended."""
 
@@ -165,5 +165,5 @@ class Door:
     def close(self) -> None:
         """Take no more; those on their way are closed."""
         if not self.closed:
-            self._waiter.remove(self._socket.fileno())
+            self._reactor.remove(self._socket.fileno())
             self.abandon()

@@ -87,7 +87,7 @@ class Offer:
         """Whom a puller is sent to first alternates, so that both get as many."""
 
 
-class Desk:
+class Offers:
     """All that others want of this node."""
 
     def __init__(
