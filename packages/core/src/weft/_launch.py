@@ -7,6 +7,7 @@ still starts; nothing is polled.
     <temp root>/weft-<uid>/<session>/   0700  lock node.json sys.path daemon.log, d (the socket),
                                               metrics (a socket), <worker>.s (its socket)
                                               <worker>.page, logs/ (what workers wrote)
+                                              cluster.json, doors (a socket): in a cluster
     <store root>/weft-<uid>/<session>/  0700  lock, segments
                                               (in the other one, below `segments`, where the store
                                               root is too small)
@@ -43,15 +44,16 @@ import msgspec
 from weft import _settings
 from weft._clock import wall
 from weft._exits import amount
+from weft._transport.addresses import DAEMON_SOCKET, Home
 from weft.exceptions import OptionError
 
 # The kernel's bound on the path of a unix socket is 108 bytes with the closing zero.
 SOCKET_PATH_BYTES = 107
 _LONGEST_NAME_BYTES = 36
-DAEMON_SOCKET = "d"
 METRICS_SOCKET = "metrics"
 LOCK = "lock"
 NODE_FILE = "node.json"
+CLUSTER_FILE = "cluster.json"
 SYS_PATH_FILE = "sys.path"
 LOG_FILE = "daemon.log"
 LOGS = "logs"
@@ -88,6 +90,20 @@ class NodeOptions(msgspec.Struct, frozen=True):
     """Workers to start ahead of demand; None: one a CPU."""
 
 
+class ClusterFile(msgspec.Struct, frozen=True):
+    """What a node of a cluster, and each process of it, has to know of that."""
+
+    node: str
+    """HOST:PORT by which other nodes reach this one."""
+    credentials: str
+    """The folder that holds token, certificate and key."""
+    control: str
+    """HOST:PORT of the head, where the control service is."""
+    is_head: bool = False
+    journal: str = ""
+    """Of the head: where the control service keeps its journal; empty: in the session."""
+
+
 class NodeFile(msgspec.Struct, frozen=True):
     """What the daemon reads when it starts."""
 
@@ -97,12 +113,35 @@ class NodeFile(msgspec.Struct, frozen=True):
     store_dir: str
     address: str
     parent_pid: int
+    """Of the process with which the daemon ends; 0: in a cluster it ends when it is told to."""
     listen_fd: int
     lock_fds: tuple[int, int]
     with_site: bool
     """The caller's interpreter has run `site`: so is that of the workers to."""
     metrics_fds: tuple[int, ...] = ()
     """A socket that listens on a port, if WEFT_METRICS_PORT asks for one."""
+    cluster: ClusterFile | None = None
+    """None: a machine alone."""
+    gate_fds: tuple[int, ...] = ()
+    """A socket that listens on the node's port, in a cluster."""
+
+    @property
+    def home(self) -> Home:
+        """Where processes of this node are found."""
+        return home_of(self.session_dir, self.cluster)
+
+
+def home_of(session_dir: str, cluster: ClusterFile | None) -> Home:
+    """Return where processes of a node are found."""
+    return Home(session_dir, cluster.node if cluster is not None else "")
+
+
+def read_cluster(session_dir: str) -> ClusterFile | None:
+    """Return what processes of a node know of its cluster; None: a machine alone."""
+    try:
+        return msgspec.json.decode(Path(session_dir, CLUSTER_FILE).read_bytes(), type=ClusterFile)
+    except FileNotFoundError:
+        return None
 
 
 class DaemonProcess:
@@ -168,8 +207,15 @@ class Started(NamedTuple):
         return "\n".join(lines[-LAST_LINES:]).strip()
 
 
-def start_daemon(*, node: NodeOptions) -> Started:
+def start_daemon(
+    *, node: NodeOptions, cluster: ClusterFile | None = None, gate_fds: tuple[int, ...] = ()
+) -> Started:
     """Start a node's daemon; do not wait for it.
+
+    Args:
+        node: What it is to be.
+        cluster: What it is a part of; None: it belongs to this process, and ends with it.
+        gate_fds: In a cluster: the socket that listens on the node's port. It stays the caller's.
 
     Raises:
         OSError: A directory cannot be made; then nothing was started.
@@ -177,13 +223,18 @@ def start_daemon(*, node: NodeOptions) -> Started:
     """
     metrics_fds = _listen_for_metrics()
     try:
-        return _start(node, metrics_fds)
+        return _start(node, metrics_fds, cluster, gate_fds)
     finally:
         for fd in metrics_fds:
             os.close(fd)
 
 
-def _start(node: NodeOptions, metrics_fds: tuple[int, ...]) -> Started:
+def _start(
+    node: NodeOptions,
+    metrics_fds: tuple[int, ...],
+    cluster: ClusterFile | None,
+    gate_fds: tuple[int, ...],
+) -> Started:
     session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
     session_dir, session_lock = make_session_dir(_session_root(node), session)
     store_dir, store_lock, warning = _make_store_dir(node, session_dir)
@@ -201,14 +252,18 @@ def _start(node: NodeOptions, metrics_fds: tuple[int, ...]) -> Started:
             session_dir=session_dir,
             store_dir=store_dir,
             address=address,
-            parent_pid=os.getpid(),
+            parent_pid=os.getpid() if cluster is None else 0,
             listen_fd=listen_fd,
             lock_fds=(session_lock, store_lock),
             with_site=not sys.flags.no_site,
             metrics_fds=metrics_fds,
+            cluster=cluster,
+            gate_fds=gate_fds,
         )
+        if cluster is not None:
+            Path(session_dir, CLUSTER_FILE).write_bytes(msgspec.json.encode(cluster))
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
-        pid = spawn("boot", session_dir, fds=(*fds, *metrics_fds), output_fd=log_fd)
+        pid = spawn("boot", session_dir, fds=(*fds, *metrics_fds, *gate_fds), output_fd=log_fd)
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)

@@ -10,7 +10,7 @@ from weft._node import deaths
 from weft._node.deaths import Deaths
 from weft._node.environments import Environments
 from weft._node.history import RECORD_BYTES, History
-from weft._node.timers import Timers
+from weft._transport.timers import Timers
 from weft._wire.messages import Certificate, Recorded
 
 

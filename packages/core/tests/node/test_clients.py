@@ -26,7 +26,12 @@ def test_who_comes_when_there_are_no_descriptors_is_turned_away_and_others_are_s
     poller = Poller()
     met: list[Client] = []
     clients = Clients(
-        poller, listener.detach(), met=met.append, said=lambda *_: None, lost=lambda _: None
+        poller,
+        listener.detach(),
+        met=met.append,
+        said=lambda *_: None,
+        lost=lambda _: None,
+        me=Hello(WIRE, b"n" * 16, address, os.getpid(), "daemon"),
     )
     caller, late = connect(address), socket.socket(socket.AF_UNIX)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)

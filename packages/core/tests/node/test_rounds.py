@@ -6,7 +6,7 @@ import pytest
 
 from weft._node import rounds
 from weft._node.rounds import Rounds
-from weft._node.timers import Timers
+from weft._transport.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

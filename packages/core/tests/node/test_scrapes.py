@@ -19,8 +19,8 @@ from weft._node.scrapes import (
     ScrapeServer,
     read_request,
 )
-from weft._node.timers import Timers
 from weft._transport.sockets import Poller
+from weft._transport.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -7,8 +7,8 @@ import pytest
 
 from weft._node.environments import Environments
 from weft._node.output import Outputs
-from weft._node.timers import Timers
 from weft._transport.sockets import Poller
+from weft._transport.timers import Timers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

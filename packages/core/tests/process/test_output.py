@@ -11,8 +11,8 @@ import pytest
 from weft._node.clients import Client
 from weft._node.driver import SessionDriver
 from weft._node.output import Outputs, Pipe
-from weft._node.timers import Timers
 from weft._transport.sockets import Poller, SocketConnection
+from weft._transport.timers import Timers
 from weft._wire.messages import Hello
 from weft._wire.version import WIRE
 
@@ -76,7 +76,7 @@ def driver(poller: Poller) -> Iterator[tuple[SessionDriver, socket.socket]]:
     found = SessionDriver(poller, os.getpid(), send=send, ended=ends.append)
     ours, theirs = socket.socketpair()
     connection = SocketConnection(poller, ours, lambda *_: None, lambda *_: None)
-    found.connected(Client(connection, ours, Hello(WIRE, b"d" * 16, "", os.getpid(), "driver")))
+    found.connected(Client(connection, Hello(WIRE, b"d" * 16, "", os.getpid(), "driver")))
     yield found, theirs
     found.close()
     theirs.close()

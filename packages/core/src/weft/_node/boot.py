@@ -21,9 +21,9 @@ from weft._node.forks import fork_template
 def run(session_dir: str) -> NoReturn:
     """Be the daemon of a session; the template is forked on the way."""
     node = msgspec.json.decode(Path(session_dir, NODE_FILE).read_bytes(), type=NodeFile)
-    if os.getppid() != node.parent_pid:
+    if node.parent_pid and os.getppid() != node.parent_pid:
         sys.exit("weft: the process that started this daemon is gone")
-    _close_all_but({node.listen_fd, *node.lock_fds, *node.metrics_fds})
+    _close_all_but({node.listen_fd, *node.lock_fds, *node.metrics_fds, *node.gate_fds})
     sock, pid = fork_template(node)
     daemon = importlib.import_module("weft._node.daemon")
     sys.exit(daemon.serve(node, sock, pid))

@@ -1,4 +1,8 @@
-"""Who is connected to the daemon: drivers, workers and tools.
+"""Who is connected to the daemon: drivers, workers and tools; in a cluster, others' too.
+
+Of other nodes come guests, which are drivers and workers that want something of this node, and
+daemons. A daemon that this one has called (`reach`) is a client as well, of no id: what it says is
+heard, and what is sent there goes over that connection.
 
 What is always true
 1. A connection becomes a client with its Hello, which the daemon may refuse; until then it is told
@@ -17,27 +21,43 @@ import sys
 from typing import TYPE_CHECKING
 
 from weft._transport.sockets import Poller, SocketAcceptor, SocketConnection
-from weft._wire.version import check_hello
+from weft._wire.messages import Hello
+from weft._wire.version import WIRE, check_hello
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from weft._wire.messages import Hello, Message
+    from weft._transport.outside import Outside
+    from weft._wire.messages import Message
+
+
+GUEST, NEIGHBOUR = "guest", "daemon"
+"""Roles of who comes from another node."""
+_OUTSIDE = object()
+"""Stands for who has called from another node, and has not said Hello yet."""
 
 
 class Client:
     """A process that is connected and has said who it is."""
 
-    __slots__ = ("address", "connection", "pid", "role", "sock", "worker_id")
+    __slots__ = ("address", "connection", "pid", "role", "worker_id")
 
-    def __init__(self, connection: SocketConnection, sock: socket.socket, hello: Hello) -> None:
+    def __init__(self, connection: SocketConnection, hello: Hello) -> None:
         self.connection = connection
-        self.sock = sock
         self.worker_id = hello.worker_id
         self.address = hello.address
         self.pid = hello.pid
         self.role = hello.role
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a process of this node."""
+        return self.role not in {GUEST, NEIGHBOUR}
+
+    def heard(self, hello: Hello) -> None:
+        """A daemon that was called has answered."""
+        self.worker_id, self.pid = hello.worker_id, hello.pid
 
 
 class Clients:
@@ -51,8 +71,17 @@ class Clients:
         met: Callable[[Client], None],
         said: Callable[[Client, Message], None],
         lost: Callable[[Client], None],
+        me: Hello,
+        outside: Outside | None = None,
     ) -> None:
-        """`met` may raise ProtocolError to refuse a client, `said` to end its connection."""
+        """`met` may raise ProtocolError to refuse a client, `said` to end its connection.
+
+        `outside` reaches other nodes; None: there are none.
+        """
+        self._me = me
+        self._outside = outside
+        self._reached: dict[str, Client] = {}
+        """Daemons of other nodes that this one has called, by address."""
         self._poller = poller
         self._met = met
         self._said = said
@@ -94,6 +123,27 @@ class Clients:
             self.send(client, message)
         return {client.worker_id for client in clients}
 
+    def reach(self, address: str) -> Client:
+        """Return the daemon of another node, calling it if need be.
+
+        If nobody is there, it is lost later. OSError: there is no way to that host.
+        """
+        client = self._reached.get(address)
+        if client is None:
+            assert self._outside is not None
+            connection = self._outside.connect(address, self._receive, self._lost)
+            client = Client(connection, Hello(WIRE, b"", address, 0, NEIGHBOUR))
+            connection.peer = client
+            self._reached[address] = client
+            self.send(client, self._me)
+        return client
+
+    def accept_remote(self, sock: socket.socket) -> None:
+        """Take a call from another node."""
+        assert self._outside is not None
+        connection = self._outside.accept(sock, self._receive, self._lost)
+        connection.peer = _OUTSIDE
+
     def flush(self) -> None:
         """Send what is queued."""
         unsent, self._unsent = self._unsent, {}
@@ -108,8 +158,7 @@ class Clients:
             client.connection.close()
 
     def _accept(self, sock: socket.socket) -> None:
-        connection = SocketConnection(self._poller, sock, self._receive, self._lost)
-        connection.peer = sock
+        SocketConnection(self._poller, sock, self._receive, self._lost)
 
     def _turned_away(self) -> None:
         print(  # noqa: T201
@@ -122,8 +171,9 @@ class Clients:
             for message in messages:
                 if connection.closed:
                     return
-                if isinstance(connection.peer, Client):
-                    self._said(connection.peer, message)
+                client = connection.peer
+                if isinstance(client, Client) and client.worker_id:
+                    self._said(client, message)
                 else:
                     self._greet(connection, check_hello(message))
         except ProtocolError as error:
@@ -132,13 +182,16 @@ class Clients:
             self._lost(connection, str(error))
 
     def _greet(self, connection: SocketConnection, hello: Hello) -> None:
-        sock = connection.peer
-        assert isinstance(sock, socket.socket)
+        if isinstance(connection.peer, Client):
+            connection.peer.heard(hello)
+            return
+        client = Client(connection, hello)
+        if client.is_local == (connection.peer is _OUTSIDE):
+            raise ProtocolError(f"process {hello.pid} says that it is a {hello.role}, from there")
         if hello.worker_id in self._client_of:
             raise ProtocolError(
                 f"process {hello.pid} says that it is one that is connected already"
             )
-        client = Client(connection, sock, hello)
         self._met(client)
         connection.peer = client
         self._client_of[client.worker_id] = client
@@ -146,6 +199,9 @@ class Clients:
     def _lost(self, connection: SocketConnection, reason: str) -> None:
         client = connection.peer
         if isinstance(client, Client):
-            del self._client_of[client.worker_id]
             self._unsent.pop(connection, None)
+            if self._reached.get(client.address) is client:
+                del self._reached[client.address]
+            else:
+                del self._client_of[client.worker_id]
             self._lost_client(client)

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Any, assert_never
 from weft import _settings
 from weft._clock import monotonic, wall
 from weft._launch import LOG_FILE, NodeFile, user_root
+from weft._lazy import lazy
 from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
@@ -70,8 +71,9 @@ from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
-from weft._node.timers import Timers
+from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
+from weft._transport.timers import Timers
 from weft._wire.messages import (
     ActorExit,
     ActorReady,
@@ -113,6 +115,10 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     import socket
 
+    from weft._node import port
+else:
+    port = lazy("weft._node.port")
+
 # A worker whose connection broke is dead or dying. After so long it is killed, so that those who
 # asked get an answer.
 BROKEN_S = 2.0
@@ -141,8 +147,22 @@ class Daemon:
         self.rules = Rules(self.facts)
         self._poller = Poller()
         self._timers = Timers()
+        self._hello = Hello(
+            WIRE, self.facts.node_id, node.home.daemon_address(), os.getpid(), "daemon"
+        )
         self.clients = Clients(
-            self._poller, node.listen_fd, met=self._met, said=self._said, lost=self._lost
+            self._poller,
+            node.listen_fd,
+            met=self._met,
+            said=self._said,
+            lost=self._lost,
+            me=self._hello,
+            outside=_outside(node, self._poller, self._timers),
+        )
+        self._port = (
+            port.Port(node, self._poller, self._timers, self.clients.accept_remote)
+            if node.gate_fds
+            else None
         )
         self._driver = SessionDriver(
             self._poller, node.parent_pid, send=self.clients.send, ended=self._finish
@@ -247,8 +267,9 @@ class Daemon:
             raise ProtocolError(
                 f"process {client.pid} says that it is a worker, but was not started here"
             )
-        hello = Hello(WIRE, self.facts.node_id, self._node.address, os.getpid(), "daemon")
-        self.clients.send(client, hello)
+        self.clients.send(client, self._hello)
+        if not client.is_local:
+            return
         self.clients.send(client, self.facts.welcome(self.memory.met(client.worker_id)))
         self.governing.met(client)
         if process is not None:
@@ -481,6 +502,8 @@ class Daemon:
         with contextlib.suppress(OSError):
             self.roster.template.close()
             self.roster.template.wait(0)
+        if self._port is not None:
+            self._port.close()
         self._remove_leftovers()
         self.memory.close()
         sessions.remove_tree(self._node.store_dir)
@@ -509,6 +532,12 @@ class Daemon:
         ):
             sessions.remove_leftovers(root)
         self.memory.remove_leftovers()
+
+
+def _outside(node: NodeFile, poller: Poller, timers: Timers) -> Outside | None:
+    if node.cluster is None:
+        return None
+    return Outside(poller, timers, node.cluster.credentials)
 
 
 def _actor_event(

@@ -79,13 +79,13 @@ class SessionDriver:
         if self._client is None or self._client.connection.closed:
             return False
         look = select.poll()
-        look.register(self._client.sock, select.POLLOUT)
+        look.register(self._client.connection.fileno(), select.POLLOUT)
         return not look.poll(0)
 
     def when_it_has_read(self, function: Callable[[], None]) -> None:
         """Call a function once, when a driver that is behind is so no longer."""
         assert self._client is not None
-        fd = os.dup(self._client.sock.fileno())
+        fd = os.dup(self._client.connection.fileno())
 
         def told(events: int) -> None:
             if events & _WRITABLE:

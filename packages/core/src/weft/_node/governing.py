@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from weft._node.processes import Process
     from weft._node.roster import Roster
     from weft._node.rules import Rules
-    from weft._node.timers import Timers
+    from weft._transport.timers import Timers
 
 # Of the time, so much is for samples; that the loop wakes for them takes half as much again. What
 # was not used for long is there when it gets tight, or when new processes are looked at closely.

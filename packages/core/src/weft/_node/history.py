@@ -19,7 +19,7 @@ from weft._wire.records import ProcessTold, SessionSnapshot
 if TYPE_CHECKING:
     from weft._node.clients import Client, Clients
     from weft._node.roster import Roster
-    from weft._node.timers import Timers
+    from weft._transport.timers import Timers
     from weft._wire.messages import Inspected, Recorded
 
 QUESTIONS = ("tasks", "objects", "stacks")

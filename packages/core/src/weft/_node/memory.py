@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from weft._launch import NodeFile
     from weft._machines.segments import ClientMessage
     from weft._node.clients import Clients
-    from weft._node.timers import Timers
     from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
 
 # Of the disk that is left, so much is not for objects: other programs need some.
 DISK_KEPT_SHARE = 0.05

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from weft._node.clients import Client
     from weft._node.daemon import Daemon
     from weft._node.measures import StoreNumbers
-    from weft._node.timers import Timers
     from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
 else:
     # With psutil: 10 ms and 3 MB that a node does without until somebody asks.
     measures = lazy("weft._node.measures")

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._node.timers import Timers
     from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 64 * 1024

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._node.forks import Template
+    from weft._transport.addresses import Home
 
 PAGE_BYTES = 4096
 _ATTEMPT_AT = 16
@@ -65,7 +66,7 @@ class Process:
     def __init__(
         self,
         worker_id: bytes,
-        session_dir: str,
+        home: Home,
         outputs: Outputs,
         deliver: Callable[[Process, bool, bytes], None],
     ) -> None:
@@ -74,7 +75,7 @@ class Process:
         """0: not forked yet."""
         self.started_at = 0.0
         """When it was forked, by the wall clock; 0: not yet."""
-        self.address = f"{session_dir}/{worker_id.hex()}.s"
+        self.address = home.address_of(worker_id)
         self.killed_for = ""
         """Why it is being killed; empty if it is not."""
         self.retry: Literal["counts", "free", "never"] = "counts"
@@ -83,7 +84,8 @@ class Process:
         self.reaped: Reaped | None = None
         self.is_orphan = False
         """The template has died, and so has this; nobody saw how."""
-        self._page_path = Path(session_dir, f"{worker_id.hex()}.page")
+        self._socket_path = Path(home.socket_of(worker_id.hex()))
+        self._page_path = self._socket_path.with_suffix(".page")
         self._failed_path = self._page_path.with_suffix(FAILED_SUFFIX)
         self._page_fd = os.open(self._page_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._page_fd, PAGE_BYTES)
@@ -204,7 +206,7 @@ class Process:
         """Remove what belonged to it. A child that it left behind may write on, and is read."""
         os.close(self._page_fd)
         self._page_fd = -1
-        for path in (self._page_path, self._failed_path, Path(self.address)):
+        for path in (self._page_path, self._failed_path, self._socket_path):
             path.unlink(missing_ok=True)
 
 

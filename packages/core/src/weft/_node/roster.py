@@ -64,7 +64,7 @@ class Roster:
 
     def start(self, worker: bytes, variables: dict[str, str]) -> None:
         """Start a process under this id."""
-        process = Process(worker, self._node.session_dir, self._outputs, self._wrote)
+        process = Process(worker, self._node.home, self._outputs, self._wrote)
         self._process_of[worker] = process
         process.start(self.template, variables)
 

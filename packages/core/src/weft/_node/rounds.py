@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._node.timers import Timers
+    from weft._transport.timers import Timers
 
 T = TypeVar("T")
 

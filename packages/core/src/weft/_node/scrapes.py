@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._node.timers import Timers
     from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
 
     Write = Callable[[str, Callable[[str, str], None]], None]
     """write(accept, done): writes the text for a request's Accept header; done(content_type, text)

@@ -35,11 +35,11 @@ class Driver(Runtime):
     """The user's program in a session that it started."""
 
     def __init__(self, started: Started, worker_id: WorkerId) -> None:
-        address = f"{started.session_dir}/{worker_id.hex()}.s"
         super().__init__(
             worker_id=worker_id,
-            address=address,
+            session_dir=started.session_dir,
             role="driver",
+            cluster=None,
         )
         self._started = started
         self._is_lost = False

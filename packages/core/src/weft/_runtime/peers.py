@@ -1,12 +1,15 @@
-"""The processes that this one is connected to."""
+"""The processes that this one is connected to, of this node and of others."""
 
 from __future__ import annotations
 
 import os
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from weft._ids import ActorId, WorkerId
 from weft._override import override
+from weft._transport.addresses import is_daemon
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.messages import Hello, Message
 from weft._wire.version import WIRE, check_hello
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from weft._runtime.loop import Loop
+    from weft._transport.addresses import Home
+    from weft._transport.outside import Outside
 
 
 class Peer:
@@ -52,9 +57,15 @@ class Peers:
         me: Hello,
         received: Callable[[Peer, Sequence[Message]], None],
         lost: Callable[[Peer, str], None],
+        *,
+        home: Home,
+        outside: Outside | None = None,
     ) -> None:
+        """`outside` reaches processes of other nodes; None: there are none."""
         self._loop = loop
         self._me = me
+        self._home = home
+        self._outside = outside
         self._received = received
         self._lost = lost
         self.by_address: dict[str, Peer] = {}
@@ -64,31 +75,47 @@ class Peers:
     def connect(self, address: str) -> Peer | None:
         """Return the peer at `address`, connecting if need be.
 
-        None if nobody listens there any more.
+        None if nobody listens there any more. Of another node that is not known at once: if so, the
+        peer is lost later.
         """
         peer = self.by_address.get(address)
         if peer is None:
+            path = self._home.path_of(address)
             try:
-                sock = connect(address)
+                peer = self._join(address) if path is None else self._add(connect(path), address)
             except OSError:
                 return None
-            peer = self._add(sock, address)
             self.by_address[address] = peer
         return peer
 
     def accept(self, sock: socket.socket) -> None:
-        """Take a connection that another process opened; it says who it is in its Hello."""
+        """Take a connection that a process of this node opened; it says who it is in its Hello."""
         self._add(sock, "")
 
-    def _add(self, sock: socket.socket, address: str) -> Peer:
-        peer = Peer(address)
-        peer.connection = SocketConnection(
-            self._loop.poller, sock, self._on_messages, self._on_lost
+    def accept_remote(self, sock: socket.socket) -> None:
+        """Take one that a process of another node opened."""
+        assert self._outside is not None
+        self._begin(
+            Peer(""), self._outside.accept(sock, self._on_messages, self._on_lost), self._me
         )
-        peer.connection.peer = peer
+
+    def _add(self, sock: socket.socket, address: str) -> Peer:
+        connection = SocketConnection(self._loop.poller, sock, self._on_messages, self._on_lost)
+        return self._begin(Peer(address), connection, self._me)
+
+    def _join(self, address: str) -> Peer:
+        if self._outside is None:
+            raise ConnectionRefusedError(f"{address} is of a cluster, and this process is of none")
+        me = structs.replace(self._me, role="guest") if is_daemon(address) else self._me
+        connection = self._outside.connect(address, self._on_messages, self._on_lost)
+        return self._begin(Peer(address), connection, me)
+
+    def _begin(self, peer: Peer, connection: SocketConnection, me: Hello) -> Peer:
+        peer.connection = connection
+        connection.peer = peer
         self._all.add(peer)
-        peer.connection.queue(self._me)
-        peer.connection.flush()
+        connection.queue(me)
+        connection.flush()
         return peer
 
     def _on_messages(self, connection: SocketConnection, messages: Sequence[Message]) -> None:

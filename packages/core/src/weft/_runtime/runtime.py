@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._engine import current
 from weft._ids import JobId, NodeId, ObjectId, TaskId, WorkerId
+from weft._launch import home_of
 from weft._lazy import lazy
 from weft._machines.attempts import CancelAsked
 from weft._machines.ownership import PeerLost, Sealed
@@ -45,7 +46,10 @@ from weft._serialize.refs import hooks
 from weft._settings import CAPSULES
 from weft._specs import Place
 from weft._store.opens import opens_counter
+from weft._transport.addresses import DOORS
+from weft._transport.outside import Outside
 from weft._transport.sockets import SocketListener
+from weft._transport.timers import Timers
 from weft._wire import codec
 from weft._wire.messages import (
     ActorNews,
@@ -90,6 +94,7 @@ if TYPE_CHECKING:
     import traceback
     from collections.abc import Callable, Sequence
 
+    from weft._launch import ClusterFile
     from weft._machines.ownership import Entry
     from weft._runtime import capsules
     from weft._runtime.capsules import Capsules
@@ -105,12 +110,28 @@ class Runtime:
 
     name = "local"
 
-    def __init__(self, *, worker_id: WorkerId, address: str, role: str) -> None:
+    def __init__(
+        self, *, worker_id: WorkerId, session_dir: str, role: str, cluster: ClusterFile | None
+    ) -> None:
+        """`cluster`: what the node is a part of; None: a machine alone."""
         self.worker_id = worker_id
+        home = home_of(session_dir, cluster)
+        address = home.address_of(worker_id)
         self.loop = Loop(self._before_wait, self._on_quiet, self._broken)
         self.guard = self.loop.guard
         self.objects = Objects(self.loop, worker_id, address, self)
-        self.peers = Peers(self.loop, hello(worker_id, address, role), self._received, self._lost)
+        self.timers = Timers()
+        self.outside = (
+            None if cluster is None else Outside(self.loop.poller, self.timers, cluster.credentials)
+        )
+        self.peers = Peers(
+            self.loop,
+            hello(worker_id, address, role),
+            self._received,
+            self._lost,
+            home=home,
+            outside=self.outside,
+        )
         self.objects.peers = self.peers
         self.links = Links(self.loop, self.objects, self.peers, address=address, role=role)
         self.room = self.objects.room = Room(self.links, self.objects.store)
@@ -125,6 +146,7 @@ class Runtime:
         self.ticks: list[Callable[[float], float | None]] = [
             *(submissions.tick for submissions in self._submissions),
             self.objects.tick,
+            self.timers.tick,
         ]
         """Each does what is due at a time, and returns when to be called again."""
         self.values = Values(self.links, self.leasing, self.questions)
@@ -141,7 +163,10 @@ class Runtime:
         self.questions.explain_object = Reasons(
             self.links, self.leasing, self.calling
         ).explain_object
-        self.listener = SocketListener(self.loop.poller, Path(address), self.peers.accept)
+        path = Path(home.socket_of(worker_id.hex()))
+        self.listener = SocketListener(self.loop.poller, path, self.peers.accept)
+        if self.outside is not None:
+            self.outside.listen(f"{session_dir}/{DOORS}", worker_id.hex(), self.peers.accept_remote)
         self.inspection = Inspection(self)
         self.welcome: Welcome | None = None
         self.welcomed = Waiter()
@@ -223,6 +248,8 @@ class Runtime:
         self.closing = True
         self.peers.abandon()
         self.listener.abandon()
+        if self.outside is not None:
+            self.outside.abandon()
         self.loop.abandon()
         if current.engine is self:
             current.engine = None
@@ -445,6 +472,8 @@ class Runtime:
         self.loop.close()
         self.peers.close()
         self.listener.close()
+        if self.outside is not None:
+            self.outside.close()
         self.objects.store.close()
 
 

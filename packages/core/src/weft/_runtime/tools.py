@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
 from weft._ids import WorkerId
-from weft._launch import DAEMON_SOCKET
 from weft._runtime.peers import hello
+from weft._transport.addresses import DAEMON_SOCKET
 from weft._transport.sockets import Poller, SocketConnection, connect
 from weft._wire.codec import pack
 from weft._wire.messages import Answer, Ask

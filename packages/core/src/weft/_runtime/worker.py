@@ -14,6 +14,7 @@ import msgspec
 from weft import _settings
 from weft._engine import current
 from weft._ids import WorkerId
+from weft._launch import read_cluster
 from weft._override import override
 from weft._resources import UNITS
 from weft._runtime import measures
@@ -86,13 +87,19 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     Args:
         worker_id: Its 16 bytes.
         daemon_address: Where the node's daemon listens.
-        address: Where this worker is to listen.
+        address: The path of the socket on which this worker is to listen.
         env: Variables that the template has set already.
     """
     for stream in (sys.stdout, sys.stderr):
         # Whole lines as they come: what a killed worker had printed is not lost.
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # text streams over pipes here
-    worker = Worker(worker_id=WorkerId(worker_id), address=address, role="worker")
+    session_dir = str(Path(address).parent)
+    worker = Worker(
+        worker_id=WorkerId(worker_id),
+        session_dir=session_dir,
+        role="worker",
+        cluster=read_cluster(session_dir),
+    )
     # The daemon reads there what a worker ran last, when it has died.
     fd = os.open(Path(address).with_suffix(".page"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     os.ftruncate(fd, mmap.PAGESIZE)

@@ -166,6 +166,10 @@ class SocketConnection:
         """Add a message to the batch that the next `flush` sends."""
         self._batch.append(message)
 
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self._socket.fileno()
+
     @property
     def queued(self) -> int:
         """How many messages wait for `flush`."""

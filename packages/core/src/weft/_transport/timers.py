@@ -45,11 +45,15 @@ class Timers:
             times.append(self._heap[0][0])
         return max(0.0, min(times) - monotonic()) if times else None
 
+    def tick(self, now: float) -> float | None:
+        """Call those that are due; return when the next one is."""
+        while self._heap and self._heap[0][0] <= now:
+            heapq.heappop(self._heap)[2]()
+        return self._heap[0][0] if self._heap else None
+
     def ring(self) -> None:
         """Call those that are due."""
         ripe, self._ripe = self._ripe, []
         for function in ripe:
             function()
-        now = monotonic()
-        while self._heap and self._heap[0][0] <= now:
-            heapq.heappop(self._heap)[2]()
+        self.tick(monotonic())

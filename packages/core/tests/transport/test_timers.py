@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from weft._node.timers import Timers
+from weft._transport.timers import Timers
 
 
 def test_what_is_for_after_the_next_sleep_is_not_called_after_the_one_that_is_now() -> None:
