@@ -47,6 +47,12 @@ def test_scarcest_bundles_are_placed_first() -> None:
     assert plan(wish("SPREAD", 1, 8), nodes_of(8, 1)) == {0: B, 1: A}
 
 
+def test_packed_group_goes_first_where_it_is_already() -> None:
+    assert plan(wish("PACK", 1, held={0: B}), nodes_of(8, 8)) == {1: B}
+    # The larger one goes to a node of its own, the smaller one beside what is there.
+    assert plan(wish("PACK", 4, 1, held={0: B}), nodes_of(4, 1, 3)) == {1: A, 2: B}
+
+
 def test_strictly_packed_group_stays_on_the_node_that_it_has() -> None:
     assert plan(wish("STRICT_PACK", 2, held={0: B}), nodes_of(8, 2)) == {1: B}
     assert plan(wish("STRICT_PACK", 4, held={0: B}), nodes_of(8, 2)) is None

@@ -679,6 +679,21 @@ def test_link_that_breaks_at_any_time_changes_nothing_in_the_end(delivered: int)
     assert world.free() == {A: 0, B: 0}
 
 
+def test_node_that_was_asked_twice_answers_twice_and_counts_once() -> None:
+    world = World((A, 1))
+    a = world.sites[A]
+    world.unlink(a)
+    world.relink(a)
+    world.create(G, 1)
+    # It reserves, while what it held before is still on the way: so it is asked again.
+    world.deliver(a)
+    while a.outbox:
+        world.hear(a)
+    assert [type(effect) for _, effect in a.inbox] == [ReserveBundles, CommitBundles]
+    world.pump()
+    assert world.told == [TellGroup(G, "pending", {}), TellGroup(G, "ready", {0: A})]
+
+
 def test_group_that_is_removed_while_the_link_is_broken_is_released_afterwards() -> None:
     world = World((A, 1))
     world.create(G, 1)

@@ -40,6 +40,12 @@ class Office:
     def begin(self, job: bytes = JOB, node: bytes = NODE, **facts: Any) -> Consequence:
         return self.tell(BeginJob(job, DRIVER, node, **facts))
 
+    def restart(self) -> None:
+        encoded = msgspec.msgpack.encode(self.jobs.image())
+        self.jobs = Jobs()
+        self.jobs.restore(msgspec.msgpack.decode(encoded, type=Jobs.image_type))
+        self.jobs.check()
+
 
 def test_job_begins_and_ends() -> None:
     office = Office()
@@ -141,6 +147,19 @@ def test_jobs_end_with_the_node_of_their_driver() -> None:
     assert [facts.begun.job for facts in office.jobs.running()] == [OTHER]
 
 
+def test_restarted_table_has_the_same_jobs_and_goes_on_numbering_changes() -> None:
+    office = Office()
+    office.begin(metadata={"user": "me"}, limits=JobLimits({"CPU": 20_000}))
+    office.begin(OTHER)
+    office.tell(EndJob(OTHER, "done"))
+    before, changes = office.jobs.all(), office.jobs.changes
+    office.restart()
+    assert office.jobs.all() == before
+    assert office.begin(OTHER).answer.code == "exists"
+    office.tell(EndJob(JOB, "done"))
+    assert [facts.begun.job for facts in office.jobs.changed_after(changes)] == [JOB]
+
+
 class JobStories(RuleBasedStateMachine):
     """Jobs that begin and end in any order, of which a follower keeps a copy."""
 
@@ -192,9 +211,7 @@ class JobStories(RuleBasedStateMachine):
 
     @rule()
     def restarts(self) -> None:
-        encoded = msgspec.msgpack.encode(self.office.jobs.image())
-        self.office.jobs = Jobs()
-        self.office.jobs.restore(msgspec.msgpack.decode(encoded, type=Jobs.image_type))
+        self.office.restart()
 
     @invariant()
     def each_ends_once(self) -> None:

@@ -327,6 +327,16 @@ def test_results_that_are_lost_together_are_made_by_one_run(world: World) -> Non
     assert world.jobs[a.task_id()].runs == 2
 
 
+def test_object_that_two_tasks_mention_stays_until_both_are_forgotten(world: World) -> None:
+    (a,) = world.run([], ["shared"])
+    (b,), (c,) = world.run([a], ["shared"]), world.run([a], ["shared"])
+    world.drop(a)
+    world.drop(b)
+    assert a in world.machine.entries
+    world.drop(c)
+    assert not world.machine.entries
+
+
 def test_result_that_is_freed_by_hand_is_not_made_again(world: World) -> None:
     a, b = world.run([], ["shared", "shared"])
     world.tell(FreeAsked(a, Failure(b"freed")))

@@ -75,6 +75,13 @@ def test_nodes_that_come_change_and_go_are_found_as_they_are() -> None:
     assert nodes.find(shape(CPU=2)) is None
 
 
+def test_node_of_many_that_gets_free_is_found() -> None:
+    nodes = Nodes([*map(view, IDS[1:]), view(A, free=0)])
+    assert nodes.find(CPU) == Placed(B)
+    nodes.give(A, Resources({"CPU": 4}))
+    assert nodes.find(CPU) == Placed(A)
+
+
 def test_nodes_that_a_group_has_already_are_passed_over() -> None:
     nodes = Nodes([view(A), view(B), view(C, free=0)])
     assert nodes.find(CPU, but_not={A}) == Placed(B)

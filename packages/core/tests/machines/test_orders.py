@@ -34,6 +34,12 @@ class Post:
         self.orders.check()
         return outcome
 
+    def restart(self) -> None:
+        encoded = msgspec.msgpack.encode(self.orders.image())
+        self.orders = Orders()
+        self.orders.restore(msgspec.msgpack.decode(encoded, type=Orders.image_type))
+        self.orders.check()
+
 
 @pytest.fixture
 def post() -> Post:
@@ -83,6 +89,15 @@ def test_node_that_takes_no_orders_is_no_member_any_more(
     assert removed == MemberRemoved(NODE, 4, "it takes no orders: 3 wait for it")
 
 
+def test_restarted_table_has_the_orders_that_were_not_taken(post: Post) -> None:
+    post.tell(TakeOrders(NODE, 4, 1))
+    post.restart()
+    assert post.orders.incarnation_of(NODE) == 4
+    assert post.orders.after(NODE, 0, 10) == [(2, SECOND), (3, THIRD)]
+    post.tell(OrderGiven(NODE, FIRST))
+    assert post.orders.after(NODE, 3, 10) == [(4, FIRST)]
+
+
 class OrderStories(RuleBasedStateMachine):
     """A node whose stream breaks, and a table that restarts: each order once, in order."""
 
@@ -113,9 +128,7 @@ class OrderStories(RuleBasedStateMachine):
 
     @rule()
     def restarts(self) -> None:
-        encoded = msgspec.msgpack.encode(self.post.orders.image())
-        self.post.orders = Orders()
-        self.post.orders.restore(msgspec.msgpack.decode(encoded, type=Orders.image_type))
+        self.post.restart()
 
     @invariant()
     def nothing_is_lost(self) -> None:

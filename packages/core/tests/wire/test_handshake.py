@@ -4,7 +4,7 @@ import pickle
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from weft._wire.handshake import (
@@ -84,6 +84,7 @@ def test_bytes_are_as_they_are_written_down() -> None:
 
 
 @given(st.lists(st.integers(1, 40), max_size=10), st.binary(max_size=50))
+@example([20], b"")
 def test_it_goes_the_same_however_the_bytes_are_cut(cuts: list[int], rest: bytes) -> None:
     server, client = pair()
     for speaker, hearer, more in (

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hmac
 import struct
+from abc import ABC, abstractmethod
 
 from weft._override import override
 from weft._wire.version import WIRE
@@ -46,7 +47,7 @@ def agreed(ours: int, theirs: int) -> int | None:
     return min(ours, theirs) if abs(ours - theirs) <= 1 else None
 
 
-class Handshake:
+class Handshake(ABC):
     """One end's part. Give it what arrives, send what it has to say."""
 
     def __init__(self, token: bytes, nonce: bytes, version: int = WIRE) -> None:
@@ -76,8 +77,9 @@ class Handshake:
         self._got += data
         self._read()
 
+    @abstractmethod
     def _read(self) -> None:
-        raise NotImplementedError
+        """Go on with what has arrived so far."""
 
     def _is_version_read(self) -> bool:
         """Look at the version as soon as it is there; tell whether it fits."""
@@ -109,8 +111,9 @@ class Handshake:
         self.version = 0
         self.failure = failure
 
+    @abstractmethod
     def _last_words(self, failure: ProtocolError) -> bytes:
-        raise NotImplementedError
+        """Return what the peer is told of a failure."""
 
 
 class ServerHandshake(Handshake):
