@@ -157,9 +157,9 @@ def test_directory_is_bounded(monkeypatch: pytest.MonkeyPatch, limit: str, value
     assert not office.enrol(OTHER).answer.code
 
 
-def test_dead_actors_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (rules, actor_rules):
-        monkeypatch.setattr(module, "DEAD_KEPT", 1)
+@pytest.mark.parametrize("limit", ["DEAD_KEPT", "DEAD_BYTES"])
+def test_dead_actors_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(actor_rules, limit, 1)
     office = Office(HOME)
     for actor in (ACTOR, OTHER):
         office.enrol(actor)

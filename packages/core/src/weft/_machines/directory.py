@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, ClassVar, assert_never
 import msgspec
 
 from weft._machines.actors import (
-    DEAD_KEPT,
     ActorCreated,
     ActorLeft,
     ActorLost,
@@ -389,13 +388,13 @@ class ActorDirectory(ControlTable):
         enrolled.node = enrolled.worker = b""
 
     def _bury(self, actor: bytes) -> None:
-        """Keep of a dead actor what people may ask for."""
+        """Keep of a dead actor what people may ask for, as long as the machine remembers it."""
         enrolled = self._enrolled[actor]
         self._clear_worker(enrolled)
         self._creations_bytes -= len(enrolled.facts.creation)
         enrolled.facts = msgspec.structs.replace(enrolled.facts, creation=b"")
         self._dead.append(actor)
-        if len(self._dead) > DEAD_KEPT:
+        while self._dead and self._actors.state_of(self._dead[0]) is None:
             del self._enrolled[self._dead.popleft()]
 
     # -------------------------------------------------------------- questions
@@ -479,6 +478,6 @@ class ActorDirectory(ControlTable):
             assert not enrolled.node or enrolled.node in self._members, 3
         assert not self._unasked or not self._members, 1
         assert self._by_worker == {e.worker: e for e in living.values() if e.worker}, 2
-        assert len(living) <= ACTORS_KEPT and len(self._dead) <= DEAD_KEPT, 4
+        assert len(living) <= ACTORS_KEPT, 4
         creations_bytes = sum(len(e.facts.creation) for e in self._enrolled.values())
         assert self._creations_bytes == creations_bytes <= TOTAL_BYTES, 4
