@@ -424,6 +424,10 @@ class Spillover:
 
     # -------------------------------------------------------------- questions
 
+    def has(self, at: At) -> bool:
+        """Tell whether workers of a demand wait here, or were granted and are not bound yet."""
+        return at in self._wish_of
+
     def waiting(self) -> list[tuple[bytes, int, Shape, int]]:
         """Return (client, key, shape, workers) of what waits here, queued or parked."""
         return [

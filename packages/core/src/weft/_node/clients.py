@@ -20,6 +20,7 @@ import socket
 import sys
 from typing import TYPE_CHECKING
 
+from weft._transport.addresses import split
 from weft._transport.sockets import Poller, SocketAcceptor, SocketConnection
 from weft._wire.messages import Hello
 from weft._wire.version import WIRE, check_hello
@@ -137,6 +138,14 @@ class Clients:
             self._reached[address] = client
             self.send(client, self._me)
         return client
+
+    def lose_node(self, daemon: str, cause: str) -> None:
+        """Another node is dead: lose all of its processes. `daemon`: the address of its own."""
+        node = split(daemon).node
+        for client in [*self._client_of.values(), *self._reached.values()]:
+            if not client.is_local and split(client.address).node == node:
+                client.connection.close()
+                self._lost(client.connection, cause)
 
     def accept_remote(self, sock: socket.socket) -> None:
         """Take a call from another node."""

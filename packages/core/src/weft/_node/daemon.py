@@ -8,6 +8,7 @@ what was queued is sent.
     clients    who is connected                    driver   the one of them that began the session
     roster     the worker processes, their template
     demands    those whose environment is built    grants   leases and the workers that serve them
+    scheduling which of them go to other nodes     port     where other nodes call
     creations  what actors are made of             deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
     governing  what is done when memory is short
@@ -71,6 +72,7 @@ from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
+from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
@@ -95,6 +97,7 @@ from weft._wire.messages import (
     LoanReturned,
     Measured,
     Message,
+    NodeGone,
     Preload,
     Quit,
     Reclaim,
@@ -115,6 +118,7 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     import socket
 
+    from weft._ids import NodeId
     from weft._node import port
 else:
     port = lazy("weft._node.port")
@@ -183,7 +187,14 @@ class Daemon:
         )
         self._environments = Environments(self._poller, outputs, node.session_dir)
         self.demands = Demands(self.rules, self._environments)
-        self.grants = Grants(self.facts.node_id, self.rules, self.clients, self.roster)
+        self.scheduling: Scheduling = (
+            AloneScheduling(self.demands)
+            if node.cluster is None
+            else ClusterScheduling(self.rules, self.clients, self.demands, self.facts.view())
+        )
+        self.grants = Grants(
+            self.facts.node_id, self.rules, self.clients, self.roster, self.scheduling
+        )
         self.creations = Creations(self.rules, self.clients, self.demands, self.grants)
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
@@ -229,6 +240,7 @@ class Daemon:
                 self._poller.poll(self._timers.sleep_s(self._wake_at()))
                 self._timers.ring()
                 self.rules.tick()
+                self.scheduling.tick()
                 self.memory.tick()
                 self.rules.settle(self._do)
                 self._followers.look_at_own()
@@ -242,7 +254,7 @@ class Daemon:
         return 0
 
     def _wake_at(self) -> float | None:
-        times = (self.rules.wake_at(), self.memory.wake_at())
+        times = (self.rules.wake_at(), self.scheduling.wake_at(), self.memory.wake_at())
         return min((at for at in times if at is not None), default=None)
 
     def describe(self) -> dict[str, Any]:
@@ -301,6 +313,7 @@ class Daemon:
 
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
+        self.scheduling.gone(client)
         self._history.forget(client)
         self._followers.forget(client)
         self.memory.lost(client)
@@ -308,14 +321,20 @@ class Daemon:
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.rules.tell_actors(actor_rules.ClientEnded(client))
 
+    def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
+        """Another node is dead: its processes are no clients any more, and ours hear of it."""
+        self.clients.lose_node(address, cause)
+        self.clients.send_to_runtimes(NodeGone(node_id, address, cause))
+
     # -------------------------------------------------------------- messages
 
     def _message(self, client: Client, message: Message) -> None:
         """Make events of a client's message."""
         me = client.worker_id
         match message:
-            case Demand(key, shape, workers, depth, name):
-                self.demands.add(lease_rules.Demanded(me, key, shape, workers, depth, name))
+            case Demand(key, shape, workers, depth, name, hops):
+                demanded = lease_rules.Demanded(me, key, shape, workers, depth, name)
+                self.scheduling.demanded(demanded, hops)
             case ReturnLease(worker_id, retire):
                 self.grants.take_back(me, worker_id, retire=retire)
             case Blocked():
@@ -382,6 +401,7 @@ class Daemon:
             case lease_rules.Refuse(actor, lease_rules.ACTOR_KEY, kind, reason):
                 self.rules.tell_actors(actor_rules.ActorRefused(actor, reason, kind))
             case lease_rules.Refuse(client, key, kind, reason):
+                self.scheduling.gone(client, key)
                 self.clients.send_to(client, Refused(key, kind, reason))
             case lease_rules.AskReclaim(client):
                 self.clients.send_to(client, Reclaim())

@@ -29,16 +29,25 @@ if TYPE_CHECKING:
     from weft._node.clients import Clients
     from weft._node.roster import Roster
     from weft._node.rules import Rules
+    from weft._node.scheduling import Scheduling
 
 
 class Grants:
     """Joins the machine of leases with that of workers."""
 
-    def __init__(self, node_id: NodeId, rules: Rules, clients: Clients, roster: Roster) -> None:
+    def __init__(
+        self,
+        node_id: NodeId,
+        rules: Rules,
+        clients: Clients,
+        roster: Roster,
+        scheduling: Scheduling,
+    ) -> None:
         self._node_id = node_id
         self._rules = rules
         self._clients = clients
         self._roster = roster
+        self._scheduling = scheduling
         self._grant_of: dict[int, Grant] = {}
         self._worker_of: dict[int, bytes] = {}
 
@@ -72,6 +81,7 @@ class Grants:
     def add(self, grant: Grant) -> None:
         """Find a worker for a lease."""
         self._grant_of[grant.lease] = grant
+        self._scheduling.granted(grant)
         self._rules.tell_pool(WorkerWanted(grant.lease, grant.shape.env))
 
     def cancel(self, lease: int) -> None:
@@ -89,6 +99,7 @@ class Grants:
             return  # It was cancelled meanwhile; CancelGrant follows and frees the worker.
         self._worker_of[lease] = worker
         self._rules.tell_leases(LeaseBound(lease))
+        self._scheduling.bound(grant)
         if grant.key == ACTOR_KEY:
             self._rules.tell_actors(ActorPlaced(grant.client, worker, process.address))
             return

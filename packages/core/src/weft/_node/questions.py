@@ -83,7 +83,7 @@ def named_actors(daemon: Daemon, body: bytes) -> Any:
 
 def why_shape(daemon: Daemon, body: bytes) -> bytes:
     """Body: a Shape. Answer: what a demand of this shape waits for, as plain text."""
-    return daemon.demands.explain(unpack(body, Shape), monotonic()).encode()
+    return daemon.scheduling.explain(unpack(body, Shape)).encode()
 
 
 def why_actor(daemon: Daemon, body: bytes) -> bytes:

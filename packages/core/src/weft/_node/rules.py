@@ -11,6 +11,8 @@ import os
 from collections import deque
 from typing import TYPE_CHECKING
 
+from msgspec import structs
+
 from weft import _settings
 from weft._clock import monotonic
 from weft._machines import actors as actor_rules
@@ -20,6 +22,7 @@ from weft._machines import workers as worker_rules
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from weft._machines.placement import NodeView
     from weft._node.facts import NodeFacts
 
 # Forking is serial in the template; more in flight would only fill its socket.
@@ -34,13 +37,18 @@ class Rules:
     def __init__(self, facts: NodeFacts) -> None:
         keep = _settings.IDLE_WORKERS.value()
         devices = {"GPU": facts.devices} if facts.devices else {}
-        self.leases = lease_rules.Leases(facts.view(), devices)
+        self._view = facts.view()
+        self.leases = lease_rules.Leases(self._view, devices)
         self.pool = worker_rules.Workers(
             keep=facts.cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
         )
         self.actors = actor_rules.Actors()
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
+
+    def view(self) -> NodeView:
+        """Return the node as placement sees it, with what is free now."""
+        return structs.replace(self._view, free=self.leases.available(monotonic()))
 
     def tell_leases(self, event: lease_rules.Event) -> None:
         """Tell the machine of leases what has happened."""

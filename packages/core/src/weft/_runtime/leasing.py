@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from weft._ids import TaskId, WorkerId
+from weft._machines import asks
 from weft._machines import tasks as task_rules
+from weft._machines.asks import Asks
 from weft._machines.attempts import Fail, Kill
 from weft._machines.tasks import Task, Tasks
 from weft._resources import UNITS
@@ -32,6 +34,7 @@ from weft._wire.messages import (
     Refused,
     ReturnLease,
     Run,
+    SentOn,
     WorkerPaused,
 )
 from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedError
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from weft._runtime.recorder import TaskRecorder
     from weft._runtime.streams import Streams
     from weft._specs import Shape, TaskSpec
+    from weft._wire.messages import Message
     from weft.exceptions import WeftError
 
 
@@ -53,6 +57,7 @@ class Leasing:
 
     def __init__(self, links: Links, streams: Streams, recorder: TaskRecorder) -> None:
         self.machine = Tasks()
+        self._asks = Asks()
         self.tasks: Submissions[Task] = Submissions(links, streams, recorder, self.machine, self)
         self.capsules: Capsules | None = None
         self._links = links
@@ -65,6 +70,8 @@ class Leasing:
         """By key: the shape, and the name of the task that wanted it first."""
         self._workers: dict[WorkerId, Peer] = {}
         """Those leased, or lost and not yet explained."""
+        self._lender_of: dict[WorkerId, Peer] = {}
+        """The daemons that have lent them; of this process's own node, if a worker is not here."""
         self._paused: dict[WorkerId, str] = {}
         """Why, in words."""
         self._memory_of: dict[str, int] = {}
@@ -144,20 +151,79 @@ class Leasing:
             case task_rules.Send():
                 self._send(effect.worker, effect.task)
             case task_rules.Want():
-                shape, name = self._pools[effect.key]
-                depth = running_depth()
-                self._links.tell_daemon(Demand(effect.key, shape, effect.workers, depth, name))
+                self._ask(asks.Wanted(effect.key, effect.workers))
             case task_rules.GiveUpLease():
-                self._workers.pop(effect.worker, None)
-                self._paused.pop(effect.worker, None)
-                self._links.tell_daemon(ReturnLease(effect.worker))
+                lender = self._forget_worker(effect.worker)
+                self._tell(lender, ReturnLease(effect.worker))
             case task_rules.ForgetPool():
                 del self._key_of[self._pools.pop(effect.key)[0]]
             case task_rules.AskAbort():
                 self.tasks.tell(effect.task, Abort(effect.task.id))
             case Kill():
-                assert effect.task.worker is not None
-                self._links.tell_daemon(KillWorker(effect.task.worker, effect.reason))
+                worker = effect.task.worker
+                assert worker is not None
+                self._tell(self._lender(worker), KillWorker(worker, effect.reason))
+
+    # -------------------------------------------------------------- daemons
+
+    def _ask(self, event: asks.Event) -> None:
+        """Tell daemons what they are to find, as the machine of asks decides."""
+        for each in self._asks.handle(event):
+            daemon = self._daemon_at(each.daemon)
+            if daemon is None:
+                self._ask(asks.DaemonGone(each.daemon))
+            elif each.key in self._pools:
+                shape, name = self._pools[each.key]
+                wanted = Demand(each.key, shape, each.workers, running_depth(), name, each.hops)
+                self._tell(daemon, wanted)
+
+    def _daemon_at(self, address: str) -> Peer | None:
+        return self._links.daemon if address == asks.OWN else self._peers.connect(address)
+
+    def _address_of(self, daemon: Peer) -> str:
+        return asks.OWN if daemon is self._links.daemon else daemon.address
+
+    def _lender(self, worker: WorkerId) -> Peer:
+        """Return the daemon that has lent a worker."""
+        return self._lender_of.get(worker, self._links.daemon)
+
+    def _tell(self, daemon: Peer, message: Message) -> None:
+        """Send a daemon a message at once."""
+        self._peers.send(daemon, message)
+        daemon.connection.flush()
+
+    def _forget_worker(self, worker: WorkerId) -> Peer:
+        """Have nothing to do with a worker any more; return who has lent it."""
+        self._workers.pop(worker, None)
+        self._paused.pop(worker, None)
+        return self._lender_of.pop(worker, self._links.daemon)
+
+    def on_sent_on(self, peer: Peer, message: SentOn) -> None:
+        source = self._address_of(peer)
+        self._ask(asks.SentTo(message.key, message.workers, source, message.address, message.hops))
+
+    def _daemon_lost(self, daemon: Peer, reason: str) -> None:
+        """The daemon of another node is gone, and its workers with it."""
+        self._ask(asks.DaemonGone(daemon.address))
+        for worker in [each for each, lender in self._lender_of.items() if lender is daemon]:
+            peer = self._workers[worker]
+            self.tasks.handle(task_rules.LeaseLost(worker))
+            lease = self.machine.leases.get(worker)
+            began = next(iter(lease.tasks.values()), None) if lease is not None else None
+            self.on_certificate(
+                Certificate(
+                    worker_id=worker,
+                    pid=peer.pid,
+                    exit_code=None,
+                    peak_bytes=0,
+                    limit_bytes=0,
+                    function="",
+                    stderr="",
+                    reason=f"its node at {daemon.address.partition('/')[0]} is gone: {reason}",
+                    task_id=began.id if began is not None else b"",
+                    attempt=began.attempt if began is not None else 0,
+                )
+            )
 
     def _send(self, worker: WorkerId, task: Task) -> None:
         note: Submission = task.note
@@ -219,24 +285,29 @@ class Leasing:
         """Return the leases that have nothing to do."""
         self.tasks.handle(task_rules.Reclaimed(others_wait=False))
 
-    def lost(self, peer: Peer) -> None:
+    def lost(self, peer: Peer, reason: str) -> None:
         """The connection to a process broke; if it is a leased worker, ask how it ended."""
-        if self._workers.get(peer.worker_id) is peer:
+        if peer.connects_to_daemon:
+            self._daemon_lost(peer, reason)
+        elif self._workers.get(peer.worker_id) is peer:
             self.tasks.handle(task_rules.LeaseLost(peer.worker_id))
-            self._peers.send(self._links.daemon, Explain(peer.worker_id))
+            self._peers.send(self._lender(peer.worker_id), Explain(peer.worker_id))
 
     def on_granted(self, peer: Peer, message: Granted) -> None:
         worker_id = WorkerId(message.worker_id)
+        self._asks.handle(asks.WorkerHad(message.key, self._address_of(peer)))
         pool = self._pools.get(message.key)
         worker = None if pool is None else self._peers.connect(message.address)
         if pool is None or worker is None:
             # Nobody waits for it any more; or it died between the grant and now, and the daemon
             # knows, or will.
-            self._peers.send(self._links.daemon, ReturnLease(worker_id))
+            self._peers.send(peer, ReturnLease(worker_id))
             self.tasks.handle(task_rules.LeaseMissed(message.key))
             return
         worker.worker_id = worker_id
         self._workers[worker_id] = worker
+        if peer is not self._links.daemon:
+            self._lender_of[worker_id] = peer
         shape, _ = pool
         # On the connection that will bring the tasks, so that it comes first.
         self._peers.send(
@@ -249,6 +320,7 @@ class Leasing:
         self.tasks.handle(granted)
 
     def on_refused(self, peer: Peer, message: Refused) -> None:
+        self._ask(asks.AskRefused(message.key, self._address_of(peer)))
         refused = task_rules.LeaseRefused(message.key, message.kind, message.reason)  # type: ignore[arg-type]  # the daemon's are among the kinds
         self.tasks.handle(refused)
 
@@ -258,8 +330,7 @@ class Leasing:
     def on_certificate(self, message: Certificate) -> None:
         """Take note of how a worker ended."""
         worker_id = WorkerId(message.worker_id)
-        self._workers.pop(worker_id, None)
-        self._paused.pop(worker_id, None)
+        self._forget_worker(worker_id)
         began = (TaskId(message.task_id), message.attempt) if message.task_id else None
         is_failure = message.retry != "free"
         if self.capsules is not None and began is not None and is_failure:

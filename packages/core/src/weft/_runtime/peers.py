@@ -9,7 +9,7 @@ from msgspec import structs
 
 from weft._ids import ActorId, WorkerId
 from weft._override import override
-from weft._transport.addresses import is_daemon
+from weft._transport.addresses import is_daemon, is_path, split
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.messages import Hello, Message
 from weft._wire.version import WIRE, check_hello
@@ -39,6 +39,11 @@ class Peer:
         self.exported: set[bytes] = set()
         """The functions whose code it has."""
         self.connection: SocketConnection
+
+    @property
+    def connects_to_daemon(self) -> bool:
+        """Whether it is the daemon of another node."""
+        return is_daemon(self.address)
 
     @override
     def __repr__(self) -> str:
@@ -143,6 +148,15 @@ class Peers:
         if self.by_address.get(peer.address) is peer:
             del self.by_address[peer.address]
         self._lost(peer, reason)
+
+    def lose_node(self, daemon: str, cause: str) -> None:
+        """Another node is dead: lose all of its processes; the daemon first, which is given."""
+        node = split(daemon).node
+        lost = [peer for peer in self._all if not is_path(peer.address)]
+        lost = [peer for peer in lost if split(peer.address).node == node]
+        for peer in sorted(lost, key=lambda each: not each.connects_to_daemon):
+            peer.connection.close()
+            self._on_lost(peer.connection, cause)
 
     def send(self, peer: Peer, message: Message) -> None:
         """Queue a message; it goes with the next flush."""

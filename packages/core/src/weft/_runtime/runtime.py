@@ -73,6 +73,7 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
+    NodeGone,
     Orphaned,
     Output,
     Preload,
@@ -82,6 +83,7 @@ from weft._wire.messages import (
     Refused,
     Restored,
     Return,
+    SentOn,
     Settled,
     Welcome,
     Why,
@@ -165,8 +167,6 @@ class Runtime:
         ).explain_object
         path = Path(home.socket_of(worker_id.hex()))
         self.listener = SocketListener(self.loop.poller, path, self.peers.accept)
-        if self.outside is not None:
-            self.outside.listen(f"{session_dir}/{DOORS}", worker_id.hex(), self.peers.accept_remote)
         self.inspection = Inspection(self)
         self.welcome: Welcome | None = None
         self.welcomed = Waiter()
@@ -198,7 +198,9 @@ class Runtime:
             CancelObject: self._on_cancel_object,
             Granted: self.leasing.on_granted,
             Refused: self.leasing.on_refused,
+            NodeGone: self._on_node_gone,
             Reclaim: self.leasing.on_reclaim,
+            SentOn: self.leasing.on_sent_on,
             Certificate: self._on_certificate,
             Learned: self.leasing.on_learned,
             WorkerPaused: self.leasing.on_paused,
@@ -237,6 +239,11 @@ class Runtime:
     def start(self, daemon_address: str) -> None:
         """Connect to the daemon. OSError if it is not there."""
         with self.guard:
+            if self.outside is not None:
+                # Before the daemon knows of this process, and others by it.
+                doors = str(Path(daemon_address).with_name(DOORS))
+                name = self.worker_id.hex()
+                self.outside.listen(doors, name, self.peers.accept_remote)
             daemon = self.peers.connect(daemon_address)
             if daemon is None:
                 raise ConnectionRefusedError(f"no daemon listens at {daemon_address}")
@@ -295,7 +302,7 @@ class Runtime:
         if peer.address:
             self.objects.owner_lost(peer.address)
         self.on_peer_lost(peer)
-        self.leasing.lost(peer)
+        self.leasing.lost(peer, reason)
         self.calling.lost(peer)
         self.orphans.answer()
 
@@ -336,6 +343,9 @@ class Runtime:
 
     def _on_output(self, peer: Peer, message: Output) -> None:
         self.loop.later(lambda: self.on_output(message))
+
+    def _on_node_gone(self, peer: Peer, message: NodeGone) -> None:
+        self.peers.lose_node(message.address, message.cause)
 
     def _on_measure(self, peer: Peer, message: Measure) -> None:
         self.peers.send(peer, measures.measure(self, message.request))

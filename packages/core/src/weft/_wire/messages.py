@@ -328,6 +328,8 @@ class Demand(Message, frozen=True, tag=51):
     depth: int
     """Deeper tasks go first, so that nested programs finish what they began."""
     task_name: str = ""
+    hops: int = 0
+    """How many nodes have sent it on (SentOn)."""
 
 
 class ReturnLease(Message, frozen=True, tag=52):
@@ -514,8 +516,31 @@ class Refused(Message, frozen=True, tag=72):
 
     key: int
     kind: str
-    """unschedulable or environment."""
+    """unschedulable, environment or placement_group."""
     reason: str
+
+
+class SentOn(Message, frozen=True, tag=110):
+    """So many of the workers that were demanded are to be demanded of another node's daemon."""
+
+    key: int
+    workers: int
+    node_id: bytes
+    address: str
+    """Of that daemon."""
+    hops: int
+    """What to say there."""
+    reason: str
+    """Why it is not this node."""
+
+
+class NodeGone(Message, frozen=True, tag=111):
+    """A node is dead: nothing of it will answer."""
+
+    node_id: bytes
+    address: str
+    """Of its daemon."""
+    cause: str
 
 
 class Reclaim(Message, frozen=True, tag=73):
@@ -874,8 +899,8 @@ ANY = (
     | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Gone | Ask | Demand
     | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
-    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | Reclaim | Welcome
-    | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
+    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | SentOn | NodeGone | Reclaim
+    | Welcome | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
     | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
     | Measured | Recorded | Fork | Forked | Reaped
     | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned | Free

@@ -1,0 +1,199 @@
+"""Demands over nodes: what waits here, and what is sent on to a node that has room.
+
+On a machine alone a demand goes straight to the queue of leases (`AloneScheduling`). In a cluster
+the machine of spillover.py decides first, on what is known of the other nodes:
+
+    Demand -> DemandHeard -> QueueHere -> Demands (its environment) -> Leases -> Granted
+                          -> SendOn    -> SentOn to the client, who asks there
+                          -> RefuseDemand -> Refused
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+from weft._clock import monotonic
+from weft._machines import leases as lease_rules
+from weft._machines import spillover
+from weft._machines.spillover import Spillover
+from weft._override import override
+from weft._wire.messages import Refused, SentOn
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from weft._ids import NodeId
+    from weft._machines.placement import NodeView
+    from weft._node.clients import Clients
+    from weft._node.demands import Demands
+    from weft._node.rules import Rules
+    from weft._specs import Shape
+
+
+class Scheduling(Protocol):
+    """Where demands of this node's clients go."""
+
+    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
+        """A client wants workers, having been sent on so many times."""
+        ...
+
+    def granted(self, grant: lease_rules.Grant) -> None:
+        """A worker is being found for a client."""
+        ...
+
+    def bound(self, grant: lease_rules.Grant) -> None:
+        """A client has its worker."""
+        ...
+
+    def gone(self, client: bytes, key: int | None = None) -> None:
+        """A client has ended, or one demand of its is refused."""
+        ...
+
+    def tick(self) -> None:
+        """Do what is due, and note what has changed here."""
+        ...
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is due, in seconds; None: when something has happened."""
+        ...
+
+    def explain(self, shape: Shape) -> str:
+        """Say what demands of a shape wait for."""
+        ...
+
+
+class AloneScheduling(Scheduling):
+    """There is no other node."""
+
+    def __init__(self, demands: Demands) -> None:
+        self._demands = demands
+
+    @override
+    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
+        self._demands.add(demand)
+
+    @override
+    def granted(self, grant: lease_rules.Grant) -> None:
+        pass
+
+    @override
+    def bound(self, grant: lease_rules.Grant) -> None:
+        pass
+
+    @override
+    def gone(self, client: bytes, key: int | None = None) -> None:
+        pass
+
+    @override
+    def tick(self) -> None:
+        pass
+
+    @override
+    def wake_at(self) -> float | None:
+        return None
+
+    @override
+    def explain(self, shape: Shape) -> str:
+        return self._demands.explain(shape, monotonic())
+
+
+class ClusterScheduling(Scheduling):
+    """There may be others."""
+
+    def __init__(self, rules: Rules, clients: Clients, demands: Demands, local: NodeView) -> None:
+        """`local`: this node, all of it free."""
+        self._rules = rules
+        self._clients = clients
+        self._demands = demands
+        self._local = local
+        self._machine = Spillover(local)
+        self._demand_of: dict[spillover.At, lease_rules.Demanded] = {}
+        """As its client has made it, until nothing of it is here."""
+        self._address_of: dict[NodeId, str] = {}
+        """Of the other nodes' daemons."""
+
+    @override
+    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
+        at = demand.client, demand.key
+        self._demand_of[at] = demand
+        self._look_here()
+        self._tell(spillover.DemandHeard(*at, demand.shape, demand.workers, hops))
+        self._forget_if_done(at)
+
+    @override
+    def granted(self, grant: lease_rules.Grant) -> None:
+        self._tell(spillover.GrantedHere(grant.client, grant.key))
+
+    @override
+    def bound(self, grant: lease_rules.Grant) -> None:
+        self._tell(spillover.BoundHere(grant.client, grant.key))
+        self._forget_if_done((grant.client, grant.key))
+
+    @override
+    def gone(self, client: bytes, key: int | None = None) -> None:
+        for at in [at for at in self._demand_of if at[0] == client and key in (None, at[1])]:
+            del self._demand_of[at]
+        self._tell(spillover.DemandsGone(client, key))
+
+    def seen(
+        self, views: tuple[NodeView, ...], gone: tuple[NodeId, ...], addresses: Mapping[NodeId, str]
+    ) -> None:
+        """Other nodes are so, and are reached so; those are gone."""
+        self._address_of.update(addresses)
+        for node_id in gone:
+            self._address_of.pop(node_id, None)
+        self._look_here()
+        self._tell(spillover.ViewsChanged(views, gone))
+
+    @override
+    def tick(self) -> None:
+        self._look_here()
+        at = self._machine.wake_at()
+        if at is not None and at <= monotonic():
+            self._tell(spillover.SpilloverTicked())
+
+    @override
+    def wake_at(self) -> float | None:
+        return self._machine.wake_at()
+
+    @override
+    def explain(self, shape: Shape) -> str:
+        here = self._machine.explain(shape, monotonic())
+        return here or self._demands.explain(shape, monotonic())
+
+    def view(self) -> NodeView:
+        """Return what this node has."""
+        return self._local
+
+    def _look_here(self) -> None:
+        """Take note of what is free here."""
+        view = self._rules.view()
+        if view != self._local:
+            self._local = view
+            self._tell(spillover.LocalChanged(view))
+
+    def _tell(self, event: spillover.Event) -> None:
+        effects = self._machine.handle(event, monotonic())
+        for effect in effects:
+            self._do(effect)
+        for effect in effects:
+            self._forget_if_done((effect.client, effect.key))
+
+    def _forget_if_done(self, at: spillover.At) -> None:
+        if not self._machine.has(at):
+            self._demand_of.pop(at, None)
+
+    def _do(self, effect: spillover.Effect) -> None:
+        match effect:
+            case spillover.QueueHere(client, key, shape, workers):
+                made = self._demand_of[client, key]
+                self._demands.add(
+                    lease_rules.Demanded(client, key, shape, workers, made.depth, made.task_name)
+                )
+            case spillover.SendOn(client, key, _, workers, node_id, hops, reason):
+                address = self._address_of[node_id]
+                self._clients.send_to(client, SentOn(key, workers, node_id, address, hops, reason))
+            case spillover.RefuseDemand(client, key, kind, reason):
+                self._clients.send_to(client, Refused(key, kind, reason))
+            case _:
+                assert_never(effect)
