@@ -11,8 +11,8 @@ from weft._machines.asks import (
     DaemonGone,
     Event,
     SentTo,
-    Wanted,
     WorkerHad,
+    WorkersWanted,
 )
 from weft._machines.spillover import HOPS
 
@@ -27,16 +27,16 @@ def told(asks: Asks, event: Event) -> list[tuple[str, int, int]]:
 
 def test_its_own_daemon_is_asked_first() -> None:
     asks = Asks()
-    assert told(asks, Wanted(1, 3)) == [(OWN, 3, 0)]
-    assert told(asks, Wanted(1, 5)) == [(OWN, 5, 0)]
-    assert told(asks, Wanted(1, 5)) == []
-    assert told(asks, Wanted(1, 0)) == [(OWN, 0, 0)]
+    assert told(asks, WorkersWanted(1, 3)) == [(OWN, 3, 0)]
+    assert told(asks, WorkersWanted(1, 5)) == [(OWN, 5, 0)]
+    assert told(asks, WorkersWanted(1, 5)) == []
+    assert told(asks, WorkersWanted(1, 0)) == [(OWN, 0, 0)]
     assert asks.asked(1) == {}
 
 
 def test_who_is_sent_on_asks_there_and_may_be_sent_on_again() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 5))
+    asks.handle(WorkersWanted(1, 5))
     assert told(asks, SentTo(1, 3, OWN, B, 1)) == [(B, 3, 1)]
     assert told(asks, SentTo(1, 2, B, C, 2)) == [(C, 2, 2)]
     assert told(asks, SentTo(1, 1, OWN, C, 1)) == [(C, 3, 1)]
@@ -45,40 +45,40 @@ def test_who_is_sent_on_asks_there_and_may_be_sent_on_again() -> None:
 
 def test_what_more_is_wanted_is_asked_of_its_own_daemon() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 2))
+    asks.handle(WorkersWanted(1, 2))
     asks.handle(SentTo(1, 2, OWN, B, 1))
-    assert told(asks, Wanted(1, 3)) == [(OWN, 1, 0)]
+    assert told(asks, WorkersWanted(1, 3)) == [(OWN, 1, 0)]
 
 
 def test_what_is_not_wanted_is_taken_back_from_its_own_daemon_first_then_from_the_last() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 6))
+    asks.handle(WorkersWanted(1, 6))
     asks.handle(SentTo(1, 2, OWN, B, 1))
     asks.handle(SentTo(1, 2, OWN, C, 1))
-    assert told(asks, Wanted(1, 3)) == [(OWN, 0, 0), (C, 1, 0)]
-    assert told(asks, Wanted(1, 0)) == [(C, 0, 0), (B, 0, 0)]
+    assert told(asks, WorkersWanted(1, 3)) == [(OWN, 0, 0), (C, 1, 0)]
+    assert told(asks, WorkersWanted(1, 0)) == [(C, 0, 0), (B, 0, 0)]
 
 
 def test_worker_that_is_had_is_wanted_no_more() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 2))
+    asks.handle(WorkersWanted(1, 2))
     asks.handle(SentTo(1, 1, OWN, B, 1))
     assert told(asks, WorkerHad(1, B)) == []
     assert asks.asked(1) == {OWN: 1}
     assert told(asks, WorkerHad(1, B)) == []
-    assert told(asks, Wanted(1, 1)) == []
+    assert told(asks, WorkersWanted(1, 1)) == []
 
 
 def test_who_is_sent_on_for_what_it_wants_no_more_asks_nobody() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 2))
-    asks.handle(Wanted(1, 0))
+    asks.handle(WorkersWanted(1, 2))
+    asks.handle(WorkersWanted(1, 0))
     assert told(asks, SentTo(1, 2, OWN, B, 1)) == []
 
 
 def test_refusal_ends_what_was_asked_elsewhere() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 2))
+    asks.handle(WorkersWanted(1, 2))
     asks.handle(SentTo(1, 1, OWN, B, 1))
     assert told(asks, AskRefused(1, B)) == [(OWN, 0, 0)]
     assert told(asks, AskRefused(1, OWN)) == []
@@ -86,8 +86,8 @@ def test_refusal_ends_what_was_asked_elsewhere() -> None:
 
 def test_what_a_dead_daemon_was_to_find_its_own_has_to() -> None:
     asks = Asks()
-    asks.handle(Wanted(1, 3))
-    asks.handle(Wanted(2, 1))
+    asks.handle(WorkersWanted(1, 3))
+    asks.handle(WorkersWanted(2, 1))
     asks.handle(SentTo(1, 2, OWN, B, 1))
     assert told(asks, DaemonGone(B)) == [(OWN, 3, HOPS)]
     assert told(asks, DaemonGone(B)) == []
@@ -96,7 +96,7 @@ def test_what_a_dead_daemon_was_to_find_its_own_has_to() -> None:
 daemons = st.sampled_from([OWN, B, C])
 keys = st.integers(1, 2)
 events = st.one_of(
-    st.builds(Wanted, keys, st.integers(0, 5)),
+    st.builds(WorkersWanted, keys, st.integers(0, 5)),
     st.builds(SentTo, keys, st.integers(1, 3), daemons, st.sampled_from([B, C]), st.just(1)),
     st.builds(WorkerHad, keys, daemons),
     st.builds(AskRefused, keys, daemons),
@@ -111,7 +111,7 @@ def test_as_many_are_asked_for_as_are_wanted(story: list[Event]) -> None:
     believed: dict[tuple[str, int], int] = {}
     for event in story:
         match event:
-            case Wanted(key, workers):
+            case WorkersWanted(key, workers):
                 wanted[key] = workers
             case WorkerHad(key, source):
                 wanted[key] -= min(1, asks.asked(key).get(source, 0))

@@ -1,6 +1,6 @@
 """Which daemons a process asks for workers, and for how many.
 
-    Wanted ----------> AskDaemon(its own)
+    WorkersWanted ----------> AskDaemon(its own)
     SentOn ----------> AskDaemon(the other)       its own knows: it has said so
     WorkerHad, AskRefused
     DaemonGone ------> AskDaemon(its own), in place of the one that is gone
@@ -27,7 +27,7 @@ OWN = ""
 """The address of the process's own daemon, here."""
 
 
-class Wanted(msgspec.Struct, frozen=True):
+class WorkersWanted(msgspec.Struct, frozen=True):
     """So many more workers are wanted in all."""
 
     key: int
@@ -64,7 +64,7 @@ class DaemonGone(msgspec.Struct, frozen=True):
     source: str
 
 
-Event: TypeAlias = Wanted | SentTo | WorkerHad | AskRefused | DaemonGone
+Event: TypeAlias = WorkersWanted | SentTo | WorkerHad | AskRefused | DaemonGone
 
 
 class AskDaemon(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ class Asks:
     def handle(self, event: Event) -> list[AskDaemon]:
         """Take an event; return what to do, in order."""
         match event:
-            case Wanted(key, workers):
+            case WorkersWanted(key, workers):
                 return self._want(key, workers)
             case SentTo():
                 return self._send_on(event)

@@ -97,7 +97,7 @@ from weft._wire.messages import (
     LoanReturned,
     Measured,
     Message,
-    NodeGone,
+    NodeLost,
     Preload,
     Quit,
     Reclaim,
@@ -324,7 +324,7 @@ class Daemon:
     def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
         self.clients.lose_node(address, cause)
-        self.clients.send_to_runtimes(NodeGone(node_id, address, cause))
+        self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
 
     # -------------------------------------------------------------- messages
 

@@ -37,7 +37,12 @@ from weft._wire.messages import (
     SentOn,
     WorkerPaused,
 )
-from weft.exceptions import EnvSetupError, TaskUnschedulableError, WorkerDiedError
+from weft.exceptions import (
+    EnvSetupError,
+    NodeDiedError,
+    TaskUnschedulableError,
+    WorkerDiedError,
+)
 
 if TYPE_CHECKING:
     from weft._machines.lineage import Lineage
@@ -151,7 +156,7 @@ class Leasing:
             case task_rules.Send():
                 self._send(effect.worker, effect.task)
             case task_rules.Want():
-                self._ask(asks.Wanted(effect.key, effect.workers))
+                self._ask(asks.WorkersWanted(effect.key, effect.workers))
             case task_rules.GiveUpLease():
                 lender = self._forget_worker(effect.worker)
                 self._tell(lender, ReturnLease(effect.worker))
@@ -199,8 +204,10 @@ class Leasing:
         return self._lender_of.pop(worker, self._links.daemon)
 
     def on_sent_on(self, peer: Peer, message: SentOn) -> None:
-        source = self._address_of(peer)
-        self._ask(asks.SentTo(message.key, message.workers, source, message.address, message.hops))
+        source, target = self._address_of(peer), message.address
+        if target == self._links.home.daemon_address():
+            target = asks.OWN
+        self._ask(asks.SentTo(message.key, message.workers, source, target, message.hops))
 
     def _daemon_lost(self, daemon: Peer, reason: str) -> None:
         """The daemon of another node is gone, and its workers with it."""
@@ -219,9 +226,10 @@ class Leasing:
                     limit_bytes=0,
                     function="",
                     stderr="",
-                    reason=f"its node at {daemon.address.partition('/')[0]} is gone: {reason}",
+                    reason=reason,
                     task_id=began.id if began is not None else b"",
                     attempt=began.attempt if began is not None else 0,
+                    node=daemon.worker_id.hex(),
                 )
             )
 
@@ -382,8 +390,16 @@ def running_depth() -> int:
     return 0 if now is None else now.depth + 1
 
 
-def worker_died(certificate: Certificate, task: str, attempts: int) -> WorkerDiedError:
+def worker_died(
+    certificate: Certificate, task: str, attempts: int
+) -> WorkerDiedError | NodeDiedError:
     """Return the error that describes how a worker ended."""
+    if certificate.node:
+        tries = f" in attempt {attempts}" if attempts > 1 else ""
+        return NodeDiedError(
+            f"{task} was lost{tries} with its node {certificate.node}: {certificate.reason}",
+            node_id=certificate.node,
+        )
     return WorkerDiedError.from_certificate(
         pid=certificate.pid,
         exit_code=certificate.exit_code,

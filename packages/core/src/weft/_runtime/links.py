@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from weft._runtime.loop import Loop
     from weft._runtime.objects import Objects
     from weft._runtime.peers import Peer, Peers
+    from weft._transport.addresses import Home
     from weft._wire.messages import Message
     from weft.exceptions import WeftError
 
@@ -28,12 +29,20 @@ class Links:
     daemon: Peer
 
     def __init__(
-        self, loop: Loop, objects: Objects, peers: Peers, *, address: str, role: str
+        self,
+        loop: Loop,
+        objects: Objects,
+        peers: Peers,
+        *,
+        home: Home,
+        address: str,
+        role: str,
     ) -> None:
         self.loop = loop
         self.guard = loop.guard
         self.objects = objects
         self.peers = peers
+        self.home = home
         self.address = address
         self.role = role
         self.ids = IdSource()

@@ -73,7 +73,7 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
-    NodeGone,
+    NodeLost,
     Orphaned,
     Output,
     Preload,
@@ -135,7 +135,9 @@ class Runtime:
             outside=self.outside,
         )
         self.objects.peers = self.peers
-        self.links = Links(self.loop, self.objects, self.peers, address=address, role=role)
+        self.links = Links(
+            self.loop, self.objects, self.peers, home=home, address=address, role=role
+        )
         self.room = self.objects.room = Room(self.links, self.objects.store)
         self.orphans = Orphans(self.links, self.objects)
         self.streams = Streams(self.links)
@@ -198,7 +200,7 @@ class Runtime:
             CancelObject: self._on_cancel_object,
             Granted: self.leasing.on_granted,
             Refused: self.leasing.on_refused,
-            NodeGone: self._on_node_gone,
+            NodeLost: self._on_node_lost,
             Reclaim: self.leasing.on_reclaim,
             SentOn: self.leasing.on_sent_on,
             Certificate: self._on_certificate,
@@ -344,7 +346,7 @@ class Runtime:
     def _on_output(self, peer: Peer, message: Output) -> None:
         self.loop.later(lambda: self.on_output(message))
 
-    def _on_node_gone(self, peer: Peer, message: NodeGone) -> None:
+    def _on_node_lost(self, peer: Peer, message: NodeLost) -> None:
         self.peers.lose_node(message.address, message.cause)
 
     def _on_measure(self, peer: Peer, message: Measure) -> None:

@@ -534,7 +534,7 @@ class SentOn(Message, frozen=True, tag=110):
     """Why it is not this node."""
 
 
-class NodeGone(Message, frozen=True, tag=111):
+class NodeLost(Message, frozen=True, tag=111):
     """A node is dead: nothing of it will answer."""
 
     node_id: bytes
@@ -597,6 +597,8 @@ class Certificate(Message, frozen=True, tag=75):
     """When it was forked, by the wall clock; 0: it was not."""
     ended_at: float = 0.0
     """When its end was seen."""
+    node: str = ""
+    """The id of its node in hexadecimal, if that is gone, and nobody saw how the worker ended."""
 
 
 class ActorNews(Message, frozen=True, tag=76):
@@ -899,10 +901,9 @@ ANY = (
     | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Gone | Ask | Demand
     | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
     | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
-    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | SentOn | NodeGone | Reclaim
-    | Welcome | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall | Evict
-    | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
-    | Measured | Recorded | Fork | Forked | Reaped
-    | Preload | Spill | Spilled | Unspill | Unspilled | Unlink | Orphaned | Free
-    | Learned | WorkerPaused | Busy
+    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | SentOn | NodeLost | Reclaim
+    | Welcome | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall
+    | Evict | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
+    | Measured | Recorded | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill | Unspilled
+    | Unlink | Orphaned | Free | Learned | WorkerPaused | Busy
 )  # fmt: skip
