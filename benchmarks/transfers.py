@@ -1,6 +1,6 @@
 """How fast objects' bytes go from one process to another in chunks, beside a plain sendfile.
 
-    python benchmarks/transfers.py [MiB] [rounds]
+    ./dev bench transfers [MiB] [rounds]
 
 Two processes over TCP on this machine: no messages, no machines, only what _store/chunks.py does.
 Each round runs all variants one after the other, and the table shows the median of each and of its

@@ -27,17 +27,6 @@ QUICK = {
 }
 
 
-def test_decisions_are_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
-    file = tmp_path / "scale.json"
-    completed = run("scale", "--nodes", "8", "20", "--seconds", "0.01", "--json", str(file))
-    assert completed.returncode == 0, completed.stderr
-    head, *lines = completed.stdout.splitlines()
-    assert head.split() == ["per", "second", "8", "nodes", "20", "nodes"]
-    rows = json.loads(file.read_text())["rows"]
-    assert [re.split("  +", line)[0] for line in lines] == list(rows)
-    assert all(rate > 0 for rates in rows.values() for rate in rates.values())
-
-
 def run(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(BENCHMARKS / f"{name}.py"), *arguments]
     return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -181,3 +170,14 @@ def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
     assert "100%" in floor
     assert len(variants) == 5
     assert all("%" in line for line in variants)
+
+
+def test_decisions_are_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
+    file = tmp_path / "scale.json"
+    completed = run("scale", "--nodes", "8", "20", "--seconds", "0.01", "--json", str(file))
+    assert completed.returncode == 0, completed.stderr
+    head, *lines = completed.stdout.splitlines()
+    assert head.split() == ["per", "second", "8", "nodes", "20", "nodes"]
+    rows = json.loads(file.read_text())["rows"]
+    assert [re.split("  +", line)[0] for line in lines] == list(rows)
+    assert all(rate > 0 for rates in rows.values() for rate in rates.values())

@@ -47,7 +47,7 @@ async def relay(
     lost = asyncio.Event()
     ways = _Ways(credentials, server)
     tasks = asyncio.TaskGroup()
-    door = Door(_LoopWaiter(loop), doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
+    door = Door(_LoopReactor(loop), doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
     try:
         async with tasks:
             await lost.wait()
@@ -55,7 +55,7 @@ async def relay(
         door.close()
 
 
-class _LoopWaiter:
+class _LoopReactor:
     """An asyncio loop, as a door sees it."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
