@@ -35,6 +35,7 @@ DEMOS = {
 }
 """By name: the example, and what it needs besides Weft."""
 BENCHED_WITH = {
+    "cluster": ["cryptography", "grpcio", "protobuf"],
     "control": ["grpcio", "protobuf"],
     "tune": ["cmaes", "joblib", "optuna", "ray[tune]", "scikit-learn"],
 }
