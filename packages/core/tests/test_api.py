@@ -273,7 +273,8 @@ def test_unknown_keyword_of_init_names_the_nearest() -> None:
 @pytest.mark.parametrize(
     "given",
     [
-        {"address": "auto"},
+        {"address": "auto", "num_cpus": 1},
+        {"address": "auto", "engine": "inline"},
         {"address": "10.0.0.1:6379"},
         {"enable_resource_isolation": True},
         {"_system_config": {"a": 1}},

@@ -200,15 +200,38 @@ class Started(NamedTuple):
 
     def last_words(self) -> str:
         """Return the end of the daemon's log, for an error message; empty if that is gone."""
-        try:
-            lines = Path(self.session_dir, LOG_FILE).read_text(errors="replace").splitlines()
-        except OSError:
-            return ""
-        return "\n".join(lines[-LAST_LINES:]).strip()
+        return last_words(self.session_dir)
+
+
+def last_words(session_dir: str) -> str:
+    """Return the end of the log of a session's daemon; empty if that is gone."""
+    try:
+        lines = Path(session_dir, LOG_FILE).read_text(errors="replace").splitlines()
+    except OSError:
+        return ""
+    return "\n".join(lines[-LAST_LINES:]).strip()
+
+
+class ClaimedSession(NamedTuple):
+    """A session's directory, locked for the daemon that is to come."""
+
+    name: str
+    directory: str
+    lock_fd: int
+
+
+def claim_session(node: NodeOptions) -> ClaimedSession:
+    """Make a session's directory. OSError: it cannot be made."""
+    name = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
+    return ClaimedSession(name, *make_session_dir(_session_root(node), name))
 
 
 def start_daemon(
-    *, node: NodeOptions, cluster: ClusterFile | None = None, gate_fds: tuple[int, ...] = ()
+    *,
+    node: NodeOptions,
+    cluster: ClusterFile | None = None,
+    gate_fds: tuple[int, ...] = (),
+    claimed: ClaimedSession | None = None,
 ) -> Started:
     """Start a node's daemon; do not wait for it.
 
@@ -216,6 +239,7 @@ def start_daemon(
         node: What it is to be.
         cluster: What it is a part of; None: it belongs to this process, and ends with it.
         gate_fds: In a cluster: the socket that listens on the node's port. It stays the caller's.
+        claimed: The session, if it is claimed already; the daemon's from here on.
 
     Raises:
         OSError: A directory cannot be made; then nothing was started.
@@ -223,20 +247,20 @@ def start_daemon(
     """
     metrics_fds = _listen_for_metrics()
     try:
-        return _start(node, metrics_fds, cluster, gate_fds)
+        return _start(claimed or claim_session(node), node, metrics_fds, cluster, gate_fds)
     finally:
         for fd in metrics_fds:
             os.close(fd)
 
 
 def _start(
+    claimed: ClaimedSession,
     node: NodeOptions,
     metrics_fds: tuple[int, ...],
     cluster: ClusterFile | None,
     gate_fds: tuple[int, ...],
 ) -> Started:
-    session = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
-    session_dir, session_lock = make_session_dir(_session_root(node), session)
+    session, session_dir, session_lock = claimed
     store_dir, store_lock, warning = _make_store_dir(node, session_dir)
     address = f"{session_dir}/{DAEMON_SOCKET}"
     log_flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND

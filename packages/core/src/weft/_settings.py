@@ -55,6 +55,13 @@ TEMP_DIR = Setting(
     "",
     "Directory that holds the session directories; default TMPDIR or /tmp.",
 )
+ADDRESS = Setting(
+    "WEFT_ADDRESS",
+    str,
+    "",
+    "Which node or session programs and commands join that do not say: auto, a join string, a "
+    "session's name or directory.",
+)
 STORE_ROOT = Setting(
     "WEFT_STORE_ROOT",
     str,
@@ -143,6 +150,7 @@ TASK_EVENTS = Setting(
 )
 
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
+    ADDRESS,
     TEMP_DIR,
     STORE_ROOT,
     SPILL,

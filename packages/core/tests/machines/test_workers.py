@@ -10,6 +10,7 @@ from weft._machines.workers import (
     MAX_FAILURES,
     Effect,
     EndWorker,
+    EnvironmentsLeft,
     Event,
     GiveUp,
     KillProcess,
@@ -262,6 +263,36 @@ def test_surplus_idle_workers_end_the_oldest_first() -> None:
     assert pool.workers.workers() == [(third, "idle", "")]
 
 
+def test_workers_of_an_environment_that_was_left_end_and_those_of_others_stay() -> None:
+    pool = Pool(keep=4)
+    other, idle, leased = pool.start(1), pool.start(2, "env"), pool.start(3, "env")
+    pool.tell(WorkerReleased(other))
+    pool.tell(WorkerReleased(idle))
+    left = EnvironmentsLeft(frozenset({"env", "unknown"}))
+    assert pool.tell(left) == [EndWorker(idle, "its job has ended")]
+    pool.tell(WorkerExited(idle))
+    assert pool.workers.wake_at() is None
+    # Somebody who outlives the job uses the other one on; then it ends, though few idle.
+    pool.tell(WorkerReleased(leased))
+    assert pool.tell(WorkerWanted(4, "env")) == [UseWorker(4, leased)]
+    pool.tell(WorkerReleased(leased))
+    assert pool.workers.wake_at() == pool.now + IDLE_S
+    pool.now += IDLE_S
+    assert pool.tell(WorkersTicked()) == [EndWorker(leased, "it was idle")]
+    pool.tell(WorkerExited(leased))
+    assert pool.workers.workers() == [(other, "idle", "")]
+    # Who begins there again is served as ever.
+    pool.tell(WorkerReleased(pool.start(5, "env")))
+    assert pool.workers.wake_at() is None
+
+
+def test_nothing_is_started_ahead_in_an_environment_that_was_left() -> None:
+    pool = Pool()
+    first, _ = started(pool.tell(PoolOpened(2, "env")))
+    pool.tell(EnvironmentsLeft(frozenset({"env"})))
+    assert started(pool.tell(WorkerExited(first, "boom"))) == []
+
+
 class PoolStories(RuleBasedStateMachine):
     """Any order of events: every lease gets its worker, and no worker two."""
 
@@ -336,6 +367,10 @@ class PoolStories(RuleBasedStateMachine):
         self.living.remove(worker)
         self.starting.discard(worker)
         self.tell(WorkerExited(worker, "boom"))
+
+    @rule(envs=st.frozensets(st.sampled_from(["", "env"])))
+    def leaves(self, envs: frozenset[str]) -> None:
+        self.tell(EnvironmentsLeft(envs))
 
     @rule(seconds=st.floats(0, IDLE_S))
     def waits(self, seconds: float) -> None:

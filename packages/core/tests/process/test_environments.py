@@ -25,18 +25,8 @@ def poller() -> Iterator[Poller]:
     poller.close()
 
 
-class Ready:
-    """A reader that keeps up."""
-
-    def is_behind(self) -> bool:
-        return False
-
-    def when_it_has_read(self, function: Callable[[], None]) -> None:
-        raise AssertionError("it never is behind")
-
-
 def environments(poller: Poller, builder: Callable[[str], int]) -> Environments:
-    outputs = Outputs(poller, Timers(), Ready())
+    outputs = Outputs(poller, Timers())
     return Environments(poller, outputs, "", builder=lambda env, _: builder(env))
 
 

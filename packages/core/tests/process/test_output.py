@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from weft._node.clients import Client
-from weft._node.driver import SessionDriver
+from weft._node.driver import JobDriver
 from weft._node.output import Outputs, Pipe
 from weft._transport.sockets import Poller, SocketConnection
 from weft._transport.timers import Timers
@@ -45,9 +45,9 @@ class Slow:
 
 def test_pipes_are_not_read_while_the_reader_is_behind(poller: Poller) -> None:
     reader = Slow()
-    outputs = Outputs(poller, Timers(), reader)
+    outputs = Outputs(poller, Timers())
     read: list[bytes] = []
-    pipes = [Pipe(outputs, read.append) for _ in range(2)]
+    pipes = [Pipe(outputs, read.append, reader) for _ in range(2)]
     for number, pipe in enumerate(pipes):
         fd = pipe.open()
         os.write(fd, b"line %d\n" % number)
@@ -65,7 +65,7 @@ def test_pipes_are_not_read_while_the_reader_is_behind(poller: Poller) -> None:
 
 
 @pytest.fixture
-def driver(poller: Poller) -> Iterator[tuple[SessionDriver, socket.socket]]:
+def driver(poller: Poller) -> Iterator[tuple[JobDriver, socket.socket]]:
     """A session's driver, and the other end of its connection."""
 
     def send(client: Client, message: Message) -> None:
@@ -73,7 +73,7 @@ def driver(poller: Poller) -> Iterator[tuple[SessionDriver, socket.socket]]:
         client.connection.flush()
 
     ends: list[str] = []
-    found = SessionDriver(poller, os.getpid(), send=send, ended=ends.append)
+    found = JobDriver(poller, os.getpid(), send=send, ended=ends.append)
     ours, theirs = socket.socketpair()
     connection = SocketConnection(poller, ours, lambda *_: None, lambda *_: None)
     found.connected(Client(connection, Hello(WIRE, b"d" * 16, "", os.getpid(), "driver")))
@@ -83,14 +83,14 @@ def driver(poller: Poller) -> Iterator[tuple[SessionDriver, socket.socket]]:
     assert ends == []
 
 
-def fall_behind(driver: SessionDriver) -> None:
+def fall_behind(driver: JobDriver) -> None:
     assert not driver.is_behind()
     while not driver.is_behind():
         driver.show(b"w" * 16, 1, "f", bytes(16 * 1024), is_stderr=False)
 
 
 def test_driver_is_behind_until_it_has_read(
-    poller: Poller, driver: tuple[SessionDriver, socket.socket]
+    poller: Poller, driver: tuple[JobDriver, socket.socket]
 ) -> None:
     found, theirs = driver
     fall_behind(found)
@@ -106,7 +106,7 @@ def test_driver_is_behind_until_it_has_read(
     assert told == ["it has"], "once"
 
 
-def test_driver_that_is_gone_is_not_behind(driver: tuple[SessionDriver, socket.socket]) -> None:
+def test_driver_that_is_gone_is_not_behind(driver: tuple[JobDriver, socket.socket]) -> None:
     found, theirs = driver
     fall_behind(found)
     theirs.close()

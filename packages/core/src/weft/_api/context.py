@@ -120,7 +120,7 @@ class RuntimeContext:
 
     def get_runtime_env_string(self) -> str:
         """Return the runtime environment as JSON."""
-        return inherited.env or "{}"
+        return inherited.of_user() or "{}"
 
     @property
     def runtime_env(self) -> RuntimeEnv:

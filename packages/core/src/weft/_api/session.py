@@ -30,6 +30,7 @@ from weft._runtime.inline import InlineEngine
 from weft._runtime.inline_calls import here
 from weft._runtime.loggers import LoggingConfig, configure_logger
 from weft._serialize.failures import install_excepthook, uninstall_excepthook
+from weft._settings import ADDRESS
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
@@ -37,12 +38,15 @@ if TYPE_CHECKING:
     from os import PathLike
     from typing import Self
 
+    from weft._node import finding
     from weft._runtime import local
 else:
     # A program that runs inline never loads what worker processes need.
+    finding = lazy("weft._node.finding")
     local = lazy("weft._runtime.local")
 
 __version__ = "0.1.0"
+LOCAL = "local"
 
 
 class _Turns:
@@ -156,8 +160,13 @@ def init(
 
     A program need not call this: the first remote call does, with the defaults.
 
+    With an address it joins a node that runs on this machine, with a job of its own: at the end its
+    tasks, its objects and its actors that are not detached end, and the node goes on.
+
     Args:
-        address: None or "local": this machine. Clusters are not in this version.
+        address: None: what WEFT_ADDRESS says, else a session of this program's own, as with
+            "local". "auto": the node of this machine that `weft start` has started. A join string:
+            the node of that cluster. Or the name or the directory of a session.
         num_cpus: CPUs to hand out; None: those that this process may use.
         num_gpus: GPUs to hand out; None: those that are visible.
         resources: Amounts of resources of your own, by name.
@@ -207,6 +216,9 @@ _UNSUPPORTED = (
     "proxy_server_url", "_system_config",
 )  # fmt: skip
 # Options of the session as they are given; the others depend on one another.
+_OF_A_NODE = (
+    "num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "_temp_dir",
+)  # fmt: skip
 _PLAIN_OPTIONS = (
     "num_cpus", "num_gpus", "resources", "labels", "object_store_memory", "log_to_driver",
     "preload",
@@ -223,11 +235,7 @@ def _check(given: Mapping[str, Any]) -> None:
                 f"{name}={given[name]!r} of init is not supported in this version of Weft: "
                 "leave it out"
             )
-    address, engine = given["address"], given["engine"]
-    if address not in {None, "", "local"}:
-        raise OptionError(
-            f"address={address!r} of init: this version of Weft runs on one machine; leave it out"
-        )
+    engine = given["engine"]
     if given["local_mode"] and engine not in {None, "inline"}:
         raise OptionError(
             f"local_mode=True of init means engine='inline', and engine is {engine!r}: give one"
@@ -240,6 +248,7 @@ def _session_options(given: Mapping[str, Any]) -> InitOptions:
     logging_config = given["logging_config"] or job.logging_config
     options = {
         **{name: given[name] for name in _PLAIN_OPTIONS},
+        "address": _address(given),
         "namespace": given["namespace"] or job.namespace,
         "runtime_env": given["runtime_env"] or job.runtime_env,
         "metadata": job.metadata,
@@ -248,6 +257,29 @@ def _session_options(given: Mapping[str, Any]) -> InitOptions:
         "logging": logging_config.to_json() if logging_config else None,
     }
     return init_options(with_environment(options, "init"))
+
+
+def _address(given: Mapping[str, Any]) -> str | None:
+    """Return which session is joined; None: one of this program's own. OptionError."""
+    address = given["address"]
+    if address in {LOCAL, ""} or given["local_mode"] or given["engine"] == "inline":
+        if address not in {LOCAL, "", None}:
+            raise OptionError(
+                f"address={address!r} of init is for worker processes: leave it out, or "
+                "engine='inline'"
+            )
+        return None
+    whence = "address"
+    if address is None:
+        address, whence = ADDRESS.value() or None, ADDRESS.name
+    if address is not None:
+        refused = [name for name in _OF_A_NODE if given[name] not in (None, {})]
+        if refused:
+            raise OptionError(
+                f"{', '.join(refused)} of init: the program joins a node that runs ({whence}), and "
+                "what that has is said by who starts it: leave them out, or pass address='local'"
+            )
+    return str(address) if address is not None else None
 
 
 def _begin(given: Mapping[str, Any], options: InitOptions) -> ClientContext:
@@ -301,7 +333,9 @@ def started() -> Engine:
     if current.engine is None and here.get() is not None:
         raise SessionError("the session that this call is part of has ended")
     with _turns.lock:
-        return current.engine if current.engine is not None else _start(InitOptions())
+        if current.engine is not None:
+            return current.engine
+        return _start(InitOptions(address=ADDRESS.value() or None))
 
 
 def running() -> Engine:
@@ -313,9 +347,13 @@ def running() -> Engine:
 
 def _start(options: InitOptions) -> Engine:
     options = structs.replace(options, runtime_env=inherited.begin(options.runtime_env))
-    engine: Engine = (
-        InlineEngine(options) if options.engine == "inline" else local.start_local(options)
-    )
+    engine: Engine
+    if options.engine == "inline":
+        engine = InlineEngine(options)
+    elif options.address is not None:
+        engine = local.join_node(options, finding.find_session(options.address).directory)
+    else:
+        engine = local.start_local(options)
     current.engine = engine
     _turns.install()
     install_excepthook()

@@ -13,7 +13,8 @@ many extension modules cannot be loaded twice in a process.
 
 What is always true
 1. Modules of the standard library and Weft itself are never taken from an environment.
-2. The search path is: working_dir, py_modules, installed packages, then what the driver has.
+2. The search path is: working_dir, py_modules, installed packages, then what the driver has, then
+   what the node had that started the worker, if that is not the driver's own.
 3. Weft's own variables are gone from os.environ before user code runs.
 4. What fails of the user's (a module, a hook, an interpreter) is an EntryError, which names it.
 """
@@ -33,6 +34,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from weft._env.inheritance import inherited
+from weft._env.jobs import job_in
 from weft._env.spec import BUILT, DRIVER_FILE, PLAIN, decode
 from weft._error_parts import safe_str, type_name
 from weft._lazy import lazy
@@ -96,6 +98,10 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
             env_vars=decode(env).get("env_vars", {}),
         )
     inherited.enter(setup.env, setup.cache_root)
+    job = job_in(setup.env)
+    if job is not None and job.sys_path:
+        sys.path[:] = dict.fromkeys([*job.sys_path, *sys.path])
+        importlib.invalidate_caches()
     if not is_fresh:
         _set_variables(variables, setup)
     if setup.working_dir:

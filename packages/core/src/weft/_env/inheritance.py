@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weft._env.jobs import JobEnvironment, with_job, without_job
 from weft._env.spec import decode, encode, merged
 from weft._lazy import lazy
 
@@ -43,6 +44,15 @@ class Inheritance:
         self.env = ""
         self.env = self.environment_of(env)
         return self.env
+
+    def join(self, job: JobEnvironment) -> str:
+        """This driver joins a node: hand on its job too. Return the environment of its tasks."""
+        self.env = with_job(self.env, job)
+        return self.env
+
+    def of_user(self) -> str:
+        """Return the environment as its user wrote it, without local paths; empty for none."""
+        return without_job(self.env)
 
     def enter(self, env: str, cache_root: str) -> None:
         """This process is a worker in an environment."""

@@ -14,8 +14,8 @@ What is always true
 2. No lease waits while a worker that suits it idles.
 3. For each environment with waiting leases some worker is starting, unless `max_starting` others
    are.
-4. A worker that idles over `IDLE_S` and is not among the newest `keep` ends; a worker that is asked
-   to end and does not within `END_S` is killed.
+4. A worker that idles over `IDLE_S` and is not among the newest `keep` ends, or is in an
+   environment that was left; one that is asked to end and does not within `END_S` is killed.
 5. After `MAX_FAILURES` workers in a row that never came up, their environment is given up.
 
 `wake_at` says when `WorkersTicked` is due.
@@ -91,6 +91,12 @@ class WorkerExited(msgspec.Struct, frozen=True):
     blameless: bool = False
 
 
+class EnvironmentsLeft(msgspec.Struct, frozen=True):
+    """Who wanted workers in these is gone: those that idle end. Somebody may want one still."""
+
+    envs: frozenset[str]
+
+
 class WorkersTicked(msgspec.Struct, frozen=True):
     """Time has passed."""
 
@@ -103,6 +109,7 @@ Event = (
     | WorkerReleased
     | WorkerDoomed
     | WorkerExited
+    | EnvironmentsLeft
     | WorkersTicked
 )
 
@@ -190,6 +197,8 @@ class Workers:
         """Workers to start before anyone wants them."""
         self._failures_in: dict[str, int] = {}
         self._kill_at: dict[bytes, float] = {}
+        self._left: set[str] = set()
+        """Environments that were left and have workers."""
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take an event; return what to do, in order."""
@@ -212,6 +221,8 @@ class Workers:
                 self._doomed(self._worker_of[worker_id], reason, now, effects)
             case WorkerExited(worker_id, why, blameless):
                 self._exited(self._worker_of[worker_id], why, effects, blameless=blameless)
+            case EnvironmentsLeft(envs):
+                self._left_behind(envs, now, effects)
             case WorkersTicked():
                 self._ticked(now, effects)
             case _:
@@ -222,9 +233,18 @@ class Workers:
     def wake_at(self) -> float | None:
         """Return when `WorkersTicked` is due, in seconds; None: never."""
         times = list(self._kill_at.values())
-        if len(self._idle) > self._keep:
-            times.append(self._idle[0].since + IDLE_S)
+        idle = self._idle_to_end()
+        if idle is not None:
+            times.append(idle.since + IDLE_S)
         return min(times, default=None)
+
+    def _idle_to_end(self) -> _Worker | None:
+        """Return the worker that ends next if it goes on idling."""
+        if len(self._idle) > self._keep:
+            return self._idle[0]
+        if not self._left:
+            return None
+        return next((worker for worker in self._idle if worker.env in self._left), None)
 
     # -------------------------------------------------------------- events
 
@@ -271,6 +291,10 @@ class Workers:
     def _exited(self, worker: _Worker, why: str, effects: list[Effect], *, blameless: bool) -> None:
         del self._worker_of[worker.id]
         self._kill_at.pop(worker.id, None)
+        if worker.env in self._left and all(
+            other.env != worker.env for other in self._worker_of.values()
+        ):
+            self._left.discard(worker.env)
         if worker.state == "starting":
             self._count_started(worker)
             if not blameless:
@@ -295,8 +319,17 @@ class Workers:
             if at <= now:
                 del self._kill_at[worker_id]
                 effects.append(KillProcess(worker_id, f"it did not end within {END_S:g} s"))
-        while len(self._idle) > self._keep and self._idle[0].since + IDLE_S <= now:
-            self._ask_to_end(self._idle.pop(0), "it was idle", now, effects)
+        while (idle := self._idle_to_end()) is not None and idle.since + IDLE_S <= now:
+            self._idle.remove(idle)
+            self._ask_to_end(idle, "it was idle", now, effects)
+
+    def _left_behind(self, envs: frozenset[str], now: float, effects: list[Effect]) -> None:
+        for env in envs:
+            self._ahead_in.pop(env, None)
+        for worker in [worker for worker in self._idle if worker.env in envs]:
+            self._idle.remove(worker)
+            self._ask_to_end(worker, "its job has ended", now, effects)
+        self._left |= envs & {worker.env for worker in self._worker_of.values()}
 
     def _ask_to_end(self, worker: _Worker, reason: str, now: float, effects: list[Effect]) -> None:
         worker.state, worker.since = "ending", now
@@ -388,4 +421,5 @@ class Workers:
         is_busy = sum(starting.values()) >= self._max_starting
         assert is_busy or all(want.env in starting for want in self._waiting), 3
         assert all(self._worker_of[w].state == "ending" for w in self._kill_at), 4
+        assert self._left <= {worker.env for worker in workers}, 4
         assert all(failures < MAX_FAILURES for failures in self._failures_in.values()), 5

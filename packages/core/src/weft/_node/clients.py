@@ -42,7 +42,7 @@ _OUTSIDE = object()
 class Client:
     """A process that is connected and has said who it is."""
 
-    __slots__ = ("address", "connection", "pid", "role", "worker_id")
+    __slots__ = ("address", "connection", "has_left", "pid", "role", "worker_id")
 
     def __init__(self, connection: SocketConnection, hello: Hello) -> None:
         self.connection = connection
@@ -50,6 +50,8 @@ class Client:
         self.address = hello.address
         self.pid = hello.pid
         self.role = hello.role
+        self.has_left = False
+        """It has said goodbye, and is heard no more."""
 
     @property
     def is_local(self) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from weft._node.clients import Client, Clients
     from weft._node.demands import Demands
     from weft._node.grants import Grants
+    from weft._node.jobs import NodeJobs
     from weft._node.rules import Rules
     from weft._specs import ActorMeta
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 class Creations:
     """Does what the machine of actors decides."""
 
-    def __init__(self, rules: Rules, clients: Clients, demands: Demands, grants: Grants) -> None:
+    def __init__(
+        self, rules: Rules, clients: Clients, demands: Demands, grants: Grants, jobs: NodeJobs
+    ) -> None:
         self._rules = rules
+        self._jobs = jobs
         self._clients = clients
         self._demands = demands
         self._grants = grants
@@ -77,6 +81,7 @@ class Creations:
             "namespace": meta.namespace,
             "is_detached": _is_detached(creation),
             "amounts": creation.shape.amounts,
+            "job_id": self._jobs.of(creation.shape.env).id.hex(),
         }
         self._rules.tell_actors(
             actor_rules.ActorCreated(

@@ -5,7 +5,7 @@ that the machine returns are done in order, and may tell other machines. When no
 what was queued is sent.
 
     facts      what the node is and has            rules    the machines, and effects not done yet
-    clients    who is connected                    driver   the one of them that began the session
+    clients    who is connected                    jobs     whose they are, and their drivers
     roster     the worker processes, their template
     demands    those whose environment is built    grants   leases and the workers that serve them
     scheduling which of them go to other nodes     port     where other nodes call
@@ -24,7 +24,8 @@ What is always true
    before the next one is read.
 2. Every worker that was started ends in one certificate, made after its process was reaped and what
    it had sent and written was read.
-3. The session ends when the driver that began it is gone: no process and no file of it is left.
+3. The session ends when the driver that began it is gone, or when it is told to if there is none:
+   no process and no file of it is left.
 4. With nothing to do it sleeps: no timer runs while no wait has an end.
 5. What it keeps of what is gone is bounded, in number and in bytes: records of tasks (history.py,
    64 MB), ends of workers (deaths.py, 5 MB), dead actors (_machines/actors.py, 20 MB), names of
@@ -59,12 +60,13 @@ from weft._node.clients import Client, Clients
 from weft._node.creations import Creations
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
-from weft._node.driver import SessionDriver
+from weft._node.drivers import BYE_S, REAP_S, Drivers
 from weft._node.environments import Environments
 from weft._node.facts import NodeFacts
 from weft._node.followers import Followers
 from weft._node.governing import Governing
 from weft._node.grants import Grants
+from weft._node.jobs import NodeJob, NodeJobs
 from weft._node.logs import WorkerLogs, names_of
 from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
@@ -82,6 +84,7 @@ from weft._wire.messages import (
     Answer,
     Ask,
     AskLoan,
+    BeginsJob,
     Blocked,
     Busy,
     Bye,
@@ -128,10 +131,6 @@ else:
 BROKEN_S = 2.0
 # Exit hooks of the user's run after the connection is closed.
 LEFT_S = 5.0
-# What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers
-# together.
-BYE_S = 0.2
-REAP_S = 2.0
 # Between the end of the template's connection and its own.
 TEMPLATE_END_S = 1.0
 
@@ -168,11 +167,15 @@ class Daemon:
             if node.gate_fds
             else None
         )
-        self._driver = SessionDriver(
-            self._poller, node.parent_pid, send=self.clients.send, ended=self._finish
+        self.jobs = NodeJobs(
+            self._poller,
+            node,
+            send=self.clients.send,
+            session_over=self._finish,
+            driver_gone=lambda client: self._timers.call_next(lambda: self._drivers.gone(client)),
         )
         self._logs = WorkerLogs(node.session_dir)
-        outputs = Outputs(self._poller, self._timers, self._driver)
+        outputs = Outputs(self._poller, self._timers)
         self.roster = Roster(
             self._poller,
             node,
@@ -195,7 +198,7 @@ class Daemon:
         self.grants = Grants(
             self.facts.node_id, self.rules, self.clients, self.roster, self.scheduling
         )
-        self.creations = Creations(self.rules, self.clients, self.demands, self.grants)
+        self.creations = Creations(self.rules, self.clients, self.demands, self.grants, self.jobs)
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
@@ -209,6 +212,15 @@ class Daemon:
             self._timers,
             store_dir=node.store_dir,
             say=self._say,
+        )
+        self._drivers = Drivers(
+            self.jobs,
+            self.rules,
+            self.clients,
+            self.roster,
+            self._timers,
+            welcome=self._welcome,
+            forget=self._forget_client,
         )
         self.deaths = Deaths(self.clients.send)
         self._history = history.History(self.clients, self.roster, self._timers)
@@ -226,14 +238,8 @@ class Daemon:
     def run(self) -> int:
         """Serve until the session is over; return the exit code."""
         signal.signal(signal.SIGTERM, self._terminated)
-        prestart = self._node.options.prestart
-        opened = worker_rules.PoolOpened(
-            self.facts.cpus if prestart is None else prestart, self._node.options.runtime_env
-        )
-        # One that cannot be built is told to the first task that wants it.
-        self._environments.prepare_early(
-            opened.env, lambda reason: None if reason else self.rules.tell_pool(opened)
-        )
+        if self.jobs.own.driver is not None:
+            self._start_ahead(self._node.options.runtime_env)
         self.rules.settle(self._do)
         try:
             while not self._over:
@@ -244,6 +250,7 @@ class Daemon:
                 self.memory.tick()
                 self.rules.settle(self._do)
                 self._followers.look_at_own()
+                self._drivers.see_off()
                 self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()
@@ -252,6 +259,15 @@ class Daemon:
             return 1
         self._end()
         return 0
+
+    def _start_ahead(self, env: str) -> None:
+        """Start workers of a driver's environment before it wants any."""
+        prestart = self._node.options.prestart
+        opened = worker_rules.PoolOpened(self.facts.cpus if prestart is None else prestart, env)
+        # One that cannot be built is told to the first task that wants it.
+        self._environments.prepare_early(
+            env, lambda reason: None if reason else self.rules.tell_pool(opened)
+        )
 
     def _wake_at(self) -> float | None:
         times = (self.rules.wake_at(), self.scheduling.wake_at(), self.memory.wake_at())
@@ -262,11 +278,8 @@ class Daemon:
         return {
             "session": self._node.session,
             "session_dir": self._node.session_dir,
-            "job_id": self.facts.job_id.hex(),
+            "jobs": self.jobs.describe(),
             "node_id": self.facts.node_id.hex(),
-            "driver_id": self._driver.worker_id.hex(),
-            "driver_pid": self._driver.pid,
-            "entrypoint": self._driver.entrypoint(),
             "daemon_pid": os.getpid(),
             "began_at": self._began_at,
         }
@@ -280,10 +293,9 @@ class Daemon:
                 f"process {client.pid} says that it is a worker, but was not started here"
             )
         self.clients.send(client, self._hello)
-        if not client.is_local:
-            return
-        self.clients.send(client, self.facts.welcome(self.memory.met(client.worker_id)))
-        self.governing.met(client)
+        if not client.is_local or (client.role == "driver" and not self.jobs.is_own_driver(client)):
+            return  # A driver that has joined says what its job is, and is welcomed then.
+        self._welcome(client, self.jobs.own if process is None else process.job)
         if process is not None:
             process.address = client.address or process.address
             process.forked(client.pid)  # The template's own word may come later.
@@ -291,11 +303,17 @@ class Daemon:
             if not self._has_swept and not self.rules.is_starting():
                 # After what waited for these workers has been sent.
                 self._timers.call_later(0.0, self._remove_leftovers)
-        elif client.role == "driver" and client.pid == self._driver.pid:
-            self._driver.connected(client)
+        elif self.jobs.own.driver is not None and self.jobs.is_own_driver(client):
+            self.jobs.own.driver.connected(client)
+
+    def _welcome(self, client: Client, job: NodeJob) -> None:
+        """Tell a process of this node what there is, and whose it is."""
+        opens_slot = self.memory.met(client.worker_id)
+        self.clients.send(client, self.facts.welcome(job, opens_slot))
+        self.governing.met(client)
 
     def _said(self, client: Client, message: Message) -> None:
-        if not self._over:
+        if not self._over and not client.has_left:
             self.rules.settle(self._do)
             self._message(client, message)
             self.rules.settle(self._do)
@@ -306,10 +324,11 @@ class Daemon:
             if not process.has_ended:
                 why = "it closed its connection and did not end"
                 self._timers.call_later(LEFT_S, lambda: self.rules.doom(process.worker_id, why))
-        elif self._driver.is_client(client):
+        elif self.jobs.is_own_driver(client):
             self._finish("the driver has closed its connection")
         else:
             self._forget_client(client.worker_id)
+            self._drivers.ended(client.worker_id)
 
     def _forget_client(self, client: bytes) -> None:
         self.demands.forget(client)
@@ -369,10 +388,15 @@ class Daemon:
                 self._metrics.take(me, message)
             case Preload():
                 self.roster.template.send(message)
+            case BeginsJob():
+                self._drivers.begin(client, message)
+                self._start_ahead(message.env)
             case Bye():
-                if self._driver.is_client(client):
+                if self.jobs.is_own_driver(client):
                     self._is_clean = True
                     self._finish("the driver has left")
+                else:
+                    self._drivers.leave(client)
             case CreateActor():
                 self.creations.add(client, message)
             case WatchActor() | EndActor() | ActorReady() | ActorExit():
@@ -397,7 +421,7 @@ class Daemon:
             case lease_rules.CancelGrant(lease):
                 self.grants.cancel(lease)
             case lease_rules.KillLease(lease, reason):
-                self.rules.doom(self.grants.worker_of(lease), reason)
+                self._drivers.end_worker(self.grants.worker_of(lease), reason)
             case lease_rules.Refuse(actor, lease_rules.ACTOR_KEY, kind, reason):
                 self.rules.tell_actors(actor_rules.ActorRefused(actor, reason, kind))
             case lease_rules.Refuse(client, key, kind, reason):
@@ -406,10 +430,11 @@ class Daemon:
             case lease_rules.AskReclaim(client):
                 self.clients.send_to(client, Reclaim())
             case worker_rules.StartWorker(worker, env):
-                self.roster.start(worker, self._environments.variables(env))
+                self.roster.start(worker, self.jobs.of(env), self._environments.variables(env))
             case worker_rules.UseWorker(lease, worker):
                 self.grants.bind(lease, worker)
             case worker_rules.EndWorker(worker, reason):
+                self._drivers.worker_ends(worker)
                 if not self.clients.send_to(worker, Quit(graceful=True)):
                     self.rules.doom(worker, reason)
             case worker_rules.KillProcess(worker, reason):
@@ -436,7 +461,7 @@ class Daemon:
             case actor_rules.QuitActor(worker):
                 self.clients.send_to(worker, Quit(graceful=True))
             case actor_rules.KillActor(worker, reason):
-                self.rules.doom(worker, reason)
+                self._drivers.end_worker(worker, reason)
             case actor_rules.Forget(actor):
                 self.creations.forget(actor)
             case _:
@@ -456,6 +481,7 @@ class Daemon:
         words = describe(certificate)
         why = process.entry_failure() or f"{words}\n{certificate.stderr}".strip()
         self.roster.remove(process)
+        process.job.ending.discard(worker)
         self._logs.ended(worker)
         for name in names_of(worker):
             self._followers.ended(name)
@@ -482,16 +508,13 @@ class Daemon:
     def _wrote(self, process: Process, is_stderr: bool, data: bytes) -> None:
         self._logs.write(process.worker_id, data, is_stderr=is_stderr)
         self._followers.wrote(names_of(process.worker_id)[is_stderr], len(data))
-        if not self._node.options.log_to_driver:
-            return
         actor = self.grants.actor_on(process.worker_id)
         label = process.running()[1] if actor is None else self.creations.label(actor)
-        self._driver.show(process.worker_id, process.pid, label, data, is_stderr=is_stderr)
+        process.job.show(process.worker_id, process.pid, label, data, is_stderr=is_stderr)
 
     def _say(self, text: str) -> None:
-        """Tell the driver's user."""
-        said = f"{text}\n".encode()
-        self._driver.show(self.facts.node_id, os.getpid(), "weft", said, is_stderr=True)
+        """Tell the drivers' users."""
+        self.jobs.say(self.facts.node_id, os.getpid(), text)
 
     # -------------------------------------------------------------- the end
 
@@ -518,7 +541,7 @@ class Daemon:
         if self._is_clean:
             self._wait_for_ends(REAP_S)
         self.clients.flush()
-        self._driver.drain()
+        self.jobs.drain()
         with contextlib.suppress(OSError):
             self.roster.template.close()
             self.roster.template.wait(0)
@@ -529,7 +552,7 @@ class Daemon:
         sessions.remove_tree(self._node.store_dir)
         if not keep_log:
             sessions.remove_tree(self._node.session_dir)
-        self._driver.close()
+        self.jobs.close()
 
     def _wait_for_ends(self, limit_s: float) -> None:
         """Wait for the workers to end; pass on what they write. The machines are not asked."""

@@ -1,4 +1,4 @@
-"""The driver that began the session: what its user is shown, and how its end is learned.
+"""A driver on this node: what its user is shown, and how its end is learned.
 
 Facts about unix sockets: a socket is writable while less than a quarter of its send buffer is not
 read by the peer (unix_writable in the kernel's af_unix.c), and epoll tells when it becomes so. A
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _WRITABLE = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
 
-class SessionDriver:
-    """The driver: not connected yet, connected, or gone."""
+class JobDriver:
+    """The driver of a job: not connected yet, connected, or gone."""
 
     def __init__(
         self,
@@ -35,12 +35,20 @@ class SessionDriver:
         send: Callable[[Client, Message], None],
         ended: Callable[[str], None],
     ) -> None:
-        """`ended(why)` is called when the process is gone, before this returns if it is so now."""
+        """`ended(why)` is called when the process is gone, before this returns if it is so now.
+
+        `pid` 0: the process is not seen from here, and its connection says all.
+        """
         self.pid = pid
         self._poller = poller
         self._send = send
         self._client: Client | None = None
         self._pidfd = -1
+        self._waiting_fd = -1
+        """Where it is seen that the driver has read."""
+        self._has_read: Callable[[], None] | None = None
+        if not pid:
+            return
         try:
             # Its children may hold its connection open: the kernel knows better.
             self._pidfd = os.pidfd_open(pid)
@@ -85,16 +93,22 @@ class SessionDriver:
     def when_it_has_read(self, function: Callable[[], None]) -> None:
         """Call a function once, when a driver that is behind is so no longer."""
         assert self._client is not None
-        fd = os.dup(self._client.connection.fileno())
+        fd = self._waiting_fd = os.dup(self._client.connection.fileno())
+        self._has_read = function
 
         def told(events: int) -> None:
             if events & _WRITABLE:
-                self._poller.remove(fd)
-                os.close(fd)
-                function()
+                self._stop_waiting()
 
         self._poller.add(fd, told)
         self._poller.watch_writing(fd, on=True)
+
+    def _stop_waiting(self) -> None:
+        has_read, self._has_read = self._has_read, None
+        if has_read is not None:
+            self._poller.remove(self._waiting_fd)
+            os.close(self._waiting_fd)
+            has_read()
 
     def drain(self) -> None:
         """Send what is queued, waiting for the driver to take it."""
@@ -105,6 +119,8 @@ class SessionDriver:
         """End the connection, and forget the process."""
         if self._client is not None:
             self._client.connection.close()
+        self._stop_waiting()
         if self._pidfd >= 0:
             self._poller.remove(self._pidfd)
             os.close(self._pidfd)
+            self._pidfd = -1

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import msgspec
 
+from weft._env.jobs import JobEnvironment
 from weft._env.spec import PLAIN, decode
 from weft._lazy import lazy
 from weft._node.output import Outputs, Pipe
@@ -42,6 +43,7 @@ class _Spec(msgspec.Struct, forbid_unknown_fields=True):
     """An environment that only sets variables."""
 
     env_vars: dict[str, str] = {}
+    job: JobEnvironment | None = None
 
 
 class _Build:

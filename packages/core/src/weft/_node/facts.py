@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weft import _settings
-from weft._ids import JobId, NodeId
+from weft._ids import NodeId
 from weft._launch import room_bytes
 from weft._machines.placement import NodeView
 from weft._node import host
@@ -14,6 +14,7 @@ from weft._wire.messages import Welcome
 
 if TYPE_CHECKING:
     from weft._launch import NodeFile
+    from weft._node.jobs import NodeJob
 
 # What is left is for the system, the page cache and what workers have in common.
 MEMORY_SHARE = 0.7
@@ -29,7 +30,6 @@ class NodeFacts:
         options = node.options
         self._node = node
         self.node_id = NodeId.from_random()
-        self.job_id = JobId.from_random()
         self.labels = {"weft.io/node-id": self.node_id.hex(), **options.labels}
         self.cpus = host.cpus() if options.num_cpus is None else options.num_cpus
         self.devices = _devices(options.num_gpus)
@@ -59,22 +59,22 @@ class NodeFacts:
             is_local=True,
         )
 
-    def welcome(self, opens_slot: int) -> Welcome:
-        """Return what a process that connects is told."""
-        options = self._node.options
+    def welcome(self, job: NodeJob, opens_slot: int) -> Welcome:
+        """Return what a process that connects is told of the node and of its job."""
         return Welcome(
-            job_id=self.job_id,
+            job_id=job.id,
             node_id=self.node_id,
             session=self._node.session,
             session_dir=self._node.session_dir,
             store_dir=self._node.store_dir,
-            namespace=options.namespace,
+            namespace=job.namespace,
             resources=self.total.to_floats(),
             labels=self.labels,
-            runtime_env=options.runtime_env,
-            logging=options.logging,
+            runtime_env=job.runtime_env,
+            logging=job.logging,
             are_threads_set=_settings.are_threads_set(),
             opens_slot=opens_slot,
+            driver_pid=job.driver.pid if job.driver is not None else 0,
         )
 
 

@@ -131,7 +131,11 @@ class NodeMetrics:
         template = roster.template.pid
         return {
             "daemon": ("daemon", os.getpid()),
-            "driver": ("driver", self._node.parent_pid),
+            **{
+                f"driver {job['driver_pid']}": ("driver", job["driver_pid"])
+                for job in self._daemon.jobs.describe()
+                if job["driver_pid"]
+            },
             f"template {template}": ("template", template),
             **{
                 f"worker {process.worker_id.hex()}": ("worker", process.pid)

@@ -1,11 +1,11 @@
-"""What workers write: from their pipes to the drivers, in whole lines where possible.
+"""What workers write: from their pipes to their drivers, in whole lines where possible.
 
 What is always true
 1. Every byte that a worker wrote is delivered once and in order, within one of its two streams.
 2. A chunk ends at the end of a line, unless the line is longer than `LINE_BYTES`, or has not ended
    for `PARTIAL_S` (a prompt, a progress bar), or the stream has ended.
-3. While a driver is behind, pipes are not read: its workers wait in `write`, and this process does
-   not grow.
+3. While a driver is behind, the pipes of its workers are not read: they wait in `write`, and this
+   process does not grow.
 
 Facts about pipes: a reader sees the end only when every copy of the write end is closed; a child
 that the worker left behind may keep one. So what a dead worker left is read until there is nothing
@@ -47,6 +47,21 @@ class Reader(Protocol):
         ...
 
 
+class Anybody:
+    """A reader that is never behind: what is written is kept here, or told to nobody."""
+
+    def is_behind(self) -> bool:
+        """Return False."""
+        return False
+
+    def when_it_has_read(self, function: Callable[[], None]) -> None:
+        """Call it at once."""
+        function()
+
+
+ANYBODY = Anybody()
+
+
 class Tail:
     """The last lines of a stream, and all of the interpreter's report of a crash."""
 
@@ -74,10 +89,13 @@ class Tail:
 class Pipe:
     """The read end of a worker's stdout or stderr."""
 
-    __slots__ = ("_deliver", "_outputs", "_partial", "closed", "fd", "tail")
+    __slots__ = ("_deliver", "_outputs", "_partial", "closed", "fd", "reader", "tail")
 
-    def __init__(self, outputs: Outputs, deliver: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, outputs: Outputs, deliver: Callable[[bytes], None], reader: Reader = ANYBODY
+    ) -> None:
         self.fd, self._partial = -1, b""
+        self.reader = reader
         self._outputs = outputs
         self._deliver = deliver
         self.tail = Tail()
@@ -137,11 +155,10 @@ class Pipe:
 class Outputs:
     """All pipes of a node."""
 
-    def __init__(self, poller: Poller, timers: Timers, reader: Reader) -> None:
+    def __init__(self, poller: Poller, timers: Timers) -> None:
         self._poller = poller
         self._timers = timers
-        self._reader = reader
-        self._paused: list[Pipe] = []
+        self._paused_for: dict[Reader, list[Pipe]] = {}
         self._partial: set[Pipe] = set()
 
     def watch(self, pipe: Pipe) -> None:
@@ -152,8 +169,8 @@ class Outputs:
         """Read a pipe no more."""
         self._poller.remove(pipe.fd)
         self._partial.discard(pipe)
-        if pipe in self._paused:
-            self._paused.remove(pipe)
+        if pipe in (paused := self._paused_for.get(pipe.reader, [])):
+            paused.remove(pipe)
 
     def flush_later(self, pipe: Pipe) -> None:
         """Deliver a pipe's partial line if the rest does not come soon."""
@@ -167,15 +184,17 @@ class Outputs:
             pipe.flush()
 
     def _readable(self, pipe: Pipe) -> None:
-        if self._reader.is_behind():
-            self._poller.remove(pipe.fd)
-            if not self._paused:
-                self._reader.when_it_has_read(self._resume)
-            self._paused.append(pipe)
-        else:
+        reader = pipe.reader
+        if not reader.is_behind():
             pipe.read()
+            return
+        self._poller.remove(pipe.fd)
+        if reader in self._paused_for:
+            self._paused_for[reader].append(pipe)
+        else:
+            self._paused_for[reader] = [pipe]
+            reader.when_it_has_read(lambda: self._resume(reader))
 
-    def _resume(self) -> None:
-        paused, self._paused = self._paused, []
-        for pipe in paused:
+    def _resume(self, reader: Reader) -> None:
+        for pipe in self._paused_for.pop(reader):
             self.watch(pipe)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._node.forks import Template
+    from weft._node.jobs import NodeJob
     from weft._transport.addresses import Home
 
 PAGE_BYTES = 4096
@@ -68,9 +69,12 @@ class Process:
         worker_id: bytes,
         home: Home,
         outputs: Outputs,
+        job: NodeJob,
         deliver: Callable[[Process, bool, bytes], None],
     ) -> None:
         self.worker_id = worker_id
+        self.job = job
+        """Whose tasks it runs, from its start to its end."""
         self.pid = 0
         """0: not forked yet."""
         self.started_at = 0.0
@@ -90,8 +94,8 @@ class Process:
         self._page_fd = os.open(self._page_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         os.ftruncate(self._page_fd, PAGE_BYTES)
         self.ask_when_busy()
-        self.stdout = Pipe(outputs, lambda data: deliver(self, False, data))
-        self.stderr = Pipe(outputs, lambda data: deliver(self, True, data))
+        self.stdout = Pipe(outputs, lambda data: deliver(self, False, data), job)
+        self.stderr = Pipe(outputs, lambda data: deliver(self, True, data), job)
 
     def start(self, template: Template, env: dict[str, str]) -> None:
         """Ask the template for the process."""

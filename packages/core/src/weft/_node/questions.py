@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
+from weft._env.jobs import without_job
 from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
 from weft._node.processes import describe
@@ -98,7 +99,7 @@ def why_room(daemon: Daemon, body: bytes) -> bytes:
 
 
 def workers(daemon: Daemon, body: bytes) -> Any:
-    """No body. Answer: one map a worker: id, pid, state, environment, what it runs."""
+    """No body. Answer: one map a worker: id, pid, job, state, environment, what it runs."""
     states = {worker: (state, env) for worker, state, env in daemon.rules.pool.workers()}
     return [
         _worker(daemon, process, *states.get(process.worker_id, ("gone", "")))
@@ -115,7 +116,8 @@ def _worker(daemon: Daemon, process: Process, state: str, env: str) -> dict[str,
         "worker_id": process.worker_id.hex(),
         "pid": process.pid,
         "state": "paused" if process.is_paused else state,
-        "runtime_env": env,
+        "job_id": process.job.id.hex(),
+        "runtime_env": without_job(env),
         "task_id": task_id.hex(),
         "function": function,
         "started_at": process.started_at,

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._launch import NodeFile
+    from weft._node.jobs import NodeJob
     from weft._node.output import Outputs
     from weft._transport.sockets import Poller
     from weft._wire.messages import Message
@@ -62,9 +63,9 @@ class Roster:
         """Return the processes, the oldest first."""
         return list(self._process_of.values())
 
-    def start(self, worker: bytes, variables: dict[str, str]) -> None:
-        """Start a process under this id."""
-        process = Process(worker, self._node.home, self._outputs, self._wrote)
+    def start(self, worker: bytes, job: NodeJob, variables: dict[str, str]) -> None:
+        """Start a process under this id, for a job."""
+        process = Process(worker, self._node.home, self._outputs, job, self._wrote)
         self._process_of[worker] = process
         process.start(self.template, variables)
 

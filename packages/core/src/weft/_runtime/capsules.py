@@ -11,18 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import msgspec
 
 from weft import _settings
 from weft._capsules.records import Died
 from weft._capsules.writing import Attempt, Directory, Packed
 from weft._env.inheritance import inherited
+from weft._env.jobs import without_job
 from weft._env.spec import decode, encode
 from weft._ids import ObjectId
-from weft._launch import NODE_FILE, NodeFile
 from weft._runtime.arguments import Dependency
 from weft._runtime.leasing import worker_died
 
@@ -54,7 +51,6 @@ class Capsules:
             placeholder=Dependency,
         )
         self._has_said_full = False
-        self._known_driver = 0
 
     # -------------------------------------------------------------- an owner's; inside the guard
 
@@ -157,7 +153,7 @@ class Capsules:
 
     def of_session(self, env: str) -> dict[str, Any]:
         """Say in which session something ran, and in which of its environments."""
-        fields = decode(env)
+        fields = decode(without_job(env))
         fields.pop("env_vars", None)  # They are among the variables.
         welcome = self._welcome()
         namespace = "" if welcome is None else welcome.namespace
@@ -167,10 +163,7 @@ class Capsules:
         welcome = self._welcome()
         if welcome is None or self._links.role == "driver":
             return os.getpid()
-        if not self._known_driver:
-            node = Path(welcome.session_dir, NODE_FILE).read_bytes()
-            self._known_driver = msgspec.json.decode(node, type=NodeFile).parent_pid
-        return self._known_driver
+        return welcome.driver_pid
 
 
 def _is_failure(task: Task | ActorCall, certificate: Certificate) -> bool:

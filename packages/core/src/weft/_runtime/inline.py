@@ -591,12 +591,18 @@ class InlineEngine:
         return {
             "session": f"inline_{self._job_id.hex()[:8]}",
             "session_dir": "",
-            "job_id": self._job_id.hex(),
+            "jobs": [
+                {
+                    "job_id": self._job_id.hex(),
+                    "driver_id": self._worker_id.hex(),
+                    "driver_pid": pid,
+                    "entrypoint": " ".join(sys.orig_argv),
+                    "namespace": self._namespace,
+                    "began_at": self.records.began_at,
+                }
+            ],
             "node_id": self._node_id.hex(),
-            "driver_id": self._worker_id.hex(),
-            "driver_pid": pid,
             "daemon_pid": pid,
-            "entrypoint": " ".join(sys.orig_argv),
             "began_at": self.records.began_at,
         }
 

@@ -1,6 +1,7 @@
-"""Start a session on this machine.
+"""Start a session on this machine, or join a node that runs here.
 
-One helper process, the node's daemon, and this process as its driver.
+A session is one helper process, the node's daemon, and this process as its driver. A node that was
+started by itself has as many drivers as join it, and lives on when they end.
 """
 
 from __future__ import annotations
@@ -12,14 +13,26 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
-from weft._ids import WorkerId
-from weft._launch import NodeOptions, Started, start_daemon
+from weft._env.inheritance import inherited
+from weft._env.jobs import JobEnvironment
+from weft._ids import JobId, WorkerId
+from weft._launch import (
+    ClusterFile,
+    DaemonProcess,
+    NodeOptions,
+    caller_path,
+    last_words,
+    read_cluster,
+    start_daemon,
+)
 from weft._override import override
 from weft._runtime.runtime import Runtime
+from weft._runtime.tools import Tool
 from weft._serialize.refs import hooks
 from weft._settings import CAPSULES
-from weft._wire.messages import Bye, Output
-from weft.exceptions import DaemonDiedError
+from weft._transport.addresses import DAEMON_SOCKET
+from weft._wire.messages import BeginsJob, Bye, Message, Output
+from weft.exceptions import DaemonDiedError, SessionError
 
 if TYPE_CHECKING:
     from weft._engine import Engine
@@ -32,20 +45,41 @@ END_S = 10.0
 
 
 class Driver(Runtime):
-    """The user's program in a session that it started."""
+    """The user's program, in a session that it started or has joined."""
 
-    def __init__(self, started: Started, worker_id: WorkerId) -> None:
+    def __init__(
+        self, session_dir: str, cluster: ClusterFile | None, process: DaemonProcess | None
+    ) -> None:
+        """`process`: the daemon that it has started, which ends with it; None: it has joined."""
         super().__init__(
-            worker_id=worker_id,
-            session_dir=started.session_dir,
+            worker_id=WorkerId(os.urandom(16)),
+            session_dir=session_dir,
             role="driver",
-            cluster=None,
+            cluster=cluster,
         )
-        self._started = started
+        self._session_dir = session_dir
+        self._process = process
         self._is_lost = False
         self._old_handler: Any = None
         self.on_output = show_output
         self.on_daemon_lost = self._daemon_lost
+
+    def begin(self, address: str, first: Message | None = None) -> None:
+        """Connect to the daemon, say `first`, and wait to be welcomed. DaemonDiedError."""
+        self.start(address)
+        if first is not None:
+            with self.guard:
+                self.links.tell_daemon(first)
+        in_time = self.loop.wait(self.welcomed, monotonic() + START_S)
+        if in_time and self.welcome is not None:
+            self.take_interrupts()
+            return
+        words = last_words(self._session_dir) or f"it said nothing for {START_S:g} s"
+        self.close()
+        if self._process is not None:
+            self._process.kill()
+            raise daemon_died("the node daemon did not start", words)
+        raise daemon_died("the node daemon did not let this driver join", words)
 
     def take_interrupts(self) -> None:
         """Keep Ctrl-C out of the runtime's middle, if the program has no handler of its own."""
@@ -59,12 +93,12 @@ class Driver(Runtime):
     def _daemon_lost(self, reason: str) -> None:
         """Fail what waits: nothing can be started or fetched any more. Inside the guard."""
         self._is_lost = True
-        error = daemon_died(f"the node daemon is gone ({reason})", self._started.last_words())
+        error = daemon_died(f"the node daemon is gone ({reason})", last_words(self._session_dir))
         self.fail_everything(error)
 
     @override
     def shutdown(self) -> None:
-        """End the session; see Engine."""
+        """End the session, or this driver's part in it; see Engine."""
         if self.closing and self.loop.closed:
             return
         self.closing = True
@@ -76,19 +110,20 @@ class Driver(Runtime):
         if not self._is_lost:
             self.loop.wait(self.left, deadline)
         self.close()
-        if self._started.process.wait(max(0.1, deadline - monotonic())) is None:
-            self._started.process.kill()
-            self._started.process.wait(1.0)
+        process = self._process
+        if process is not None and process.wait(max(0.1, deadline - monotonic())) is None:
+            process.kill()
+            process.wait(1.0)
         if self._old_handler is not None and signal.getsignal(signal.SIGINT) == self._interrupted:
             signal.signal(signal.SIGINT, self._old_handler)
         hooks.reset()
 
 
-def daemon_died(what: str, words: str) -> DaemonDiedError:
+def daemon_died(what: str, words: str, advice: str = "call weft.init() again") -> DaemonDiedError:
     """Return the error that says so, with the daemon's last line; the rest is a note."""
     *before, last = words.splitlines() or [""]
     why = f": {last.strip()}" if last else ""
-    error = DaemonDiedError(f"{what}{why}; call weft.init() again")
+    error = DaemonDiedError(f"{what}{why}; {advice}")
     if before:
         error.add_note(words)
     return error
@@ -130,12 +165,42 @@ def start_local(options: InitOptions) -> Engine:
     started = start_daemon(node=node)
     if started.warning:
         sys.stderr.write(f"weft: {started.warning}\n")
-    driver = Driver(started, WorkerId(os.urandom(16)))
-    driver.start(started.address)
-    if not driver.loop.wait(driver.welcomed, monotonic() + START_S) or driver.welcome is None:
-        words = started.last_words() or f"it said nothing for {START_S:g} s"
-        driver.close()
-        started.process.kill()
-        raise daemon_died("the node daemon did not start", words)
-    driver.take_interrupts()
+    driver = Driver(started.session_dir, None, started.process)
+    driver.begin(started.address)
+    return driver
+
+
+def join_node(options: InitOptions, session_dir: str) -> Engine:
+    """Be a driver of a node of this machine that runs already, with a job of one's own.
+
+    SessionError if it is gone.
+    """
+    job = JobId.from_random()
+    env = inherited.join(
+        JobEnvironment(
+            id=job.hex(),
+            namespace=options.namespace or job.hex(),
+            logging=options.logging,
+            sys_path=caller_path(),
+        )
+    )
+    cluster = read_cluster(session_dir)
+    first = BeginsJob(
+        env,
+        entrypoint=" ".join(sys.orig_argv),
+        metadata=options.metadata,
+        log_to_driver=options.log_to_driver,
+    )
+    # The daemon may be starting: it answers when callers from other nodes can be taken.
+    with Tool(session_dir, START_S) as tool:
+        tool.ask("session")
+    try:
+        driver = Driver(session_dir, cluster, None)
+        driver.begin(f"{session_dir}/{DAEMON_SOCKET}", first)
+    except OSError as error:
+        raise SessionError(
+            f"the node in {session_dir} cannot be joined: {error.strerror}; see `weft status`"
+        ) from None
+    if options.preload:
+        driver.preload(options.preload)
     return driver

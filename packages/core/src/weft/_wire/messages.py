@@ -403,6 +403,20 @@ class Discard(Message, frozen=True, tag=60):
     segments: list[str]
 
 
+class BeginsJob(Message, frozen=True, tag=150):
+    """A driver that has joined a node says what its job is: its first message after Hello.
+
+    Answered by Welcome.
+    """
+
+    env: str
+    """The environment of its tasks, as canonical JSON; the job is part of it (_env/jobs.py)."""
+    entrypoint: str = ""
+    """The command that it is."""
+    metadata: dict[str, str] = {}
+    log_to_driver: bool = True
+
+
 class Bye(Message, frozen=True, tag=61):
     """A driver leaves: end what is its own, send its remaining log lines, then close."""
 
@@ -565,6 +579,8 @@ class Welcome(Message, frozen=True, tag=74):
     """The user has said how many threads numerical libraries use (OMP_NUM_THREADS)."""
     opens_slot: int = 0
     """Where the receiver counts the segments that it opens (_store/opens.py)."""
+    driver_pid: int = 0
+    """The process of the job's driver; 0: it is not on this node, or gone."""
 
 
 class Certificate(Message, frozen=True, tag=75):
@@ -905,5 +921,5 @@ ANY = (
     | Welcome | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall
     | Evict | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
     | Measured | Recorded | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill | Unspilled
-    | Unlink | Orphaned | Free | Learned | WorkerPaused | Busy
+    | Unlink | Orphaned | Free | Learned | WorkerPaused | Busy | BeginsJob
 )  # fmt: skip

@@ -95,7 +95,7 @@ class Session:
     def tasks(self) -> TaskTable:
         """Return all tasks."""
         facts = self.ask("session")
-        return TaskTable(self.snapshot("tasks"), job_id=facts["job_id"], node_id=facts["node_id"])
+        return TaskTable(self.snapshot("tasks"), job_id=_only_job(facts), node_id=facts["node_id"])
 
     def actors(self) -> list[ActorState]:
         """Return all actors."""
@@ -105,7 +105,7 @@ class Session:
                 actor_id=one["actor_id"].hex(),
                 class_name=one["class_name"],
                 state=_ACTOR_STATES[one["state"]],
-                job_id=facts["job_id"],
+                job_id=one.get("job_id") or _only_job(facts),
                 name=one["name"],
                 namespace=one["namespace"],
                 node_id=facts["node_id"] if one["worker"] else None,
@@ -125,18 +125,21 @@ class Session:
         return sorted(found, key=lambda each: -each.object_size)
 
     def workers(self) -> list[WorkerState]:
-        """Return the driver and all workers, those that live first."""
+        """Return the drivers and all workers, those that live first."""
         facts = self.ask("session")
         node = facts["node_id"]
-        driver = WorkerState(
-            worker_id=facts["driver_id"],
-            is_alive=True,
-            worker_type="DRIVER",
-            state="running",
-            node_id=node,
-            pid=facts["driver_pid"],
-            start_time_ms=_ms(facts["began_at"]),
-        )
+        drivers = [
+            WorkerState(
+                worker_id=job["driver_id"],
+                is_alive=True,
+                worker_type="DRIVER",
+                state="running",
+                node_id=node,
+                pid=job["driver_pid"],
+                start_time_ms=_ms(job["began_at"]),
+            )
+            for job in facts["jobs"]
+        ]
         living = [
             WorkerState(
                 worker_id=one["worker_id"],
@@ -169,7 +172,7 @@ class Session:
             )
             for one in reversed(self.ask("ended_workers"))
         ]
-        return [driver, *living, *ended]
+        return [*drivers, *living, *ended]
 
     def nodes(self) -> list[NodeState]:
         """Return all nodes."""
@@ -189,17 +192,17 @@ class Session:
         ]
 
     def jobs(self) -> list[JobState]:
-        """Return the one job."""
-        facts = self.ask("session")
+        """Return the jobs whose drivers are connected, the oldest first."""
         return [
             JobState(
-                job_id=facts["job_id"],
+                job_id=job["job_id"],
                 type="DRIVER",
                 status="RUNNING",
-                entrypoint=facts["entrypoint"],
-                driver_pid=facts["driver_pid"],
-                start_time=facts["began_at"] * 1000,
+                entrypoint=job["entrypoint"],
+                driver_pid=job["driver_pid"],
+                start_time=job["began_at"] * 1000,
             )
+            for job in self.ask("session")["jobs"]
         ]
 
     def runtime_envs(self) -> list[RuntimeEnvState]:
@@ -213,6 +216,12 @@ class Session:
             RuntimeEnvState(runtime_env=env, success=True, node_id=node, ref_cnt=number)
             for env, number in counts.items()
         ]
+
+
+def _only_job(facts: dict[str, Any]) -> str:
+    """Return the job if there is but one; what is not told by job is its."""
+    jobs = facts["jobs"]
+    return str(jobs[0]["job_id"]) if len(jobs) == 1 else ""
 
 
 def _ms(at_s: float) -> float | None:

@@ -1,0 +1,122 @@
+"""The drivers that have joined this node: how they come, and how they go.
+
+    BeginsJob -> Welcome, and workers are started ahead of demand
+    Bye       -> its leases and actors end, gently; when the workers have, its connection is closed
+    gone      -> its leases and actors end, at once
+
+What ends so, ends in turn what it has begun.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._env.jobs import job_in
+from weft._machines.workers import EnvironmentsLeft
+from weft._wire.messages import Quit
+from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.clients import Client, Clients
+    from weft._node.jobs import NodeJob, NodeJobs
+    from weft._node.roster import Roster
+    from weft._node.rules import Rules
+    from weft._transport.timers import Timers
+    from weft._wire.messages import BeginsJob
+
+# What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers
+# together.
+BYE_S = 0.2
+REAP_S = 2.0
+
+
+class Drivers:
+    """Lets drivers in, and sees them off."""
+
+    def __init__(
+        self,
+        jobs: NodeJobs,
+        rules: Rules,
+        clients: Clients,
+        roster: Roster,
+        timers: Timers,
+        *,
+        welcome: Callable[[Client, NodeJob], None],
+        forget: Callable[[bytes], None],
+    ) -> None:
+        """`forget(client)`: what a client has here ends."""
+        self._jobs = jobs
+        self._rules = rules
+        self._clients = clients
+        self._roster = roster
+        self._timers = timers
+        self._welcome = welcome
+        self._forget = forget
+
+    def begin(self, client: Client, message: BeginsJob) -> None:
+        """A driver says what its job is."""
+        if client.role != "driver" or self._jobs.driven_by(client) or not job_in(message.env):
+            raise ProtocolError(f"process {client.pid} begins a job, which is not for it to do")
+        self._welcome(client, self._jobs.begin(client, message))
+
+    def gone(self, client: Client) -> None:
+        """A driver's process is gone; a child of its may hold the connection open."""
+        if self._clients.get(client.worker_id) is client:
+            client.connection.read_rest()
+            self._clients.close(client.worker_id)
+            self._forget(client.worker_id)
+            self.ended(client.worker_id)
+
+    def ended(self, client: bytes) -> None:
+        """A client is gone, and forgotten: if it was a driver nobody wants its idle workers."""
+        job = self._jobs.end(client)
+        if job is not None:
+            self._leave_workers(job)
+
+    def _leave_workers(self, job: NodeJob) -> None:
+        envs = {env for _, _, env in self._rules.pool.workers() if self._jobs.of(env) is job}
+        self._rules.tell_pool(EnvironmentsLeft(frozenset(envs)))
+
+    # -------------------------------------------------------------- goodbyes
+
+    def leave(self, client: Client) -> None:
+        """A driver says goodbye: its workers end, and what they print in that is shown to it."""
+        job = self._jobs.driven_by(client)
+        if job is None:
+            return
+        client.has_left = job.is_leaving = True
+        self._forget(client.worker_id)
+        self._leave_workers(job)
+        self._timers.call_later(BYE_S + REAP_S, lambda: self._let_go(client))
+
+    def end_worker(self, worker: bytes, reason: str) -> None:
+        """End a worker at once; or soon, with its exit hooks, if its driver has said goodbye."""
+        process = self._roster.get(worker)
+        if process is None or not process.job.is_leaving:
+            self._rules.doom(worker, reason)
+            return
+        process.resume()
+        process.job.ending.add(worker)
+        self._clients.send_to(worker, Quit(graceful=False))
+        self._timers.call_later(BYE_S, lambda: self._rules.doom(worker, reason))
+
+    def worker_ends(self, worker: bytes) -> None:
+        """A worker was asked to end, as nobody wants it."""
+        process = self._roster.get(worker)
+        if process is not None and process.job.is_leaving:
+            process.job.ending.add(worker)
+
+    def see_off(self) -> None:
+        """End the connections of drivers that leave and whose workers have ended."""
+        for driver, job in self._jobs.leaving():
+            client = self._clients.get(driver)
+            if client is not None and not job.ending:
+                self._let_go(client)
+
+    def _let_go(self, client: Client) -> None:
+        if self._clients.get(client.worker_id) is client:
+            client.connection.drain()
+            self._clients.close(client.worker_id)
+            self.ended(client.worker_id)
