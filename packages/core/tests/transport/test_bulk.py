@@ -15,6 +15,7 @@ from weft._transport.bulk import BulkConnection
 from weft._transport.tls import SecureSocket
 from weft._wire.frame import HEADER
 from weft._wire.parcels import Parcel, parcel_header
+from weft.exceptions import ProtocolError
 from weft.testing.transport_suite import End, TransportSuite, large, numbered, send
 
 if TYPE_CHECKING:
@@ -38,12 +39,40 @@ class BulkEnd(End):
         super().receive(connection, messages)
         self.came += messages
 
-    def buffer_for(self, parcel: Parcel) -> memoryview | None:
+    def sink_for(self, parcel: Parcel) -> Place | None:
         place = self.places.get(parcel.tag)
-        return None if place is None else memoryview(place)
+        if place is None:
+            return None
+        if len(place) != parcel.size:
+            raise ProtocolError(
+                f"a parcel of {parcel.size} bytes came for a place of {len(place)}"
+            )
+        if not place:
+            self.came.append(parcel.tag)
+        return Place(self, parcel.tag)
 
-    def arrived(self, parcel: Parcel) -> None:
-        self.came.append(parcel.tag)
+
+class Place:
+    """The place of a parcel, filled by windows of some size."""
+
+    def __init__(self, end: BulkEnd, tag: int) -> None:
+        self.end, self.tag = end, tag
+        self.left = memoryview(end.places[tag])
+
+    def window(self) -> memoryview:
+        return self.left[: window_bytes(self.tag)]
+
+    def took(self, size_bytes: int) -> bool:
+        assert size_bytes
+        self.left = self.left[size_bytes:]
+        if not self.left:
+            self.end.came.append(self.tag)
+        return not self.left
+
+
+def window_bytes(tag: int) -> int:
+    """Return how large windows are: some larger than a record, some less."""
+    return (100_000, 3_000)[tag % 2]
 
 
 def connect(net: Any, host: Any, sock: Any, part: Any, end: End) -> BulkConnection:
@@ -51,7 +80,7 @@ def connect(net: Any, host: Any, sock: Any, part: Any, end: End) -> BulkConnecti
     places = end if isinstance(end, BulkEnd) else BulkEnd()
     connection = BulkConnection(
         host.poller, sock, end.receive, end.lost, part=part, arrivals=host.arrivals,
-        buffer_for=places.buffer_for, arrived=places.arrived,
+        sink_for=places.sink_for,
     )  # fmt: skip
     host.connections.append(connection)
     host.ends.append(end)

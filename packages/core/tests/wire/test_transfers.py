@@ -16,8 +16,11 @@ from weft._wire.transfers import (
     TransferMessage,
     chunks_of,
     pack_chunks,
+    pack_transfer,
     unpack_chunks,
+    unpack_transfer,
 )
+from weft.exceptions import ProtocolError
 
 KINDS = [
     kind
@@ -39,7 +42,12 @@ SAMPLES = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_message_arrives_as_it_was_sent(kind: type[TransferMessage]) -> None:
     sent = kind(*(SAMPLES[field.type] for field in msgspec.structs.fields(kind)))
-    assert msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=kind) == sent
+    assert unpack_transfer(pack_transfer(sent)) == sent  # type: ignore[arg-type]
+
+
+def test_what_is_no_message_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="cannot be read"):
+        unpack_transfer(b"\x91\xcc\xff")
 
 
 def test_every_message_is_of_one_edition() -> None:

@@ -106,6 +106,10 @@ class ChunkFile:
         """A chunk has been checked, and has this."""
         self._checksums[index] = checksum
 
+    def part(self, index: int) -> tuple[int, int, int]:
+        """Return where a chunk is: (descriptor, offset, size), for who sends it from the file."""
+        return self._fd, self._offset + index * CHUNK_BYTES, chunk_bytes(self.size_bytes, index)
+
     def send(self, socket_fd: int, index: int, at: int) -> int:
         """Send a chunk from the byte `at` on, as far as the socket takes it; return how far.
 

@@ -1,8 +1,8 @@
 """Connections to other hosts that carry parcels too: bytes of files, straight to their place.
 
 A parcel's bytes go from the file to the socket, and on the other side from the socket into the
-buffer that its receiver has for its tag: they are in no message, and nobody joins them. Parcels and
-messages keep their order. A long parcel holds up what is behind it, so what is urgent goes over
+windows that its receiver shows for its tag: they are in no message, and nobody joins them. Parcels
+and messages keep their order. A long parcel holds up what is behind it, so what is urgent goes over
 another connection.
 
 Where the kernel encrypts (`tls.py`), the file is sent with `sendfile`. Elsewhere pieces of it are
@@ -15,7 +15,7 @@ import errno
 import os
 import select
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from weft._clock import monotonic
 from weft._override import override
@@ -40,13 +40,22 @@ PIECE_BYTES = 64 * 1024
 """What is read of a file at once, to be encrypted while it is in the processor's cache."""
 
 
+class Sink(Protocol):
+    """Takes the bytes of one parcel."""
+
+    def window(self) -> memoryview:
+        """Return where the next bytes go: writable, no longer than what is missing, not empty."""
+        ...
+
+    def took(self, size_bytes: int) -> bool:
+        """So many came into the window; tell whether these were the last."""
+        ...
+
+
 class BulkConnection(SecureConnection):
     """A Connection over TLS that carries parcels as well."""
 
-    __slots__ = (
-        "_arrived", "_buffer_for", "_filled", "_is_waiting", "_outbox", "_parcel", "_parcels",
-        "_target",
-    )  # fmt: skip
+    __slots__ = ("_is_waiting", "_outbox", "_parcels", "_sink", "_sink_for")
 
     def __init__(
         self,
@@ -57,28 +66,22 @@ class BulkConnection(SecureConnection):
         *,
         part: Part,
         arrivals: Arrivals,
-        buffer_for: Callable[[Parcel], memoryview | None],
-        arrived: Callable[[Parcel], None],
+        sink_for: Callable[[Parcel], Sink | None],
     ) -> None:
-        """Both functions are called while the poller is waited for.
+        """`sink_for` is called while the poller is waited for, and so is what it returns.
 
-        `buffer_for` returns where a parcel's bytes go: writable, and of its size. None: they are
-        not wanted any more. The place is kept until they are there or the connection has ended.
-
-        `arrived` is told when all are in their place; not of those that are not wanted.
+        It returns who takes a parcel's bytes, all of them; None: they are not wanted any more. Of
+        an empty parcel nothing more is told; if the connection ends before, neither.
+        ProtocolError: there is no place of that size, and the connection ends.
         """
         super().__init__(poller, sock, receive, lost, part=part, arrivals=arrivals)
-        self._buffer_for = buffer_for
-        self._arrived = arrived
+        self._sink_for = sink_for
         self._outbox: deque[memoryview | _FilePart] = deque()
         self._is_waiting = True
         """The poller waits until bytes can be sent."""
         self._parcels = ParcelReader()
-        self._parcel = Parcel(0, 0)
-        self._target: memoryview | None = None
-        """The place of the parcel's bytes."""
-        self._filled = 0
-        """How many are there."""
+        self._sink: Sink | None = None
+        """Of the parcel that is coming."""
 
     # -------------------------------------------------------------- sending
 
@@ -188,13 +191,13 @@ class BulkConnection(SecureConnection):
 
     def _read_once(self, tls: SecureSocket) -> int:
         """Receive; return how many bytes came, 0 if there are none or the connection ended."""
-        target, data = self._target, b""
+        sink, data = self._sink, b""
         try:
-            if target is None:
+            if sink is None:
                 data = tls.recv(max(READ_BYTES, self._parcels.missing()))
                 got = len(data)
             else:
-                got = tls.recv_into(target[self._filled :])
+                got = tls.recv_into(sink.window())
         except BlockingIOError:
             return 0
         except OSError as error:
@@ -202,11 +205,11 @@ class BulkConnection(SecureConnection):
             return 0
         if not got:
             self._break(self._reason)
-        elif target is None:
+        elif sink is None:
             self._sort(data)
         else:
             self._parcels.passed(got)
-            self._fill(got)
+            self._took(sink, got)
         return got
 
     def _sort(self, data: bytes) -> None:
@@ -238,25 +241,18 @@ class BulkConnection(SecureConnection):
     def _begin(self, parcel: Parcel) -> None:
         if self.closed:
             return
-        self._parcel, self._filled = parcel, 0
-        self._target = self._buffer_for(parcel)
-        if self._target is not None and self._target.nbytes != parcel.size:
-            raise ProtocolError(
-                f"a parcel of {parcel.size} bytes came for a place of {self._target.nbytes}"
-            )
-        self._fill(0)
+        sink = self._sink_for(parcel)
+        self._sink = sink if parcel.size else None
 
     def _put(self, part: memoryview) -> None:
-        if self._target is not None:
-            self._target[self._filled : self._filled + len(part)] = part
-            self._fill(len(part))
+        while part and (sink := self._sink) is not None:
+            window = sink.window()[: len(part)]
+            window[:], part = part[: len(window)], part[len(window) :]
+            self._took(sink, len(window))
 
-    def _fill(self, size: int) -> None:
-        """So many more bytes are in their place."""
-        self._filled += size
-        if self._target is not None and self._filled == self._parcel.size:
-            self._target = None
-            self._arrived(self._parcel)
+    def _took(self, sink: Sink, size: int) -> None:
+        if sink.took(size) and self._sink is sink:
+            self._sink = None
 
     # -------------------------------------------------------------- the end
 
@@ -270,7 +266,7 @@ class BulkConnection(SecureConnection):
     def close(self) -> None:
         """End the connection without telling `lost`. Parcels that have not gone are lost."""
         super().close()
-        self._target = None
+        self._sink = None
         self._drop_outbox()
 
 

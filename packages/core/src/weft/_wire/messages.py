@@ -15,6 +15,8 @@ What is always true
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 from typing import Any
 
 import msgspec
@@ -821,6 +823,24 @@ class Measured(Message, frozen=True, tag=94):
     body: bytes
 
 
+# ------------------------------------------------------------------ in a cluster
+
+
+class Transfer(Message, frozen=True, tag=120):
+    """A message of transfers.py about an object that goes from node to node."""
+
+    body: bytes
+
+
+class NodesKnown(Message, frozen=True, tag=121):
+    """Daemon to driver or worker: these nodes are members of the cluster, and those are dead."""
+
+    joined: list[tuple[bytes, int, str]]
+    """(node id, incarnation, HOST:PORT) of each, as in NodeLife."""
+    dead: list[tuple[bytes, int, str, str]] = []
+    """The same, and why."""
+
+
 # ------------------------------------------------------------------ daemon <-> template
 
 
@@ -912,14 +932,7 @@ class Unlink(Message, frozen=True, tag=108):
     files: list[str]
 
 
-ANY = (
-    Hello | Export | Run | Call | Cancel | Abort | Taken | Done | Yielded | GiveBack | Fetch
-    | Fetched | Borrow | Borrowed | Return | Recycle | Settled | CancelObject | Gone | Ask | Demand
-    | ReturnLease | Blocked | Unblocked | CreateActor | WatchActor | EndActor | KillWorker | Explain
-    | Discard | Bye | AskLoan | LoanReturned | SegmentsMade | SegmentsFree | SegmentsOpened
-    | SegmentsClosed | Evicted | Restore | Answer | Granted | Refused | SentOn | NodeLost | Reclaim
-    | Welcome | Certificate | ActorNews | BecomeActor | Output | Quit | Assigned | Loan | Recall
-    | Evict | Restored | ActorReady | ActorExit | Why | Because | Inspect | Inspected | Measure
-    | Measured | Recorded | Fork | Forked | Reaped | Preload | Spill | Spilled | Unspill | Unspilled
-    | Unlink | Orphaned | Free | Learned | WorkerPaused | Busy | BeginsJob
-)  # fmt: skip
+ANY: Any = reduce(
+    or_, [kind for kind in Message.__subclasses__() if kind.__struct_config__.tag is not None]
+)
+"""One of those that travel by themselves."""

@@ -4,6 +4,10 @@
     owner -> daemon      KnownPlaces, MakeCopy, KeepCopy, RejectCopy, EndCopy
     daemon -> daemon     AskChunks, EndChunks, SendChunk -> <- Serving, MoreChunks, ServesOthers,
                          NoCopy, Chunk
+    process -> daemon    WantCopy, EndWant
+    daemon -> process    CopyHere
+
+They travel packed in a `Transfer` of messages.py: a machine alone does without all of this.
 
 A chunk's bytes follow the frame that ends with its `Chunk`; they are in no message.
 
@@ -16,6 +20,8 @@ What is always true
 from __future__ import annotations
 
 import msgspec
+
+from weft.exceptions import ProtocolError
 
 CHUNK_BYTES = 4 * 1024 * 1024
 
@@ -38,7 +44,7 @@ class Edition(msgspec.Struct, frozen=True, array_like=True, gc=False, order=True
 
 
 class TransferMessage(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What these messages have in common. They have no tags: messages.ANY does not list them."""
+    """What these messages have in common. Their tags are apart from those of messages.py."""
 
 
 def chunks_of(size_bytes: int) -> int:
@@ -59,7 +65,7 @@ def unpack_chunks(data: bytes) -> int:
 # ------------------------------------------------------------------ daemon -> owner
 
 
-class BeginCopy(TransferMessage, frozen=True):
+class BeginCopy(TransferMessage, frozen=True, tag=1):
     """The sender has room for a copy and begins to pull it. Answered by KnownPlaces or EndCopy.
 
     Said again when no place that it knows is of use.
@@ -69,7 +75,7 @@ class BeginCopy(TransferMessage, frozen=True):
     node: NodeLife
 
 
-class CopyWhole(TransferMessage, frozen=True):
+class CopyWhole(TransferMessage, frozen=True, tag=2):
     """The sender has the whole object, checked. Said again to an owner that could not be heard."""
 
     edition: Edition
@@ -78,14 +84,14 @@ class CopyWhole(TransferMessage, frozen=True):
     """It is not dropped for room: see KeepCopy."""
 
 
-class CopyKept(TransferMessage, frozen=True):
+class CopyKept(TransferMessage, frozen=True, tag=3):
     """The answer to KeepCopy, if the copy is there; else CopyEnded is."""
 
     edition: Edition
     node: NodeLife
 
 
-class CopyEnded(TransferMessage, frozen=True):
+class CopyEnded(TransferMessage, frozen=True, tag=4):
     """The sender has no copy any more, nor is it getting one."""
 
     edition: Edition
@@ -93,7 +99,7 @@ class CopyEnded(TransferMessage, frozen=True):
     reason: str
 
 
-class BlamePlace(TransferMessage, frozen=True):
+class BlamePlace(TransferMessage, frozen=True, tag=5):
     """A place that should have the whole object has not, or sent bytes with a wrong checksum."""
 
     edition: Edition
@@ -108,7 +114,7 @@ class BlamePlace(TransferMessage, frozen=True):
 # ------------------------------------------------------------------ owner -> daemon
 
 
-class KnownPlaces(TransferMessage, frozen=True):
+class KnownPlaces(TransferMessage, frozen=True, tag=6):
     """Where an object can be had: some of the places, those first that few were sent to."""
 
     edition: Edition
@@ -119,7 +125,7 @@ class KnownPlaces(TransferMessage, frozen=True):
     """Who is getting it, and began earlier than the receiver."""
 
 
-class MakeCopy(TransferMessage, frozen=True):
+class MakeCopy(TransferMessage, frozen=True, tag=7):
     """Pull this and keep it: its only places are about to end. CopyWhole follows, or CopyEnded."""
 
     edition: Edition
@@ -128,20 +134,20 @@ class MakeCopy(TransferMessage, frozen=True):
     """Address of the sender."""
 
 
-class KeepCopy(TransferMessage, frozen=True):
+class KeepCopy(TransferMessage, frozen=True, tag=8):
     """The receiver's copy is the primary from here on: for room it is spilled, not dropped."""
 
     edition: Edition
 
 
-class EndCopy(TransferMessage, frozen=True):
+class EndCopy(TransferMessage, frozen=True, tag=10):
     """The object is gone: drop the copy, and end the pull, if there is either."""
 
     edition: Edition
     reason: str
 
 
-class RejectCopy(TransferMessage, frozen=True):
+class RejectCopy(TransferMessage, frozen=True, tag=9):
     """Others found the receiver's copy to be bad: drop it, if it is there, and say CopyEnded.
 
     A pull that began meanwhile goes on.
@@ -154,20 +160,20 @@ class RejectCopy(TransferMessage, frozen=True):
 # ------------------------------------------------------------------ daemon that pulls -> daemon
 
 
-class AskChunks(TransferMessage, frozen=True):
+class AskChunks(TransferMessage, frozen=True, tag=11):
     """Serve this object to the sender. Answered by Serving, ServesOthers or NoCopy."""
 
     edition: Edition
     turn: int
 
 
-class EndChunks(TransferMessage, frozen=True):
+class EndChunks(TransferMessage, frozen=True, tag=12):
     """The sender needs no chunk more, or does not wait for its turn any longer."""
 
     edition: Edition
 
 
-class SendChunk(TransferMessage, frozen=True):
+class SendChunk(TransferMessage, frozen=True, tag=13):
     """Send this one. Answered by Chunk, or NoCopy. The sender is being served."""
 
     edition: Edition
@@ -177,7 +183,7 @@ class SendChunk(TransferMessage, frozen=True):
 # ------------------------------------------------------------------ daemon that serves -> daemon
 
 
-class Serving(TransferMessage, frozen=True):
+class Serving(TransferMessage, frozen=True, tag=14):
     """The receiver may ask for chunks, until NoCopy."""
 
     edition: Edition
@@ -186,7 +192,7 @@ class Serving(TransferMessage, frozen=True):
     """Which the sender has, if not all: bit by bit, the first in the lowest bit."""
 
 
-class ServesOthers(TransferMessage, frozen=True):
+class ServesOthers(TransferMessage, frozen=True, tag=15):
     """Others are served; Serving follows in its time. Meanwhile these are worth to be asked."""
 
     edition: Edition
@@ -194,7 +200,7 @@ class ServesOthers(TransferMessage, frozen=True):
     """Who is getting it from the sender, and began earlier than the receiver."""
 
 
-class MoreChunks(TransferMessage, frozen=True):
+class MoreChunks(TransferMessage, frozen=True, tag=16):
     """The sender has these as well."""
 
     edition: Edition
@@ -203,14 +209,14 @@ class MoreChunks(TransferMessage, frozen=True):
     is_whole: bool = False
 
 
-class NoCopy(TransferMessage, frozen=True):
+class NoCopy(TransferMessage, frozen=True, tag=17):
     """The sender has no copy (any more), or none for the receiver: nothing of it will follow."""
 
     edition: Edition
     reason: str
 
 
-class Chunk(TransferMessage, frozen=True):
+class Chunk(TransferMessage, frozen=True, tag=18):
     """A chunk: its bytes follow the frame."""
 
     edition: Edition
@@ -220,9 +226,61 @@ class Chunk(TransferMessage, frozen=True):
     """zlib.crc32 of the bytes."""
 
 
+# ------------------------------------------------------------------ process <-> its own daemon
+
+
+class WantCopy(TransferMessage, frozen=True, tag=19):
+    """The sender needs an object that is on another node. Answered by CopyHere."""
+
+    edition: Edition
+    size_bytes: int
+    owner: str
+    """Address of the process that owns it."""
+    priority: int
+    """As in transfers.py."""
+    request: int
+    """One of the numbers of Restore."""
+
+
+class EndWant(TransferMessage, frozen=True, tag=20):
+    """The sender does not need it any more. It may have been answered."""
+
+    edition: Edition
+    request: int
+
+
+class CopyHere(TransferMessage, frozen=True, tag=21):
+    """The answer to WantCopy. If there is a copy, a Restored of its name follows."""
+
+    edition: Edition
+    request: int
+    name: str
+    """Of its segment; empty: there is none."""
+    failure: str = ""
+    """As in AnswerWant."""
+    reason: str = ""
+
+
 PeerMessage = AskChunks | EndChunks | SendChunk | Serving | ServesOthers | MoreChunks | NoCopy
 """What daemons say to each other, but for Chunk."""
 OwnerMessage = KnownPlaces | MakeCopy | KeepCopy | RejectCopy | EndCopy
 """What owners say to daemons."""
 CopyMessage = BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace
 """What daemons say to owners."""
+Spoken = PeerMessage | OwnerMessage | CopyMessage | Chunk | WantCopy | EndWant | CopyHere
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder: msgspec.msgpack.Decoder[Spoken] = msgspec.msgpack.Decoder(Spoken)
+
+
+def pack_transfer(message: Spoken) -> bytes:
+    """Return a message as it is in a `Transfer`."""
+    return _encoder.encode(message)
+
+
+def unpack_transfer(body: bytes) -> Spoken:
+    """Return what is in a `Transfer`. ProtocolError: it is none of these messages."""
+    try:
+        return _decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise ProtocolError(f"a message about an object cannot be read: {error}") from None
