@@ -44,9 +44,7 @@ class BulkEnd(End):
         if place is None:
             return None
         if len(place) != parcel.size:
-            raise ProtocolError(
-                f"a parcel of {parcel.size} bytes came for a place of {len(place)}"
-            )
+            raise ProtocolError(f"a parcel of {parcel.size} bytes came for a place of {len(place)}")
         if not place:
             self.came.append(parcel.tag)
         return Place(self, parcel.tag)

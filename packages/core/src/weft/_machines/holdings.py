@@ -47,6 +47,8 @@ class SegmentFacts(msgspec.Struct, frozen=True):
     site: str
     mapped: int
     """How many processes have it mapped, beside its creator."""
+    checksum: int | None = None
+    """Of its copy in a spill file, if there is one."""
 
 
 class StoreUsage(msgspec.Struct, frozen=True):
@@ -261,6 +263,7 @@ class SegmentEntry:
             made.label,
             made.site,
             len(self.mapped),
+            None if self.copy is None else self.copy.checksum,
         )
 
 

@@ -1155,6 +1155,11 @@ class Segments:
         """Tell whether a segment of this name holds an object, in memory or on disk."""
         return name in self._table.entry_of
 
+    def facts(self, name: str) -> SegmentFacts | None:
+        """Return what is known of a segment that holds an object; None: none has this name."""
+        entry = self._table.entry_of.get(name)
+        return None if entry is None else entry.facts()
+
     @property
     def used_bytes(self) -> int:
         """What is lent, and what the node has itself."""

@@ -75,6 +75,7 @@ from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
+from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
@@ -112,6 +113,7 @@ from weft._wire.messages import (
     SegmentsFree,
     SegmentsMade,
     SegmentsOpened,
+    Transfer,
     Unblocked,
     WatchActor,
 )
@@ -122,9 +124,10 @@ if TYPE_CHECKING:
     import socket
 
     from weft._ids import NodeId
-    from weft._node import port
+    from weft._node import port, transfers
 else:
     port = lazy("weft._node.port")
+    transfers = lazy("weft._node.transfers")
 
 # A worker whose connection broke is dead or dying. After so long it is killed, so that those who
 # asked get an answer.
@@ -160,12 +163,7 @@ class Daemon:
             said=self._said,
             lost=self._lost,
             me=self._hello,
-            outside=_outside(node, self._poller, self._timers),
-        )
-        self._port = (
-            port.Port(node, self._poller, self._timers, self.clients.accept_remote)
-            if node.gate_fds
-            else None
+            outside=(outside := _outside(node, self._poller, self._timers)),
         )
         self.jobs = NodeJobs(
             self._poller,
@@ -201,6 +199,20 @@ class Daemon:
         self.creations = Creations(self.rules, self.clients, self.demands, self.grants, self.jobs)
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
+        )
+        self.transfers = outside and transfers.NodeTransfers(
+            (self.facts.node_id, 0, node.home.node),
+            self.memory,
+            outside,
+            store_dir=node.store_dir,
+            tell_client=self.clients.send_to,
+            tell_owner=self._tell_owner,
+        )
+        self._port = self.transfers and port.Port(
+            node,
+            self._poller,
+            self._timers,
+            {DAEMON: self.clients.accept_remote, OBJECTS: self.transfers.accept},
         )
         self.governing = Governing(
             self.facts,
@@ -248,6 +260,9 @@ class Daemon:
                 self.rules.tick()
                 self.scheduling.tick()
                 self.memory.tick()
+                if self.transfers is not None:
+                    self.transfers.tick()
+                    self.transfers.flush()
                 self.rules.settle(self._do)
                 self._followers.look_at_own()
                 self._drivers.see_off()
@@ -270,7 +285,9 @@ class Daemon:
         )
 
     def _wake_at(self) -> float | None:
-        times = (self.rules.wake_at(), self.scheduling.wake_at(), self.memory.wake_at())
+        times = [self.rules.wake_at(), self.scheduling.wake_at(), self.memory.wake_at()]
+        if self.transfers is not None:
+            times.append(self.transfers.wake_at())
         return min((at for at in times if at is not None), default=None)
 
     def describe(self) -> dict[str, Any]:
@@ -319,6 +336,8 @@ class Daemon:
             self.rules.settle(self._do)
 
     def _lost(self, client: Client) -> None:
+        if self.transfers is not None and not client.is_local:
+            self.transfers.owner_lost(client.address)
         process = self.roster.get(client.worker_id)
         if process is not None:
             if not process.has_ended:
@@ -331,6 +350,9 @@ class Daemon:
             self._drivers.ended(client.worker_id)
 
     def _forget_client(self, client: bytes) -> None:
+        if self.transfers is not None:
+            self.transfers.client_lost(client)
+            self.transfers.owner_lost(self._node.home.address_of(client))
         self.demands.forget(client)
         self.scheduling.gone(client)
         self._history.forget(client)
@@ -343,7 +365,19 @@ class Daemon:
     def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
         self.clients.lose_node(address, cause)
+        if self.transfers is not None:
+            self.transfers.node_died(split(address).node)
         self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
+
+    def _tell_owner(self, address: str, message: Transfer) -> bool:
+        """Queue a message to a process anywhere; False: it is not there."""
+        if self._node.home.path_of(address) is not None:
+            return self.clients.send_to(bytes.fromhex(split(address).name), message)
+        try:
+            self.clients.send(self.clients.reach(address), message)
+        except OSError:
+            return False
+        return True
 
     # -------------------------------------------------------------- messages
 
@@ -372,6 +406,8 @@ class Daemon:
                 | SegmentsClosed() | Evicted() | Restore() | Discard()
             ):  # fmt: skip
                 self.memory.said(me, message)
+            case Transfer() if self.transfers is not None:
+                self.transfers.said(me, client.address, message)
             case Ask(request, what) if what in history.QUESTIONS:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):
@@ -547,6 +583,8 @@ class Daemon:
             self.roster.template.wait(0)
         if self._port is not None:
             self._port.close()
+        if self.transfers is not None:
+            self.transfers.close()
         self._remove_leftovers()
         self.memory.close()
         sessions.remove_tree(self._node.store_dir)

@@ -20,6 +20,7 @@ from weft._machines.segments import (
     ClientLost,
     ClientSaid,
     CopiesDropped,
+    CopyNoted,
     DiskFull,
     Effect,
     Event,
@@ -42,6 +43,7 @@ from weft._wire.messages import (
     Discard,
     Loan,
     Restore,
+    Restored,
     SegmentsMade,
     SegmentsOpened,
     Spill,
@@ -51,11 +53,14 @@ from weft._wire.messages import (
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._launch import NodeFile
     from weft._machines.segments import ClientMessage
     from weft._node.clients import Clients
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
+    from weft._wire.messages import Message
 
 # Of the disk that is left, so much is not for objects: other programs need some.
 DISK_KEPT_SHARE = 0.05
@@ -83,6 +88,12 @@ class NodeMemory:
         """Where processes make segments that have no room in memory."""
         self.machine = Segments(budget_bytes, self._disk_dir, is_remote=not self._is_local)
         self._opens = Opens(Path(node.session_dir))
+        self._here = b""
+        """Under which the daemon itself is a process that has segments; empty: it is none."""
+        self._heard: Callable[[Message], None]
+        self._copies_dropped: Callable[[list[str], str], None]
+        self._copy_asked: dict[tuple[bytes, int], str] = {}
+        """By (process, request): which copy was restored for it."""
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
         self._is_settling = False
@@ -113,6 +124,8 @@ class NodeMemory:
     def lost(self, client: bytes) -> None:
         """A process has ended, or had opened nothing; and all that it sent was told."""
         self._opens.lost(client)
+        for key in [key for key in self._copy_asked if key[0] == client]:
+            del self._copy_asked[key]
         self._tell(ClientLost(client))
 
     def free(self, size_bytes: int) -> None:
@@ -155,20 +168,65 @@ class NodeMemory:
             finally:
                 self._is_settling = False
 
+    # -------------------------------------------------------------- copies of other nodes' objects
+
+    def serve(
+        self,
+        here: bytes,
+        *,
+        heard: Callable[[Message], None],
+        dropped: Callable[[list[str], str], None],
+    ) -> None:
+        """Let the daemon have segments as a process of this id has.
+
+        Args:
+            here: The id.
+            heard: Is told what a process is told.
+            dropped: Is told which copies are gone, and why.
+        """
+        self._here, self._heard, self._copies_dropped = here, heard, dropped
+
+    def said_here(self, message: ClientMessage) -> None:
+        """The daemon says what a process would say."""
+        if isinstance(message, Restore | Discard) and not self._knows(message):
+            self._timers.call_next(lambda: self._tell(ClientSaid(self._here, message)))
+        else:
+            self._tell(ClientSaid(self._here, message))
+
+    def note_copy(self, name: str, *, is_elsewhere: bool) -> None:
+        """Say whether the object of a segment is kept by another node."""
+        self._tell(CopyNoted(name, is_elsewhere))
+
+    def restore_copy(self, client: bytes, request: int, name: str) -> None:
+        """Let a process open a copy, as if it had asked for it."""
+        self._copy_asked[client, request] = name
+        self._tell(ClientSaid(client, Restore(request, name)))
+
+    def _tell_client(self, client: bytes, message: Message) -> None:
+        if client == self._here:
+            self._heard(message)
+            return
+        self._clients.send_to(client, message)
+        if self._copy_asked and isinstance(message, Restored):
+            name = self._copy_asked.pop((client, message.request), "")
+            if name and message.error:
+                # Who asked asks for another.
+                self._tell(ClientSaid(client, Discard([name])))
+                self._copies_dropped([name], message.error)
+
     # -------------------------------------------------------------- effects
 
     def _do(self, effect: Effect) -> None:
         match effect:
             case TellClient(client, message):
-                self._clients.send_to(client, message)
+                self._tell_client(client, message)
             case LendOnDisk():
                 self._lend_on_disk(effect)
             case UnlinkSegments(names):
                 for name in names:
                     _unlink(self._store_dir / name)
-            case CopiesDropped():
-                # Nothing has noted any: objects do not go from node to node here.
-                raise AssertionError(effect)
+            case CopiesDropped(names):
+                self._copies_dropped(names, "there was no room for it any more")
             case VacateFiles(name_of):
                 self._vacate(name_of)
             case LendFile():
@@ -205,8 +263,7 @@ class NodeMemory:
         name = f"{loan.client.hex()}-{loan.name.lstrip('.')}"
         with contextlib.suppress(FileNotFoundError):
             (self._store_dir / loan.name).rename(self._store_dir / name)
-        message = Loan(loan.request, loan.size_bytes, file=name)
-        self._clients.send_to(loan.client, message)
+        self._tell_client(loan.client, Loan(loan.request, loan.size_bytes, file=name))
 
     def _lend_on_disk(self, wish: LendOnDisk) -> None:
         try:
@@ -220,8 +277,7 @@ class NodeMemory:
         except OSError:
             free = 0
         if wish.size_bytes <= free:
-            loan = Loan(wish.request, 0, directory=self._disk_dir)
-            self._clients.send_to(wish.client, loan)
+            self._tell_client(wish.client, Loan(wish.request, 0, directory=self._disk_dir))
         else:
             self._tell(DiskFull(wish.client, wish.request, wish.size_bytes, free))
 

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft._transport.addresses import DAEMON, DOORS, SUFFIX
+from weft._transport.addresses import DOORS, SUFFIX
 from weft._transport.arrivals import Arrivals
 from weft._transport.doors import Doors
 from weft._transport.gate import Gate
@@ -31,13 +31,14 @@ class Port:
         node: NodeFile,
         poller: Poller,
         timers: Timers,
-        accepted: Callable[[socket.socket], None],
+        takers: dict[str, Callable[[socket.socket], None]],
     ) -> None:
-        """`accepted` takes what is for the daemon, with TLS still to be done."""
+        """`takers` take what is for the daemon, by its names, with TLS still to be done."""
         (gate_fd,) = node.gate_fds
         listening = socket.socket(fileno=gate_fd)
         self._gate = Gate(poller, listening, Arrivals(timers.call_later), _turned_away)
-        self._gate.takers[DAEMON + SUFFIX] = accepted
+        for name, accepted in takers.items():
+            self._gate.takers[name + SUFFIX] = accepted
         self._doors = Doors(poller, Path(node.session_dir, DOORS), self._gate.takers)
 
     def close(self) -> None:

@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     from weft._engine import Engine
     from weft._ids import WorkerId
     from weft._machines.lineage import Lineage
+    from weft._runtime.copies import Copies
     from weft._runtime.loop import Loop
     from weft._runtime.peers import Peer, Peers
     from weft._runtime.room import Room
@@ -148,6 +149,8 @@ class Objects:
     peers: Peers
     daemon: Peer
     room: Room
+    copies: Copies | None = None
+    """In a cluster: what is on other nodes."""
 
     def __init__(self, loop: Loop, worker_id: WorkerId, address: str, engine: Engine) -> None:
         self.machine = Ownership(_settings.LINEAGE.value())
@@ -214,7 +217,7 @@ class Objects:
                     gone = Gone(effect.object_id, effect.segment, effect.reason)
                     self._tell_owner(effect.owner, gone)
                 case Discarded():
-                    self._tell_daemon(Discard([effect.value.segment]))
+                    self._discard(effect.value)
                 case SendFree():
                     self._tell_owner(effect.owner, Free([effect.object_id]))
                 case RunAgain():
@@ -295,14 +298,26 @@ class Objects:
 
     def recycle(self, value: Shared) -> None:
         """Nobody reads this segment any more: its creator may use it again."""
+        if self.copies is not None:
+            self.copies.ended(value.segment)
         if value.creator == self.address:
             self.store.recycle(value.segment)
             return
         peer = self.peers.by_address.get(value.creator)
         if peer is not None:
             self.peers.send(peer, Recycle([value.segment]))
+        elif self.copies is not None and self.copies.is_far(value):
+            self.copies.discard(value)
         else:
             self.peers.send(self.daemon, Discard([value.segment]))
+
+    def _discard(self, value: Shared) -> None:
+        if self.copies is not None:
+            self.copies.ended(value.segment)
+            if self.copies.is_far(value):
+                self.copies.discard(value)
+                return
+        self._tell_daemon(Discard([value.segment]))
 
     # -------------------------------------------------------------- those who wait, those who
     # borrow
@@ -553,7 +568,7 @@ class Objects:
                 view = self.store.try_view(value, partial(self.release, entry.id))
             if view is None:
                 try:
-                    view = self._bring_back(value, entry.id)
+                    view = self._bring_back(value, entry)
                 except BaseException:
                     self.release(entry.id)
                     raise
@@ -605,7 +620,7 @@ class Objects:
         try:
             while True:
                 try:
-                    return self._bring_back(value, object_id)
+                    return self._bring_back(value, entry)
                 except SegmentLost:
                     self.wait(entry)
                 known = entry.value
@@ -642,16 +657,17 @@ class Objects:
             return view
         return value.data if type(value) is Inline else None
 
-    def _bring_back(self, value: Shared, object_id: ObjectId) -> memoryview:
-        """Return a view of an object whose segment has no file; it is counted already.
+    def _bring_back(self, value: Shared, entry: Entry) -> memoryview:
+        """Return a view of an object whose segment has no file here; it is counted already.
 
         SegmentLost: its owner was told.
         """
         try:
-            return self.room.view(value, partial(self.release, object_id))
+            source = Held(entry.id, entry.owner or self.address)
+            return self.room.view(value, source, partial(self.release, entry.id))
         except SegmentLost as lost:
             with self._guard:
-                self.handle(SegmentGone(object_id, value.segment, str(lost)))
+                self.handle(SegmentGone(entry.id, value.segment, str(lost)))
             raise
 
     def _unpack_with_refs(

@@ -7,25 +7,34 @@ whose objects have gone to disk (docs/design/0004). Both block, so that a `put` 
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
+from weft._lazy import lazy
 from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._store.shared_memory import size_class
-from weft._wire.messages import OVERDRAWN, AskLoan, Evict, Loan, Recall, Restore, Restored
+from weft._wire.messages import OVERDRAWN, AskLoan, Evict, Loan, Recall, Restore, Restored, Transfer
 from weft.exceptions import StoreFullError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from weft._runtime.copies import Copies
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._store.shared_memory import Mapping, Segment, SharedMemoryStore
-    from weft._wire.messages import Shared
+    from weft._wire import transfers
+    from weft._wire.messages import Held, Shared
+else:
+    transfers = lazy("weft._wire.transfers")
+
+# What is wanted first, by its number: see _machines/transfers.py.
+GET, ARGUMENT = range(2)
 
 
 class SegmentLost(Exception):  # noqa: N818 - never leaves the runtime
@@ -35,17 +44,39 @@ class SegmentLost(Exception):  # noqa: N818 - never leaves the runtime
 class _Request:
     """What is asked of the daemon, until it has answered."""
 
-    __slots__ = ("answer", "mapping", "name", "size_bytes", "waiter")
+    __slots__ = ("answer", "edition", "mapping", "name", "size_bytes", "waiter")
 
-    def __init__(self, name: str = "", size_bytes: int = 0) -> None:
+    def __init__(
+        self, name: str = "", size_bytes: int = 0, edition: transfers.Edition | None = None
+    ) -> None:
         self.name = name
         """Of the segment that is to come back; empty for a loan."""
         self.size_bytes = size_bytes
         """Of the segment for which there is no room."""
+        self.edition = edition
+        """What is to come from another node: then the name is that of its copy."""
         self.waiter = Waiter()
-        self.answer: Loan | Restored | None = None
+        self.answer: Loan | Restored | transfers.CopyHere | None = None
         self.mapping: Mapping | None = None
         """Of the segment that came back: it is not evicted before it is viewed."""
+
+
+def _far_request(value: Shared, source: Held) -> _Request:
+    edition = transfers.Edition(source.object_id, value.segment)
+    return _Request(size_bytes=value.size_bytes, edition=edition)
+
+
+def check_copy(request: _Request) -> None:
+    """See whether what was asked of other nodes has come.
+
+    SegmentLost: its owner does not know of it any more. StoreFullError: it cannot be kept here.
+    """
+    answer = request.answer
+    if isinstance(answer, transfers.CopyHere):
+        if answer.failure == "failed":
+            object_hex = answer.edition.object_id.hex()
+            raise StoreFullError(f"object {object_hex} cannot be brought here: {answer.reason}")
+        raise SegmentLost(answer.reason)
 
 
 class Room:
@@ -53,6 +84,8 @@ class Room:
 
     why: Callable[[], str]
     """Asks the daemon what this process waits for."""
+    copies: Copies | None = None
+    """In a cluster: where objects are."""
 
     def __init__(self, links: Links, store: SharedMemoryStore) -> None:
         self._links = links
@@ -91,44 +124,108 @@ class Room:
             raise
         return segment
 
-    def view(self, value: Shared, gone: Callable[[], object]) -> memoryview:
-        """Return a stored object's bytes, read-only. Blocks while they are read from disk.
+    def view(self, value: Shared, source: Held, gone: Callable[[], object]) -> memoryview:
+        """Return a stored object's bytes, read-only.
 
-        `gone` is called when the last view of them is. SegmentLost: there are no such bytes; then
-        it is not called.
+        Blocks while they are read from disk, or brought from another node.
+
+        Args:
+            value: Where they are.
+            source: The object whose value it is, and its owner.
+            gone: Called when the last view of them is.
+
+        Raises:
+            SegmentLost: There are no such bytes; then `gone` is not called.
+            StoreFullError: They are on another node, and there is no room for them on this one.
         """
-        name, size_bytes = value.segment, value.size_bytes
+        may_be_here = self.copies is None or not self.copies.is_far(value)
         while True:
-            with self._guard:
-                view = self._store.try_view(value, gone)
+            view = self.try_view(value, source.object_id, gone)
             if view is not None:
                 return view
-            request = self._ask(_Request(name))
-            restored = request.answer
-            assert isinstance(restored, Restored)
-            if restored.error:
-                raise SegmentLost(restored.error)
-            if not restored.path:
-                if request.mapping is None:
-                    raise SegmentLost(f"segment {name} has no file any more")
-                continue
-            try:
-                return self._store.view_file(restored.path, restored.offset, size_bytes, gone)
-            except FileNotFoundError:
-                # Dropped, or made room for, in this moment: the daemon knows.
-                continue
+            if may_be_here:
+                request = self._ask(_Request(value.segment))
+                may_be_here = False
+            else:
+                request = self._ask(_far_request(value, source), source.owner)
+            answer = request.answer
+            if isinstance(answer, Restored):
+                error = answer.error
+                if not error and answer.path:
+                    with contextlib.suppress(FileNotFoundError):
+                        # Else: dropped, or made room for, in this moment. The daemon knows.
+                        return self._store.view_file(
+                            answer.path, answer.offset, value.size_bytes, gone
+                        )
+                if not error and (request.mapping is not None or answer.path):
+                    may_be_here = request.edition is None
+                elif self.copies is None:
+                    raise SegmentLost(error or f"segment {value.segment} has no file any more")
+            else:
+                check_copy(request)
 
-    def _ask(self, request: _Request) -> _Request:
+    def try_view(
+        self, value: Shared, object_id: bytes, gone: Callable[[], object]
+    ) -> memoryview | None:
+        """Return a stored object's bytes if they are in memory here; see `view`."""
+        with self._guard:
+            view = self._store.try_view(value, gone)
+            if view is None and self.copies is not None:
+                key = transfers.Edition(object_id, value.segment)
+                view = self._store.try_view_copy(key, value.size_bytes, gone)
+            return view
+
+    def want(
+        self, missing: Sequence[tuple[Shared, Held]], waiter: Waiter, priority: int
+    ) -> list[_Request]:
+        """Have copies brought from other nodes. Inside the guard; does not block.
+
+        Args:
+            missing: The values, each with the object that it is of, and its owner.
+            waiter: Is told of each when it is here, or cannot be.
+            priority: As in _machines/transfers.py.
+
+        Returns:
+            Who keeps them here; for `check_copy` when the waiter is done, or for `end`.
+        """
+        requests: list[_Request] = []
+        self._links.objects.send_news()
+        for value, source in missing:
+            request = _far_request(value, source)
+            request.waiter = waiter
+            self._add(request, source.owner, priority)
+            requests.append(request)
+        return requests
+
+    def end(self, requests: Sequence[_Request]) -> None:
+        """Nobody waits for these any more. Inside the guard."""
+        for number, request in self._requests.items():
+            if request in requests:
+                request.waiter = Waiter()
+                assert request.edition is not None
+                self._tell_transfer(transfers.EndWant(request.edition, number))
+
+    def _add(self, request: _Request, owner: str, priority: int) -> None:
+        self._asked += 1
+        number = self._asked
+        self._requests[number] = request
+        if request.edition is not None:
+            self._tell_transfer(
+                transfers.WantCopy(request.edition, request.size_bytes, owner, priority, number)
+            )
+        elif request.name:
+            self._links.tell_daemon(Restore(number, request.name))
+        else:
+            self._links.tell_daemon(AskLoan(number, request.size_bytes))
+
+    def _tell_transfer(self, message: transfers.WantCopy | transfers.EndWant) -> None:
+        self._links.tell_daemon(Transfer(transfers.pack_transfer(message)))
+
+    def _ask(self, request: _Request, owner: str = "") -> _Request:
         with self._guard:
             self._links.refuse_if_ended()
-            self._asked += 1
-            number = self._asked
-            self._requests[number] = request
             self._links.objects.send_news()
-            if request.name:
-                self._links.tell_daemon(Restore(number, request.name))
-            else:
-                self._links.tell_daemon(AskLoan(number, request.size_bytes))
+            self._add(request, owner, GET)
         now = running.get()
         if now is not None:
             # Its CPU stays taken: a task that began in its place would want memory, too.
@@ -171,9 +268,22 @@ class Room:
                 request.mapping = self._store.open(request.name)
             except FileNotFoundError:
                 self._store.leave(request.name)
+            else:
+                if request.edition is not None:
+                    self._store.keep_copy(request.edition, request.mapping)
         self._answer(request, message)
 
-    def _answer(self, request: _Request, answer: Loan | Restored) -> None:
+    def on_copy_here(self, message: transfers.CopyHere) -> None:
+        request = self._requests.get(message.request)
+        if request is None or request.name:
+            # It was answered just before the daemon read that nobody waits for it.
+            return
+        request.name = message.name
+        if not message.name:
+            del self._requests[message.request]
+            self._answer(request, message)
+
+    def _answer(self, request: _Request, answer: Loan | Restored | transfers.CopyHere) -> None:
         request.answer = answer
         request.waiter.ready()
 

@@ -73,7 +73,10 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
+<<<<<<< HEAD
     NodeLost,
+=======
+>>>>>>> 0dcd597 (A value of another node is pulled by the reader's daemon and read there)
     Orphaned,
     Output,
     Preload,
@@ -85,6 +88,7 @@ from weft._wire.messages import (
     Return,
     SentOn,
     Settled,
+    Transfer,
     Welcome,
     Why,
     WorkerPaused,
@@ -98,12 +102,13 @@ if TYPE_CHECKING:
 
     from weft._launch import ClusterFile
     from weft._machines.ownership import Entry
-    from weft._runtime import capsules
+    from weft._runtime import capsules, copies
     from weft._runtime.capsules import Capsules
     from weft._specs import ActorMeta
     from weft.exceptions import WeftError
 else:
     capsules = lazy("weft._runtime.capsules")
+    copies = lazy("weft._runtime.copies")
     traceback = lazy("traceback")
 
 
@@ -139,6 +144,10 @@ class Runtime:
             self.loop, self.objects, self.peers, home=home, address=address, role=role
         )
         self.room = self.objects.room = Room(self.links, self.objects.store)
+        if cluster is not None:
+            self.objects.copies = self.room.copies = copies.Copies(
+                self.links, self.objects, self.room, home
+            )
         self.orphans = Orphans(self.links, self.objects)
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
@@ -215,6 +224,8 @@ class Runtime:
             Measure: self._on_measure,
             Inspect: self.inspection.on_inspect,
         }
+        if self.objects.copies is not None:
+            self.handlers[Transfer] = self.objects.copies.on_transfer
         self._after_round: deque[Callable[[], object]] = deque()
         """What is done when all messages of one read are."""
         self.submit = self.leasing.submit
@@ -348,6 +359,8 @@ class Runtime:
 
     def _on_node_lost(self, peer: Peer, message: NodeLost) -> None:
         self.peers.lose_node(message.address, message.cause)
+        if self.objects.copies is not None:
+            self.objects.copies.node_lost(message.node_id, message.address, message.cause)
 
     def _on_measure(self, peer: Peer, message: Measure) -> None:
         self.peers.send(peer, measures.measure(self, message.request))

@@ -324,6 +324,8 @@ class SharedMemoryStore:
         self._kept: OrderedDict[str, Mapping] = OrderedDict()
         """Those that stay without a view; the one used last is the last."""
         self._kept_bytes = 0
+        self._copies: weakref.WeakValueDictionary[object, Mapping] = weakref.WeakValueDictionary()
+        """Of these, those of objects that were made on other nodes, by the objects."""
         self._idle: deque[str] = deque()
         """Segments that the daemon wanted to evict, and that were viewed until now."""
         self._unmapped: deque[str] = deque()
@@ -500,6 +502,17 @@ class SharedMemoryStore:
         except FileNotFoundError:
             return None
         return mapping.view(0, value.size_bytes, gone)
+
+    def try_view_copy(
+        self, key: object, size_bytes: int, gone: Callable[[], object]
+    ) -> memoryview | None:
+        """Return the bytes of what `keep_copy` was told of, as `try_view` does."""
+        mapping = self._copies.get(key)
+        return None if mapping is None else mapping.view(0, size_bytes, gone)
+
+    def keep_copy(self, key: object, mapping: Mapping) -> None:
+        """This mapping is of a copy; it is found by the key as long as it is there."""
+        self._copies[key] = mapping
 
     def view_file(
         self, path: str, offset: int, size_bytes: int, gone: Callable[[], object]

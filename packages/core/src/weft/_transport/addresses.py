@@ -3,6 +3,7 @@
     /tmp/weft-1000/.../ab12.s     a unix socket: on one machine
     10.0.0.7:41234/ab12...        in a cluster: the port of a node, and whom its greeting is for
     10.0.0.7:41234/node           that node's daemon
+    10.0.0.7:41234/objects        the same, for what objects consist of
 
 In a cluster, processes of one node find each other's unix sockets by the same addresses.
 """
@@ -13,6 +14,8 @@ from typing import NamedTuple
 
 DAEMON = "node"
 """Whom a greeting is for that is for a node's daemon."""
+OBJECTS = "objects"
+"""Likewise, to take or give objects: their bytes would hold up all else."""
 DAEMON_SOCKET = "d"
 DOORS = "doors"
 SUFFIX = ".weft"

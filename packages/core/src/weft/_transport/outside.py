@@ -17,12 +17,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from weft._transport import arrivals, credentials, opening, secure
+    from weft._transport import arrivals, bulk, credentials, opening, secure
     from weft._transport.base import Lost, Receive
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
+    from weft._wire.parcels import Parcel
 else:
     arrivals = lazy("weft._transport.arrivals")
+    bulk = lazy("weft._transport.bulk")
     credentials = lazy("weft._transport.credentials")
     opening = lazy("weft._transport.opening")
     secure = lazy("weft._transport.secure")
@@ -52,10 +54,14 @@ class Outside:
 
     def connect(self, address: str, receive: Receive, lost: Lost) -> secure.SecureConnection:
         """Begin to connect. OSError: there is no way to that host."""
+        sock, part = self._call(address)
+        return self._open(sock, receive, lost, part)
+
+    def _call(self, address: str) -> tuple[socket.socket, opening.Part]:
         there = split(address)
         sock = opening.call(there.host, there.port)
         part = opening.CallingPart(self._credentials, there.greeting, there.host, there.port)
-        return self._open(sock, receive, lost, part)
+        return sock, part
 
     def accept(self, sock: socket.socket, receive: Receive, lost: Lost) -> secure.SecureConnection:
         """Take a call."""
@@ -66,6 +72,40 @@ class Outside:
     ) -> secure.SecureConnection:
         return secure.SecureConnection(
             self._poller, sock, receive, lost, part=part, arrivals=self._arrivals
+        )
+
+    def connect_bulk(
+        self,
+        address: str,
+        receive: Receive,
+        lost: Lost,
+        sink_for: Callable[[Parcel], bulk.Sink | None],
+    ) -> bulk.BulkConnection:
+        """Begin to connect, for parcels too. OSError: there is no way to that host."""
+        sock, part = self._call(address)
+        return self._open_bulk(sock, receive, lost, part, sink_for)
+
+    def accept_bulk(
+        self,
+        sock: socket.socket,
+        receive: Receive,
+        lost: Lost,
+        sink_for: Callable[[Parcel], bulk.Sink | None],
+    ) -> bulk.BulkConnection:
+        """Take a call, for parcels too."""
+        part = opening.CalledPart(self._credentials)
+        return self._open_bulk(sock, receive, lost, part, sink_for)
+
+    def _open_bulk(
+        self,
+        sock: socket.socket,
+        receive: Receive,
+        lost: Lost,
+        part: opening.Part,
+        sink_for: Callable[[Parcel], bulk.Sink | None],
+    ) -> bulk.BulkConnection:
+        return bulk.BulkConnection(
+            self._poller, sock, receive, lost, part=part, arrivals=self._arrivals, sink_for=sink_for
         )
 
     def abandon(self) -> None:

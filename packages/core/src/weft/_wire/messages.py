@@ -86,7 +86,9 @@ class Hello(Message, frozen=True, tag=10):
     """Where this process listens; empty if nowhere."""
     pid: int
     role: str
-    """driver, worker, daemon or template."""
+    """driver, worker, daemon, guest or template."""
+    incarnation: int = 0
+    """Of the node, where a daemon speaks about objects to another."""
 
 
 # ------------------------------------------------------------------ owner -> worker
@@ -830,15 +832,6 @@ class Transfer(Message, frozen=True, tag=120):
     """A message of transfers.py about an object that goes from node to node."""
 
     body: bytes
-
-
-class NodesKnown(Message, frozen=True, tag=121):
-    """Daemon to driver or worker: these nodes are members of the cluster, and those are dead."""
-
-    joined: list[tuple[bytes, int, str]]
-    """(node id, incarnation, HOST:PORT) of each, as in NodeLife."""
-    dead: list[tuple[bytes, int, str, str]] = []
-    """The same, and why."""
 
 
 # ------------------------------------------------------------------ daemon <-> template

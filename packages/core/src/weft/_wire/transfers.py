@@ -269,7 +269,8 @@ CopyMessage = BeginCopy | CopyWhole | CopyKept | CopyEnded | BlamePlace
 """What daemons say to owners."""
 Spoken = PeerMessage | OwnerMessage | CopyMessage | Chunk | WantCopy | EndWant | CopyHere
 
-_encoder = msgspec.msgpack.Encoder()
+# An id is its bytes.
+_encoder = msgspec.msgpack.Encoder(enc_hook=bytes)
 _decoder: msgspec.msgpack.Decoder[Spoken] = msgspec.msgpack.Decoder(Spoken)
 
 
