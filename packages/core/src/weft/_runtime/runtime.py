@@ -73,10 +73,7 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
-<<<<<<< HEAD
     NodeLost,
-=======
->>>>>>> 0dcd597 (A value of another node is pulled by the reader's daemon and read there)
     Orphaned,
     Output,
     Preload,
