@@ -12,12 +12,14 @@ import pytest
 from weft._clock import monotonic
 from weft._ids import WorkerId
 from weft._launch import ClusterFile, NodeOptions, start_daemon
+from weft._runtime.loop import Waiter
 from weft._runtime.runtime import Runtime
 from weft._runtime.tools import Tool
 from weft._transport.credentials import make_credentials
 from weft._transport.gate import listen
+from weft._wire.codec import unpack
 from weft._wire.transfers import CHUNK_BYTES
-from weft.exceptions import SessionError
+from weft.exceptions import GetTimeoutError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,10 +62,34 @@ class Node:
 
     def borrow(self, ref: ObjectRef[Any]) -> ObjectRef[Any]:
         """Return a reference of this node's driver to what another one owns."""
-        return self.runtime.objects.rebuild_ref(ref._id, ref._owner)
+        mine = self.runtime.objects.rebuild_ref(ref._id, ref._owner)
+        registered = Waiter()
+        with self.runtime.guard:
+            self.runtime.objects.when_registered([ref._id], registered.ready)
+        assert self.runtime.loop.wait(registered, monotonic() + PATIENCE_S)
+        return mine
 
     def get(self, ref: ObjectRef[Any], timeout_s: float = PATIENCE_S) -> Any:
         return self.runtime.get([ref], timeout_s)[0]
+
+    def segments(self) -> list[str]:
+        """Return the segments in the node's memory that hold objects."""
+        with Tool(self.started.session_dir, PATIENCE_S) as tool:
+            return [each["name"] for each in unpack(tool.ask("segments"), list[dict[str, Any]])]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the daemon will do."""
+        end = monotonic() + PATIENCE_S
+        while not condition():
+            assert monotonic() < end
+            self.get(self.runtime.put(0))
+
+    def stop(self) -> None:
+        """Let the daemon stand still."""
+        os.kill(self.started.process.pid, signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        os.kill(self.started.process.pid, signal.SIGCONT)
 
     def end(self) -> None:
         if hasattr(self, "runtime"):
@@ -72,6 +98,7 @@ class Node:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         if self.started.process.poll() is None:
+            self.go_on()
             os.kill(self.started.process.pid, number)
             assert self.started.process.wait(PATIENCE_S) is not None
 
@@ -97,3 +124,40 @@ def test_value_of_another_node_is_read_here(nodes: Callable[..., Node]) -> None:
     mine = here.borrow(ref)
     assert np.array_equal(here.get(mine), value)
     assert np.array_equal(here.get(mine), value)
+
+
+def test_many_values_are_brought_at_once(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    values = [np.full(200_000, number) for number in range(40)]
+    refs = [there.runtime.put(value) for value in values]
+    mine = [here.borrow(ref) for ref in refs]
+    for value, got in zip(values, here.runtime.get(mine, PATIENCE_S), strict=True):
+        assert np.array_equal(value, got)
+
+
+def test_future_of_a_value_of_another_node(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    value = np.arange(1_000_000)
+    future = here.runtime.future(here.borrow(there.runtime.put(value)))
+    assert np.array_equal(future.result(PATIENCE_S), value)
+
+
+def test_copy_goes_when_nobody_needs_the_object(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    ref = there.runtime.put(np.arange(1_000_000))
+    mine = here.borrow(ref)
+    here.get(mine)
+    assert len(here.segments()) == 1
+    del ref, mine
+    here.until(lambda: not here.segments() and not there.segments())
+
+
+def test_time_is_up_before_a_value_has_come(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    mine = here.borrow(there.runtime.put(np.arange(1_000_000)))
+    here.runtime.get([here.borrow(there.runtime.put(1))], PATIENCE_S)
+    there.stop()
+    with pytest.raises(GetTimeoutError, match="another node|other nodes"):
+        here.get(mine, 0.5)
+    there.go_on()
+    assert len(here.get(mine)) == 1_000_000

@@ -125,6 +125,8 @@ if TYPE_CHECKING:
 
     from weft._ids import NodeId
     from weft._node import port, transfers
+    from weft._node.port import Port
+    from weft._node.transfers import NodeTransfers
 else:
     port = lazy("weft._node.port")
     transfers = lazy("weft._node.transfers")
@@ -200,20 +202,19 @@ class Daemon:
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
-        self.transfers = outside and transfers.NodeTransfers(
-            (self.facts.node_id, 0, node.home.node),
-            self.memory,
-            outside,
-            store_dir=node.store_dir,
-            tell_client=self.clients.send_to,
-            tell_owner=self._tell_owner,
-        )
-        self._port = self.transfers and port.Port(
-            node,
-            self._poller,
-            self._timers,
-            {DAEMON: self.clients.accept_remote, OBJECTS: self.transfers.accept},
-        )
+        self.transfers: NodeTransfers | None = None
+        self._port: Port | None = None
+        if outside is not None:
+            self.transfers = transfers.NodeTransfers(
+                (self.facts.node_id, 0, node.home.node),
+                self.memory,
+                outside,
+                store_dir=node.store_dir,
+                tell_client=self.clients.send_to,
+                tell_owner=self._tell_owner,
+            )
+            takers = {DAEMON: self.clients.accept_remote, OBJECTS: self.transfers.accept}
+            self._port = port.Port(node, self._poller, self._timers, takers)
         self.governing = Governing(
             self.facts,
             self.rules,

@@ -16,7 +16,7 @@ from weft._transport.doors import Doors
 from weft._transport.gate import Gate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from weft._launch import NodeFile
     from weft._transport.sockets import Poller
@@ -31,7 +31,7 @@ class Port:
         node: NodeFile,
         poller: Poller,
         timers: Timers,
-        takers: dict[str, Callable[[socket.socket], None]],
+        takers: Mapping[str, Callable[[socket.socket], None]],
     ) -> None:
         """`takers` take what is for the daemon, by its names, with TLS still to be done."""
         (gate_fd,) = node.gate_fds

@@ -145,7 +145,7 @@ class NodeTransfers:
         *,
         store_dir: str,
         tell_client: Callable[[bytes, Message], bool],
-        tell_owner: Callable[[str, Message], bool],
+        tell_owner: Callable[[str, Transfer], bool],
     ) -> None:
         """`life` is the node's, as in NodeLife.
 

@@ -88,6 +88,11 @@ def unpack_arguments(
     large: Shared | None,
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return (args, kwargs). An error of a dependency is raised."""
+    brought: Sequence[object] = ()
+    if objects.copies is not None and owners:
+        values = [*unpacked(objects, deps), *([large] if large is not None else [])]
+        # Kept until they are loaded.
+        brought = objects.bring(list(zip(values, owners, strict=True)))
     if large is not None:
         args, kwargs = objects.load_argument(large, owners[-1])
     elif data:
@@ -106,6 +111,7 @@ def unpack_arguments(
             name: values[value.index] if type(value) is Dependency else value
             for name, value in kwargs.items()
         }
+    del brought
     return args, kwargs
 
 

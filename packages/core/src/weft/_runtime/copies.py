@@ -72,6 +72,11 @@ class Copies:
         """Tell whether a value was made on another node."""
         return self._home.path_of(value.creator) is None
 
+    @staticmethod
+    def edition(object_id: bytes, value: Shared) -> Edition:
+        """Return what a value is known as."""
+        return Edition(object_id, value.segment)
+
     def _life(self, creator: str) -> NodeLife:
         """Return the node of a process; one that is not known is found by its address alone."""
         node = split(creator).node

@@ -160,6 +160,8 @@ class Objects:
         self.on_freed: Callable[[Entry], None] = lambda _entry: None
         self.run_again: Callable[[Lineage], None]
         """Runs a task again, at once or later."""
+        self.bring: Callable[[Sequence[tuple[Value | None, Held]]], Sequence[object]]
+        """Blocks, outside the guard, until arguments have come from other nodes."""
         self.wait: Callable[[Entry], None]
         """Blocks, outside the guard, until an object has its value."""
         self.engine = engine
@@ -578,6 +580,25 @@ class Objects:
             error = unpack_failure(value.error)
         raise error
 
+    def far(self, values: Iterable[tuple[Value | None, Held]]) -> list[tuple[Shared, Held]]:
+        """Return those that were made on other nodes and are not mapped here, each once.
+
+        Inside the guard, in a cluster.
+        """
+        copies, store = self.copies, self.store
+        assert copies is not None
+        found: dict[object, tuple[Shared, Held]] = {}
+        for value, source in values:
+            if type(value) is Shared and copies.is_far(value):
+                edition = copies.edition(source.object_id, value)
+                if not store.has_copy(edition):
+                    found[edition] = value, source
+        return list(found.values())
+
+    def held_entry(self, entry: Entry) -> Held:
+        """Return how a reference to an object in the table travels."""
+        return Held(entry.id, entry.owner or self.address)
+
     def reading_inside(self) -> AbstractContextManager[None]:
         """Let what is unpickled meanwhile hold references, although the guard is held.
 
@@ -663,8 +684,7 @@ class Objects:
         SegmentLost: its owner was told.
         """
         try:
-            source = Held(entry.id, entry.owner or self.address)
-            return self.room.view(value, source, partial(self.release, entry.id))
+            return self.room.view(value, self.held_entry(entry), partial(self.release, entry.id))
         except SegmentLost as lost:
             with self._guard:
                 self.handle(SegmentGone(entry.id, value.segment, str(lost)))

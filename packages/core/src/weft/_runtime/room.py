@@ -41,8 +41,8 @@ class SegmentLost(Exception):  # noqa: N818 - never leaves the runtime
     """A segment's bytes are neither in memory nor on disk; the text says why."""
 
 
-class _Request:
-    """What is asked of the daemon, until it has answered."""
+class Brought:
+    """What is asked of the daemon; when it has answered, this keeps what has come."""
 
     __slots__ = ("answer", "edition", "mapping", "name", "size_bytes", "waiter")
 
@@ -61,12 +61,12 @@ class _Request:
         """Of the segment that came back: it is not evicted before it is viewed."""
 
 
-def _far_request(value: Shared, source: Held) -> _Request:
+def _far_request(value: Shared, source: Held) -> Brought:
     edition = transfers.Edition(source.object_id, value.segment)
-    return _Request(size_bytes=value.size_bytes, edition=edition)
+    return Brought(size_bytes=value.size_bytes, edition=edition)
 
 
-def check_copy(request: _Request) -> None:
+def check_copy(request: Brought) -> None:
     """See whether what was asked of other nodes has come.
 
     SegmentLost: its owner does not know of it any more. StoreFullError: it cannot be kept here.
@@ -91,7 +91,7 @@ class Room:
         self._links = links
         self._guard = links.guard
         self._store = store
-        self._requests: dict[int, _Request] = {}
+        self._requests: dict[int, Brought] = {}
         self._asked = 0
 
     def reserve(self, size_bytes: int) -> Segment:
@@ -103,7 +103,7 @@ class Room:
             segment = self._try_reserve(size_bytes)
             if segment is not None:
                 return segment
-            loan = self._ask(_Request(size_bytes=size_class(size_bytes))).answer
+            loan = self._ask(Brought(size_bytes=size_class(size_bytes))).answer
             assert isinstance(loan, Loan)
             if loan.error:
                 raise StoreFullError(loan.error)
@@ -144,7 +144,7 @@ class Room:
             if view is not None:
                 return view
             if may_be_here:
-                request = self._ask(_Request(value.segment))
+                request = self._ask(Brought(value.segment))
                 may_be_here = False
             else:
                 request = self._ask(_far_request(value, source), source.owner)
@@ -177,7 +177,7 @@ class Room:
 
     def want(
         self, missing: Sequence[tuple[Shared, Held]], waiter: Waiter, priority: int
-    ) -> list[_Request]:
+    ) -> list[Brought]:
         """Have copies brought from other nodes. Inside the guard; does not block.
 
         Args:
@@ -188,7 +188,7 @@ class Room:
         Returns:
             Who keeps them here; for `check_copy` when the waiter is done, or for `end`.
         """
-        requests: list[_Request] = []
+        requests: list[Brought] = []
         self._links.objects.send_news()
         for value, source in missing:
             request = _far_request(value, source)
@@ -197,7 +197,7 @@ class Room:
             requests.append(request)
         return requests
 
-    def end(self, requests: Sequence[_Request]) -> None:
+    def end(self, requests: Sequence[Brought]) -> None:
         """Nobody waits for these any more. Inside the guard."""
         for number, request in self._requests.items():
             if request in requests:
@@ -205,7 +205,7 @@ class Room:
                 assert request.edition is not None
                 self._tell_transfer(transfers.EndWant(request.edition, number))
 
-    def _add(self, request: _Request, owner: str, priority: int) -> None:
+    def _add(self, request: Brought, owner: str, priority: int) -> None:
         self._asked += 1
         number = self._asked
         self._requests[number] = request
@@ -221,7 +221,7 @@ class Room:
     def _tell_transfer(self, message: transfers.WantCopy | transfers.EndWant) -> None:
         self._links.tell_daemon(Transfer(transfers.pack_transfer(message)))
 
-    def _ask(self, request: _Request, owner: str = "") -> _Request:
+    def _ask(self, request: Brought, owner: str = "") -> Brought:
         with self._guard:
             self._links.refuse_if_ended()
             self._links.objects.send_news()
@@ -283,7 +283,7 @@ class Room:
             del self._requests[message.request]
             self._answer(request, message)
 
-    def _answer(self, request: _Request, answer: Loan | Restored | transfers.CopyHere) -> None:
+    def _answer(self, request: Brought, answer: Loan | Restored | transfers.CopyHere) -> None:
         request.answer = answer
         request.waiter.ready()
 

@@ -167,6 +167,7 @@ class Runtime:
         self.objects.on_freed = self.calling.on_freed
         self.objects.run_again = self.leasing.run_again
         self.objects.wait = self.values.wait_for_object
+        self.objects.bring = self.values.bring_arguments
         self.streams.peer_of = self._peer_of
         self.streams.cancel = self.cancel_task
         self.streams.wait = self.values.wait_for

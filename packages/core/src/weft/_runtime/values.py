@@ -8,9 +8,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
+from weft._ids import ObjectId
+from weft._machines.ownership import SegmentGone
+from weft._override import override
 from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
-from weft._runtime.room import SegmentLost
+from weft._runtime.room import ARGUMENT, GET, SegmentLost, check_copy
 from weft._runtime.running import running
 from weft._serialize.pickling import dumps
 from weft._wire.messages import Blocked, Unblocked
@@ -24,11 +27,32 @@ if TYPE_CHECKING:
     from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
     from weft._runtime.questions import Questions
-    from weft._wire.messages import Value
+    from weft._runtime.room import Brought
+    from weft._wire.messages import Held, Value
 
 # How long `get` waits for an actor's answer before it says that this worker is blocked: most
 # answers are quicker.
 CALL_PATIENCE_S = 0.002
+
+
+class Caller(Waiter):
+    """Calls back instead of letting a thread go on."""
+
+    __slots__ = ("_callback",)
+
+    def __init__(self, callback: Callable[[], object]) -> None:
+        super().__init__()
+        self._callback = callback
+
+    @override
+    def open(self) -> None:
+        """It is there."""
+        self._callback()
+
+
+def callback_with(callback: Callable[[], None], kept: object) -> None:
+    """Call back, while something is kept."""
+    callback()
 
 
 class Values:
@@ -73,10 +97,14 @@ class Values:
         """Wait for values; see Engine."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         self._await_all(refs, timeout_s)
+        # Held until the values are loaded.
+        brought = self._bring(refs, deadline) if self._objects.copies is not None else ()
         try:
             return [self._value(ref) for ref in refs]
         except SegmentLost:
             return self._get_again(refs, deadline)
+        finally:
+            del brought
 
     def _await_all(self, refs: Sequence[ObjectRef[Any]], timeout_s: float | None) -> None:
         pending = [ref._entry for ref in refs if ref._entry.value is None]
@@ -87,6 +115,7 @@ class Values:
         """Return values of which some are lost: those are made again, all at a time."""
         found: list[Any] = [None] * len(refs)
         left = list(range(len(refs)))
+        brought: Sequence[object] = ()
         while True:
             lost: list[int] = []
             for index in left:
@@ -100,10 +129,79 @@ class Values:
                     # An error that comes first in order is told first.
                     lost.append(index)
             if not lost:
+                del brought
                 return found
             timeout_s = None if deadline is None else max(0.0, deadline - monotonic())
             self._await_all([refs[index] for index in lost], timeout_s)
+            if self._objects.copies is not None:
+                brought = self._bring([refs[index] for index in lost], deadline)
             left = lost
+
+    def _bring(self, refs: Sequence[ObjectRef[Any]], deadline: float | None) -> Sequence[object]:
+        """Wait until values that were made on other nodes are here; return what keeps them.
+
+        One that its owner does not know of any more is told to be lost.
+        GetTimeoutError, StoreFullError: some are not here.
+        """
+        objects = self._objects
+        with self._guard:
+            values = [(ref._entry.value, objects.held_entry(ref._entry)) for ref in refs]
+        brought = self._fetch(values, [ref._entry for ref in refs], deadline, GET)
+        for request, source in brought:
+            try:
+                check_copy(request)
+            except SegmentLost as lost:
+                with self._guard:
+                    assert request.edition is not None
+                    segment = request.edition.segment
+                    objects.handle(SegmentGone(ObjectId(source.object_id), segment, str(lost)))
+        return brought
+
+    def bring_arguments(self, values: Sequence[tuple[Value | None, Held]]) -> Sequence[object]:
+        """Wait until these are here that were made on other nodes; return what keeps them.
+
+        What cannot be brought is found missing by who loads it.
+        """
+        return self._fetch(values, (), None, ARGUMENT)
+
+    def _fetch(
+        self,
+        values: Sequence[tuple[Value | None, Held]],
+        entries: Sequence[Entry],
+        deadline: float | None,
+        priority: int,
+    ) -> list[tuple[Brought, Held]]:
+        """Have all brought at a time that are on other nodes. GetTimeoutError: some are not here.
+
+        `entries`: of whose objects the user is told.
+        """
+        room = self._objects.room
+        waiter = Waiter(0)
+        with self._guard:
+            far = self._objects.far(values)
+            if not far:
+                return []
+            waiter.missing = len(far)
+            brought = room.want(far, waiter, priority)
+        try:
+            if running.get() is None:
+                self._wait_aloud(waiter, deadline, entries)
+            else:
+                self.wait_in_task(waiter, deadline, entries)
+        finally:
+            if waiter.missing > 0:
+                with self._guard:
+                    room.end(brought)
+        if waiter.missing > 0:
+            if self._loop.closed:
+                raise SessionError("the session ended while this thread waited in it")
+            are = "value was" if waiter.missing == 1 else "values were"
+            raise GetTimeoutError(
+                f"{waiter.missing} {are} on other nodes, and not brought here in time; "
+                "weft.why(ref) tells more",
+                waiting=waiter.missing,
+            )
+        return list(zip(brought, [source for _, source in far], strict=True))
 
     def wait_for_object(self, entry: Entry) -> None:
         """Block until an object has its value."""
@@ -234,10 +332,31 @@ class Values:
                 if now is not None:
                     now.waits.append(entry)
                 # Outside the guard: the callback may be the user's.
-                if self._objects.when_sealed(entry, lambda _entry: self._loop.later(callback)):
+                if self._objects.when_sealed(entry, lambda _entry: self._when_here(ref, callback)):
                     self._peers.flush()
                     return
+            if self._objects.copies is not None and self._when_brought(entry, callback):
+                self._peers.flush()
+                return
         callback()
+
+    def _when_here(self, ref: ObjectRef[Any], callback: Callable[[], None]) -> None:
+        """Call back later, when the value is on this node. Inside the guard."""
+        if self._objects.copies is None or not self._when_brought(ref._entry, callback):
+            self._loop.later(callback)
+
+    def _when_brought(self, entry: Entry, callback: Callable[[], None]) -> bool:
+        """Call back when a value has come from another node; False: it is here. Inside the guard.
+
+        If it cannot come, who loads it finds that out.
+        """
+        objects = self._objects
+        far = objects.far([(entry.value, objects.held_entry(entry))])
+        if not far:
+            return False
+        waiter = Caller(lambda: self._loop.later(partial(callback_with, callback, brought)))
+        brought = objects.room.want(far, waiter, GET)
+        return True
 
     def future(self, ref: ObjectRef[Any]) -> Future[Any]:
         """Return a future; see Engine."""

@@ -510,6 +510,10 @@ class SharedMemoryStore:
         mapping = self._copies.get(key)
         return None if mapping is None else mapping.view(0, size_bytes, gone)
 
+    def has_copy(self, key: object) -> bool:
+        """Tell whether `try_view_copy` would return something."""
+        return key in self._copies
+
     def keep_copy(self, key: object, mapping: Mapping) -> None:
         """This mapping is of a copy; it is found by the key as long as it is there."""
         self._copies[key] = mapping
