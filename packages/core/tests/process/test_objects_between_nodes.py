@@ -157,7 +157,7 @@ def test_time_is_up_before_a_value_has_come(nodes: Callable[..., Node]) -> None:
     mine = here.borrow(there.runtime.put(np.arange(1_000_000)))
     here.runtime.get([here.borrow(there.runtime.put(1))], PATIENCE_S)
     there.stop()
-    with pytest.raises(GetTimeoutError, match="another node|other nodes"):
+    with pytest.raises(GetTimeoutError, match=r"another node|other nodes"):
         here.get(mine, 0.5)
     there.go_on()
     assert len(here.get(mine)) == 1_000_000

@@ -91,11 +91,11 @@ class ObjectLinks:
         self._me = me
         self._outside = outside
         self._taker = taker
-        self._called: dict[NodeLife, _Link] = {}
-        self._callers: dict[NodeLife, _Link] = {}
-        self._strangers: set[_Link] = set()
+        self._called: dict[NodeLife, _NodeLink] = {}
+        self._callers: dict[NodeLife, _NodeLink] = {}
+        self._strangers: set[_NodeLink] = set()
         """Who has called and has not said who it is."""
-        self._unsent: dict[_Link, None] = {}
+        self._unsent: dict[_NodeLink, None] = {}
 
     def send(self, peer: NodeLife, message: PeerMessage) -> None:
         """Queue a message; `flush` sends it. It is lost if the connection breaks."""
@@ -115,7 +115,7 @@ class ObjectLinks:
             self._queue(link, chunk)
             link.connection.send_file(0, *file.part(chunk.index))
 
-    def _queue(self, link: _Link, message: Spoken) -> None:
+    def _queue(self, link: _NodeLink, message: Spoken) -> None:
         link.connection.queue(Transfer(pack_transfer(message)))
         self._unsent[link] = None
 
@@ -148,8 +148,8 @@ class ObjectLinks:
 
     # -------------------------------------------------------------- calls
 
-    def _call(self, peer: NodeLife) -> _Link | None:
-        link = _Link(self, peer)
+    def _call(self, peer: NodeLife) -> _NodeLink | None:
+        link = _NodeLink(self, peer)
         try:
             link.connection = self._outside.connect_bulk(
                 f"{peer.address}/{OBJECTS}", link.receive, link.lost, link.sink_for
@@ -163,18 +163,18 @@ class ObjectLinks:
 
     def accept(self, sock: socket.socket) -> None:
         """Take a call."""
-        link = _Link(self, None)
+        link = _NodeLink(self, None)
         link.connection = self._outside.accept_bulk(sock, link.receive, link.lost, link.sink_for)
         self._strangers.add(link)
         self._greet(link)
 
-    def _greet(self, link: _Link) -> None:
+    def _greet(self, link: _NodeLink) -> None:
         me = self._me
         hello = Hello(WIRE, me.node_id, me.address, os.getpid(), "daemon", me.incarnation)
         link.connection.queue(hello)
         self._unsent[link] = None
 
-    def met(self, link: _Link, hello: Hello) -> None:
+    def met(self, link: _NodeLink, hello: Hello) -> None:
         """The peer has said who it is."""
         life = NodeLife(hello.worker_id, hello.incarnation, hello.address)
         if hello.role != "daemon":
@@ -200,7 +200,7 @@ class ObjectLinks:
 
     # -------------------------------------------------------------- the end of some
 
-    def lost(self, link: _Link, reason: str) -> None:
+    def lost(self, link: _NodeLink, reason: str) -> None:
         """A connection broke."""
         self._unsent.pop(link, None)
         self._strangers.discard(link)
@@ -214,7 +214,7 @@ class ObjectLinks:
         self._taker.peer_cut(peer)
 
 
-class _Link:
+class _NodeLink:
     """One connection."""
 
     connection: BulkConnection
