@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 
 from weft._clock import monotonic
-from weft._ids import WorkerId
-from weft._launch import ClusterFile, NodeOptions, start_daemon
+from weft._env.jobs import JobEnvironment, with_job
+from weft._launch import ClusterFile, NodeOptions, caller_path, start_daemon
+from weft._runtime.local import Driver
 from weft._runtime.loop import Waiter
-from weft._runtime.runtime import Runtime
 from weft._runtime.tools import Tool
 from weft._transport.credentials import make_credentials
 from weft._transport.gate import listen
 from weft._wire.codec import unpack
+from weft._wire.messages import BeginsJob
 from weft._wire.transfers import CHUNK_BYTES
 from weft.exceptions import GetTimeoutError, SessionError
 
@@ -51,14 +52,9 @@ class Node:
         except SessionError as error:
             error.add_note(self.started.last_words())
             raise
-        self.runtime = Runtime(
-            worker_id=WorkerId(os.urandom(16)),
-            session_dir=self.started.session_dir,
-            role="driver",
-            cluster=cluster,
-        )
-        self.runtime.start(self.started.address)
-        assert self.runtime.loop.wait(self.runtime.welcomed, monotonic() + PATIENCE_S)
+        self.runtime = Driver(self.started.session_dir, cluster, None)
+        job = JobEnvironment(id=os.urandom(16).hex(), sys_path=caller_path())
+        self.runtime.begin(self.started.address, BeginsJob(with_job("", job)))
 
     def borrow(self, ref: ObjectRef[Any]) -> ObjectRef[Any]:
         """Return a reference of this node's driver to what another one owns."""

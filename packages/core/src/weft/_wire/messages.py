@@ -28,24 +28,28 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What every message has in common."""
 
 
+class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What is inside messages, and does not travel by itself."""
+
+
 # ------------------------------------------------------------------ values
 
 
-class Held(Message, frozen=True):
+class Held(Part, frozen=True):
     """A reference that lies inside a value."""
 
     object_id: bytes
     owner: str
 
 
-class Inline(Message, frozen=True, tag=1):
+class Inline(Part, frozen=True, tag=1):
     """A value in the message itself."""
 
     data: bytes
     held: list[Held] = []
 
 
-class Shared(Message, frozen=True, tag=2):
+class Shared(Part, frozen=True, tag=2):
     """A value in a shared memory segment."""
 
     segment: str
@@ -55,7 +59,7 @@ class Shared(Message, frozen=True, tag=2):
     held: list[Held] = []
 
 
-class Failure(Message, frozen=True, tag=3):
+class Failure(Part, frozen=True, tag=3):
     """The error instead of a value."""
 
     error: bytes
@@ -65,7 +69,7 @@ class Failure(Message, frozen=True, tag=3):
 Value = Inline | Shared | Failure
 
 
-class Bundle(Message, frozen=True, tag=4):
+class Bundle(Part, frozen=True, tag=4):
     """Values one after the other, as a msgpack list: together they are too large for a message."""
 
     place: Shared
@@ -925,7 +929,5 @@ class Unlink(Message, frozen=True, tag=108):
     files: list[str]
 
 
-ANY: Any = reduce(
-    or_, [kind for kind in Message.__subclasses__() if kind.__struct_config__.tag is not None]
-)
-"""One of those that travel by themselves."""
+ANY: Any = reduce(or_, Message.__subclasses__())
+"""One of all messages."""
