@@ -1,4 +1,4 @@
-"""A real etcd for the tests that need one."""
+"""A real etcd, and a small cluster: the port of a head, control services, links of daemons."""
 
 from __future__ import annotations
 
@@ -7,14 +7,36 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
+import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from weft._ids import NodeId
+from weft._machines.placement import NodeView
+from weft._node.control_link import ControlLink, ControlNews
+from weft._override import override
+from weft._resources import Resources
+from weft._transport.arrivals import Arrivals
+from weft._transport.control.client import ControlClient
+from weft._transport.credentials import make_credentials
+from weft._transport.doors import Doors
+from weft._transport.gate import Gate, listen
+from weft._transport.sockets import Poller
+from weft._transport.timers import Timers
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
+
+    from weft._machines.bundles import HeldBundles
+    from weft._machines.jobs import JobFacts
+    from weft._machines.members import MemberFacts
+    from weft._machines.orders import Order
+    from weft._machines.spillover import ViewsChanged
+    from weft._node.control_link import BundlesAsked
 
 START_S = 20.0
 QUOTA_BYTES = 48 * 1024 * 1024
@@ -98,3 +120,174 @@ def own_etcd(tmp_path: Path) -> Iterator[Etcd]:
     server = Etcd(etcd_program(), folder)
     yield server
     server.close()
+
+
+# ------------------------------------------------------------------ a cluster
+
+WAIT_S = 20.0
+
+
+class HeadPort:
+    """The port of a head, as its daemon has it; in a thread."""
+
+    def __init__(self, folder: Path) -> None:
+        self._poller, self._timers = Poller(), Timers()
+        self._gate = Gate(self._poller, listen("127.0.0.1"), Arrivals(self._timers.call_later))
+        self._doors = Doors(self._poller, folder / "doors", self._gate.takers)
+        self.address = f"127.0.0.1:{self._gate.port}"
+        self._is_over = False
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._is_over:
+            self._poller.poll(self._timers.sleep_s())
+            self._timers.ring()
+
+    def close(self) -> None:
+        self._is_over = True
+        self._poller.wake()
+        self._thread.join()
+        self._gate.close()
+        self._doors.close()
+        self._poller.close()
+
+
+class LinkedNode(ControlNews):
+    """A node as far as its link goes. Its loop runs while `SmallCluster.until` waits."""
+
+    def __init__(self, number: int, cluster: SmallCluster, control: str, **free: float) -> None:
+        self.poller = Poller()
+        self.node_id = NodeId(number.to_bytes(16, "big"))
+        self.total = Resources(free or {"CPU": 2})
+        self.told: list[Any] = []
+        self.views: dict[NodeId, NodeView] = {}
+        self.bundles: list[HeldBundles] = []
+        self.is_idle = False
+        self.link = ControlLink(
+            self.poller, self, cluster.credentials, control=control,
+            address=f"there:{number}/node", name=f"node {number}", view=self.view(self.total),
+        )  # fmt: skip
+        self.link.begin()
+
+    def view(self, free: Resources, **facts: Any) -> NodeView:
+        return NodeView(self.node_id, self.total, free, {"zone": "a"}, **facts)
+
+    def of(self, what: str) -> list[Any]:
+        return [told[1] for told in self.told if told[0] == what]
+
+    @override
+    def registered(self, incarnation: int) -> None:
+        self.told.append(("registered", incarnation))
+
+    @override
+    def fenced(self, reason: str) -> None:
+        self.told.append(("fenced", reason))
+
+    @override
+    def views_changed(self, changed: ViewsChanged) -> None:
+        self.told.append(("views", changed))
+        self.views.update((view.node_id, view) for view in changed.views)
+        for node_id in changed.gone:
+            self.views.pop(node_id, None)
+
+    @override
+    def node_joined(self, node: MemberFacts) -> None:
+        self.told.append(("joined", node.node_id))
+
+    @override
+    def node_died(self, node: MemberFacts) -> None:
+        self.told.append(("died", (node.node_id, node.incarnation, node.cause)))
+
+    @override
+    def ordered(self, order: Order) -> None:
+        self.told.append(("order", order))
+
+    @override
+    def held(self) -> Sequence[HeldBundles]:
+        return self.bundles
+
+    @override
+    def bundles_asked(self, asked: BundlesAsked) -> None:
+        self.told.append(("bundles", asked))
+
+    @override
+    def job_changed(self, job: JobFacts) -> None:
+        self.told.append(("job", job))
+
+    @override
+    def drain_asked(self, message: str, deadline_s: float) -> bool:
+        self.told.append(("drain asked", message))
+        return self.is_idle
+
+    @override
+    def drain_told(self, reason: str, message: str, deadline_s: float) -> None:
+        self.told.append(("drain told", (reason, message, deadline_s)))
+
+    @override
+    def left(self) -> None:
+        self.told.append(("left", None))
+
+    def close(self) -> None:
+        self.link.close()
+        self.poller.close()
+
+
+class SmallCluster:
+    """A head's port and its control service, which can be killed, and nodes that are linked."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
+        self.folder = folder
+        self.credentials = make_credentials(folder / "credentials")
+        self.port = HeadPort(folder)
+        self.nodes: list[LinkedNode] = []
+        self.client = ControlClient(self.port.address, self.credentials)
+        self.control: Any = None
+
+    def start(self, *options: str) -> None:
+        command = [
+            sys.executable, "-m", "weft._control", str(self.folder),
+            "--credentials", str(self.folder / "credentials"), *options,
+        ]  # fmt: skip
+        self.control = subprocess.Popen(command)
+
+    def kill(self) -> None:
+        self.control.kill()
+        self.control.wait()
+
+    def add(self, *, is_local: bool = False, **free: float) -> LinkedNode:
+        control = str(self.folder / "control") if is_local else self.port.address
+        node = LinkedNode(len(self.nodes) + 1, self, control, **free)
+        self.nodes.append(node)
+        return node
+
+    def lose(self, node: LinkedNode) -> None:
+        """Let a node's process be gone."""
+        self.nodes.remove(node)
+        node.close()
+
+    def until(self, condition: Callable[[], Any], limit_s: float = WAIT_S) -> float:
+        """Run the nodes' loops until something is so; return how long it took."""
+        began_at = time.monotonic()
+        while not condition():
+            assert time.monotonic() < began_at + limit_s, [node.told for node in self.nodes]
+            for node in self.nodes:
+                node.poller.poll(0.005)
+        return time.monotonic() - began_at
+
+    def close(self) -> None:
+        for node in self.nodes:
+            node.close()
+        self.client.close()
+        if self.control is not None:
+            self.kill()
+        self.port.close()
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[SmallCluster]:
+    """A small cluster."""
+    made = SmallCluster(tmp_path / "c")
+    yield made
+    made.close()

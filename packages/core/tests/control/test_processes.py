@@ -27,6 +27,8 @@ from weft._machines.keyvalues import KeyValues, PutValue
 from weft._machines.ledger import Ledger, LedgerEntry
 from weft._transport.control import messages
 from weft._transport.control.client import ControlClient, ControlStream, Names
+from weft._transport.control.methods import bearer
+from weft._transport.credentials import Credentials, make_credentials
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
@@ -50,26 +52,29 @@ class Place:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         folder.mkdir(mode=0o700)
-        self.token = "a token"
-        (folder / "token").touch(0o600)
-        (folder / "token").write_text(f"{self.token}\n")
+        self.credentials = make_credentials(folder / "credentials")
         self.running: list[subprocess.Popen[bytes]] = []
         self.clients: list[ControlClient] = []
         self.client = self.new_client()
 
-    def new_client(self, token: str | None = None) -> ControlClient:
-        address = f"unix:{self.folder / 'control'}"
-        self.clients.append(ControlClient(address, self.token if token is None else token))
+    def new_client(self, token: bytes | None = None) -> ControlClient:
+        known = self.credentials
+        shown = Credentials(known.token if token is None else token, known.certificate)
+        self.clients.append(ControlClient(str(self.folder / "control"), shown))
         return self.clients[-1]
 
-    def start(self, *options: str, program: tuple[str, ...] = ("-m", "weft._control")) -> Any:
-        command = [sys.executable, *program, str(self.folder), *options]
+    def command(self, *options: str) -> list[str]:
+        folder = str(self.folder / "credentials")
+        return [
+            sys.executable, "-m", "weft._control", str(self.folder), "--credentials", folder,
+            *options,
+        ]  # fmt: skip
+
+    def start(self, *options: str) -> Any:
+        command = self.command(*options)
         process = subprocess.Popen(command, stderr=subprocess.PIPE)
         self.running.append(process)
         return process
-
-    def start_with_members(self) -> Any:
-        return self.start(program=(str(Path(__file__).parent / "with_members.py"),))
 
     def kill(self) -> None:
         for process in self.running:
@@ -242,7 +247,7 @@ def test_messages_reach_subscribers_and_gaps_are_told(place: Place) -> None:
 
 
 def test_actor_lives_by_the_orders_and_reports_of_nodes(place: Place) -> None:
-    place.start_with_members()
+    place.start()
     node, actor, worker = new_id(), new_id(), new_id()
     sender = messages.Sender(node_id=node, incarnation=place.register(node))
     taken: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -285,7 +290,7 @@ def test_actor_lives_by_the_orders_and_reports_of_nodes(place: Place) -> None:
         taken.put(None)
     # After a restart the orders are the same, but for those that were taken.
     place.kill()
-    place.start_with_members()
+    place.start()
     place.is_back()
     assert orders_of(place, sender, 0) == (2, ["become", "want", "drop"])
     assert orders_of(place, sender, 3) == (4, ["drop"])
@@ -302,7 +307,7 @@ def orders_of(place: Place, sender: messages.Sender, after: int) -> tuple[int, l
 
 
 def test_node_that_was_declared_dead_is_fenced(place: Place) -> None:
-    place.start_with_members()
+    place.start()
     node, actor = new_id(), new_id()
     sender = messages.Sender(node_id=node, incarnation=place.register(node))
     place.create(actor, node)
@@ -312,7 +317,8 @@ def test_node_that_was_declared_dead_is_fenced(place: Place) -> None:
         )
     ) as orders:
         next(orders)
-        place.client.call("Members", "drain", messages.DrainRequest(node_id=node, message="dead"))
+        drain = messages.DrainRequest(node_id=node, is_preemption=True, deadline_s=0.01)
+        place.client.call("Members", "drain", drain)
         with pytest.raises(RpcError, match="is no member as incarnation 1") as caught:
             next(orders)
         assert caught.value.rpc_code == grpc.StatusCode.FAILED_PRECONDITION.value[0]
@@ -340,7 +346,22 @@ def test_node_that_was_declared_dead_is_fenced(place: Place) -> None:
         ),
         ("Jobs", "end", messages.EndJobRequest(job_id=b"j" * 16), "no job 6a6a"),
         ("KeyValue", "put", messages.PutRequest(key=bytes(5000)), "a key has at most 4096 bytes"),
-        ("Members", "register", messages.RegisterRequest(), "Method not found"),
+        ("Members", "register", messages.RegisterRequest(), "the node's id has 16 bytes"),
+        ("Members", "drain", messages.DrainRequest(node_id=b"n" * 16), "is no living member"),
+        (
+            "PlacementGroups", "create",
+            messages.CreateGroupRequest(group_id=b"g" * 16, strategy="LOOSE"),
+            "it is one of PACK, SPREAD",
+        ),
+        (
+            "PlacementGroups", "create",
+            messages.CreateGroupRequest(group_id=b"g" * 16, strategy="PACK"),
+            "needs at least one bundle",
+        ),
+        (
+            "PlacementGroups", "get", messages.GetGroupRequest(group_id=b"g" * 16),
+            "no placement group 6767",
+        ),
         ("KeyValue", "put", messages.PutRequest(value=bytes(5_000_000)), "larger than max"),
     ],
 )  # fmt: skip
@@ -377,10 +398,14 @@ def test_watch_of_what_is_no_actor_is_refused(place: Place) -> None:
 # ------------------------------------------------------------------ who may ask
 
 
-@pytest.mark.parametrize("token", ["", "a toke", "a token and more", "another"])
-def test_wrong_token_is_told_in_one_line_and_gets_nothing(place: Place, token: str) -> None:
+@pytest.mark.parametrize(
+    "spoil", [lambda t: b"", lambda t: t[:-1], lambda t: t + b"x", lambda t: t[::-1]]
+)
+def test_wrong_token_is_told_in_one_line_and_gets_nothing(
+    place: Place, spoil: Callable[[bytes], bytes]
+) -> None:
     place.start()
-    stranger = place.new_client(token)
+    stranger = place.new_client(spoil(place.credentials.token))
     calls: list[Callable[[], Any]] = [
         lambda: stranger.call("Jobs", "list", messages.ListJobsRequest()),
         lambda: next(stranger.stream("Jobs", "watch", messages.WatchJobsRequest())),
@@ -397,8 +422,8 @@ def test_call_without_or_with_two_tokens_gets_nothing(place: Place) -> None:
     place.put(b"a")
     with grpc.insecure_channel(f"unix:{place.folder / 'control'}") as channel:
         stub = channel.unary_unary("/weft.control.v1.Jobs/List")
-        good = ("authorization", f"Bearer {place.token}")
-        for metadata in ((), (good, good), (("authorization", place.token),)):
+        good = bearer(place.credentials.token)
+        for metadata in ((), (good, good), ((good[0], good[1].removeprefix("Bearer ")),)):
             with pytest.raises(grpc.RpcError) as caught:
                 stub(b"", metadata=metadata, timeout=WAIT_S)
             assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
@@ -424,9 +449,9 @@ def test_bytes_that_are_no_grpc_bring_nothing_down(place: Place) -> None:
     ("spoil", "told"),
     [
         (lambda folder: folder.chmod(0o750), "is open to others"),
-        (lambda folder: (folder / "token").chmod(0o644), "is open to others"),
-        (lambda folder: (folder / "token").write_text(""), "is empty"),
-        (lambda folder: (folder / "token").unlink(), "cannot be read"),
+        (lambda folder: (folder / "credentials/token").chmod(0o644), "is open to others"),
+        (lambda folder: (folder / "credentials/token").write_text(""), "has not 16 bytes"),
+        (lambda folder: (folder / "credentials/token").unlink(), "cannot be read"),
     ],
 )
 def test_place_that_is_not_private_is_refused(
@@ -490,7 +515,7 @@ def test_service_ends_when_it_is_told_and_what_it_knew_stays(place: Place) -> No
 
 def test_service_ends_with_its_lifeline(place: Place) -> None:
     ours, theirs = os.pipe()
-    command = [sys.executable, "-m", "weft._control", str(place.folder), "--lifeline", str(ours)]
+    command = place.command("--lifeline", str(ours))
     with subprocess.Popen(command, pass_fds=[ours]) as process:
         os.close(ours)
         place.put(b"a")
@@ -594,7 +619,7 @@ def test_command_is_done_once_if_the_service_dies_before_it_answers(place: Place
     request.header.id.CopyFrom(name)
     with grpc.insecure_channel(f"unix:{place.folder / 'control'}") as channel:
         stub = channel.unary_unary("/weft.control.v1.Jobs/Begin")
-        good = (("authorization", f"Bearer {place.token}"),)
+        good = (bearer(place.credentials.token),)
         stub(request.SerializeToString(), metadata=good, timeout=WAIT_S)
         end = messages.EndJobRequest(job_id=job, reason="done")
         place.client.call("Jobs", "end", end)

@@ -140,10 +140,11 @@ class World:
         self.now = 0.0
         self.control = 1
         self.incarnations = 0
-        self.bundles = Bundles(self.control)
+        self.bundles = Bundles()
         self.sites: dict[NodeId, Site] = {}
         self.told: list[TellGroup | RefuseGroup] = []
         self.journal: list[BundleEvent] = []
+        self.tell(RecoveryBegun(frozenset(), self.control))
         for node_id, amount in nodes:
             self.join(node_id, cpus(amount), **facts)
         self.pump()
@@ -177,10 +178,11 @@ class World:
         for site in self.sites.values():
             self.unlink(site)
         self.control += 1
-        self.bundles = Bundles(self.control)
+        self.bundles = Bundles()
         for event in self.journal:
             self.bundles.handle(event, self.now)
-        self.tell(RecoveryBegun(frozenset((s.node_id, s.incarnation) for s in self.sites.values())))
+        nodes = frozenset((s.node_id, s.incarnation) for s in self.sites.values())
+        self.tell(RecoveryBegun(nodes, self.control))
         for site in self.sites.values():
             self.relink(site)
 
@@ -868,7 +870,7 @@ def test_snapshot_is_what_the_journal_is() -> None:
     world.create(H, 1)
     world.remove(H)
     world.pump()
-    fresh = Bundles(2)
+    fresh = Bundles()
     fresh.restore(world.bundles.state(), 0.0)
     assert fresh.state() == world.bundles.state()
     assert fresh.find("one", "") == G

@@ -9,23 +9,35 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from weft._control.calls.actors import ActorCalls
+from weft._control.calls.groups import GroupCalls
 from weft._control.calls.jobs import ANY_JOB, JobCalls
 from weft._control.calls.keyvalues import KeyValueCalls
+from weft._control.calls.members import MemberCalls, asked_drain, ordered, told_drain
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
+from weft._control.calls.views import ViewCalls
+from weft._control.links import NodeLinks
+from weft._control_messages import message_of_delta, node_of_standing
+from weft._machines.bundles import CommitBundles, ReleaseBundles, ReserveBundles, TellGroup
 from weft._machines.directory import ActorDirectory
 from weft._machines.enrolments import ActorChanged
+from weft._machines.groups import Groups
 from weft._machines.jobs import JobChanged, Jobs
 from weft._machines.keyvalues import KeyValues
+from weft._machines.members import AskDrain, Fence, TellDrain
+from weft._machines.membership import Membership
 from weft._machines.orders import OrderQueued, Orders
 from weft._machines.tables import MemberAdded, MemberRemoved
 from weft._machines.topics import Topics
+from weft._machines.views import Publish, SendWhole
 from weft._override import override
 
 if TYPE_CHECKING:
     from weft._control.bells import Bells
     from weft._control.calls.desk import Desk
+    from weft._control.links import ViewFollower
     from weft._machines.tables import ControlTable
+    from weft._transport.credentials import MemberCredentials
 
 
 class Concern(ABC):
@@ -113,6 +125,73 @@ class ActorsConcern(Concern):
                 pass
 
 
-def concerns() -> list[Concern]:
-    """Return the concerns of a control service."""
-    return [ActorsConcern(), JobsConcern(), ValuesConcern(), TopicsConcern()]
+class MembersConcern(Concern):
+    """Members, and the view of what they have."""
+
+    def __init__(self, links: NodeLinks, credentials: MemberCredentials) -> None:
+        self._membership = Membership()
+        self.tables = (self._membership,)
+        self._links = links
+        self._credentials = credentials
+        self._followers: dict[bytes, ViewFollower] = {}
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {
+            "Members": MemberCalls(desk, self._membership, self._links, self._credentials),
+            "ClusterView": ViewCalls(desk, self._followers),
+        }
+
+    @override
+    def tell(self, event: Any, bells: Bells) -> None:
+        match event:
+            case MemberRemoved(node, _, reason) | Fence(node, _, reason):
+                self._links.fence(node, reason)
+            case AskDrain(node, incarnation):
+                self._links.send(node, incarnation, asked_drain(event))
+            case TellDrain(node, incarnation):
+                self._links.send(node, incarnation, told_drain(event))
+            case Publish(delta):
+                message = message_of_delta(delta, node_of_standing)
+                for follower in self._followers.values():
+                    follower.add(message)
+            case SendWhole(name, delta):
+                self._followers[name].begin_anew(message_of_delta(delta, node_of_standing))
+            case _:
+                pass
+
+
+class GroupsConcern(Concern):
+    """Placement groups."""
+
+    def __init__(self, links: NodeLinks) -> None:
+        self._groups = Groups()
+        self.tables = (self._groups,)
+        self._links = links
+
+    @override
+    def calls(self, desk: Desk) -> dict[str, object]:
+        return {"PlacementGroups": GroupCalls(desk, self._groups)}
+
+    @override
+    def tell(self, event: Any, bells: Bells) -> None:
+        match event:
+            case TellGroup(group):
+                bells.ring(("group", group))
+            case ReserveBundles() | CommitBundles() | ReleaseBundles():
+                self._links.send(event.node_id, event.incarnation, ordered(event))
+            case _:
+                pass
+
+
+def concerns(credentials: MemberCredentials) -> list[Concern]:
+    """Return the concerns of a control service. `credentials` are what who joins is given."""
+    links = NodeLinks()
+    return [
+        MembersConcern(links, credentials),
+        ActorsConcern(),
+        JobsConcern(),
+        GroupsConcern(links),
+        ValuesConcern(),
+        TopicsConcern(),
+    ]

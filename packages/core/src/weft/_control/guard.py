@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class TokenGuard(grpc.aio.ServerInterceptor):  # type: ignore[misc] # grpc has no types
     """Lets calls pass that carry the token; others are told so in one line."""
 
-    def __init__(self, token: str) -> None:
+    def __init__(self, token: bytes) -> None:
         self._expected = bearer(token)[1].encode()
         self._refusals = {
             (takes, gives): _refusal(takes_stream=takes, gives_stream=gives)

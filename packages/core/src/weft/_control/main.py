@@ -1,7 +1,7 @@
-"""The control service as a process: `python -m weft._control SESSION_DIR [--journal URL] ...`.
+"""The control service as a process: `python -m weft._control SESSION_DIR --credentials FOLDER ...`.
 
-    SESSION_DIR/token       0600  what callers must show
     SESSION_DIR/control           the socket; there is one once the service answers
+    SESSION_DIR/doors             of the daemon: through its port come callers of other hosts
     SESSION_DIR/journal.db  0600  the journal, if no URL names another
 
 It ends with 0 when it is told to (SIGTERM, SIGINT, or the end of its lifeline); with 1 and a line
@@ -11,6 +11,7 @@ on standard error when its journal fails or is another's by now: then it may be 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -24,16 +25,23 @@ from weft._control.base import JournalError
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
 from weft._control.concerns import Concern, concerns
-from weft._control.places import SOCKET, TOKEN, check_folder, open_journal, read_token
+from weft._control.places import SOCKET, check_folder, open_journal
 from weft._control.server import ControlServer
 from weft._control.service import Service
 from weft._machines.ledger import Ledger
-from weft.exceptions import OptionError
+from weft._transport.addresses import DOORS
+from weft._transport.credentials import open_credentials
+from weft._transport.relay import relay
+from weft.exceptions import OptionError, UsageError
 
 if TYPE_CHECKING:
     from typing import Any
 
     from weft._control.base import CommandJournal
+    from weft._transport.credentials import MemberCredentials
+
+# Until the daemon has its doors, or a predecessor's is closed.
+DOOR_S = 0.1
 
 
 class Control:
@@ -49,7 +57,7 @@ class Control:
         for concern in self._concerns:
             concern.tell(event, self._bells)
 
-    def server(self, address: str, token: str) -> ControlServer:
+    def server(self, address: str, token: bytes) -> ControlServer:
         """Return the server of the service, which has started."""
         desk = Desk(self.service, self._bells)
         answers: dict[str, list[object]] = {}
@@ -60,17 +68,28 @@ class Control:
 
 
 async def serve(
-    session_dir: Path, journal_url: str, about: list[Concern], wait_s: float, lifeline: int
+    session_dir: Path,
+    credentials: MemberCredentials,
+    journal: CommandJournal,
+    *,
+    wait_s: float = 0.0,
+    lifeline: int = -1,
 ) -> None:
     """Serve until told to end.
 
+    Args:
+        session_dir: Where the socket is.
+        credentials: What callers must show, and what those of other hosts see.
+        journal: It is not opened yet.
+        wait_s: How long to wait for another service that has it.
+        lifeline: Descriptor of a pipe: when it ends, so does this; -1: none.
+
     Raises:
         JournalError: The journal cannot be had, cannot be read, or failed.
-        OptionError: The session's folder or its token will not do.
+        OptionError: The session's folder will not do.
     """
     check_folder(session_dir)
-    token = read_token(session_dir / TOKEN)
-    control = Control(open_journal(journal_url, session_dir), about)
+    control = Control(journal, concerns(credentials))
     service = control.service
     told = _told_to_end(lifeline)
     starting = asyncio.ensure_future(service.start(wait_s))
@@ -78,9 +97,12 @@ async def serve(
         await asyncio.wait({told, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            server = control.server(f"unix:{session_dir / SOCKET}", token)
+            socket = session_dir / SOCKET
+            server = control.server(f"unix:{socket}", credentials.token)
             await server.start()
-            await asyncio.wait({told, service.ended}, return_when=asyncio.FIRST_COMPLETED)
+            port = asyncio.create_task(_serve_port(credentials, session_dir / DOORS, socket))
+            await asyncio.wait({told, service.ended, port}, return_when=asyncio.FIRST_COMPLETED)
+            port.cancel()
             await server.stop()
     finally:
         await service.stop()
@@ -88,6 +110,14 @@ async def serve(
         starting.exception()  # It was told above, or there was nobody to wait for it any more.
     if service.ended.done():
         service.ended.result()
+
+
+async def _serve_port(credentials: MemberCredentials, doors: Path, socket: Path) -> None:
+    """Serve callers of other hosts, as long as the daemon lets them in."""
+    while True:
+        with contextlib.suppress(OSError):
+            await relay(credentials, doors=str(doors), server=str(socket))
+        await asyncio.sleep(DOOR_S)
 
 
 def _told_to_end(lifeline: int) -> asyncio.Future[None]:
@@ -114,14 +144,19 @@ def _told_to_end(lifeline: int) -> asyncio.Future[None]:
 
 @click.command()
 @click.argument("session_dir", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option("--credentials", type=click.Path(path_type=Path), required=True, help="Their folder.")
 @click.option("--journal", default="", help="Where the journal is; default: SQLite in the folder.")
 @click.option("--standby", is_flag=True, help="Wait for the journal while another has it.")
 @click.option("--lifeline", default=-1, help="Descriptor of a pipe: when it ends, so does this.")
-def main(session_dir: Path, journal: str, lifeline: int, *, standby: bool) -> None:
+def main(
+    session_dir: Path, credentials: Path, journal: str, lifeline: int, *, standby: bool
+) -> None:
     """Run the control service of a cluster."""
     try:
+        found = open_credentials(credentials)
+        opened = open_journal(journal, session_dir)
         wait_s = float("inf") if standby else 0.0
-        asyncio.run(serve(session_dir, journal, concerns(), wait_s, lifeline))
-    except (JournalError, OptionError) as error:
+        asyncio.run(serve(session_dir, found, opened, wait_s=wait_s, lifeline=lifeline))
+    except (JournalError, OptionError, UsageError) as error:
         click.echo(f"weft control: {error}", err=True)
         sys.exit(1)

@@ -1,4 +1,4 @@
-"""Where a control service finds its journal and its token."""
+"""Where a control service is, and where it finds its journal."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from weft._control.base import CommandJournal
 
 SOCKET = "control"
-TOKEN = "token"  # noqa: S105 - the name of a file
 JOURNAL = "journal.db"
 LEASE = "lease"
 
@@ -74,18 +73,3 @@ def check_folder(session_dir: Path) -> None:
             f"{session_dir} is open to others (mode {stat.S_IMODE(status.st_mode):o}, user "
             f"{status.st_uid}): make it yours with mode 700"
         )
-
-
-def read_token(path: Path) -> str:
-    """Return the cluster's token. OptionError: there is none, or others can read it."""
-    try:
-        status = path.stat()
-        token = path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError) as error:
-        raise OptionError(f"the token in {path} cannot be read: {error}") from None
-    if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        mode = f"{stat.S_IMODE(status.st_mode):o}"
-        raise OptionError(f"{path} is open to others (mode {mode}): make it yours with mode 600")
-    if not token:
-        raise OptionError(f"{path} is empty: write the cluster's token into it")
-    return token

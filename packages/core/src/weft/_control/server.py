@@ -43,7 +43,7 @@ class ControlServer:
     """
 
     def __init__(
-        self, address: str, token: str, number: int, answers: Mapping[str, list[object]]
+        self, address: str, token: bytes, number: int, answers: Mapping[str, list[object]]
     ) -> None:
         self._server = grpc.aio.server(
             interceptors=[TokenGuard(token)], options=OPTIONS, maximum_concurrent_rpcs=CALLS

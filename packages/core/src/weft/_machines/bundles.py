@@ -141,6 +141,8 @@ class RecoveryBegun(msgspec.Struct, frozen=True):
     """The journal was replayed; each of these living nodes will resume or die."""
 
     nodes: frozenset[tuple[NodeId, int]]
+    control: int
+    """The number of this life of the control service: greater than all before."""
 
 
 class BundlesTicked(msgspec.Struct, frozen=True):
@@ -212,6 +214,7 @@ class RefuseGroup(msgspec.Struct, frozen=True):
 
     group: PlacementGroupId
     reason: str
+    code: Literal["exists", "invalid", "full"]
 
 
 BundleEffect = ReserveBundles | CommitBundles | ReleaseBundles | TellGroup | RefuseGroup
@@ -286,10 +289,9 @@ class _PlacementGroup(Waiting):
 class Bundles:
     """The placement groups of one cluster."""
 
-    def __init__(self, control_number: int = 1) -> None:
-        """`control_number` grows with each start of the control service."""
+    def __init__(self) -> None:
         self._accounts = Accounts()
-        self._attempts = control_number << 32
+        self._attempts = 0
         self._group_of: dict[PlacementGroupId, _PlacementGroup] = {}
         self._removed: OrderedDict[PlacementGroupId, tuple[GroupCreated, str]] = OrderedDict()
         self._group_by_name: dict[tuple[str, str], PlacementGroupId] = {}
@@ -321,8 +323,9 @@ class Bundles:
                 self._node_gone(node_id, incarnation, now, effects)
             case NodeResumed():
                 self._resume(event, now, effects)
-            case RecoveryBegun(nodes):
+            case RecoveryBegun(nodes, control):
                 self._awaited = nodes
+                self._attempts = control << 32
                 for group in self._group_of.values():
                     group.is_recovering = True
                     self._queue.drop(group)
@@ -346,10 +349,12 @@ class Bundles:
             return
         name = (event.namespace, event.name)
         reason = ""
+        code: Literal["exists", "invalid", "full"] = "exists"
         if event.group in self._removed:
             reason = f"it was removed: {self._removed[event.group][1]}"
         elif not event.bundles or not all(spec.amounts for spec in event.bundles):
             reason = "it needs at least one bundle, and each bundle an amount of something"
+            code = "invalid"
         elif event.name and name in self._group_by_name:
             reason = (
                 f"the name {event.name!r} is taken in namespace {event.namespace!r}: choose "
@@ -357,8 +362,9 @@ class Bundles:
             )
         elif len(self._group_of) >= MOST_GROUPS:
             reason = f"there are {MOST_GROUPS} placement groups, which is the most there can be"
+            code = "full"
         if reason:
-            effects.append(RefuseGroup(event.group, reason))
+            effects.append(RefuseGroup(event.group, reason, code))
             return
         group = self._add(event, now)
         effects.append(self._news(group))
@@ -683,6 +689,10 @@ class Bundles:
     def groups(self) -> list[PlacementGroupId]:
         """Return the groups that are not removed, in the order of their creation."""
         return list(self._group_of)
+
+    def removed(self) -> list[PlacementGroupId]:
+        """Return the removed groups that are remembered, the oldest first."""
+        return list(self._removed)
 
     def find(self, name: str, namespace: str) -> PlacementGroupId | None:
         """Return the group of this name."""

@@ -29,6 +29,7 @@ from typing import Any
 
 import msgspec
 
+from weft._machines import lines
 from weft._machines.rulings import ClientImage, Request, Ruling, Rulings
 from weft._machines.tables import Consequence, ControlTable, MemberAdded, MemberRemoved, Noted
 
@@ -109,7 +110,7 @@ class Ledger:
             full_name = f"{table.name}.{name}"
             self._table_of[command] = table
             self._name_of[command] = full_name
-            self._decoder_of[full_name] = msgspec.msgpack.Decoder(command)
+            self._decoder_of[full_name] = lines.decoder(command)
         for kind in table.hears:
             self._hearers_of.setdefault(kind, []).append(table)
         for kind in table.notes:
@@ -120,7 +121,7 @@ class Ledger:
     def encode(self, entry: LedgerEntry) -> bytes:
         """Return an entry as the journal keeps it. KeyError: no table takes the command."""
         name = self._name_of[type(entry.command)]
-        body = msgspec.Raw(msgspec.msgpack.encode(entry.command))
+        body = msgspec.Raw(lines.encode(entry.command))
         line = _Line(entry.at, name, body, entry.request, entry.sender)
         return msgspec.msgpack.encode(line)
 
@@ -245,10 +246,7 @@ class Ledger:
                 self.now,
                 self._answers.image(),
                 list(self._incarnation_of.items()),
-                {
-                    table.name: msgspec.Raw(msgspec.msgpack.encode(table.image()))
-                    for table in self._tables
-                },
+                {table.name: msgspec.Raw(lines.encode(table.image())) for table in self._tables},
             )
         )
 
@@ -259,7 +257,7 @@ class Ledger:
         """
         read = msgspec.msgpack.decode(image, type=_LedgerImage)
         images = [
-            (table, msgspec.msgpack.decode(read.tables[table.name], type=table.image_type))
+            (table, lines.decoder(table.image_type).decode(read.tables[table.name]))
             for table in self._tables
             if table.name in read.tables
         ]

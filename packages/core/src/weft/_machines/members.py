@@ -279,6 +279,8 @@ class Members:
         self._last_incarnation = 0
         self._living: dict[NodeId, _Living] = {}
         self._dead: OrderedDict[tuple[NodeId, int], MemberFacts] = OrderedDict()
+        self._last_of: dict[NodeId, MemberFacts] = {}
+        """Of the dead: the last life of each node."""
         self._handled_at: float | None = None
 
     def handle(self, event: MemberEvent, now: float) -> list[MemberEffect]:
@@ -372,8 +374,11 @@ class Members:
 
     def _remember(self, facts: MemberFacts) -> None:
         self._dead[facts.node_id, facts.incarnation] = facts
+        self._last_of[facts.node_id] = facts
         if len(self._dead) > DEAD_KEPT:
-            self._dead.popitem(last=False)
+            _, oldest = self._dead.popitem(last=False)
+            if self._last_of[oldest.node_id] is oldest:
+                del self._last_of[oldest.node_id]
 
     # -------------------------------------------------------------- drain
 
@@ -462,6 +467,22 @@ class Members:
         """Return those that are remembered, oldest first."""
         return list(self._dead.values())
 
+    def find(self, node_id: NodeId) -> MemberFacts | None:
+        """Return what is known of a node: of its life, or of the last one that is remembered."""
+        living = self._living.get(node_id)
+        return living.facts if living is not None else self._last_of.get(node_id)
+
+    def drain_of(self, node_id: NodeId, now: float) -> TellDrain | None:
+        """Return what a draining node is told: its deadline is counted from `now`."""
+        living = self._living.get(node_id)
+        if living is None or living.facts.life != "draining":
+            return None
+        left_s = 0.0
+        if living.deadline_at < float("inf"):
+            left_s = max(0.001, living.deadline_at - now)
+        told = self._tell_drain(living.facts)
+        return msgspec.structs.replace(told, deadline_s=left_s)
+
     def is_member(self, node_id: NodeId, incarnation: int) -> bool:
         """Tell whether what a node says with this incarnation counts."""
         return self._in(node_id, incarnation) is not None
@@ -511,5 +532,6 @@ class Members:
         assert all(x.facts.life != "dead" for x in self._living.values()), 4
         assert all(facts.life == "dead" for facts in self._dead.values()), 4
         assert len(self._living) <= MOST_NODES and len(self._dead) <= DEAD_KEPT, 5
+        assert self._last_of == {facts.node_id: facts for facts in self._dead.values()}, 5
         for living in self._living.values():
             assert (living.deadline_at < float("inf")) <= (living.facts.life == "draining"), 6

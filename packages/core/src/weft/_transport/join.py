@@ -63,7 +63,8 @@ class JoinString(msgspec.Struct, frozen=True):
 
     def format(self) -> str:
         """Return the join string, with the token: for a private file, or the user's own eyes."""
-        return f"{_SCHEME}{self.address}#{_text(self.token)}.{_text(self.fingerprint)}"
+        token, fingerprint = secret_text(self.token), secret_text(self.fingerprint)
+        return f"{_SCHEME}{self.address}#{token}.{fingerprint}"
 
     @override
     def __repr__(self) -> str:
@@ -108,7 +109,7 @@ def _parse_secret(what: str, text: str, size: int, address: str) -> bytes:
     digits = -(-size * 8 // 6)
     if re.fullmatch("[A-Za-z0-9_-]*", text) and len(text) == digits:
         value = base64.urlsafe_b64decode(text + "=" * (-digits % 4))
-        if _text(value) == text:
+        if secret_text(value) == text:
             return value
     raise OptionError(
         f"the join string for {_shown(address)} has a {what} of {len(text)} letters that is none "
@@ -116,7 +117,8 @@ def _parse_secret(what: str, text: str, size: int, address: str) -> bytes:
     )
 
 
-def _text(value: bytes) -> str:
+def secret_text(value: bytes) -> str:
+    """Return a token or a fingerprint as it is written everywhere: base64url, without padding."""
     return base64.urlsafe_b64encode(value).decode().rstrip("=")
 
 

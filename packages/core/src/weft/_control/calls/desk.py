@@ -45,7 +45,7 @@ class Desk:
     async def do(self, command: Any, header: messages.Header) -> int | bytes:
         """Do a command; return what it came to. RefusedError: it was refused."""
         request = _request(header.id) if header.HasField("id") else None
-        sender = _sender(header.sender) if header.HasField("sender") else None
+        sender = a_sender(header.sender) if header.HasField("sender") else None
         answer = await self.service.do(command, request, sender)
         if answer.code:
             raise RefusedError(answer)
@@ -62,7 +62,8 @@ def _request(header: messages.RequestId) -> Request:
     return Request(an_id(header.client, "client"), header.number, header.done_below)
 
 
-def _sender(header: messages.Sender) -> Sender:
+def a_sender(header: messages.Sender) -> Sender:
+    """Return which node says something. RefusedError: it is none."""
     return Sender(an_id(header.node_id, "node"), header.incarnation)
 
 

@@ -54,13 +54,16 @@ class JobCalls:
         self._desk.read()
         return messages.ListJobsAnswer(jobs=[_job(facts) for facts in self._jobs.all()])
 
-    async def watch(self, _: messages.WatchJobsRequest, __: Any) -> AsyncIterator[messages.Job]:
-        """Yield the jobs that run, then each that changes."""
+    async def watch(
+        self, request: messages.WatchJobsRequest, _: Any
+    ) -> AsyncIterator[messages.Job]:
+        """Yield the jobs that run, or have changed since, then each that changes."""
         with self._desk.bells.listen() as listener:
             listener.follow([ANY_JOB])
             self._desk.read()
-            seen = self._jobs.changes
-            for facts in self._jobs.running():
+            seen, after = self._jobs.changes, request.after
+            knows = 0 < after <= seen
+            for facts in self._jobs.changed_after(after) if knows else self._jobs.running():
                 yield _job(facts)
             while True:
                 await listener.wait_rung()
@@ -90,4 +93,5 @@ def _job(facts: JobFacts) -> messages.Job:
         began_at=facts.began_at,
         ended_at=facts.ended_at if facts.ended_at >= 0 else None,
         reason=facts.reason,
+        change=facts.change,
     )

@@ -1,6 +1,6 @@
 """A caller of the control service: it names its requests, and asks again while nobody answers.
 
-    client = ControlClient("unix:/.../control", token)
+    client = ControlClient("10.0.0.7:41234", credentials)
     answer = client.call("KeyValue", "put", messages.PutRequest(...))
 
 What is guaranteed
@@ -23,12 +23,16 @@ import grpc
 
 from weft._clock import monotonic
 from weft._ids import ID_BYTES
+from weft._transport.addresses import is_path
 from weft._transport.control import messages
 from weft._transport.control.methods import NUMBER, bearer, methods_of, services
+from weft._transport.credentials import CONTROL
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+
+    from weft._transport.credentials import Credentials
 
 OPTIONS = [
     # A control service that is started again is back within seconds, and is to be found at once.
@@ -42,6 +46,7 @@ OPTIONS = [
 TIMEOUT_S = 30.0
 PAUSE_S = 0.02
 """Between two tries, where the channel itself does not wait."""
+_REPLACED = "a control service answered that was replaced"
 
 
 class Names:
@@ -72,20 +77,25 @@ class Names:
 class ControlClient:
     """A connection to a control service. It must be closed."""
 
-    def __init__(self, address: str, token: str) -> None:
-        self._channel = grpc.insecure_channel(address, OPTIONS)
-        self._metadata = (bearer(token),)
+    def __init__(self, address: str, credentials: Credentials) -> None:
+        """`address`: HOST:PORT of its node, or the path of its socket on the same node."""
+        self._channel = _channel(address, credentials)
+        self.metadata = (bearer(credentials.token),)
+        """Of each call."""
         self._names = Names()
         self._number = 0
         """The greatest that was seen."""
         self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._again: list[_Asking] = []
+        """They wait to be asked again; while there are any, there is a thread for them."""
         self._stub_of = {
-            (service, name): self._stub(method)
+            (service, name): self._make_stub(method)
             for service in services()
             for name, method in methods_of(service).items()
         }
 
-    def _stub(self, method: Any) -> Any:
+    def _make_stub(self, method: Any) -> Any:
         make = {
             (False, False): self._channel.unary_unary,
             (False, True): self._channel.unary_stream,
@@ -93,6 +103,10 @@ class ControlClient:
             (True, True): self._channel.stream_stream,
         }[method.takes_stream, method.gives_stream]
         return make(method.path, method.request.SerializeToString, method.answer.FromString)
+
+    def stub(self, service: str, method: str) -> Any:
+        """Return gRPC's own way to a method."""
+        return self._stub_of[service, method]
 
     @property
     def number(self) -> int:
@@ -107,9 +121,7 @@ class ControlClient:
             AuthenticationError: The token is wrong.
             GetTimeoutError: There was no answer; whether it was done is not known.
         """
-        header = getattr(request, "header", None) or (
-            request if "id" in request.DESCRIPTOR.fields_by_name else None
-        )
+        header = _header_of(request)
         if header is None:
             return self._until_answered(service, method, request, timeout_s)
         name = self._names.begin()
@@ -121,29 +133,26 @@ class ControlClient:
 
     def _until_answered(self, service: str, method: str, request: Any, timeout_s: float) -> Any:
         until = monotonic() + timeout_s
-        stub = self._stub_of[service, method]
+        stub = self.stub(service, method)
         while True:
             left_s = until - monotonic()
             reason = "nobody answers"
             try:
                 answer, call = stub.with_call(
-                    request, timeout=max(left_s, 0.0), metadata=self._metadata, wait_for_ready=True
+                    request, timeout=max(left_s, 0.0), metadata=self.metadata, wait_for_ready=True
                 )
             except grpc.RpcError as error:
-                reason = self._told(error, f"{service}.{method}")
+                reason = self.told(error, f"{service}.{method}")
             else:
-                if self._is_current(call):
+                if self.is_current(call):
                     return answer
-                reason = "a control service answered that was replaced"
+                reason = _REPLACED
             if until - monotonic() <= PAUSE_S:
-                raise GetTimeoutError(
-                    f"the control service was asked {service}.{method} for {timeout_s:g} s: "
-                    f"{reason}"
-                )
+                raise _too_late(f"{service}.{method}", timeout_s, reason)
             if self._closed.wait(PAUSE_S):
                 raise RpcError(f"{service}.{method} was not answered: the client is closed")
 
-    def _told(self, error: Any, what: str) -> str:
+    def told(self, error: Any, what: str) -> str:
         """Return why nobody answered; raise what the control service says."""
         code, text = error.code(), error.details()
         if code is grpc.StatusCode.UNAUTHENTICATED:
@@ -152,11 +161,31 @@ class ControlClient:
             raise RpcError(f"{what}: {text}", code.value[0]) from None
         return str(text)
 
-    def _is_current(self, call: Any) -> bool:
+    def is_current(self, call: Any) -> bool:
         """Tell whether who answers is the newest; who says no number has not answered."""
-        number = next((int(value) for key, value in call.initial_metadata() if key == NUMBER), 0)
+        number = _number_of(call)
         self._number = max(self._number, number)
         return number in (0, self._number)
+
+    def begin(
+        self,
+        service: str,
+        method: str,
+        request: Any,
+        then: Callable[[Any], None],
+        *,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Ask as `call` does, and go on: `then` is called with the answer or the error, once.
+
+        It is called in a thread of gRPC's. Of what is under way when the client is closed nothing
+        may be told. With a `timeout_s` of infinity it is asked until there is an answer.
+        """
+        header = _header_of(request)
+        name = self._names.begin() if header is not None else None
+        if header is not None:
+            header.id.CopyFrom(name)
+        _Asking(self, service, method, request, name, then, monotonic() + timeout_s).ask()
 
     def stream(self, service: str, method: str, requests: Any) -> ControlStream:
         """Begin a stream: of one request, or of an iterator of them.
@@ -164,20 +193,130 @@ class ControlClient:
         It ends in an RpcError whatever ends it, but for its `cancel`: also if the control service
         died just before, and its successor is not found yet.
         """
-        stub = self._stub_of[service, method]
-        call = stub(requests, metadata=self._metadata, wait_for_ready=True)
+        stub = self.stub(service, method)
+        call = stub(requests, metadata=self.metadata, wait_for_ready=True)
         return ControlStream(self, call, f"{service}.{method}")
 
-    def check_stream(self, call: Any, what: str) -> None:
-        """Raise RpcError if a stream comes from a control service that was replaced."""
-        if not self._is_current(call):
+    def check_stream(self, call: Any, what: str) -> int:
+        """Return the number of the control service that a stream comes from.
+
+        RpcError: it was replaced.
+        """
+        if not self.is_current(call):
             call.cancel()
-            raise RpcError(f"{what}: a control service answered that was replaced")
+            raise RpcError(f"{what}: {_REPLACED}")
+        return _number_of(call)
+
+    def has_answer(self, name: messages.RequestId | None) -> None:
+        """Note that a request that was begun has its answer."""
+        if name is not None:
+            self._names.end(name)
+
+    def ask_again(self, asking: _Asking) -> None:
+        """Ask something again, after a pause."""
+        with self._lock:
+            if not self._again and not self._closed.is_set():
+                threading.Thread(target=self._ask_again, name="weft-ask-again").start()
+            self._again.append(asking)
+
+    def _ask_again(self) -> None:
+        self._closed.wait(PAUSE_S)
+        with self._lock:
+            again, self._again = self._again, []
+        for asking in again:
+            asking.ask()
 
     def close(self) -> None:
         """End all calls. Idempotent."""
         self._closed.set()
         self._channel.close()
+
+
+class _Asking:
+    """One request that nobody waits for."""
+
+    def __init__(
+        self,
+        client: ControlClient,
+        service: str,
+        method: str,
+        request: Any,
+        name: messages.RequestId | None,
+        then: Callable[[Any], None],
+        until: float,
+    ) -> None:
+        self._client = client
+        self._what = f"{service}.{method}"
+        self._stub = client.stub(service, method)
+        self._request = request
+        self._name = name
+        self._then = then
+        self._began_at = monotonic()
+        self._until = until
+
+    def ask(self) -> None:
+        """Ask once more."""
+        left_s = self._until - monotonic()
+        timeout_s = max(left_s, 0.0) if left_s < float("inf") else None
+        try:
+            future = self._stub.future(
+                self._request,
+                timeout=timeout_s,
+                metadata=self._client.metadata,
+                wait_for_ready=True,
+            )
+        except ValueError:
+            return  # The client was closed.
+        future.add_done_callback(self._answered)
+
+    def _answered(self, future: Any) -> None:
+        try:
+            answer = future.result()
+        except grpc.FutureCancelledError:
+            return  # The client was closed.
+        except grpc.RpcError as error:
+            try:
+                reason = self._client.told(error, self._what)
+            except (RpcError, AuthenticationError) as refusal:
+                self._end(refusal)
+                return
+        else:
+            if self._client.is_current(future):
+                self._end(answer)
+                return
+            reason = _REPLACED
+        if self._until - monotonic() <= PAUSE_S:
+            self._end(_too_late(self._what, self._until - self._began_at, reason))
+        else:
+            self._client.ask_again(self)
+
+    def _end(self, answer: Any) -> None:
+        self._client.has_answer(self._name)
+        self._then(answer)
+
+
+def _header_of(request: Any) -> Any:
+    """Return what of a request names it; None: it has no name."""
+    fields = request.DESCRIPTOR.fields_by_name
+    return request.header if "header" in fields else request if "id" in fields else None
+
+
+def _number_of(call: Any) -> int:
+    """Return the number of who answers; 0: it says none."""
+    return next((int(value) for key, value in call.initial_metadata() if key == NUMBER), 0)
+
+
+def _too_late(what: str, timeout_s: float, reason: str) -> GetTimeoutError:
+    return GetTimeoutError(f"the control service was asked {what} for {timeout_s:g} s: {reason}")
+
+
+def _channel(address: str, credentials: Credentials) -> grpc.Channel:
+    if is_path(address):
+        return grpc.insecure_channel(f"unix:{address}", OPTIONS)
+    # The certificate is the only one that is believed: whose name it has does not count.
+    pinned = grpc.ssl_channel_credentials(root_certificates=credentials.certificate)
+    named = ("grpc.ssl_target_name_override", CONTROL)
+    return grpc.secure_channel(address, pinned, [*OPTIONS, named])
 
 
 class ControlStream:
@@ -187,6 +326,8 @@ class ControlStream:
         self._client = client
         self._call = call
         self._what = what
+        self.number = 0
+        """Of the control service; known with the first message."""
         self._is_checked = False
 
     def __iter__(self) -> Iterator[Any]:
@@ -196,7 +337,7 @@ class ControlStream:
         """Return the next message; blocks."""
         try:
             if not self._is_checked:
-                self._client.check_stream(self._call, self._what)
+                self.number = self._client.check_stream(self._call, self._what)
                 self._is_checked = True
             return next(self._call)
         except grpc.RpcError as error:

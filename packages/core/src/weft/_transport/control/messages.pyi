@@ -291,11 +291,13 @@ class ListJobsAnswer(_message.Message):
     def __init__(self, jobs: _Optional[_Iterable[_Union[Job, _Mapping]]] = ...) -> None: ...
 
 class WatchJobsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("after",)
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    after: int
+    def __init__(self, after: _Optional[int] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("job_id", "driver_id", "node_id", "address", "namespace", "entrypoint", "metadata", "limits", "began_at", "ended_at", "reason")
+    __slots__ = ("job_id", "driver_id", "node_id", "address", "namespace", "entrypoint", "metadata", "limits", "began_at", "ended_at", "reason", "change")
     class MetadataEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -314,6 +316,7 @@ class Job(_message.Message):
     BEGAN_AT_FIELD_NUMBER: _ClassVar[int]
     ENDED_AT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
     job_id: bytes
     driver_id: bytes
     node_id: bytes
@@ -325,7 +328,8 @@ class Job(_message.Message):
     began_at: float
     ended_at: float
     reason: str
-    def __init__(self, job_id: _Optional[bytes] = ..., driver_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., address: _Optional[str] = ..., namespace: _Optional[str] = ..., entrypoint: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., began_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ...) -> None: ...
+    change: int
+    def __init__(self, job_id: _Optional[bytes] = ..., driver_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., address: _Optional[str] = ..., namespace: _Optional[str] = ..., entrypoint: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., began_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., change: _Optional[int] = ...) -> None: ...
 
 class CreateActorRequest(_message.Message):
     __slots__ = ("header", "actor_id", "owner_id", "node_id", "job_id", "creation", "name", "namespace", "is_detached", "get_if_exists", "max_restarts")
@@ -506,7 +510,7 @@ class EndOwnerRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., owner_id: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "deadline_s")
+    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "is_known", "bundles")
     class TotalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -537,7 +541,8 @@ class Node(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
-    DEADLINE_S_FIELD_NUMBER: _ClassVar[int]
+    IS_KNOWN_FIELD_NUMBER: _ClassVar[int]
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     node_id: bytes
     incarnation: int
     address: str
@@ -547,8 +552,39 @@ class Node(_message.Message):
     labels: _containers.ScalarMap[str, str]
     state: NodeState
     reason: str
-    deadline_s: float
-    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., deadline_s: _Optional[float] = ...) -> None: ...
+    is_known: bool
+    bundles: _containers.RepeatedCompositeFieldContainer[BundleThere]
+    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., is_known: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleThere, _Mapping]]] = ...) -> None: ...
+
+class BundleThere(_message.Message):
+    __slots__ = ("group_id", "index", "total", "free", "size", "attempt")
+    class TotalEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    class FreeEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
+    FREE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    group_id: bytes
+    index: int
+    total: _containers.ScalarMap[str, int]
+    free: _containers.ScalarMap[str, int]
+    size: int
+    attempt: int
+    def __init__(self, group_id: _Optional[bytes] = ..., index: _Optional[int] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., size: _Optional[int] = ..., attempt: _Optional[int] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
     __slots__ = ("id", "node")
@@ -756,6 +792,18 @@ class ListMembersAnswer(_message.Message):
     NODES_FIELD_NUMBER: _ClassVar[int]
     nodes: _containers.RepeatedCompositeFieldContainer[Node]
     def __init__(self, nodes: _Optional[_Iterable[_Union[Node, _Mapping]]] = ...) -> None: ...
+
+class GetCredentialsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetCredentialsAnswer(_message.Message):
+    __slots__ = ("certificate", "key")
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    certificate: bytes
+    key: bytes
+    def __init__(self, certificate: _Optional[bytes] = ..., key: _Optional[bytes] = ...) -> None: ...
 
 class WatchViewRequest(_message.Message):
     __slots__ = ()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from google.protobuf import message_factory
 
 from weft._transport.control.messages import DESCRIPTOR
+from weft._transport.join import secret_text
 
 NUMBER = "weft-control"
 """Metadata of each answer: the number of the control service."""
@@ -46,6 +47,6 @@ def methods_of(service: str) -> dict[str, Method]:
     }
 
 
-def bearer(token: str) -> tuple[str, str]:
+def bearer(token: bytes) -> tuple[str, str]:
     """Return the metadata by which a caller proves that it has the token."""
-    return AUTHORIZATION, f"Bearer {token}"
+    return AUTHORIZATION, f"Bearer {secret_text(token)}"

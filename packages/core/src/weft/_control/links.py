@@ -1,0 +1,107 @@
+"""The streams over which nodes are told what to do with bundles and drains, and others the view.
+
+A queue for each stream. What cannot be sent to a node is lost with its stream: the next one begins
+with what the node holds, and the tables say again what is needed. A follower of the view that is
+too slow for what changes is sent all of it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from weft._control.calls.desk import RefusedError
+from weft._machines.rulings import Ruling
+
+if TYPE_CHECKING:
+    from weft._transport.control import messages
+
+DELTAS = 64
+"""So many wait for one follower; when there are more it gets the whole view instead."""
+
+
+class NodeLink:
+    """One node's stream."""
+
+    def __init__(self, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self._answers: asyncio.Queue[messages.HeartbeatAnswer | RefusedError] = asyncio.Queue()
+
+    def send(self, answer: messages.HeartbeatAnswer | RefusedError) -> None:
+        """Tell the node something; a refusal ends the stream."""
+        self._answers.put_nowait(answer)
+
+    async def next(self) -> messages.HeartbeatAnswer:
+        """Return what the node is to be told next. RefusedError: it is told that, and no more."""
+        answer = await self._answers.get()
+        if isinstance(answer, RefusedError):
+            raise answer
+        return answer
+
+
+class NodeLinks:
+    """The streams of all nodes, one each."""
+
+    def __init__(self) -> None:
+        self._link_of: dict[bytes, NodeLink] = {}
+
+    def open(self, node: bytes, incarnation: int) -> NodeLink:
+        """Begin a node's stream, in the place of one that there may be."""
+        self.fence(node, "it has begun another stream")
+        link = self._link_of[node] = NodeLink(incarnation)
+        return link
+
+    def close(self, node: bytes, link: NodeLink) -> bool:
+        """End a stream; tell whether it was the node's newest."""
+        if self._link_of.get(node) is not link:
+            return False
+        del self._link_of[node]
+        return True
+
+    def send(self, node: bytes, incarnation: int, answer: messages.HeartbeatAnswer) -> None:
+        """Tell a node something, if there is a way to it."""
+        link = self._link_of.get(node)
+        if link is not None and link.incarnation == incarnation:
+            link.send(answer)
+
+    def fence(self, node: bytes, reason: str) -> None:
+        """End a node's stream, and say why."""
+        link = self._link_of.pop(node, None)
+        if link is not None:
+            text = f"node {node.hex()} is not listened to as incarnation {link.incarnation}"
+            link.send(RefusedError(Ruling(code="fenced", reason=f"{text}: {reason}")))
+
+
+class ViewFollower:
+    """One stream of the view."""
+
+    def __init__(self) -> None:
+        self._waiting: deque[messages.ViewDelta] = deque()
+        self._wake = asyncio.Event()
+        self.is_behind = False
+        """It wants the whole view."""
+
+    def add(self, delta: messages.ViewDelta) -> None:
+        """Let it have a change."""
+        if len(self._waiting) >= DELTAS:
+            self._waiting.clear()
+            self.is_behind = True
+        if not self.is_behind:
+            self._waiting.append(delta)
+        self._wake.set()
+
+    def begin_anew(self, whole: messages.ViewDelta) -> None:
+        """Let it have the whole view."""
+        self.is_behind = False
+        self.add(whole)
+
+    async def wait(self) -> None:
+        """Wait until there is something to send, or it is behind."""
+        await self._wake.wait()
+        self._wake.clear()
+
+    def take(self) -> list[messages.ViewDelta]:
+        """Return what is to be sent."""
+        taken, self._waiting = list(self._waiting), deque()
+        return taken

@@ -1,0 +1,676 @@
+"""A daemon's link to the control service: what it says there, and what it is told.
+
+    daemon's loop                          threads of the link
+    publish, report, leave   -> _Beats ->  heartbeats: a stream; registers first, anew if fenced
+    ControlNews              <- Inbox  <-  what comes on it: bundles, drains, fences
+                             <- Inbox  <-  view, orders, jobs: a stream each
+    call(..., then)          <- Inbox  <-  answers
+
+gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
+inbox, and `ControlNews` is told of it in its loop.
+
+What is always true
+1. The daemon is registered again and again until it is taken, and each stream is begun anew when
+   it breaks, with what was heard of it last: a control service that was started again is found by
+   who was linked before.
+2. Of the life of another node it is told once that it has joined and once that it has died.
+3. Orders are told once each, in order, within an incarnation.
+4. A new stream of heartbeats begins with the whole view and with the bundles that are held. What
+   was to be reported before, and is lost, follows from that.
+5. After `fenced` nothing is said for the life that is over; what was told for it may still come.
+
+What it does not: it says only that the daemon's process lives. Its loop may hang.
+
+Facts about fork: a child has none of these threads, and what they had locked stays locked. So a
+daemon that has begun its link forks no more.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from functools import partial
+from typing import TYPE_CHECKING, Any, assert_never
+
+import msgspec
+
+from weft._clock import monotonic
+from weft._control_messages import (
+    delta_of,
+    message_of_delta,
+    message_of_held,
+    node_of_view,
+    standing_of,
+)
+from weft._ids import PlacementGroupId
+from weft._machines.bundles import HeldBundles
+from weft._machines.jobs import BeginJob, JobFacts, JobLimits
+from weft._machines.members import HEARTBEAT_S
+from weft._machines.membership import MemberStanding
+from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
+from weft._machines.placement import NodeView
+from weft._machines.reservations import (
+    CommitAsked,
+    ControlUnlinked,
+    ReleaseAsked,
+    ReserveAsked,
+    TellCommitted,
+    TellRefused,
+    TellReserved,
+)
+from weft._machines.spillover import ViewsChanged
+from weft._machines.views import (
+    ApplyChange,
+    AskWhole,
+    DeltaHeard,
+    Follower,
+    Publisher,
+    PublisherTicked,
+    SourceLinked,
+    TableChanged,
+    WholeAsked,
+)
+from weft._node.inbox import Inbox
+from weft._resources import Resources
+from weft._transport.control import messages
+from weft._transport.control.client import TIMEOUT_S, ControlClient
+from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from weft._ids import NodeId
+    from weft._machines.members import MemberFacts
+    from weft._transport.control.client import ControlStream
+    from weft._transport.credentials import Credentials
+    from weft._transport.sockets import Poller
+
+PAUSE_S = 0.1
+"""Before a stream that has broken is begun anew."""
+WRONG_TOKEN_S = 5.0
+FENCED = 9
+"""gRPC's status FAILED_PRECONDITION."""
+_CONTROL = b"control"
+
+BundlesAsked = ReserveAsked | CommitAsked | ReleaseAsked | ControlUnlinked
+BundlesTold = TellReserved | TellRefused | TellCommitted
+
+
+class ControlNews:
+    """What a daemon hears through its link, in its own loop. What is not overridden is ignored."""
+
+    def registered(self, incarnation: int) -> None:
+        """The node is a member."""
+
+    def fenced(self, reason: str) -> None:
+        """It was declared dead: all that it runs ends. When this returns it registers anew."""
+
+    def views_changed(self, changed: ViewsChanged) -> None:
+        """Other nodes have this, or are gone."""
+
+    def node_joined(self, node: MemberFacts) -> None:
+        """Another node has begun to live."""
+
+    def node_died(self, node: MemberFacts) -> None:
+        """Another node is dead; its `cause` says why."""
+
+    def ordered(self, order: Order) -> None:
+        """Control wants something done for an actor."""
+
+    def held(self) -> Sequence[HeldBundles]:
+        """Return what the node holds for placement groups."""
+        return ()
+
+    def bundles_asked(self, asked: BundlesAsked) -> None:
+        """Control wants something done with bundles, or cannot be heard."""
+
+    def job_changed(self, job: JobFacts) -> None:
+        """A job has begun, has ended, or may take something else."""
+
+    def drain_asked(self, message: str, deadline_s: float) -> bool:
+        """Tell whether the node is idle; then it takes nothing new."""
+        return False
+
+    def drain_told(self, reason: str, message: str, deadline_s: float) -> None:
+        """Take nothing new, move last copies, then `leave`. 0: there is no deadline."""
+
+    def left(self) -> None:
+        """Control knows that the node has left."""
+
+
+class ControlLink:
+    """The link of one daemon. Its methods are for the daemon's loop."""
+
+    def __init__(
+        self,
+        poller: Poller,
+        news: ControlNews,
+        credentials: Credentials,
+        *,
+        control: str,
+        address: str,
+        name: str,
+        view: NodeView,
+    ) -> None:
+        """Make it; nothing is said before `begin`.
+
+        Args:
+            poller: Of the loop.
+            news: Is told what comes.
+            credentials: Of the cluster.
+            control: Where the control service is, as ControlClient takes it.
+            address: By which others reach this daemon.
+            name: Of the node, for people.
+            view: What the node has.
+        """
+        self.members: dict[NodeId, MemberStanding] = {}
+        """The nodes of the cluster, this one too, and the dead that are remembered."""
+        self.incarnation = 0
+        """0: the node is no member yet."""
+        self._inbox = Inbox(poller)
+        self._news = news
+        self._node = messages.Node(node_id=view.node_id, address=address, host=name)
+        self._me = view.node_id
+        self._view = view
+        self._client = ControlClient(control, credentials)
+        self._closed = threading.Event()
+        self._registered = threading.Event()
+        self._member_as = 0
+        """As `incarnation`, for the threads."""
+        self._streams: dict[str, ControlStream] = {}
+        self._streams_lock = threading.Lock()
+        self._beats: _Beats | None = None
+        self._leaving = ""
+        self._lanes: dict[object, deque[Callable[[], None]]] = {}
+        """Calls that wait for another of their lane; the first of each is under way."""
+        self._threads = [
+            threading.Thread(target=function, name=f"weft-{function.__name__.strip('_')}")
+            for function in (self._live, self._follow_view, self._follow_orders, self._follow_jobs)
+        ]
+
+    def begin(self) -> None:
+        """Register, and begin to listen. The process forks no more from here on."""
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def sender(self) -> messages.Sender:
+        """How this node signs what it says."""
+        return messages.Sender(node_id=self._me, incarnation=self.incarnation)
+
+    def address_of(self, node_id: NodeId) -> str | None:
+        """Return the address of a living node's daemon; None: there is no such node."""
+        standing = self.members.get(node_id)
+        return None if standing is None or standing.is_dead else standing.facts.address
+
+    # -------------------------------------------------------------- what is said
+
+    def publish(self, view: NodeView) -> None:
+        """Say what the node has."""
+        self._view = view
+        if self._beats is not None:
+            self._beats.put(view)
+
+    def report(self, told: BundlesTold) -> None:
+        """Answer what was asked of bundles."""
+        if self._beats is not None:
+            self._beats.put(told)
+
+    def leave(self, reason: str) -> None:
+        """Say that the node has nothing left and ends; `left` follows when that is known."""
+        self._leaving = reason
+        if self._beats is not None:
+            self._beats.put(_Left(reason))
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        request: Any,
+        then: Callable[[Any], None] = lambda answer: None,
+        *,
+        lane: object = None,
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
+        """Ask the control service something, also while there is none.
+
+        Args:
+            service: As control.proto calls it.
+            method: As Python writes it: `end_owner`.
+            request: It is not to be changed any more.
+            then: Gets the answer; or RpcError (refused), GetTimeoutError or AuthenticationError.
+            lane: What has the same lane is asked in order, each when the one before was answered.
+            timeout_s: How long to ask; infinity: until there is an answer.
+        """
+        done = partial(self._answered, lane, then)
+        ask = partial(
+            self._client.begin,
+            service,
+            method,
+            request,
+            lambda answer: self._post(partial(done, answer)),
+            timeout_s=timeout_s,
+        )
+        if lane is not None:
+            waiting = self._lanes.setdefault(lane, deque())
+            waiting.append(ask)
+            if len(waiting) > 1:
+                return
+        ask()
+
+    def _answered(self, lane: object, then: Callable[[Any], None], answer: Any) -> None:
+        if lane is not None:
+            waiting = self._lanes[lane]
+            waiting.popleft()
+            if waiting:
+                waiting[0]()
+            else:
+                del self._lanes[lane]
+        then(answer)
+
+    def close(self) -> None:
+        """End the link, and wait for its threads; nothing is told any more. Idempotent."""
+        self._closed.set()
+        self._registered.set()
+        self._inbox.close()
+        with self._streams_lock:
+            for stream in self._streams.values():
+                stream.cancel()
+        self._client.close()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+
+    # -------------------------------------------------------------- what is heard, in the loop
+
+    def _post(self, function: Callable[[], None]) -> None:
+        self._inbox.post(function)
+
+    def _joined(self, incarnation: int) -> None:
+        self.incarnation = incarnation
+        self._news.registered(incarnation)
+
+    def _fenced(self, reason: str, done: threading.Event) -> None:
+        self.incarnation = 0
+        if self._leaving:
+            self._news.left()
+        else:
+            self._news.fenced(reason)
+            done.set()
+
+    def _linked(self, beats: _Beats) -> None:
+        self._beats = beats
+        beats.put(_Begin(self._view, tuple(self._news.held())))
+        if self._leaving:
+            beats.put(_Left(self._leaving))
+
+    def _unlinked(self) -> None:
+        self._beats = None
+        self._news.bundles_asked(ControlUnlinked())
+
+    def _told(self, beats: _Beats, answer: messages.HeartbeatAnswer, control: int) -> None:
+        if beats is not self._beats:
+            return
+        if answer.ask_whole:
+            beats.put(_Whole())
+        for order in answer.bundles:
+            self._news.bundles_asked(_asked(order, control))
+        if answer.HasField("ask_drain"):
+            drain = answer.ask_drain
+            beats.put(_Agrees(self._news.drain_asked(drain.message, drain.deadline_s)))
+        if answer.HasField("tell_drain"):
+            drain = answer.tell_drain
+            self._news.drain_told(drain.reason, drain.message, drain.deadline_s)
+
+    def _view_changed(self, change: ApplyChange[NodeId, MemberStanding]) -> None:
+        views: list[NodeView] = []
+        gone: list[NodeId] = []
+        died: list[MemberFacts] = []
+        joined: list[MemberFacts] = []
+        for node_id, standing in change.changed.items():
+            old = self.members.get(node_id)
+            has_lived = old is not None and not old.is_dead
+            is_same = old is not None and old.facts.incarnation == standing.facts.incarnation
+            if old is not None and has_lived and (standing.is_dead or not is_same):
+                gone.append(node_id)
+                died.append(standing.facts if is_same else _replaced(old.facts))
+            if not standing.is_dead:
+                if not (has_lived and is_same):
+                    joined.append(standing.facts)
+                if standing.view is not None:
+                    views.append(standing.view)
+            view = standing.view
+            if view is None and is_same and old is not None and not standing.is_dead:
+                view = old.view  # The control service was started again, and has not heard it yet.
+            self.members[node_id] = MemberStanding(standing.facts, view)
+        for node_id in change.gone:
+            old = self.members.pop(node_id)
+            if not old.is_dead:
+                gone.append(node_id)
+                died.append(msgspec.structs.replace(old.facts, cause="it is no member any more"))
+        self._tell_views(views, gone, died, joined)
+
+    def _tell_views(
+        self,
+        views: list[NodeView],
+        gone: list[NodeId],
+        died: list[MemberFacts],
+        joined: list[MemberFacts],
+    ) -> None:
+        """Tell of other nodes; what becomes of this one is told by fences."""
+        others = tuple(view for view in views if view.node_id != self._me)
+        lost = tuple(node_id for node_id in gone if node_id != self._me)
+        if others or lost:
+            self._news.views_changed(ViewsChanged(others, lost))
+        for facts in died:
+            if facts.node_id != self._me:
+                self._news.node_died(facts)
+        for facts in joined:
+            if facts.node_id != self._me:
+                self._news.node_joined(facts)
+
+    def _ordered(self, incarnation: int, orders: list[Order]) -> None:
+        for order in orders:
+            if incarnation == self.incarnation:
+                self._news.ordered(order)
+
+    # -------------------------------------------------------------- threads
+
+    def _live(self) -> None:
+        """Be a member, life after life."""
+        try:
+            while not self._closed.is_set():
+                self._live_once()
+        finally:
+            self._registered.set()  # Nobody waits for it any more.
+
+    def _live_once(self) -> None:
+        incarnation = self._register()
+        self._member_as = incarnation
+        self._registered.set()
+        self._post(partial(self._joined, incarnation))
+        reason = ""
+        while not self._closed.is_set() and not reason:
+            reason = self._beat(incarnation)
+        self._registered.clear()
+        done = threading.Event()
+        self._post(partial(self._fenced, reason, done))
+        while not self._closed.is_set() and not done.wait(PAUSE_S):
+            pass
+
+    def _register(self) -> int:
+        """Return the incarnation that the node is given; 0: the link was closed."""
+        while not self._closed.is_set():
+            try:
+                answer = self._client.call(
+                    "Members", "register", messages.RegisterRequest(node=self._node)
+                )
+            except AuthenticationError:
+                self._closed.wait(WRONG_TOKEN_S)
+            except (RpcError, GetTimeoutError):
+                self._closed.wait(PAUSE_S)
+            else:
+                return int(answer.incarnation)
+        return 0
+
+    def _beat(self, incarnation: int) -> str:
+        """Send heartbeats until the stream breaks; return why the node is fenced, if it is."""
+        beats = _Beats(self._me, incarnation)
+        reason = ""
+        try:
+            self._post(partial(self._linked, beats))
+            with self._stream("Members", "heartbeats", iter(beats)) as stream:
+                for answer in stream:
+                    self._post(partial(self._told, beats, answer, stream.number))
+        except RpcError as error:
+            if error.rpc_code == FENCED:
+                reason = str(error)
+        except AuthenticationError:
+            self._closed.wait(WRONG_TOKEN_S)
+        finally:
+            beats.put(None)
+            self._post(self._unlinked)
+        if not reason:
+            self._closed.wait(PAUSE_S)
+        return reason
+
+    def _follow_view(self) -> None:
+        follower: Follower[NodeId, MemberStanding] = Follower()
+        while not self._closed.is_set():
+            follower.handle(SourceLinked(), 0.0)
+            try:
+                with self._stream("ClusterView", "watch", messages.WatchViewRequest()) as stream:
+                    for message in stream:
+                        if not self._hear_view(follower, message):
+                            break
+            except (RpcError, AuthenticationError, ValueError):
+                self._closed.wait(PAUSE_S)
+
+    def _hear_view(
+        self, follower: Follower[NodeId, MemberStanding], message: messages.ViewDelta
+    ) -> bool:
+        """Take what has changed; False: something was missed."""
+        is_whole = True
+        for effect in follower.handle(DeltaHeard(delta_of(message, standing_of)), 0.0):
+            if isinstance(effect, AskWhole):
+                is_whole = False
+            else:
+                self._post(partial(self._view_changed, effect))
+        return is_whole
+
+    def _follow_orders(self) -> None:
+        incarnation = has = 0
+        """Of whose orders all up to `has` are in the inbox."""
+        while self._is_member():
+            if self._member_as != incarnation:
+                incarnation, has = self._member_as, 0
+            sender = messages.Sender(node_id=self._me, incarnation=incarnation)
+            taken: queue.SimpleQueue[messages.FollowOrdersRequest | None] = queue.SimpleQueue()
+            taken.put(messages.FollowOrdersRequest(sender=sender, after=has))
+            try:
+                with self._stream("Members", "follow", iter(taken.get, None)) as stream:
+                    for said in stream:
+                        orders = [_order(each) for each in said.orders]
+                        self._post(partial(self._ordered, incarnation, orders))
+                        has = said.first + len(orders) - 1
+                        taken.put(messages.FollowOrdersRequest(after=has))
+            except (RpcError, AuthenticationError):
+                self._closed.wait(PAUSE_S)
+            finally:
+                taken.put(None)
+
+    def _is_member(self) -> bool:
+        """Wait until the node is a member; False: the link was closed."""
+        self._registered.wait()
+        return not self._closed.is_set()
+
+    def _follow_jobs(self) -> None:
+        change = 0
+        while self._is_member():
+            request = messages.WatchJobsRequest(after=change)
+            try:
+                with self._stream("Jobs", "watch", request) as stream:
+                    for job in stream:
+                        change = max(change, job.change)
+                        self._post(partial(self._news.job_changed, _job(job)))
+            except (RpcError, AuthenticationError):
+                self._closed.wait(PAUSE_S)
+
+    def _stream(self, service: str, method: str, requests: Any) -> _OpenStream:
+        stream = self._client.stream(service, method, requests)
+        name = f"{service}.{method}"
+        with self._streams_lock:
+            self._streams[name] = stream
+            if self._closed.is_set():
+                stream.cancel()
+        return _OpenStream(stream)
+
+
+class _OpenStream:
+    """A stream that is ended by who leaves it."""
+
+    def __init__(self, stream: ControlStream) -> None:
+        self._stream = stream
+
+    def __enter__(self) -> ControlStream:
+        return self._stream
+
+    def __exit__(self, *_: object) -> None:
+        self._stream.cancel()
+
+
+# ------------------------------------------------------------------ heartbeats
+
+
+class _Begin(msgspec.Struct, frozen=True):
+    view: NodeView
+    held: tuple[HeldBundles, ...]
+
+
+class _Left(msgspec.Struct, frozen=True):
+    reason: str
+
+
+class _Agrees(msgspec.Struct, frozen=True):
+    agrees: bool
+
+
+class _Whole(msgspec.Struct, frozen=True):
+    pass
+
+
+class _Beats:
+    """The heartbeats of one stream. gRPC takes them, in a thread of its own."""
+
+    def __init__(self, me: NodeId, incarnation: int) -> None:
+        self._me = me
+        self._sender = messages.Sender(node_id=me, incarnation=incarnation)
+        self._publisher: Publisher[NodeId, NodeView] = Publisher(incarnation)
+        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._beat_at = 0.0
+
+    def put(self, said: _Begin | NodeView | BundlesTold | _Left | _Agrees | _Whole | None) -> None:
+        """Let something be said; None: the stream has ended."""
+        self._inbox.put(said)
+
+    def __iter__(self) -> Iterator[messages.Heartbeat]:
+        begin = self._inbox.get()
+        if begin is None:
+            return
+        self._publish(TableChanged({self._me: begin.view}))
+        (first,) = self._publish(WholeAsked(_CONTROL))
+        yield messages.Heartbeat(sender=self._sender, view=first, held=message_of_held(begin.held))
+        self._beat_at = monotonic() + HEARTBEAT_S
+        while (said := self._wait()) is not None:
+            yield from self._heartbeats(said)
+
+    def _wait(self) -> list[Any] | None:
+        """Return what is to be said, when there is something or it is time; None: the end."""
+        at = self._publisher.wake_at()
+        until = self._beat_at if at is None else min(at, self._beat_at)
+        said: list[Any] = []
+        try:
+            said.append(self._inbox.get(timeout=max(0.0, until - monotonic())))
+            while True:
+                said.append(self._inbox.get_nowait())
+        except queue.Empty:
+            pass
+        return None if None in said else said
+
+    def _heartbeats(self, said: list[Any]) -> Iterator[messages.Heartbeat]:
+        heartbeat = messages.Heartbeat(sender=self._sender)
+        deltas = self._publish(PublisherTicked())
+        is_empty = not said
+        for each in said:
+            match each:
+                case TellReserved() | TellRefused() | TellCommitted():
+                    heartbeat.bundles.append(_report(each))
+                case _Left(reason):
+                    heartbeat.empty = reason
+                case _Agrees(agrees):
+                    heartbeat.agrees_to_drain = agrees
+                case _Whole():
+                    deltas += self._publish(WholeAsked(_CONTROL))
+                case _:
+                    deltas += self._publish(TableChanged({self._me: each}))
+                    is_empty = is_empty or len(said) == 1
+        for delta in deltas[:-1]:
+            yield messages.Heartbeat(sender=self._sender, view=delta)
+        if deltas:
+            heartbeat.view.CopyFrom(deltas[-1])
+        now = monotonic()
+        if deltas or not is_empty or now >= self._beat_at:
+            yield heartbeat
+            self._beat_at = now + HEARTBEAT_S
+
+    def _publish(self, event: Any) -> list[messages.ViewDelta]:
+        effects = self._publisher.handle(event, monotonic())
+        return [message_of_delta(effect.delta, node_of_view) for effect in effects]
+
+
+def _report(told: BundlesTold) -> messages.BundleReport:
+    report = messages.BundleReport(group_id=told.group, attempt=told.attempt)
+    match told:
+        case TellReserved():
+            report.reserved.SetInParent()
+        case TellRefused(reason=reason):
+            report.refused = reason
+        case TellCommitted():
+            report.committed.SetInParent()
+        case _:
+            assert_never(told)
+    return report
+
+
+def _asked(order: messages.BundleOrder, control: int) -> BundlesAsked:
+    group, attempt = PlacementGroupId(order.group_id), order.attempt
+    match order.WhichOneof("what"):
+        case "reserve":
+            bundles = {
+                index: Resources.of_units(amounts.of)
+                for index, amounts in order.reserve.bundles.items()
+            }
+            return ReserveAsked(control, group, attempt, bundles, order.reserve.size)
+        case "commit":
+            return CommitAsked(control, group, attempt)
+        case _:
+            return ReleaseAsked(control, group, attempt)
+
+
+# ------------------------------------------------------------------ what else comes
+
+
+def _replaced(facts: MemberFacts) -> MemberFacts:
+    return msgspec.structs.replace(facts, life="dead", cause="it has registered anew")
+
+
+def _order(order: messages.Order) -> Order:
+    match order.WhichOneof("what"):
+        case "want":
+            return WantOrder(order.want.actor_id, order.want.creation)
+        case "drop":
+            return DropOrder(order.drop)
+        case "become":
+            made = order.become
+            return MakeOrder(made.actor_id, made.worker_id, made.restarts, made.creation)
+        case "quit":
+            return QuitOrder(order.quit)
+        case _:
+            return KillOrder(order.kill.worker_id, order.kill.reason)
+
+
+def _job(job: messages.Job) -> JobFacts:
+    limits = JobLimits(dict(job.limits.quota), job.limits.weight, job.limits.priority)
+    begun = BeginJob(
+        job.job_id,
+        job.driver_id,
+        job.node_id,
+        job.address,
+        job.namespace,
+        job.entrypoint,
+        dict(job.metadata),
+        limits,
+    )
+    ended_at = job.ended_at if job.HasField("ended_at") else -1.0
+    return JobFacts(begun, limits, job.began_at, ended_at, job.reason, job.change)
