@@ -12,11 +12,11 @@ from weft._control.calls.actors import ActorCalls
 from weft._control.calls.groups import GroupCalls
 from weft._control.calls.jobs import ANY_JOB, JobCalls
 from weft._control.calls.keyvalues import KeyValueCalls
+from weft._control.calls.links import NodeLinks
 from weft._control.calls.members import MemberCalls, asked_drain, ordered, told_drain
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
 from weft._control.calls.views import ViewCalls
-from weft._control.links import NodeLinks
 from weft._control_messages import message_of_delta, node_of_standing
 from weft._machines.bundles import CommitBundles, ReleaseBundles, ReserveBundles, TellGroup
 from weft._machines.directory import ActorDirectory
@@ -35,7 +35,7 @@ from weft._override import override
 if TYPE_CHECKING:
     from weft._control.bells import Bells
     from weft._control.calls.desk import Desk
-    from weft._control.links import ViewFollower
+    from weft._control.calls.links import ViewFollower
     from weft._machines.tables import ControlTable
     from weft._transport.credentials import MemberCredentials
 

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from weft._control.calls.desk import Desk
-    from weft._control.links import NodeLink, NodeLinks
+    from weft._control.calls.links import NodeLink, NodeLinks
     from weft._machines.membership import Membership
     from weft._machines.placement import NodeView
     from weft._transport.credentials import MemberCredentials

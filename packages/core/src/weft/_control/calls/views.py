@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from weft._control.links import ViewFollower
+from weft._control.calls.links import ViewFollower
 from weft._machines.views import FollowerGone, WholeAsked
 
 if TYPE_CHECKING:
