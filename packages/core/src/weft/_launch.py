@@ -287,7 +287,9 @@ def _start(
         if cluster is not None:
             Path(session_dir, CLUSTER_FILE).write_bytes(msgspec.json.encode(cluster))
         Path(session_dir, NODE_FILE).write_bytes(msgspec.json.encode(file))
-        pid = spawn("boot", session_dir, fds=(*fds, *metrics_fds, *gate_fds), output_fd=log_fd)
+        pid = spawn(
+            "_node.boot", session_dir, fds=(*fds, *metrics_fds, *gate_fds), output_fd=log_fd
+        )
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)
@@ -413,7 +415,7 @@ def _above_stdio(fd: int) -> int:
 def spawn(
     module: str, session_dir: str, *arguments: str, fds: tuple[int, ...], output_fd: int
 ) -> int:
-    """Start `run(session_dir, *arguments)` of a module of `weft._node` in a fresh interpreter.
+    """Start `run(session_dir, *arguments)` of a module of Weft in a fresh interpreter.
 
     It gets `fds` under the same numbers, and writes to `output_fd`. Returns its process id.
     """

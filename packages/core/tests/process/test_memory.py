@@ -593,7 +593,7 @@ def spiller_pids() -> list[int]:
             words = path.read_bytes().split(b"\0")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if b"spiller" in words and any(session.encode() in word for word in words):
+        if b"_node.spiller" in words and any(session.encode() in word for word in words):
             found.append(int(path.parent.name))
     return found
 

@@ -88,7 +88,7 @@ def below(pid: int) -> dict[str, list[psutil.Process]]:
         words = process.cmdline()
         if process.ppid() == pid:
             found["daemon"].append(process)
-        elif "spiller" in words:
+        elif "_node.spiller" in words:
             found["spiller"].append(process)
         else:
             found["other"].append(process)

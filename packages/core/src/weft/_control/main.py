@@ -25,11 +25,11 @@ from weft._control.base import JournalError
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
 from weft._control.concerns import Concern, concerns
-from weft._control.places import SOCKET, check_folder, open_journal
+from weft._control.places import check_folder, open_journal
 from weft._control.server import ControlServer
 from weft._control.service import Service
 from weft._machines.ledger import Ledger
-from weft._transport.addresses import DOORS
+from weft._transport.addresses import CONTROL_SOCKET, DOORS
 from weft._transport.credentials import open_credentials
 from weft._transport.relay import relay
 from weft.exceptions import OptionError, UsageError
@@ -97,7 +97,7 @@ async def serve(
         await asyncio.wait({told, starting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
-            socket = session_dir / SOCKET
+            socket = session_dir / CONTROL_SOCKET
             server = control.server(f"unix:{socket}", credentials.token)
             await server.start()
             port = asyncio.create_task(_serve_port(credentials, session_dir / DOORS, socket))
@@ -160,3 +160,8 @@ def main(
     except (JournalError, OptionError, UsageError) as error:
         click.echo(f"weft control: {error}", err=True)
         sys.exit(1)
+
+
+def run(session_dir: str, *arguments: str) -> None:
+    """Be the control service of a node; its daemon has started this process."""
+    main([session_dir, *arguments], prog_name="weft control")

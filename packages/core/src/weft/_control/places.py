@@ -12,12 +12,12 @@ from weft._control.etcd import EtcdJournal
 from weft._control.memory import MemoryJournal
 from weft._control.sqlite import SqliteJournal
 from weft._launch import SOCKET_PATH_BYTES
+from weft._transport.addresses import CONTROL_SOCKET
 from weft.exceptions import OptionError
 
 if TYPE_CHECKING:
     from weft._control.base import CommandJournal
 
-SOCKET = "control"
 JOURNAL = "journal.db"
 LEASE = "lease"
 
@@ -61,10 +61,11 @@ def check_folder(session_dir: Path) -> None:
     Raises:
         OptionError: It cannot, or somebody could.
     """
-    length = len(os.fsencode(session_dir / SOCKET))
+    socket = session_dir / CONTROL_SOCKET
+    length = len(os.fsencode(socket))
     if length > SOCKET_PATH_BYTES:
         raise OptionError(
-            f"{session_dir / SOCKET} has {length} bytes, and the path of a socket has at most "
+            f"{socket} has {length} bytes, and the path of a socket has at most "
             f"{SOCKET_PATH_BYTES}: choose a shorter folder"
         )
     status = session_dir.stat()

@@ -18,4 +18,4 @@ package.__path__ = [str(Path(__file__).parent.parent)]
 sys.modules["weft"] = package
 
 if __name__ == "__main__":
-    importlib.import_module(f"weft._node.{module}").run(session_dir, *arguments)
+    importlib.import_module(f"weft.{module}").run(session_dir, *arguments)

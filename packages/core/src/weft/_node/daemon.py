@@ -124,10 +124,12 @@ if TYPE_CHECKING:
     import socket
 
     from weft._ids import NodeId
-    from weft._node import port, transfers
+    from weft._node import in_cluster, port, transfers
+    from weft._node.in_cluster import InCluster
     from weft._node.port import Port
     from weft._node.transfers import NodeTransfers
 else:
+    in_cluster = lazy("weft._node.in_cluster")
     port = lazy("weft._node.port")
     transfers = lazy("weft._node.transfers")
 
@@ -215,6 +217,12 @@ class Daemon:
             )
             takers = {DAEMON: self.clients.accept_remote, OBJECTS: self.transfers.accept}
             self._port = port.Port(node, self._poller, self._timers, takers)
+        self.in_cluster: InCluster | None = None
+        if node.cluster is not None and node.cluster.control:
+            assert isinstance(self.scheduling, ClusterScheduling)
+            self.in_cluster = in_cluster.InCluster(
+                node, self, self._poller, self._timers, self.scheduling, say=self._say
+            )
         self.governing = Governing(
             self.facts,
             self.rules,
@@ -253,6 +261,8 @@ class Daemon:
         signal.signal(signal.SIGTERM, self._terminated)
         if self.jobs.own.driver is not None:
             self._start_ahead(self._node.options.runtime_env)
+        if self.in_cluster is not None:
+            self.in_cluster.begin()
         self.rules.settle(self._do)
         try:
             while not self._over:
@@ -265,6 +275,8 @@ class Daemon:
                     self.transfers.tick()
                     self.transfers.flush()
                 self.rules.settle(self._do)
+                if self.in_cluster is not None:
+                    self.in_cluster.tick()
                 self._followers.look_at_own()
                 self._drivers.see_off()
                 self.clients.flush()
@@ -369,6 +381,12 @@ class Daemon:
         if self.transfers is not None:
             self.transfers.node_died(split(address).node)
         self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
+
+    def end_all(self, why: str) -> None:
+        """End what this node runs, and for whom: the cluster goes on without."""
+        self._drivers.expel()
+        for process in self.roster.all():
+            self.rules.doom(process.worker_id, why)
 
     def _tell_owner(self, address: str, message: Transfer) -> bool:
         """Queue a message to a process anywhere; False: it is not there."""
@@ -571,6 +589,8 @@ class Daemon:
             self.governing.let_all_go_on()
             self.clients.send_to_workers(Quit(graceful=False))
             self._wait_for_ends(BYE_S)
+        if self.in_cluster is not None:
+            self.in_cluster.close()
         for process in self.roster.all():
             process.kill("the session has ended")
         for pid in self._environments.pids():

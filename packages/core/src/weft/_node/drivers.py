@@ -75,6 +75,16 @@ class Drivers:
         if job is not None:
             self._leave_workers(job)
 
+    def expel(self) -> None:
+        """The node was declared dead, and so were the jobs whose drivers are here: they end."""
+        for driver in [job.driver.worker_id for job in self._jobs.driven() if job.driver]:
+            client = self._clients.get(driver)
+            if client is not None:
+                client.connection.drain()
+                self._clients.close(driver)
+                self._forget(driver)
+                self.ended(driver)
+
     def _leave_workers(self, job: NodeJob) -> None:
         envs = {env for _, _, env in self._rules.pool.workers() if self._jobs.of(env) is job}
         self._rules.tell_pool(EnvironmentsLeft(frozenset(envs)))

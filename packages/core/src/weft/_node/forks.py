@@ -12,8 +12,10 @@ import os
 import select
 import signal
 import socket
+import sys
 from typing import TYPE_CHECKING
 
+from weft._launch import spawn
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 
@@ -30,8 +32,7 @@ _PACKET_BYTES = 256 * 1024
 def fork_template(node: NodeFile) -> tuple[socket.socket, int]:
     """Fork the template; return the socket to it and its process id.
 
-    The daemon does this before it has any state. When a template has died it does it again: the new
-    one carries the daemon's memory along, unused.
+    The daemon does this once, before it has any state or another thread.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     daemon_pid = os.getpid()
@@ -42,6 +43,20 @@ def fork_template(node: NodeFile) -> tuple[socket.socket, int]:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         importlib.import_module("weft._node.template").serve(theirs, daemon_pid, node)
     theirs.close()
+    return ours, pid
+
+
+def spawn_template(node: NodeFile) -> tuple[socket.socket, int]:
+    """Start another template, in the place of one that has died.
+
+    It is a fresh interpreter: a fork of a daemon with a cluster's threads would be a process in
+    which locks are held by nobody, and every fork would carry the daemon's memory along.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        fd = theirs.fileno()
+        words = ("_node.template", node.session_dir, str(fd), str(os.getpid()))
+        pid = spawn(*words, fds=(fd,), output_fd=sys.stderr.fileno())
     return ours, pid
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weft._node.forks import Template, fork_template
+from weft._node.forks import Template, spawn_template
 from weft._node.processes import Process
 from weft._wire.messages import Forked, Reaped
 from weft.exceptions import ProtocolError
@@ -80,10 +80,10 @@ class Roster:
         process.close()
 
     def renew(self) -> None:
-        """Fork another template in the place of one that has died with its workers."""
+        """Start another template in the place of one that has died with its workers."""
         orphans = self.all()
         self._process_by_pid.clear()
-        self.template = self._attend(*fork_template(self._node))
+        self.template = self._attend(*spawn_template(self._node))
         for process in orphans:
             process.orphaned()
             self._ended(process)

@@ -219,7 +219,7 @@ class _SpillerProcess:
         fds = (theirs.fileno(), life_fd)
         try:
             self.pid = _launch.spawn(
-                "spiller", session_dir, *arguments, *map(str, fds), fds=fds, output_fd=2
+                "_node.spiller", session_dir, *arguments, *map(str, fds), fds=fds, output_fd=2
             )
         except OSError:
             ours.close()

@@ -1,7 +1,8 @@
 """The template: a process of one thread that has imported what workers need and forks them.
 
 It is forked from the daemon before that has any state, so the two share the pages of the
-interpreter and of the wire format. It reads Fork (one packet each, with the descriptors of the
+interpreter and of the wire format; one that takes the place of another is a fresh interpreter. It
+reads Fork (one packet each, with the descriptors of the
 worker's stdout and stderr) and answers Forked; when a worker ends it answers Reaped.
 
 What is always true
@@ -43,10 +44,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import msgspec
+
 from weft import _settings
 from weft._env import activation
 from weft._env.spec import BUILT, FAILED_SUFFIX
-from weft._launch import SYS_PATH_FILE, NodeFile
+from weft._launch import NODE_FILE, SYS_PATH_FILE, NodeFile
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
@@ -88,6 +91,12 @@ def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
     # From here on this process is a worker; the template's frames are gone.
     address = f"{node.session_dir}/{fork.worker_id.hex()}.s"
     _live(fork, fds, node.address, address, node.options.worker_entry)
+
+
+def run(session_dir: str, fd: str, daemon_pid: str) -> NoReturn:
+    """Be a template that takes the place of another one."""
+    node = msgspec.json.decode(Path(session_dir, NODE_FILE).read_bytes(), type=NodeFile)
+    serve(socket.socket(fileno=int(fd)), int(daemon_pid), node)
 
 
 def die_with_parent(parent_pid: int) -> None:

@@ -42,6 +42,8 @@ OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # Each client has connections of its own: what ends with one ends with it.
     ("grpc.use_local_subchannel_pool", 1),
+    # A proxy for the web is none for a cluster.
+    ("grpc.enable_http_proxy", 0),
 ]
 TIMEOUT_S = 30.0
 PAUSE_S = 0.02

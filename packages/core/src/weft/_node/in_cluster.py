@@ -1,0 +1,101 @@
+"""What a node's daemon does as one of a cluster: it keeps the link to the control service.
+
+On the head the control service's process belongs to it as well.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weft._node.control_link import ControlLink, ControlNews
+from weft._node.control_process import ControlProcess
+from weft._override import override
+from weft._transport.addresses import CONTROL_SOCKET
+from weft._transport.credentials import open_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._launch import NodeFile
+    from weft._machines.members import MemberFacts
+    from weft._machines.spillover import ViewsChanged
+    from weft._node.daemon import Daemon
+    from weft._node.scheduling import ClusterScheduling
+    from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
+
+
+class InCluster(ControlNews):
+    """One node as a member of its cluster."""
+
+    def __init__(
+        self,
+        node: NodeFile,
+        daemon: Daemon,
+        poller: Poller,
+        timers: Timers,
+        scheduling: ClusterScheduling,
+        *,
+        say: Callable[[str], None],
+    ) -> None:
+        cluster = node.cluster
+        assert cluster is not None
+        self._daemon = daemon
+        self._scheduling = scheduling
+        self._say = say
+        self._view = scheduling.view()
+        self._process: ControlProcess | None = None
+        control = cluster.control
+        if cluster.is_head:
+            self._process = ControlProcess(poller, timers, node, say)
+            control = f"{node.session_dir}/{CONTROL_SOCKET}"
+        self.link = ControlLink(
+            poller,
+            self,
+            open_credentials(Path(cluster.credentials)),
+            control=control,
+            address=node.home.daemon_address(),
+            name=socket.gethostname(),
+            view=self._view,
+        )
+
+    def begin(self) -> None:
+        """Join the cluster. The daemon forks no more from here on."""
+        if self._process is not None:
+            self._process.start()
+        self.link.begin()
+
+    def tick(self) -> None:
+        """Say what has changed here."""
+        view = self._scheduling.view()
+        if view is not self._view and view != self._view:
+            self.link.publish(view)
+        self._view = view
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        self.link.close()
+        if self._process is not None:
+            self._process.close()
+
+    # -------------------------------------------------------------- what is heard
+
+    @override
+    def fenced(self, reason: str) -> None:
+        text = f"weft: this node was declared dead, so what it ran ends here: {reason}"
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        self._say(text)
+        self._daemon.end_all("its node was declared dead")
+
+    @override
+    def views_changed(self, changed: ViewsChanged) -> None:
+        members = self.link.members
+        addresses = {view.node_id: members[view.node_id].facts.address for view in changed.views}
+        self._scheduling.seen(changed.views, changed.gone, addresses)
+
+    @override
+    def node_died(self, node: MemberFacts) -> None:
+        self._daemon.node_died(node.node_id, node.address, node.cause)

@@ -1,0 +1,43 @@
+"""How a node gets what it needs to be one of a cluster: from its head, by the join string."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._transport.control import messages
+from weft._transport.control.client import ControlClient
+from weft._transport.credentials import FETCH_S, fetch_credentials, save_credentials
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from weft._transport.credentials import MemberCredentials
+    from weft._transport.join import JoinString
+
+
+def join_cluster(
+    join: JoinString, folder: Path, *, timeout_s: float = FETCH_S
+) -> MemberCredentials:
+    """Fetch certificate and key of a cluster, and keep them with its token in a folder. Blocks.
+
+    Args:
+        join: Of the cluster.
+        folder: It is made, private, if it is not there.
+        timeout_s: For each of the two questions that are asked.
+
+    Raises:
+        OSError: Nobody answers there, or not in time.
+        AuthenticationError: The token is wrong, or who answers has another certificate than the
+            join string says.
+        GetTimeoutError: There is no control service behind the port.
+        RpcError: It has refused.
+        UsageError: The folder has the credentials of another cluster, or is open to others.
+    """
+    caller = fetch_credentials(join, timeout_s)
+    client = ControlClient(join.address, caller)
+    try:
+        request = messages.GetCredentialsRequest()
+        found = client.call("Members", "get_credentials", request, timeout_s=timeout_s)
+    finally:
+        client.close()
+    return save_credentials(folder, token=join.token, key=found.key, certificate=found.certificate)

@@ -1,0 +1,160 @@
+"""Nodes of a cluster as real processes: they join, die, are cut off; so does the control service."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+import weft
+from weft._launch import ClusterFile, NodeOptions
+from weft._starting import HeadOptions, start_head, start_member, wait_for_node
+from weft._transport.control import messages
+from weft._transport.control.client import ControlClient
+from weft._transport.control.joining import join_cluster
+from weft._transport.credentials import open_credentials
+from weft.exceptions import AuthenticationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from weft._launch import Started
+
+pytestmark = pytest.mark.slow
+WAIT_S = 20.0
+
+
+class RealCluster:
+    """A head and those who join it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.head = start_head(HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1"))
+        self.started = [self.head.started]
+        wait_for_node(self.head.started)
+        credentials = open_credentials(Path(self.head.cluster.credentials))
+        self.client = ControlClient(self.head.join.address, credentials)
+
+    def add(self) -> Started:
+        """Let another node join, and wait until it is a member."""
+        folder = self.folder / f"credentials{len(self.started)}"
+        join_cluster(self.head.join, folder)
+        options = NodeOptions(num_cpus=2)
+        cluster = ClusterFile(
+            node="", credentials=str(folder), control=self.head.cluster.control
+        )
+        started, _ = start_member(options, cluster, host="127.0.0.1")
+        self.started.append(started)
+        wait_for_node(started)
+        self.until(lambda: len(self.living()) == len(self.started))
+        return started
+
+    def members(self) -> list[Any]:
+        return list(self.client.call("Members", "list", messages.ListMembersRequest()).nodes)
+
+    def living(self) -> list[Any]:
+        return [node for node in self.members() if node.state == messages.MEMBER]
+
+    def control_pid(self) -> int:
+        children = psutil.Process(self.head.started.process.pid).children()
+        found = [child.pid for child in children if "_control.main" in child.cmdline()]
+        return found[0] if found else 0
+
+    def until(self, condition: Callable[[], Any]) -> float:
+        began_at = time.monotonic()
+        while not condition():
+            assert time.monotonic() < began_at + WAIT_S, [s.last_words() for s in self.started]
+            time.sleep(0.02)
+        return time.monotonic() - began_at
+
+    def close(self) -> None:
+        weft.shutdown()
+        self.client.close()
+        for started in reversed(self.started):
+            if started.process.poll() is None:
+                os.kill(started.process.pid, signal.SIGCONT)
+                os.kill(started.process.pid, signal.SIGTERM)
+                assert started.process.wait(WAIT_S) == 0, started.last_words()
+                assert not Path(started.session_dir).exists()
+            else:  # The next node on this machine would remove them.
+                shutil.rmtree(started.session_dir, ignore_errors=True)
+                shutil.rmtree(started.store_dir, ignore_errors=True)
+
+
+@pytest.fixture
+def cluster(roots: tuple[Path, Path], tmp_path: Path) -> Iterator[RealCluster]:
+    """A head."""
+    made = RealCluster(tmp_path)
+    yield made
+    made.close()
+
+
+@weft.remote(scheduling_strategy="SPREAD")
+def where() -> str:
+    return weft.get_runtime_context().get_node_id()
+
+
+def spread(tasks: int = 8) -> set[str]:
+    return set(weft.get([where.remote() for _ in range(tasks)], timeout=WAIT_S))
+
+
+def test_tasks_run_on_nodes_that_have_joined(cluster: RealCluster) -> None:
+    cluster.add()
+    weft.init(address=cluster.head.started.session)
+    ids = {node.node_id.hex() for node in cluster.living()}
+    cluster.until(lambda: spread() == ids)
+
+
+def test_wrong_token_joins_nothing(cluster: RealCluster, tmp_path: Path) -> None:
+    cluster.until(cluster.living)
+    join = cluster.head.join
+    wrong = type(join)(join.host, join.port, bytes(16), join.fingerprint)
+    with pytest.raises(AuthenticationError, match="the token is wrong"):
+        join_cluster(wrong, tmp_path / "mine")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -> None:
+    cluster.add()
+    weft.init(address=cluster.head.started.session)
+    ids = {node.node_id.hex() for node in cluster.living()}
+    cluster.until(lambda: spread() == ids)
+    incarnations = [node.incarnation for node in cluster.living()]
+    killed_at = time.monotonic()
+    os.kill(cluster.control_pid(), signal.SIGKILL)
+    assert spread() <= ids
+    assert [node.incarnation for node in cluster.living()] == incarnations
+    assert time.monotonic() - killed_at < 2.0
+    cluster.until(lambda: all(node.is_known for node in cluster.living()))
+    assert [node.incarnation for node in cluster.living()] == incarnations
+
+
+def test_killed_node_is_dead_for_all_within_its_time(cluster: RealCluster) -> None:
+    gone = cluster.add()
+    weft.init(address=cluster.head.started.session)
+    cluster.until(lambda: len(spread()) == 2)
+    gone.process.kill()
+    gone.process.wait(WAIT_S)
+    assert cluster.until(lambda: len(cluster.living()) == 1) < 5.0
+    cluster.until(lambda: len(spread()) == 1)
+
+
+def test_node_that_was_silent_is_fenced_and_comes_back_as_a_fresh_one(
+    cluster: RealCluster,
+) -> None:
+    other = cluster.add()
+    before = {node.node_id: node.incarnation for node in cluster.living()}
+    os.kill(other.process.pid, signal.SIGSTOP)
+    cluster.until(lambda: len(cluster.living()) == 1)
+    os.kill(other.process.pid, signal.SIGCONT)
+    cluster.until(lambda: len(cluster.living()) == 2)
+    after = {node.node_id: node.incarnation for node in cluster.living()}
+    assert after.keys() == before.keys()
+    assert sum(after[node_id] > before[node_id] for node_id in after) == 1
+    assert "was declared dead" in other.last_words()
