@@ -1,4 +1,4 @@
-"""Nodes of a cluster as real processes: they join, die, are cut off; so does the control service."""
+"""Nodes of a cluster as real processes: they join, die and are cut off; so does control."""
 
 from __future__ import annotations
 

@@ -165,7 +165,7 @@ def test_ids_travel_as_their_bytes() -> None:
 
 
 @pytest.mark.parametrize("kind", messages.Packed.__args__)
-def test_part_of_a_message_does_not_travel_by_itself(kind: type[messages.Part]) -> None:
+def test_part_of_a_message_does_not_travel_by_itself(kind: type[messages.MessagePart]) -> None:
     with pytest.raises(ProtocolError):
         decode(body_of(sample(kind)))
 

@@ -28,28 +28,28 @@ class Message(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What every message has in common."""
 
 
-class Part(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class MessagePart(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What is inside messages, and does not travel by itself."""
 
 
 # ------------------------------------------------------------------ values
 
 
-class Held(Part, frozen=True):
+class Held(MessagePart, frozen=True):
     """A reference that lies inside a value."""
 
     object_id: bytes
     owner: str
 
 
-class Inline(Part, frozen=True, tag=1):
+class Inline(MessagePart, frozen=True, tag=1):
     """A value in the message itself."""
 
     data: bytes
     held: list[Held] = []
 
 
-class Shared(Part, frozen=True, tag=2):
+class Shared(MessagePart, frozen=True, tag=2):
     """A value in a shared memory segment."""
 
     segment: str
@@ -59,7 +59,7 @@ class Shared(Part, frozen=True, tag=2):
     held: list[Held] = []
 
 
-class Failure(Part, frozen=True, tag=3):
+class Failure(MessagePart, frozen=True, tag=3):
     """The error instead of a value."""
 
     error: bytes
@@ -69,7 +69,7 @@ class Failure(Part, frozen=True, tag=3):
 Value = Inline | Shared | Failure
 
 
-class Bundle(Part, frozen=True, tag=4):
+class Bundle(MessagePart, frozen=True, tag=4):
     """Values one after the other, as a msgpack list: together they are too large for a message."""
 
     place: Shared
