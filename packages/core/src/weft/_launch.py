@@ -7,7 +7,8 @@ still starts; nothing is polled.
     <temp root>/weft-<uid>/<session>/   0700  lock node.json sys.path daemon.log, d (the socket),
                                               metrics (a socket), <worker>.s (its socket)
                                               <worker>.page, logs/ (what workers wrote)
-                                              cluster.json, doors (a socket): in a cluster
+                                              in a cluster cluster.json, pid (the daemon's),
+                                              doors (a socket), credentials/
     <store root>/weft-<uid>/<session>/  0700  lock, segments
                                               (in the other one, below `segments`, where the store
                                               root is too small)
@@ -54,6 +55,7 @@ METRICS_SOCKET = "metrics"
 LOCK = "lock"
 NODE_FILE = "node.json"
 CLUSTER_FILE = "cluster.json"
+PID_FILE = "pid"
 SYS_PATH_FILE = "sys.path"
 LOG_FILE = "daemon.log"
 LOGS = "logs"
@@ -290,6 +292,8 @@ def _start(
         pid = spawn(
             "_node.boot", session_dir, fds=(*fds, *metrics_fds, *gate_fds), output_fd=log_fd
         )
+        if cluster is not None:
+            Path(session_dir, PID_FILE).write_text(str(pid), "ascii")
     finally:
         for fd in (log_fd, *fds):
             os.close(fd)

@@ -620,8 +620,8 @@ _INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
 }
 
 
-def init_options(given: Mapping[str, Any]) -> InitOptions:
-    """Check the keywords of `init`. OptionError if one is wrong."""
+def init_options(given: Mapping[str, Any], subject: str = "init") -> InitOptions:
+    """Check the keywords of `init`, or of what else starts a node. OptionError if one is wrong."""
     checked: dict[str, Any] = {}
     for name, value in given.items():
         if value is None:
@@ -629,7 +629,7 @@ def init_options(given: Mapping[str, Any]) -> InitOptions:
         try:
             checked[name] = _INIT_RULES[name](value)
         except _WrongValueError as error:
-            raise OptionError(f"{name}={value!r} of init {error}") from None
+            raise OptionError(f"{name}={value!r} of {subject} {error}") from None
     return InitOptions(**checked)
 
 

@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from weft._clock import monotonic
 from weft._launch import (
     ClusterFile,
     NodeOptions,
@@ -26,13 +28,25 @@ from weft._launch import (
 )
 from weft._runtime.local import START_S, daemon_died
 from weft._runtime.tools import Tool
-from weft._transport.credentials import MemberCredentials, make_credentials
+from weft._transport.credentials import (
+    MemberCredentials,
+    make_credentials,
+    open_credentials,
+    save_credentials,
+)
 from weft._transport.join import JoinString, shown_address
-from weft.exceptions import OptionError, SessionError
+from weft._transport.private import read_private
+from weft.exceptions import OptionError, SessionError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CREDENTIALS = "credentials"
 # Callers that come at once, before the daemon has begun to take them.
 BACKLOG = 1024
+# Slurm starts the tasks of a job within seconds of each other; nodes may boot meanwhile.
+JOIN_FILE_S = 120.0
+LOOK_AGAIN_S = 0.1
 # Any address that is not this machine's: nothing is sent there.
 _ELSEWHERE = ("192.0.2.1", 9)
 
@@ -88,24 +102,90 @@ def start_head(options: HeadOptions) -> StartedHead:
     return StartedHead(started, cluster, _join_string(made, address))
 
 
-def start_member(
-    options: NodeOptions, head: ClusterFile, *, host: str = "", port: int = 0
+def join_cluster(
+    options: NodeOptions, join: JoinString, *, host: str = "", port: int = 0
 ) -> tuple[Started, ClusterFile]:
-    """Start a node that joins a cluster whose credentials it has; do not wait for it.
+    """Start a node that joins a cluster by its join string; do not wait for it.
+
+    Raises:
+        AuthenticationError: It is another cluster, or the token is wrong.
+        OptionError: The port cannot be had.
+        OSError: A directory cannot be made, or nobody answers there.
+    """
+    key, certificate = _fetch_key(join)
+    return _start_member(
+        options,
+        join.address,
+        lambda folder: save_credentials(folder, token=join.token, key=key, certificate=certificate),
+        (host, port),
+    )
+
+
+def start_neighbour(
+    options: NodeOptions, of: ClusterFile, *, host: str = "", port: int = 0
+) -> tuple[Started, ClusterFile]:
+    """Start a node that joins the cluster of one on this machine; do not wait for it.
 
     Raises:
         OptionError: The port cannot be had.
         OSError: A directory cannot be made.
     """
-    host = host or own_address(head.control)
-    with _bind(host, port) as listening:
+    known = open_credentials(Path(of.credentials))
+    return _start_member(
+        options,
+        of.control,
+        lambda folder: save_credentials(
+            folder, token=known.token, key=known.key, certificate=known.certificate
+        ),
+        (host, port),
+    )
+
+
+def _start_member(
+    options: NodeOptions,
+    control: str,
+    save: Callable[[Path], MemberCredentials],
+    at: tuple[str, int],
+) -> tuple[Started, ClusterFile]:
+    host = at[0] or own_address(control)
+    with _bind(host, at[1]) as listening:
+        claimed = claim_session(options)
+        folder = Path(claimed.directory, CREDENTIALS)
+        save(folder)
         cluster = ClusterFile(
             node=shown_address(host, listening.getsockname()[1]),
-            credentials=head.credentials,
-            control=head.control,
+            credentials=str(folder),
+            control=control,
         )
-        started = start_daemon(node=options, cluster=cluster, gate_fds=(listening.fileno(),))
+        started = start_daemon(
+            node=options, cluster=cluster, gate_fds=(listening.fileno(),), claimed=claimed
+        )
     return started, cluster
+
+
+def _fetch_key(join: JoinString) -> tuple[bytes, bytes]:
+    """Return the key and the certificate of a cluster, in PEM."""
+    raise OptionError(f"{join.address}: joining over the network is not there yet")
+
+
+def read_join_file(path: Path, timeout_s: float = JOIN_FILE_S) -> JoinString:
+    """Return what a head has written, waiting for the file to appear. Blocks.
+
+    The file may lie on a network's file system, which tells nobody of what appears: it is looked at
+    again and again.
+
+    Raises:
+        UsageError: It is not there in time, is open to others, or holds something else.
+    """
+    until = monotonic() + timeout_s
+    while not path.exists():
+        if monotonic() >= until:
+            raise UsageError(
+                f"{path} was not there within {timeout_s:g} s: start the head with "
+                f"`weft start --head --join-file {path}`"
+            )
+        time.sleep(LOOK_AGAIN_S)
+    return JoinString.parse(read_private(path, "join string").decode(errors="replace"))
 
 
 def wait_for_node(started: Started) -> None:
@@ -120,6 +200,13 @@ def wait_for_node(started: Started) -> None:
         started.process.kill()
         words = started.last_words() or str(error)
         raise daemon_died("the node did not start", words, "mend that and start it again") from None
+
+
+def amounts(started: Started) -> dict[str, float]:
+    """Return what a node has, in all. Blocks for one message. SessionError: it is gone."""
+    with Tool(started.session_dir, START_S) as tool:
+        found: dict[str, dict[str, float]] = msgspec.msgpack.decode(tool.ask("resources"))
+    return found["total"]
 
 
 def own_address(other: str = "") -> str:

@@ -1,4 +1,4 @@
-"""The command `weft`, and what it has for one machine.
+"""The command `weft`.
 
 Commands are named in a table, and their modules are loaded when they are called: `weft --help`
 loads none of them.
@@ -25,6 +25,12 @@ COMMANDS = {
     "logs": ("weft._cli.logs:logs", "Show what a worker wrote."),
     "memory": ("weft._cli.memory:memory", "Show what objects take, and what made them."),
     "replay": ("weft._cli.replay:replay", "Run a failed task again, from its capsule."),
+    "start": (
+        "weft._cli.start:start",
+        "Start a node that stays: a cluster's head, or one that joins.",
+    ),
+    "status": ("weft._cli.status:status", "Show nodes, what they have, and what waits for more."),
+    "stop": ("weft._cli.stop:stop", "End the nodes on this machine that weft start has started."),
     "stack": ("weft._cli.stack:stack", "Show where the code of every process is now."),
     "summary": ("weft._cli.state:summary", "Count tasks, actors or objects."),
     "timeline": ("weft._cli.timeline:timeline", "Write what ran when, for a trace viewer."),

@@ -21,6 +21,7 @@ What is always true
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import importlib
 import os
@@ -34,7 +35,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from weft._env.inheritance import inherited
-from weft._env.jobs import job_in
+from weft._env.jobs import JobEnvironment, job_in
 from weft._env.spec import BUILT, DRIVER_FILE, PLAIN, decode
 from weft._error_parts import safe_str, type_name
 from weft._lazy import lazy
@@ -99,9 +100,8 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
         )
     inherited.enter(setup.env, setup.cache_root)
     job = job_in(setup.env)
-    if job is not None and job.sys_path:
-        sys.path[:] = dict.fromkeys([*job.sys_path, *sys.path])
-        importlib.invalidate_caches()
+    if job is not None:
+        _follow_driver(job)
     if not is_fresh:
         _set_variables(variables, setup)
     if setup.working_dir:
@@ -121,6 +121,17 @@ def enter(variables: dict[str, str], *, is_fresh: bool = False) -> tuple[list[st
             name = getattr(hook, "__qualname__", repr(hook)).rpartition("<locals>.")[2]
             attempt(f"worker_process_setup_hook {name}", hook)
     return [], ""
+
+
+def _follow_driver(job: JobEnvironment) -> None:
+    """Be where the job's driver is, and find modules there, as far as this machine has the places.
+
+    A worker of who has started the node is there from the start.
+    """
+    with contextlib.suppress(OSError):
+        os.chdir(job.cwd)
+    sys.path[:] = dict.fromkeys([*job.sys_path, *sys.path])
+    importlib.invalidate_caches()
 
 
 def attempt(part: str, run: Callable[[], T]) -> T:

@@ -27,6 +27,8 @@ class JobEnvironment(msgspec.Struct, frozen=True, omit_defaults=True):
     """A LoggingConfig, as JSON; empty for none."""
     sys_path: tuple[str, ...] = ()
     """Where its driver finds modules."""
+    cwd: str = ""
+    """The directory of its driver: workers run there too, on nodes that have it."""
 
 
 class _Holder(msgspec.Struct, frozen=True):

@@ -193,9 +193,15 @@ class Daemon:
         self._environments = Environments(self._poller, outputs, node.session_dir)
         self.demands = Demands(self.rules, self._environments)
         self.scheduling: Scheduling = (
-            AloneScheduling(self.demands)
+            AloneScheduling(self.rules, self.demands)
             if node.cluster is None
-            else ClusterScheduling(self.rules, self.clients, self.demands, self.facts.view())
+            else ClusterScheduling(
+                self.rules,
+                self.clients,
+                self.demands,
+                self.facts.view(),
+                node.home.daemon_address(),
+            )
         )
         self.grants = Grants(
             self.facts.node_id, self.rules, self.clients, self.roster, self.scheduling
@@ -302,6 +308,11 @@ class Daemon:
         if self.transfers is not None:
             times.append(self.transfers.wake_at())
         return min((at for at in times if at is not None), default=None)
+
+    @property
+    def head(self) -> str:
+        """HOST:PORT of the cluster's head; empty: a machine alone."""
+        return self._node.cluster.control if self._node.cluster is not None else ""
 
     def describe(self) -> dict[str, Any]:
         """Return what the session is, for people and tools."""

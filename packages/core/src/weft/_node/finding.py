@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from weft._launch import NODE_FILE, NodeFile, session_root
+from weft._launch import NODE_FILE, PID_FILE, NodeFile, session_root
 from weft._node.sessions import living
 from weft._override import override
 from weft._transport.join import JoinString
@@ -45,6 +45,13 @@ class SessionPlace(NamedTuple):
     def cluster(self) -> str:
         """HOST:PORT of the head; its own name if it is of no cluster."""
         return self.node.cluster.control if self.node.cluster is not None else self.name
+
+    def daemon_pid(self) -> int:
+        """Return the daemon's process, if it is lasting; 0: it is about to appear, or gone."""
+        try:
+            return int(Path(self.directory, PID_FILE).read_text("ascii"))
+        except (OSError, ValueError):
+            return 0
 
     @override
     def __str__(self) -> str:

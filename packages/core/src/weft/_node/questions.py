@@ -13,10 +13,13 @@ import msgspec
 
 from weft._clock import monotonic
 from weft._env.jobs import without_job
+from weft._machines.leases import ACTOR_KEY
 from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
 from weft._node.processes import describe
+from weft._resources import Resources
 from weft._specs import Shape
+from weft._transport.addresses import DAEMON
 from weft._wire import codec
 from weft._wire.codec import pack, unpack
 from weft.exceptions import ProtocolError
@@ -24,10 +27,13 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from weft._machines.placement import NodeView
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
 
 NIL = pack(None)
+# Each costs a look at the whole queue.
+SHAPES_TOLD = 50
 
 
 class ActorQuery(msgspec.Struct, array_like=True):
@@ -166,6 +172,52 @@ def session(daemon: Daemon, body: bytes) -> Any:
     return daemon.describe()
 
 
+def status(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: a map of nodes, jobs and what waits, as this node knows them."""
+    head = daemon.head
+    return {
+        "nodes": [
+            {
+                "node_id": view.node_id.hex(),
+                "address": address.removesuffix(f"/{DAEMON}"),
+                "is_head": head == address.removesuffix(f"/{DAEMON}"),
+                "is_here": view.node_id == daemon.facts.node_id,
+                "state": f"drains: {view.draining}" if view.draining else "alive",
+                "total": view.total.to_floats(),
+                "free": _free(view),
+                "labels": view.labels,
+            }
+            for view, address in daemon.scheduling.nodes()
+        ],
+        "jobs": daemon.jobs.describe(),
+        "waiting": _waiting(daemon),
+    }
+
+
+def _free(view: NodeView) -> dict[str, float]:
+    free = view.free.to_floats()
+    return {name: max(0.0, free.get(name, 0.0)) for name in view.total}
+
+
+def _waiting(daemon: Daemon) -> list[dict[str, Any]]:
+    """Return what waits, by what it needs; those that want most come first."""
+    workers_by: dict[tuple[Shape, bool], int] = {}
+    for (_, key), (shape, workers) in daemon.scheduling.waiting().items():
+        of = shape, key == ACTOR_KEY
+        workers_by[of] = workers_by.get(of, 0) + workers
+    most = sorted(workers_by.items(), key=lambda one: -one[1])[:SHAPES_TOLD]
+    return [
+        {
+            "needs": Resources.of_units(dict(shape.amounts)).to_floats(),
+            "strategy": shape.strategy,
+            "are_actors": are_actors,
+            "workers": workers,
+            "why": daemon.scheduling.explain(shape),
+        }
+        for (shape, are_actors), workers in most
+    ]
+
+
 QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "actors": actors,
     "ended_workers": ended_workers,
@@ -175,6 +227,7 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "named_actors": named_actors,
     "segments": segments,
     "session": session,
+    "status": status,
     "store": store,
     "why_actor": why_actor,
     "why_room": why_room,

@@ -61,11 +61,20 @@ class Scheduling(Protocol):
         """Say what demands of a shape wait for."""
         ...
 
+    def waiting(self) -> dict[spillover.At, tuple[Shape, int]]:
+        """Return (shape, workers) of each demand that waits here."""
+        ...
+
+    def nodes(self) -> list[tuple[NodeView, str]]:
+        """Return the nodes, as they are known here, and where their daemons are."""
+        ...
+
 
 class AloneScheduling(Scheduling):
     """There is no other node."""
 
-    def __init__(self, demands: Demands) -> None:
+    def __init__(self, rules: Rules, demands: Demands) -> None:
+        self._rules = rules
         self._demands = demands
 
     @override
@@ -96,12 +105,23 @@ class AloneScheduling(Scheduling):
     def explain(self, shape: Shape) -> str:
         return self._demands.explain(shape, monotonic())
 
+    @override
+    def waiting(self) -> dict[spillover.At, tuple[Shape, int]]:
+        return _queued(self._rules)
+
+    @override
+    def nodes(self) -> list[tuple[NodeView, str]]:
+        return [(self._rules.view(), "")]
+
 
 class ClusterScheduling(Scheduling):
     """There may be others."""
 
-    def __init__(self, rules: Rules, clients: Clients, demands: Demands, local: NodeView) -> None:
-        """`local`: this node, all of it free."""
+    def __init__(
+        self, rules: Rules, clients: Clients, demands: Demands, local: NodeView, address: str
+    ) -> None:
+        """`local`: this node, all of it free; `address`: where others reach its daemon."""
+        self._address = address
         self._rules = rules
         self._clients = clients
         self._demands = demands
@@ -161,6 +181,23 @@ class ClusterScheduling(Scheduling):
         here = self._machine.explain(shape, monotonic())
         return here or self._demands.explain(shape, monotonic())
 
+    @override
+    def waiting(self) -> dict[spillover.At, tuple[Shape, int]]:
+        wishes = {
+            (client, key): (shape, workers)
+            for client, key, shape, workers in self._machine.waiting()
+        }
+        return {**_queued(self._rules), **wishes}
+
+    @override
+    def nodes(self) -> list[tuple[NodeView, str]]:
+        self._look_here()
+        here = self._local.node_id
+        others = [view for view in self._machine.nodes.views() if view.node_id != here]
+        return [(self._local, self._address)] + [
+            (view, self._address_of.get(view.node_id, "")) for view in others
+        ]
+
     def view(self) -> NodeView:
         """Return what this node has."""
         return self._local
@@ -197,3 +234,9 @@ class ClusterScheduling(Scheduling):
                 self._clients.send_to(client, Refused(key, kind, reason))
             case _:
                 assert_never(effect)
+
+
+def _queued(rules: Rules) -> dict[spillover.At, tuple[Shape, int]]:
+    return {
+        (client, key): (shape, workers) for client, key, shape, workers in rules.leases.waiting()
+    }

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
@@ -182,6 +183,7 @@ def join_node(options: InitOptions, session_dir: str) -> Engine:
             namespace=options.namespace or job.hex(),
             logging=options.logging,
             sys_path=caller_path(),
+            cwd=str(Path.cwd()),
         )
     )
     cluster = read_cluster(session_dir)

@@ -1,0 +1,90 @@
+"""`weft status`: the nodes, what they have, and what waits for more."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from weft._cli.asking import format_option, session_options, telling_refusals
+from weft._cli.out import plain, say
+from weft._cli.state import say_json
+from weft._cli.tables import table, width
+from weft._exits import amount
+from weft.util.state._listing import Session
+
+
+@click.command()
+@format_option
+@session_options
+def status(form: str, address: str | None, timeout: float) -> None:
+    """Show nodes, what they have, and what waits for more."""
+    with telling_refusals():
+        found = Session(address, timeout).ask("status")
+    if form == "json":
+        say_json(found)
+        return
+    nodes, jobs, waiting = found["nodes"], found["jobs"], found["waiting"]
+    say(_nodes(nodes))
+    say("")
+    say(_jobs(jobs))
+    say("")
+    say(_waiting(waiting))
+
+
+def _nodes(nodes: list[dict[str, Any]]) -> str:
+    names = dict.fromkeys(name for node in nodes for name in node["total"])
+    rows = [
+        [
+            node["node_id"][:12],
+            node["address"] or "this machine alone",
+            _state(node),
+            *(_used(name, node["total"].get(name), node["free"].get(name, 0)) for name in names),
+        ]
+        for node in nodes
+    ]
+    headers = [name.upper().replace("_", " ") for name in map(plain, names)]
+    headers = ["OBJECTS" if name == "OBJECT STORE MEMORY" else name for name in headers]
+    lines = [table(["NODE", "AT", "STATE", *headers], rows, width())]
+    count = len(nodes)
+    return "\n".join([f"{count} node{'s' if count != 1 else ''}: in use, of what there is", *lines])
+
+
+def _state(node: dict[str, Any]) -> str:
+    what = [node["state"]]
+    if node["is_head"]:
+        what.append("head")
+    if node["is_here"]:
+        what.append("asked")
+    return ", ".join(what)
+
+
+def _used(name: str, total: float | None, free: float) -> str:
+    if total is None:
+        return "-"
+    if "memory" in name:
+        return f"{amount(int(total - free))} of {amount(int(total))}"
+    return f"{total - free:g} of {total:g}"
+
+
+def _jobs(jobs: list[dict[str, Any]]) -> str:
+    if not jobs:
+        return "no driver is connected here"
+    rows = [[job["job_id"][:12], job["driver_pid"], job["entrypoint"]] for job in jobs]
+    return table(["JOB", "PID", "PROGRAM"], rows, width())
+
+
+def _waiting(waiting: list[dict[str, Any]]) -> str:
+    if not waiting:
+        return "nothing waits for a worker"
+    lines = []
+    for one in waiting:
+        needs = ", ".join(
+            f"{plain(name)} {amount(int(units)) if 'memory' in name else f'{units:g}'}"
+            for name, units in one["needs"].items()
+        )
+        what = "actors" if one["are_actors"] else "workers for tasks"
+        where = f", {plain(one['strategy'])}" if one["strategy"] != "DEFAULT" else ""
+        lines.append(f"wanted: {one['workers']} {what} with {needs or 'nothing'}{where}")
+        lines += [f"    {plain(line)}" for line in one["why"].splitlines()]
+    return "\n".join(lines)
