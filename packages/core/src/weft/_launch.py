@@ -116,6 +116,8 @@ class NodeFile(msgspec.Struct, frozen=True):
     address: str
     parent_pid: int
     """Of the process with which the daemon ends; 0: in a cluster it ends when it is told to."""
+    lifeline_pid: int
+    """Of a process with which the daemon ends, though that is no driver of its; 0: none."""
     listen_fd: int
     lock_fds: tuple[int, int]
     with_site: bool
@@ -234,6 +236,7 @@ def start_daemon(
     cluster: ClusterFile | None = None,
     gate_fds: tuple[int, ...] = (),
     claimed: ClaimedSession | None = None,
+    lifeline_pid: int = 0,
 ) -> Started:
     """Start a node's daemon; do not wait for it.
 
@@ -242,6 +245,7 @@ def start_daemon(
         cluster: What it is a part of; None: it belongs to this process, and ends with it.
         gate_fds: In a cluster: the socket that listens on the node's port. It stays the caller's.
         claimed: The session, if it is claimed already; the daemon's from here on.
+        lifeline_pid: In a cluster: a process with which the node ends; 0: none.
 
     Raises:
         OSError: A directory cannot be made; then nothing was started.
@@ -249,7 +253,8 @@ def start_daemon(
     """
     metrics_fds = _listen_for_metrics()
     try:
-        return _start(claimed or claim_session(node), node, metrics_fds, cluster, gate_fds)
+        fds = (metrics_fds, gate_fds)
+        return _start(claimed or claim_session(node), node, fds, cluster, lifeline_pid)
     finally:
         for fd in metrics_fds:
             os.close(fd)
@@ -258,10 +263,11 @@ def start_daemon(
 def _start(
     claimed: ClaimedSession,
     node: NodeOptions,
-    metrics_fds: tuple[int, ...],
+    listening: tuple[tuple[int, ...], tuple[int, ...]],
     cluster: ClusterFile | None,
-    gate_fds: tuple[int, ...],
+    lifeline_pid: int,
 ) -> Started:
+    metrics_fds, gate_fds = listening
     session, session_dir, session_lock = claimed
     store_dir, store_lock, warning = _make_store_dir(node, session_dir)
     address = f"{session_dir}/{DAEMON_SOCKET}"
@@ -279,6 +285,7 @@ def _start(
             store_dir=store_dir,
             address=address,
             parent_pid=os.getpid() if cluster is None else 0,
+            lifeline_pid=lifeline_pid,
             listen_fd=listen_fd,
             lock_fds=(session_lock, store_lock),
             with_site=not sys.flags.no_site,

@@ -63,6 +63,8 @@ class HeadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the control service keeps what it knows; empty: in the session."""
     credentials: str = ""
     """A folder that outlives the session; empty: in the session."""
+    lifeline_pid: int = 0
+    """A process with which the node ends; 0: none."""
 
 
 class StartedHead(NamedTuple):
@@ -98,6 +100,7 @@ def start_head(options: HeadOptions) -> StartedHead:
             cluster=cluster,
             gate_fds=(listening.fileno(),),
             claimed=claimed,
+            lifeline_pid=options.lifeline_pid,
         )
     return StartedHead(started, cluster, _join_string(made, address))
 
@@ -122,9 +125,11 @@ def join_cluster(
 
 
 def start_neighbour(
-    options: NodeOptions, of: ClusterFile, *, host: str = "", port: int = 0
+    options: NodeOptions, of: ClusterFile, *, host: str = "", port: int = 0, lifeline_pid: int = 0
 ) -> tuple[Started, ClusterFile]:
     """Start a node that joins the cluster of one on this machine; do not wait for it.
+
+    It ends with the process `lifeline_pid`, if that is given.
 
     Raises:
         OptionError: The port cannot be had.
@@ -138,6 +143,7 @@ def start_neighbour(
             folder, token=known.token, key=known.key, certificate=known.certificate
         ),
         (host, port),
+        lifeline_pid,
     )
 
 
@@ -146,6 +152,7 @@ def _start_member(
     control: str,
     save: Callable[[Path], MemberCredentials],
     at: tuple[str, int],
+    lifeline_pid: int = 0,
 ) -> tuple[Started, ClusterFile]:
     host = at[0] or own_address(control)
     with _bind(host, at[1]) as listening:
@@ -158,7 +165,11 @@ def _start_member(
             control=control,
         )
         started = start_daemon(
-            node=options, cluster=cluster, gate_fds=(listening.fileno(),), claimed=claimed
+            node=options,
+            cluster=cluster,
+            gate_fds=(listening.fileno(),),
+            claimed=claimed,
+            lifeline_pid=lifeline_pid,
         )
     return started, cluster
 

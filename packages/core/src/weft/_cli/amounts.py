@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TypeVar
 
 import click
 import msgspec
 
-from weft._override import override
+T = TypeVar("T")
 
 _UNITS = {"": 1, "B": 1} | {
     f"{prefix}{suffix}": base**power
@@ -18,45 +18,31 @@ _UNITS = {"": 1, "B": 1} | {
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?(?:i?B)?)")
 
 
-class Size(click.ParamType):
-    """A number of bytes: 4GiB, 500MB, 1000000."""
-
-    name = "size"
-
-    @override
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Read it, as click asks for it."""
-        found = _SIZE.fullmatch(str(value).strip())
-        if found is None or found[2] not in _UNITS:
-            self.fail(f"{value!r} is no size: write it like 4GiB, 500MB or 1000000", param, ctx)
-        return int(float(found[1]) * _UNITS[found[2]])
+def size(text: str) -> int:
+    """Read a number of bytes: 4GiB, 500MB, 1000000. BadParameter: it is none."""
+    found = _SIZE.fullmatch(text.strip())
+    if found is None or found[2] not in _UNITS:
+        raise click.BadParameter(f"{text!r} is no size: write it like 4GiB, 500MB or 1000000")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
-class Pairs(click.ParamType):
-    """Values by name: `a=1,b=2`, or the same as a JSON object."""
+def amounts(text: str) -> dict[str, float]:
+    """Read numbers by name: `a=1,b=0.5`, or the same as a JSON object. BadParameter: not so."""
+    return _pairs(text, float, "a=1,b=0.5")
 
-    name = "pairs"
 
-    def __init__(self, *, are_numbers: bool = False) -> None:
-        self._are_numbers = are_numbers
+def texts(text: str) -> dict[str, str]:
+    """Read texts by name: `zone=a,kind=b`, or the same as a JSON object. BadParameter: not so."""
+    return _pairs(text, str, "zone=a,kind=b")
 
-    @override
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, Any]:
-        """Read them, as click asks for it."""
-        if isinstance(value, dict):
-            return value
-        text = str(value).strip()
-        try:
-            if text.startswith("{"):
-                kind = dict[str, float] if self._are_numbers else dict[str, str]
-                return msgspec.json.decode(text, type=kind)
-            pairs = [pair.split("=", 1) for pair in text.split(",") if pair.strip()]
-            return {
-                name.strip(): float(each) if self._are_numbers else each.strip()
-                for name, each in pairs
-            }
-        except ValueError as error:
-            example = "a=1,b=0.5" if self._are_numbers else "zone=a,kind=b"
-            self.fail(f"{value!r} ({error}): write it like {example}", param, ctx)
+
+def _pairs(text: str, kind: type[T], example: str) -> dict[str, T]:
+    try:
+        if text.lstrip().startswith("{"):
+            return msgspec.json.decode(text, type=dict[str, kind])  # type: ignore[valid-type]
+        pairs = [pair.split("=", 1) for pair in text.split(",") if pair.strip()]
+        return {
+            name.strip(): msgspec.convert(each.strip(), kind, strict=False) for name, each in pairs
+        }
+    except ValueError:
+        raise click.BadParameter(f"{text!r}: write it like {example}, or as JSON") from None

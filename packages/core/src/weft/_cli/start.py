@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from weft import _starting
-from weft._cli.amounts import Pairs, Size
+from weft._cli.amounts import amounts, size, texts
 from weft._cli.asking import format_option
 from weft._cli.out import note, plain, say
 from weft._cli.state import say_json
@@ -40,19 +40,19 @@ def _what_it_has(command: Command) -> Command:
         click.option("--num-gpus", type=click.IntRange(0), help="GPUs to hand out."),
         click.option(
             "--resources",
-            type=Pairs(are_numbers=True),
+            type=amounts,
             metavar="NAME=AMOUNT,...",
             help="Resources of your own.",
         ),
         click.option(
             "--labels",
-            type=Pairs(),
+            type=texts,
             metavar="NAME=TEXT,...",
             help="Labels, by which tasks can choose the node.",
         ),
         click.option(
             "--object-store-memory",
-            type=Size(),
+            type=size,
             metavar="SIZE",
             help="Shared memory for objects, like 4GiB.",
         ),
@@ -132,7 +132,7 @@ def start(
             if join_file is not None:
                 write_private(join_file.absolute(), f"{join.format()}\n".encode())
         else:
-            join = JoinString.parse(address) if address else _starting.read_join_file(join_file)
+            join = _join_string(address, join_file)
             started, cluster = _starting.join_cluster(node, join, host=host, port=port)
             _starting.wait_for_node(started)
     if started.warning:
@@ -168,6 +168,13 @@ def _check(
     for name, given in (("--journal", journal), ("--credentials", kept)):
         if given and not head:
             raise click.UsageError(f"{name} is for --head")
+
+
+def _join_string(address: str | None, join_file: Path | None) -> JoinString:
+    if join_file is not None:
+        return _starting.read_join_file(join_file)
+    assert address is not None
+    return JoinString.parse(address)
 
 
 def _node_options(has: dict[str, Any]) -> NodeOptions:

@@ -83,7 +83,8 @@ def _waiting(waiting: list[dict[str, Any]]) -> str:
             f"{plain(name)} {amount(int(units)) if 'memory' in name else f'{units:g}'}"
             for name, units in one["needs"].items()
         )
-        what = "actors" if one["are_actors"] else "workers for tasks"
+        what = "worker" if one["workers"] == 1 else "workers"
+        what += " for actors" if one["are_actors"] else " for tasks"
         where = f", {plain(one['strategy'])}" if one["strategy"] != "DEFAULT" else ""
         lines.append(f"wanted: {one['workers']} {what} with {needs or 'nothing'}{where}")
         lines += [f"    {plain(line)}" for line in one["why"].splitlines()]

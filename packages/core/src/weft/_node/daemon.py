@@ -265,6 +265,8 @@ class Daemon:
     def run(self) -> int:
         """Serve until the session is over; return the exit code."""
         signal.signal(signal.SIGTERM, self._terminated)
+        if self._node.lifeline_pid:
+            self._watch_lifeline(self._node.lifeline_pid)
         if self.jobs.own.driver is not None:
             self._start_ahead(self._node.options.runtime_env)
         if self.in_cluster is not None:
@@ -583,6 +585,13 @@ class Daemon:
         self.jobs.say(self.facts.node_id, os.getpid(), text)
 
     # -------------------------------------------------------------- the end
+
+    def _watch_lifeline(self, pid: int) -> None:
+        why = "the process that the node ends with is gone"
+        try:
+            self._poller.add(os.pidfd_open(pid), lambda _: self._finish(why))
+        except ProcessLookupError:
+            self._finish(why)
 
     def _terminated(self, signal_number: int, frame: object) -> None:
         self._finish("the daemon was told to end")
