@@ -106,9 +106,16 @@ def start_head(options: HeadOptions) -> StartedHead:
 
 
 def join_cluster(
-    options: NodeOptions, join: JoinString, *, host: str = "", port: int = 0
+    options: NodeOptions,
+    join: JoinString,
+    *,
+    host: str = "",
+    port: int = 0,
+    lifeline_pid: int = 0,
 ) -> tuple[Started, ClusterFile]:
     """Start a node that joins a cluster by its join string; do not wait for it.
+
+    It ends with the process `lifeline_pid`, if that is given.
 
     Raises:
         AuthenticationError: It is another cluster, or the token is wrong.
@@ -121,6 +128,7 @@ def join_cluster(
         join.address,
         lambda folder: save_credentials(folder, token=join.token, key=key, certificate=certificate),
         (host, port),
+        lifeline_pid,
     )
 
 

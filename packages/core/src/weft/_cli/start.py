@@ -102,7 +102,11 @@ def _what_it_has(command: Command) -> Command:
     help="With --head: keep token and certificate there, so that a head that is started again has "
     "the same join string if its port is the same. Default: in the session.",
 )
-@click.option("--block", is_flag=True, help="Stay until the node has ended; Ctrl-C ends it.")
+@click.option(
+    "--block",
+    is_flag=True,
+    help="Stay until the node has ended. It ends with this command, by Ctrl-C or otherwise.",
+)
 @format_option
 def start(
     *,
@@ -121,10 +125,16 @@ def start(
     _check(head=head, address=address, join_file=join_file, journal=journal, kept=credentials)
     with _telling_refusals():
         node = _node_options(has)
+        lifeline_pid = os.getpid() if block else 0
         if head:
             begun = _starting.start_head(
                 _starting.HeadOptions(
-                    node=node, host=host, port=port, journal=journal, credentials=credentials
+                    node=node,
+                    host=host,
+                    port=port,
+                    journal=journal,
+                    credentials=credentials,
+                    lifeline_pid=lifeline_pid,
                 )
             )
             started, cluster, join = begun
@@ -133,8 +143,12 @@ def start(
                 write_private(join_file.absolute(), f"{join.format()}\n".encode())
         else:
             join = _join_string(address, join_file)
-            started, cluster = _starting.join_cluster(node, join, host=host, port=port)
+            started, cluster = _starting.join_cluster(
+                node, join, host=host, port=port, lifeline_pid=lifeline_pid
+            )
             _starting.wait_for_node(started)
+    if block:
+        _pass_signals_on(started.process.pid)
     if started.warning:
         note(f"weft: {started.warning}")
     if form == "json":
@@ -151,7 +165,8 @@ def start(
     else:
         say(_welcome(started, cluster, join, join_file if head else None))
     if block:
-        sys.exit(_stay(started))
+        _, status = os.waitpid(started.process.pid, 0)
+        sys.exit(os.waitstatus_to_exitcode(status))
 
 
 def _check(
@@ -173,8 +188,7 @@ def _check(
 def _join_string(address: str | None, join_file: Path | None) -> JoinString:
     if join_file is not None:
         return _starting.read_join_file(join_file)
-    assert address is not None
-    return JoinString.parse(address)
+    return JoinString.parse(address or "")
 
 
 def _node_options(has: dict[str, Any]) -> NodeOptions:
@@ -223,16 +237,14 @@ def _welcome(
     return "\n".join(lines)
 
 
-def _stay(started: Started) -> int:
-    """Wait until the daemon has ended, and pass on what would end this command."""
+def _pass_signals_on(pid: int) -> None:
+    """Let a process end by what would end this one."""
 
     def pass_on(number: int, frame: object) -> None:
-        os.kill(started.process.pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
-    _, status = os.waitpid(started.process.pid, 0)
-    return os.waitstatus_to_exitcode(status)
 
 
 @contextmanager

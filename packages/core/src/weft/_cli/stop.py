@@ -13,6 +13,7 @@ import click
 from weft._cli.out import note, plain, say
 from weft._clock import monotonic
 from weft._node.finding import find_session, sessions
+from weft._node.sessions import remove_tree
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ def stop(address: str | None, timeout: float) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(pidfd, signal.SIGKILL)
                 _wait(pidfd, KILLED_S)
+                for left in (place.node.store_dir, place.directory):
+                    remove_tree(left)
                 say(f"killed {plain(str(place))}: it did not end within {timeout:g} s")
 
 

@@ -1,0 +1,214 @@
+"""`weft start`, `weft stop` and `weft status`, as users run them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import weft
+from weft._transport.join import JoinString
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.slow
+WAIT_S = 30.0
+HOST = ("--host", "127.0.0.1")
+
+
+def weft_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "weft", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+
+
+def good(*arguments: str) -> str:
+    ended = weft_command(*arguments)
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    return ended.stdout
+
+
+def refused(*arguments: str) -> str:
+    ended = weft_command(*arguments)
+    assert ended.stdout == ""
+    assert ended.returncode != 0
+    assert len(ended.stderr.splitlines()) == 1
+    return ended.stderr
+
+
+@pytest.fixture(autouse=True)
+def folder(roots: tuple[Path, Path], tmp_path: Path) -> Iterator[Path]:
+    """A folder; after the test no node is left."""
+    yield tmp_path
+    weft_command("stop")
+
+
+def start_head(*arguments: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(
+        good("start", "--head", *HOST, "--format", "json", *arguments)
+    )
+    return found
+
+
+def test_head_says_how_to_join_and_lives_until_it_is_stopped(
+    gone: Callable[[list[int], float], list[int]],
+) -> None:
+    said = good("start", "--head", *HOST, "--num-cpus", "3", "--resources", "disk=0.5,x=2")
+    assert said.startswith("The head of a new cluster runs: 3 CPU, 0.5 disk, 2 x, ")
+    (line,) = [line for line in said.splitlines() if "weft start --address" in line]
+    join = JoinString.parse(line.split()[-1].strip("'"))
+    assert f"it is at {join.address}," in said
+    with weft.init(address="auto") as context:
+        pid = weft.get(weft.remote(os.getpid).remote())
+        session = Path(context["session_dir"])
+        assert weft.cluster_resources() | {"disk": 0.5, "x": 2.0} == weft.cluster_resources()
+    assert session.exists()
+    stopped = good("stop")
+    assert stopped == f"stopped {session.name} (head of a cluster, {join.address})\n"
+    assert not session.exists()
+    assert gone([pid], WAIT_S) == []
+    assert weft_command("stop").stderr == "no node runs here\n"
+
+
+def test_join_string_is_written_to_a_file_for_its_user_alone(folder: Path) -> None:
+    place = folder / "join"
+    found = start_head("--join-file", str(place))
+    assert place.stat().st_mode & 0o777 == 0o600
+    assert place.read_text() == f"{found['join']}\n"
+    assert list(folder.iterdir()) == [place]
+    with weft.init(address=place.read_text()) as context:
+        assert context["session_name"] == found["session"]
+
+
+def test_credentials_that_are_kept_are_those_of_the_next_head(folder: Path) -> None:
+    kept = ("--credentials", str(folder / "kept"))
+    first = start_head(*kept)
+    good("stop")
+    port = first["address"].rpartition(":")[2]
+    second = start_head(*kept, "--port", port)
+    assert second["join"] == first["join"]
+    assert second["session"] != first["session"]
+
+
+def test_status_tells_of_nodes_jobs_and_what_waits() -> None:
+    found = start_head("--num-cpus", "1")
+
+    @weft.remote
+    class Actor:
+        def ready(self) -> None: ...
+
+    with weft.init(address="auto"):
+        actors = [Actor.options(num_cpus=1).remote() for _ in range(3)]
+        weft.get(actors[0].ready.remote())
+        told = json.loads(good("status", "--format", "json"))
+        (node,) = told["nodes"]
+        assert (node["address"], node["is_head"], node["state"]) == (found["head"], True, "alive")
+        assert (node["total"]["CPU"], node["free"]["CPU"]) == (1, 0)
+        (job,) = told["jobs"]
+        assert job["driver_pid"] == os.getpid()
+        (waiting,) = told["waiting"]
+        assert (waiting["workers"], waiting["are_actors"]) == (2, True)
+        assert waiting["needs"] == {"CPU": 1}
+        text = good("status")
+        assert "wanted: 2 workers for actors with CPU 1\n    " in text
+        assert "needs CPU 1, this node has 0 free" in text
+        assert found["address"] in text
+        del actors
+
+
+def test_status_of_a_programs_own_session() -> None:
+    with weft.init(num_cpus=1):
+        assert "this machine alone" in good("status")
+        assert "nothing waits for a worker" in good("status")
+        assert weft_command("stop").stderr == "no node runs here\n"
+        session = weft.get_runtime_context().get_session_name()
+        assert "was started by a program, and ends with it" in refused("stop", "--session", session)
+    assert "no session is alive" in refused("status")
+
+
+def test_several_nodes_of_one_user_are_told_apart() -> None:
+    first, second = start_head(), start_head()
+    assert "several sessions are alive" in refused("status")
+    assert "choose one with --session" in refused("status")
+    for found in (first, second):
+        assert found["address"] in good("status", "--session", found["session"])
+        assert found["address"] in good("status", "--session", found["join"])
+    assert first["session"] in good("stop", "--session", first["session"])
+    assert second["address"] in good("status")
+
+
+def test_node_that_stays_in_the_foreground_ends_when_it_is_told_to() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "weft", "start", "--head", *HOST, "--block"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while "weft stop" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(WAIT_S) == 0
+    assert weft_command("stop").stderr == "no node runs here\n"
+
+
+def test_node_in_the_foreground_ends_with_its_command_though_that_is_killed(
+    gone: Callable[[list[int], float], list[int]],
+) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "weft", "start", "--head", *HOST, "--block", "--format", "json"],
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        lines = iter(process.stdout.readline, "}\n")
+        found = json.loads("".join(lines) + "}")
+        process.kill()
+    assert gone([found["pid"]], WAIT_S) == []
+
+
+def test_node_that_hangs_is_killed() -> None:
+    found = start_head()
+    os.kill(found["pid"], signal.SIGSTOP)
+    assert good("stop", "--timeout", "0.2").startswith(f"killed {found['session']}")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "--head starts a cluster, --address JOIN"),
+        (("--head", "--address", "x"), "give one of them"),
+        (("--address", "x", "--join-file", "y"), "give one of them"),
+        (("--address", "10.0.0.1:1"), "not a join string"),
+        (("--address", "weft://10.0.0.1:1"), "ends before its '#'"),
+        (("--address", "x", "--journal", "sqlite:y"), "--journal is for --head"),
+        (("--head", "--host", "192.0.2.1"), "nobody can listen at 192.0.2.1:0"),
+        (("--head", "--resources", "x"), "write it like a=1,b=0.5"),
+        (("--head", "--resources", '{"CPU": 1}'), "resources={'CPU': 1.0} of weft start"),
+        (("--head", "--object-store-memory", "many"), "is no size: write it like 4GiB"),
+        (("--head", "--port", "70000"), "70000 is not in the range"),
+    ],
+)
+def test_what_cannot_be_started_is_refused_in_a_line(
+    arguments: tuple[str, ...], words: str, roots: tuple[Path, Path]
+) -> None:
+    assert words in refused("start", *arguments)
+    assert not list(roots[0].rglob("node.json"))
+
+
+def test_file_with_a_join_string_that_others_could_read_is_not_believed(folder: Path) -> None:
+    place = folder / "join"
+    place.write_text("weft://127.0.0.1:1#x.y\n")
+    place.chmod(0o644)
+    assert "is open to others" in refused("start", "--join-file", str(place))
