@@ -29,6 +29,10 @@ class JobEnvironment(msgspec.Struct, frozen=True, omit_defaults=True):
     """Where its driver finds modules."""
     cwd: str = ""
     """The directory of its driver: workers run there too, on nodes that have it."""
+    daemon: str = ""
+    """Address of the driver's daemon, if other nodes can call that."""
+    log_to_driver: bool = True
+    """Whether the driver shows what workers write."""
 
 
 class _Holder(msgspec.Struct, frozen=True):

@@ -56,7 +56,7 @@ from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 from weft._node import followers, history, questions, sessions
-from weft._node.clients import Client, Clients
+from weft._node.clients import NEIGHBOUR, Client, Clients
 from weft._node.creations import Creations
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
@@ -97,11 +97,13 @@ from weft._wire.messages import (
     Explain,
     Hello,
     Inspected,
+    JobOutput,
     KillWorker,
     LoanReturned,
     Measured,
     Message,
     NodeLost,
+    OutputTaken,
     Preload,
     Quit,
     Reclaim,
@@ -172,7 +174,7 @@ class Daemon:
         self.jobs = NodeJobs(
             self._poller,
             node,
-            send=self.clients.send,
+            self.clients,
             session_over=self._finish,
             driver_gone=lambda client: self._timers.call_next(lambda: self._drivers.gone(client)),
         )
@@ -346,8 +348,8 @@ class Daemon:
             if not self._has_swept and not self.rules.is_starting():
                 # After what waited for these workers has been sent.
                 self._timers.call_later(0.0, self._remove_leftovers)
-        elif self.jobs.own.driver is not None and self.jobs.is_own_driver(client):
-            self.jobs.own.driver.connected(client)
+        elif self.jobs.is_own_driver(client):
+            self.jobs.own_connected(client)
 
     def _welcome(self, client: Client, job: NodeJob) -> None:
         """Tell a process of this node what there is, and whose it is."""
@@ -364,6 +366,8 @@ class Daemon:
     def _lost(self, client: Client) -> None:
         if self.transfers is not None and not client.is_local:
             self.transfers.owner_lost(client.address)
+        if client.role == NEIGHBOUR:
+            self.jobs.unreachable(client.address)
         process = self.roster.get(client.worker_id)
         if process is not None:
             if not process.has_ended:
@@ -456,6 +460,10 @@ class Daemon:
                 self._metrics.take(me, message)
             case Preload():
                 self.roster.template.send(message)
+            case JobOutput():
+                self.jobs.pass_on(client, message)
+            case OutputTaken():
+                self.jobs.taken(message)
             case BeginsJob():
                 self._drivers.begin(client, message)
                 self._start_ahead(message.env)

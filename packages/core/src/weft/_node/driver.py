@@ -46,7 +46,7 @@ class JobDriver:
         self._pidfd = -1
         self._waiting_fd = -1
         """Where it is seen that the driver has read."""
-        self._has_read: Callable[[], None] | None = None
+        self._waiting: list[Callable[[], None]] = []
         if not pid:
             return
         try:
@@ -77,10 +77,19 @@ class JobDriver:
         """Tell whether a client is the driver."""
         return client is self._client
 
-    def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
-        """Show what a process has written."""
+    def show(
+        self,
+        worker: bytes,
+        pid: int,
+        label: str,
+        data: bytes,
+        *,
+        is_stderr: bool,
+        node: str = "",
+    ) -> None:
+        """Show what a process has written; `node`: HOST:PORT of its, if that is another."""
         if self._client is not None and not self._client.connection.closed:
-            self._send(self._client, Output(worker, pid, label, is_stderr, data))
+            self._send(self._client, Output(worker, pid, label, is_stderr, data, node))
 
     def is_behind(self) -> bool:
         """Tell whether the driver has much to read yet."""
@@ -93,8 +102,10 @@ class JobDriver:
     def when_it_has_read(self, function: Callable[[], None]) -> None:
         """Call a function once, when a driver that is behind is so no longer."""
         assert self._client is not None
+        self._waiting.append(function)
+        if len(self._waiting) > 1:
+            return
         fd = self._waiting_fd = os.dup(self._client.connection.fileno())
-        self._has_read = function
 
         def told(events: int) -> None:
             if events & _WRITABLE:
@@ -104,11 +115,12 @@ class JobDriver:
         self._poller.watch_writing(fd, on=True)
 
     def _stop_waiting(self) -> None:
-        has_read, self._has_read = self._has_read, None
-        if has_read is not None:
+        waiting, self._waiting = self._waiting, []
+        if waiting:
             self._poller.remove(self._waiting_fd)
             os.close(self._waiting_fd)
-            has_read()
+        for function in waiting:
+            function()
 
     def drain(self) -> None:
         """Send what is queued, waiting for the driver to take it."""

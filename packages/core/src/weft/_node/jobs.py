@@ -6,11 +6,11 @@ driver is elsewhere this node learns by the environment of the first task that c
 
     own:     begun with the node                                       the session ends
     joined:  begin -> (Bye) leaving -> ended, or the connection is lost -> ended
-    other:   known while workers of its are here
+    other:   known while workers of its are here; its driver is on another node, or gone
 
 What is always true
 1. A worker belongs to one job, from its start to its end: that of its environment.
-2. What a worker writes is shown to its job's driver, if that is connected here, and to no other.
+2. What a worker writes is shown to its job's driver, and to no other.
 3. When a driver is gone its leases, its actors that are not detached and its objects end, as those
    of any client do; so do theirs. Workers of its job that idle end too. Other jobs go on.
 """
@@ -27,15 +27,18 @@ from weft._clock import wall
 from weft._env.jobs import job_in, without_job
 from weft._ids import JobId
 from weft._node.driver import JobDriver
+from weft._node.far_drivers import FarDriver
+from weft._transport.addresses import split
+from weft._wire.messages import OutputTaken
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._env.jobs import JobEnvironment
     from weft._launch import NodeFile
-    from weft._node.clients import Client
+    from weft._node.clients import Client, Clients
     from weft._transport.sockets import Poller
-    from weft._wire.messages import BeginsJob, Message
+    from weft._wire.messages import BeginsJob, JobOutput
 
 _CREDENTIALS = struct.Struct("3i")
 
@@ -66,8 +69,8 @@ class NodeJob:
         self.entrypoint = ""
         self.log_to_driver = True
         self.began_at = wall()
-        self.driver: JobDriver | None = None
-        """None: it is not connected here, or gone."""
+        self.driver: JobDriver | FarDriver | None = None
+        """None: it is gone."""
         self.is_leaving = False
         """The driver has said goodbye: its workers end by themselves, if they do so soon."""
         self.ending: set[bytes] = set()
@@ -95,8 +98,8 @@ class NodeJobs:
         self,
         poller: Poller,
         node: NodeFile,
+        clients: Clients,
         *,
-        send: Callable[[Client, Message], None],
         session_over: Callable[[str], None],
         driver_gone: Callable[[Client], None],
     ) -> None:
@@ -106,7 +109,8 @@ class NodeJobs:
         held open by another.
         """
         self._poller = poller
-        self._send = send
+        self._clients = clients
+        self._here = node.home.daemon_address()
         self._driver_gone = driver_gone
         options = node.options
         self.own = NodeJob(
@@ -120,9 +124,11 @@ class NodeJobs:
         self._known: WeakValueDictionary[bytes, NodeJob] = WeakValueDictionary()
         self._job_of: dict[bytes, NodeJob] = {}
         """By driver that is connected and has joined."""
+        self._own_driver: JobDriver | None = None
         if node.parent_pid:
-            self.own.driver = JobDriver(poller, node.parent_pid, send=send, ended=session_over)
-            self.own.entrypoint = self.own.driver.entrypoint()
+            driver = JobDriver(poller, node.parent_pid, send=clients.send, ended=session_over)
+            self.own.driver = self._own_driver = driver
+            self.own.entrypoint = driver.entrypoint()
 
     # -------------------------------------------------------------- questions
 
@@ -136,8 +142,15 @@ class NodeJobs:
         job = self._known.get(job_id)
         if job is None:
             job = NodeJob(job_id, namespace=part.namespace, logging=part.logging)
+            job.log_to_driver = part.log_to_driver
+            if part.daemon and part.daemon != self._here:
+                job.driver = FarDriver(job_id, part.daemon, self._clients)
             self._known[job_id] = job
         return job
+
+    def find(self, job_id: bytes) -> NodeJob | None:
+        """Return a job that is known here."""
+        return self._known.get(job_id)
 
     def driven_by(self, client: Client) -> NodeJob | None:
         """Return the job whose driver this is; None: it drives none."""
@@ -147,10 +160,15 @@ class NodeJobs:
 
     def is_own_driver(self, client: Client) -> bool:
         """Tell whether this client is the driver that has started the node, or says so now."""
-        driver = self.own.driver
+        driver = self._own_driver
         if driver is None or client.role != "driver":
             return False
         return driver.is_client(client) or (not driver.worker_id and client.pid == driver.pid)
+
+    def own_connected(self, client: Client) -> None:
+        """The driver that has started the node is connected."""
+        assert self._own_driver is not None
+        self._own_driver.connected(client)
 
     def driven(self) -> list[NodeJob]:
         """Return the jobs whose drivers are here, the oldest first."""
@@ -184,15 +202,15 @@ class NodeJobs:
         assert part is not None, "checked by who has got the message"
         job = self._of_part(part)
         job.runtime_env = without_job(message.env)
-        job.log_to_driver = message.log_to_driver
         job.entrypoint = message.entrypoint
-        job.driver = JobDriver(
+        driver = JobDriver(
             self._poller,
             _pid_of(client),
-            send=self._send,
+            send=self._clients.send,
             ended=lambda _: self._driver_gone(client),
         )
-        job.driver.connected(client)
+        driver.connected(client)
+        job.driver = driver
         self._job_of[client.worker_id] = job
         return job
 
@@ -204,6 +222,40 @@ class NodeJobs:
             job.driver = None
         return job
 
+    # -------------------------------------------------------------- drivers of other nodes
+
+    def pass_on(self, client: Client, message: JobOutput) -> None:
+        """A worker of another node has written something for a driver of this one."""
+        job = self._known.get(message.job_id)
+        taken = OutputTaken(message.job_id, len(message.data))
+        if job is None or not isinstance(job.driver, JobDriver):
+            self._clients.send(client, taken)
+            return
+        job.driver.show(
+            message.worker_id,
+            message.pid,
+            message.label,
+            message.data,
+            is_stderr=message.is_stderr,
+            node=split(client.address).node,
+        )
+        if job.is_behind():
+            job.when_it_has_read(lambda: self._clients.send(client, taken))
+        else:
+            self._clients.send(client, taken)
+
+    def taken(self, message: OutputTaken) -> None:
+        """A driver's daemon has passed on what was written here."""
+        job = self._known.get(message.job_id)
+        if job is not None and isinstance(job.driver, FarDriver):
+            job.driver.taken(message.size_bytes)
+
+    def unreachable(self, daemon: str) -> None:
+        """The connection to a daemon is lost."""
+        for job in list(self._known.values()):
+            if isinstance(job.driver, FarDriver) and job.driver.daemon == daemon:
+                job.driver.unreachable()
+
     def say(self, worker: bytes, pid: int, text: str) -> None:
         """Tell the users of all drivers something of the node."""
         for job in self.driven():
@@ -213,7 +265,7 @@ class NodeJobs:
     def drain(self) -> None:
         """Send the drivers what is queued, waiting for them to take it."""
         for job in self.driven():
-            if job.driver is not None:
+            if isinstance(job.driver, JobDriver):
                 job.driver.drain()
 
     def close(self) -> None:

@@ -22,6 +22,7 @@ from weft._launch import (
     DaemonProcess,
     NodeOptions,
     caller_path,
+    home_of,
     last_words,
     read_cluster,
     start_daemon,
@@ -138,7 +139,8 @@ def show_output(output: Output) -> None:
     stream = sys.stderr if output.is_stderr else sys.stdout
     text = output.data.decode(errors="replace")
     if stream.isatty():
-        prefix = f"({output.label or 'worker'} pid={output.pid}) "
+        at = f" {output.node}" if output.node else ""
+        prefix = f"({output.label or 'worker'} pid={output.pid}{at}) "
         text = "".join(prefix + line for line in text.splitlines(keepends=True))
     stream.write(text)
     stream.flush()
@@ -177,6 +179,7 @@ def join_node(options: InitOptions, session_dir: str) -> Engine:
     SessionError if it is gone.
     """
     job = JobId.from_random()
+    cluster = read_cluster(session_dir)
     env = inherited.join(
         JobEnvironment(
             id=job.hex(),
@@ -184,14 +187,14 @@ def join_node(options: InitOptions, session_dir: str) -> Engine:
             logging=options.logging,
             sys_path=caller_path(),
             cwd=str(Path.cwd()),
+            daemon=home_of(session_dir, cluster).daemon_address() if cluster is not None else "",
+            log_to_driver=options.log_to_driver,
         )
     )
-    cluster = read_cluster(session_dir)
     first = BeginsJob(
         env,
         entrypoint=" ".join(sys.orig_argv),
         metadata=options.metadata,
-        log_to_driver=options.log_to_driver,
     )
     # The daemon may be starting: it answers when callers from other nodes can be taken.
     with Tool(session_dir, START_S) as tool:

@@ -422,7 +422,27 @@ class BeginsJob(Message, frozen=True, tag=150):
     entrypoint: str = ""
     """The command that it is."""
     metadata: dict[str, str] = {}
-    log_to_driver: bool = True
+
+
+class JobOutput(Message, frozen=True, tag=151):
+    """Daemon to daemon: a worker of a job wrote this, whose driver is there. See Output.
+
+    Answered by OutputTaken when the driver is not behind.
+    """
+
+    job_id: bytes
+    worker_id: bytes
+    pid: int
+    label: str
+    is_stderr: bool
+    data: bytes
+
+
+class OutputTaken(Message, frozen=True, tag=152):
+    """Daemon to daemon: so much of what was written for a job was passed on."""
+
+    job_id: bytes
+    size_bytes: int
 
 
 class Bye(Message, frozen=True, tag=61):
@@ -669,6 +689,8 @@ class Output(Message, frozen=True, tag=78):
     """What the worker was running: a function's or an actor's name."""
     is_stderr: bool
     data: bytes
+    node: str = ""
+    """HOST:PORT of the worker's node; empty: it is the driver's."""
 
 
 class Quit(Message, frozen=True, tag=79):

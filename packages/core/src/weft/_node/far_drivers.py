@@ -1,0 +1,74 @@
+"""The drivers of jobs on other nodes: what workers here write goes by way of the driver's daemon.
+
+    worker's pipe -> FarDriver -> JobOutput -> the driver's daemon -> its JobDriver -> Output
+                               <- OutputTaken <-
+
+What is always true
+1. At most `UNTAKEN_BYTES`, and one write more, are on their way for a driver: its daemon says what
+   it has passed on, and says nothing while the driver is behind. Meanwhile pipes are not read.
+2. What was on its way when the connection to that daemon broke is lost; what is written later goes
+   over another.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._wire.messages import JobOutput
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.clients import Clients
+
+# A quarter of a second's worth of a network that is not the fastest.
+UNTAKEN_BYTES = 1024 * 1024
+
+
+class FarDriver:
+    """The driver of a job, on another node."""
+
+    pid = 0
+    """Of a process that is not seen from here."""
+    worker_id = b""
+
+    def __init__(self, job_id: bytes, daemon: str, clients: Clients) -> None:
+        """`daemon`: the address of the driver's."""
+        self.daemon = daemon
+        self._job_id = job_id
+        self._clients = clients
+        self._untaken_bytes = 0
+        self._has_read: Callable[[], None] | None = None
+
+    def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
+        """Show what a process has written."""
+        try:
+            client = self._clients.reach(self.daemon)
+        except OSError:
+            return  # There is no way to that host: as to a driver that is gone.
+        self._untaken_bytes += len(data)
+        output = JobOutput(self._job_id, worker, pid, label, is_stderr, data)
+        self._clients.send(client, output)
+
+    def is_behind(self) -> bool:
+        """Tell whether the driver has much to read yet."""
+        return self._untaken_bytes >= UNTAKEN_BYTES
+
+    def when_it_has_read(self, function: Callable[[], None]) -> None:
+        """Call a function once, when a driver that is behind is so no longer."""
+        self._has_read = function
+
+    def taken(self, size_bytes: int) -> None:
+        """So much was passed on to the driver."""
+        self._untaken_bytes = max(0, self._untaken_bytes - size_bytes)
+        if self._has_read is not None and not self.is_behind():
+            has_read, self._has_read = self._has_read, None
+            has_read()
+
+    def unreachable(self) -> None:
+        """The connection to its daemon is lost, with all that was on its way."""
+        self.taken(self._untaken_bytes)
+
+    def close(self) -> None:
+        """The job has ended: nobody is to be waited for."""
+        self.unreachable()
