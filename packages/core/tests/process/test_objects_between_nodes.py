@@ -9,18 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+import weft
 from weft._clock import monotonic
-from weft._env.jobs import JobEnvironment, with_job
-from weft._launch import ClusterFile, NodeOptions, caller_path, start_daemon
-from weft._runtime.local import Driver
+from weft._engine import current
+from weft._launch import ClusterFile, NodeOptions, start_daemon
+from weft._machines import asks
+from weft._node.sessions import remove_tree
+from weft._options import InitOptions
+from weft._runtime.local import join_node
 from weft._runtime.loop import Waiter
 from weft._runtime.tools import Tool
+from weft._serialize.refs import hooks
 from weft._transport.credentials import make_credentials
 from weft._transport.gate import listen
 from weft._wire.codec import unpack
-from weft._wire.messages import BeginsJob
+from weft._wire.messages import NodeLost, SentOn
 from weft._wire.transfers import CHUNK_BYTES
-from weft.exceptions import GetTimeoutError, SessionError
+from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,9 +40,11 @@ class Node:
     """A daemon, and a driver beside it."""
 
     def __init__(self, credentials: Path, **options: Any) -> None:
+        self.store_dir = ""
         with listen("127.0.0.1") as gate:
+            self.address = f"127.0.0.1:{gate.getsockname()[1]}"
             cluster = ClusterFile(
-                node=f"127.0.0.1:{gate.getsockname()[1]}",
+                node=self.address,
                 credentials=str(credentials),
                 control="",
             )
@@ -45,16 +52,8 @@ class Node:
             self.started = start_daemon(
                 node=NodeOptions(**options), cluster=cluster, gate_fds=(gate.fileno(),)
             )
-        # Its doors are open when it answers.
-        try:
-            with Tool(self.started.session_dir, PATIENCE_S) as tool:
-                tool.ask("resources")
-        except SessionError as error:
-            error.add_note(self.started.last_words())
-            raise
-        self.runtime = Driver(self.started.session_dir, cluster, None)
-        job = JobEnvironment(id=os.urandom(16).hex(), sys_path=caller_path())
-        self.runtime.begin(self.started.address, BeginsJob(with_job("", job)))
+        self.runtime: Any = join_node(InitOptions(), self.started.session_dir)
+        self.store_dir = self.runtime.welcome.store_dir
 
     def borrow(self, ref: ObjectRef[Any]) -> ObjectRef[Any]:
         """Return a reference of this node's driver to what another one owns."""
@@ -68,10 +67,37 @@ class Node:
     def get(self, ref: ObjectRef[Any], timeout_s: float = PATIENCE_S) -> Any:
         return self.runtime.get([ref], timeout_s)[0]
 
-    def segments(self) -> list[str]:
-        """Return the segments in the node's memory that hold objects."""
+    def use(self) -> None:
+        """Let `weft` mean this node's driver."""
+        current.engine = self.runtime
+        hooks.rebuild_ref = self.runtime.objects.rebuild_ref
+
+    def send_on(self, there: Node) -> None:
+        """Do as if the own daemon had sent on all that this driver demands."""
+        leasing = self.runtime.leasing
+        with self.runtime.guard:
+            for key in list(leasing._pools):
+                workers = leasing._asks.asked(key).get(asks.OWN, 0)
+                sent = SentOn(key, workers, b"", f"{there.address}/node", 1, "")
+                leasing.on_sent_on(self.runtime.links.daemon, sent)
+            self.runtime.peers.flush()
+
+    def hear_of_death(self, other: Node, node_id: bytes) -> None:
+        """Do as if the own daemon had told this driver."""
+        with self.runtime.guard:
+            lost = NodeLost(node_id, f"{other.address}/node", "it was silent for 5 s")
+            self.runtime._on_node_lost(self.runtime.links.daemon, lost)
+            self.runtime.peers.flush()
+
+    def states(self) -> dict[str, str]:
+        """Return where the node's objects are, by their segments."""
         with Tool(self.started.session_dir, PATIENCE_S) as tool:
-            return [each["name"] for each in unpack(tool.ask("segments"), list[dict[str, Any]])]
+            found = unpack(tool.ask("segments"), list[dict[str, Any]])
+        return {each["name"]: each["state"] for each in found}
+
+    def segments(self) -> list[str]:
+        """Return the segments that hold the node's objects."""
+        return list(self.states())
 
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the daemon will do."""
@@ -89,7 +115,7 @@ class Node:
 
     def end(self) -> None:
         if hasattr(self, "runtime"):
-            self.runtime.close()
+            self.runtime.shutdown()
         self.kill(signal.SIGTERM)
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -97,6 +123,9 @@ class Node:
             self.go_on()
             os.kill(self.started.process.pid, number)
             assert self.started.process.wait(PATIENCE_S) is not None
+            # The next daemon would do that.
+            for directory in (self.store_dir, self.started.session_dir):
+                remove_tree(directory)
 
 
 @pytest.fixture
@@ -109,8 +138,10 @@ def nodes(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         return made[-1]
 
     yield make
+    current.engine = None
     for node in made:
         node.end()
+    hooks.reset()
 
 
 def test_value_of_another_node_is_read_here(nodes: Callable[..., Node]) -> None:
@@ -153,7 +184,154 @@ def test_time_is_up_before_a_value_has_come(nodes: Callable[..., Node]) -> None:
     mine = here.borrow(there.runtime.put(np.arange(1_000_000)))
     here.runtime.get([here.borrow(there.runtime.put(1))], PATIENCE_S)
     there.stop()
-    with pytest.raises(GetTimeoutError, match=r"another node|other nodes"):
+    with pytest.raises(GetTimeoutError, match="1 value was on other nodes"):
         here.get(mine, 0.5)
     there.go_on()
     assert len(here.get(mine)) == 1_000_000
+
+
+@weft.remote
+def add(first: Any, second: Any) -> Any:
+    return first + second
+
+
+@weft.remote(num_returns=3)
+def split(value: Any) -> Any:
+    return tuple(np.array_split(value, 3))
+
+
+@weft.remote
+def total(values: list[Any]) -> float:
+    return float(sum(each.sum() for each in weft.get(values)))
+
+
+def test_tasks_run_elsewhere_with_large_arguments_and_results(nodes: Callable[..., Node]) -> None:
+    there, here = nodes(), nodes(num_cpus=0)
+    here.use()
+    value = np.arange(1_000_000.0)
+    result = add.remote(weft.put(value), value)
+    here.send_on(there)
+    assert np.array_equal(weft.get(result, timeout=PATIENCE_S), 2 * value)
+    # What was made there is an argument there.
+    again = add.remote(result, 1.0)
+    here.send_on(there)
+    assert np.array_equal(weft.get(again, timeout=PATIENCE_S), 2 * value + 1)
+    parts = split.remote(again)
+    here.send_on(there)
+    # References inside an argument: the worker gets what lies here and what lies there.
+    sum_of_all = total.remote([result, *parts])
+    here.send_on(there)
+    assert weft.get(sum_of_all, timeout=PATIENCE_S) == (4 * value + 1).sum()
+
+
+def test_what_was_lost_with_its_node_is_made_again(nodes: Callable[..., Node]) -> None:
+    there, here = nodes(), nodes()
+    here.use()
+    value = weft.put(np.arange(1_000_000.0))
+    first, second = add.remote(value, 1.0), add.remote(value, 2.0)
+    here.send_on(there)
+    weft.wait([first, second], num_returns=2, timeout=PATIENCE_S, fetch_local=False)
+    weft.get(second, timeout=PATIENCE_S)
+    there.kill()
+    here.hear_of_death(there, b"")
+    # This is made again.
+    assert weft.get(first, timeout=PATIENCE_S)[10] == 11
+    # Of this there is a copy.
+    assert weft.get(second, timeout=PATIENCE_S)[10] == 12
+
+
+def test_wait_can_ask_for_values_on_this_node(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    refs = [there.runtime.put(np.full(1_000_000, number)) for number in range(2)]
+    mine = [here.borrow(ref) for ref in refs]
+    here.runtime.wait(mine, 2, PATIENCE_S, fetch_local=False)
+    there.stop()
+    assert here.runtime.wait(mine, 1, 0.2, fetch_local=True) == ([], mine)
+    assert here.runtime.wait(mine, 1, 0.2, fetch_local=False) == (mine[:1], mine[1:])
+    there.go_on()
+    assert here.runtime.wait(mine, 1, PATIENCE_S, fetch_local=True) == (mine[:1], mine[1:])
+    assert len(here.segments()) == 1
+
+
+def test_objects_end_with_their_owner_on_another_node(nodes: Callable[..., Node]) -> None:
+    there, here = nodes(), nodes()
+    here.use()
+    argument = weft.put(np.arange(1_000_000))
+    result = add.remote(argument, 1)
+    here.send_on(there)
+    weft.get(result, timeout=PATIENCE_S)
+    assert len(there.segments()) == 2
+    here.runtime.close()
+    there.until(lambda: not there.segments())
+
+
+MANY_BYTES = 20 << 20
+SMALL_STORE = 64 << 20
+
+
+def many(node: Node, count: int) -> list[ObjectRef[Any]]:
+    """Put values that are larger together than a small store."""
+    return [node.runtime.put(np.full(MANY_BYTES, number, np.uint8)) for number in range(count)]
+
+
+def test_copies_make_room_for_others_and_are_not_written(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(object_store_memory=SMALL_STORE), nodes()
+    mine = [here.borrow(ref) for ref in many(there, 8)]
+    for number, ref in enumerate(mine):
+        assert here.get(ref)[-1] == number
+    states = here.states()
+    assert set(states.values()) <= {"copy", "promised"}
+    assert 0 < len(states) <= SMALL_STORE // MANY_BYTES
+    assert here.get(mine[0])[-1] == 0
+
+
+def test_object_that_is_on_the_disk_of_another_node_is_read(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes(object_store_memory=SMALL_STORE)
+    refs = many(there, 8)
+    assert "disk" in there.states().values()
+    for number, value in enumerate(here.runtime.get([here.borrow(ref) for ref in refs], 60.0)):
+        assert value[0] == value[-1] == number
+
+
+def test_copy_goes_to_disk_while_all_memory_is_viewed(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(object_store_memory=SMALL_STORE), nodes()
+    values = here.runtime.get([here.borrow(ref) for ref in many(there, 4)], PATIENCE_S)
+    assert [value[-1] for value in values] == [0, 1, 2, 3]
+    assert "file" in here.states().values()
+
+
+def test_another_copy_is_read_when_the_node_of_the_original_died(
+    nodes: Callable[..., Node],
+) -> None:
+    there, third, here = nodes(), nodes(), nodes()
+    here.use()
+    result = add.remote(np.zeros(1_000_000), 1.0)
+    here.send_on(there)
+    weft.wait([result], timeout=PATIENCE_S, fetch_local=False)
+    copy = third.get(third.borrow(result))
+    there.kill()
+    here.hear_of_death(there, b"")
+    assert np.array_equal(weft.get(result, timeout=PATIENCE_S), copy)
+    assert third.states()
+
+
+def test_loss_says_what_was_tried(nodes: Callable[..., Node]) -> None:
+    there, here = nodes(), nodes()
+    here.use()
+    result = add.options(max_retries=0).remote(np.zeros(1_000_000), 1.0)
+    here.send_on(there)
+    weft.wait([result], timeout=PATIENCE_S, fetch_local=False)
+    there.kill()
+    here.hear_of_death(there, b"\1")
+    with pytest.raises(ObjectLostError, match=r"its node 01 died \(it was silent.*max_retries"):
+        weft.get(result, timeout=PATIENCE_S)
+
+
+def test_objects_of_an_owner_that_died_are_lost(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    mine = here.borrow(there.runtime.put(np.zeros(1_000_000)))
+    here.runtime.wait([mine], 1, PATIENCE_S, fetch_local=False)
+    there.runtime.shutdown()
+    with pytest.raises((OwnerDiedError, ObjectLostError)):
+        here.get(mine)
+    here.until(lambda: not here.segments())

@@ -75,7 +75,7 @@ from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
-from weft._transport.addresses import DAEMON, OBJECTS, split
+from weft._transport.addresses import DAEMON, OBJECTS, is_daemon, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
@@ -118,6 +118,7 @@ from weft._wire.messages import (
     Transfer,
     Unblocked,
     WatchActor,
+    WatchOwner,
 )
 from weft._wire.version import WIRE
 from weft.exceptions import ProtocolError
@@ -364,8 +365,8 @@ class Daemon:
             self.rules.settle(self._do)
 
     def _lost(self, client: Client) -> None:
-        if self.transfers is not None and not client.is_local:
-            self.transfers.owner_lost(client.address)
+        if not client.is_local:
+            self._owner_lost(client.address)
         if client.role == NEIGHBOUR:
             self.jobs.unreachable(client.address)
         process = self.roster.get(client.worker_id)
@@ -409,11 +410,22 @@ class Daemon:
         """Queue a message to a process anywhere; False: it is not there."""
         if self._node.home.path_of(address) is not None:
             return self.clients.send_to(bytes.fromhex(split(address).name), message)
+        client = self._reach(address)
+        if client is not None:
+            self.clients.send(client, message)
+        return client is not None
+
+    def _reach(self, address: str) -> Client | None:
         try:
-            self.clients.send(self.clients.reach(address), message)
+            return self.clients.reach(address)
         except OSError:
-            return False
-        return True
+            return None
+
+    def _owner_lost(self, address: str) -> None:
+        """A process of another node is gone: so are its objects here, and their copies."""
+        if self.transfers is not None and not is_daemon(address):
+            self.transfers.owner_lost(address)
+            self.memory.lost(bytes.fromhex(split(address).name))
 
     # -------------------------------------------------------------- messages
 
@@ -444,6 +456,9 @@ class Daemon:
                 self.memory.said(me, message)
             case Transfer() if self.transfers is not None:
                 self.transfers.said(me, client.address, message)
+            case WatchOwner(address) if self.transfers is not None:
+                if not self._reach(address):
+                    self._owner_lost(address)
             case Ask(request, what) if what in history.QUESTIONS:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):

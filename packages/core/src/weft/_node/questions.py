@@ -101,7 +101,11 @@ def why_actor(daemon: Daemon, body: bytes) -> bytes:
 
 def why_room(daemon: Daemon, body: bytes) -> bytes:
     """Body: a process's id in hexadecimal digits. Answer: what room it waits for, as plain text."""
-    return daemon.memory.machine.explain(bytes.fromhex(unpack(body, str))).encode()
+    client = bytes.fromhex(unpack(body, str))
+    lines = [daemon.memory.machine.explain(client)]
+    if daemon.transfers is not None:
+        lines.append(daemon.transfers.machine.explain(client))
+    return "\n".join(filter(None, lines)).encode()
 
 
 def workers(daemon: Daemon, body: bytes) -> Any:

@@ -117,6 +117,9 @@ class Answers:
         serialized = dumps(value)
         if serialized.refs:
             job.refs.extend(serialized.refs)
+        if job.peer.is_far and serialized.size_bytes > bundles.INLINE_BYTES:
+            with self._guard:
+                self._objects.watch_owner(job.peer.address)
         return self._objects.store_value(
             serialized,
             label=f"return of {job.function}",
@@ -128,6 +131,8 @@ class Answers:
     def pack_all(self, job: Job, values: Sequence[Any]) -> list[Packed]:
         """Turn all values that a job returned into what is sent."""
         packed = [self.pack(job, value) for value in values]
+        if job.peer.is_far:
+            return [*packed]
         with self._guard:
             return bundles.pack_together(self._objects, packed)
 

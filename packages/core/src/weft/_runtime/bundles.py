@@ -2,7 +2,8 @@
 
 A value of up to `INLINE_BYTES` travels in the message itself. Ten thousand of them would be a
 message of a gigabyte: over the bound of a frame, and several times in both sides' memory. In the
-store they are there once, and the reader takes them out bundle by bundle.
+store they are there once, and the reader takes them out bundle by bundle. To another node they go
+one by one all the same: its connection takes longer for them than the memory.
 
 The loop's guard is held in every function.
 """
@@ -75,6 +76,16 @@ def unpack(objects: Objects, bundle: Bundle) -> list[Value]:
     view = objects.store.try_view(place, lambda: None)
     assert view is not None, "a bundle is kept until it was read"
     return codec.unpack(view, list[Value])  # type: ignore[arg-type]  # any buffer does
+
+
+def loosen(objects: Objects, packed: Sequence[Packed]) -> Sequence[Packed]:
+    """Return values as they are sent to another node, which cannot read bundles of this one."""
+    if not any(isinstance(each, Bundle) for each in packed):
+        return packed
+    values: list[Packed] = []
+    for each in packed:
+        values += unpack(objects, each) if isinstance(each, Bundle) else [each]
+    return values
 
 
 def unpack_all(objects: Objects, packed: Sequence[Packed]) -> list[Value]:

@@ -9,6 +9,7 @@ from weft._ids import ActorId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as call_rules
 from weft._machines.attempts import Fail, Kill
 from weft._machines.calls import ActorCall, Calls
+from weft._runtime import bundles
 from weft._runtime.arguments import NO_ARGUMENTS, pack_arguments
 from weft._runtime.gathering import gather, let_go
 from weft._runtime.loop import Waiter
@@ -134,7 +135,10 @@ class Calling:
                         function_id,
                         code,
                         note.arguments.data,
-                        note.deps,
+                        # Which node it will be on nobody knows.
+                        note.deps
+                        if self._objects.copies is None
+                        else bundles.loosen(self._objects, note.deps),
                         self._links.address,
                         actor_options(options),
                         request,
@@ -257,7 +261,7 @@ class Calling:
             call.actor,
             note.method,
             note.arguments.data,
-            note.deps,
+            bundles.loosen(self._objects, note.deps) if peer.is_far else note.deps,
             note.num_returns,
             note.group,
             note.name,

@@ -14,6 +14,7 @@ from weft._machines.asks import Asks
 from weft._machines.attempts import Fail, Kill
 from weft._machines.tasks import Task, Tasks
 from weft._resources import UNITS
+from weft._runtime import bundles
 from weft._runtime.arguments import pack_arguments
 from weft._runtime.recovery import describe, restore_arguments
 from weft._runtime.running import running
@@ -244,7 +245,7 @@ class Leasing:
             task.id,
             function_id,
             note.arguments.data,
-            note.deps,
+            bundles.loosen(self._objects, note.deps) if peer.is_far else note.deps,
             note.num_returns,
             note.name,
             note.depth,

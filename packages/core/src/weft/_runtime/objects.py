@@ -74,6 +74,7 @@ from weft._wire.messages import (
     SegmentsMade,
     SegmentsOpened,
     Shared,
+    WatchOwner,
 )
 from weft.exceptions import (
     ObjectFreedError,
@@ -175,6 +176,8 @@ class Objects:
         self._registering: dict[ObjectId, list[Countdown]] = {}
         self._some: dict[Callable[[Entry], object], set[Entry]] = {}
         """Who waits for some of several objects, and for which."""
+        self._watched: set[str] = set()
+        """Processes of other nodes for which large objects were made here."""
         self._to_run_again: deque[Lineage] = deque()
         self._is_running_again = False
 
@@ -287,6 +290,7 @@ class Objects:
     def owner_lost(self, owner: str) -> None:
         """The process at `owner` is gone, and what it owned with it."""
         asked = self.machine.asked.copy()
+        self._watched.discard(owner)
         error = OwnerDiedError(owner_address=owner)
         self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
         # Registrations that nobody will answer hold nothing back.
@@ -297,6 +301,12 @@ class Objects:
         for entry in list(self.machine.entries.values()):
             if entry.value is None:
                 self.handle(Sealed(entry.id, failure))
+
+    def watch_owner(self, address: str) -> None:
+        """What is made next here is for a process of another node: it ends with that."""
+        if address not in self._watched:
+            self._watched.add(address)
+            self.peers.send(self.daemon, WatchOwner(address))
 
     def recycle(self, value: Shared) -> None:
         """Nobody reads this segment any more: its creator may use it again."""

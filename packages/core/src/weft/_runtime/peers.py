@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 class Peer:
     """A process at the other end of a connection. Hashable by identity."""
 
-    __slots__ = ("actor_id", "address", "connection", "exported", "pid", "role", "worker_id")
+    __slots__ = (
+        "actor_id", "address", "connection", "exported", "is_far", "pid", "role", "worker_id",
+    )  # fmt: skip
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, *, is_far: bool = False) -> None:
         self.address = address
+        self.is_far = is_far
+        """It is on another node: it cannot read segments of this one."""
         self.worker_id = WorkerId.nil()
         self.actor_id = ActorId.nil()
         """The actor that it is, if this process calls it."""
@@ -101,7 +105,9 @@ class Peers:
         """Take one that a process of another node opened."""
         assert self._outside is not None
         self._begin(
-            Peer(""), self._outside.accept(sock, self._on_messages, self._on_lost), self._me
+            Peer("", is_far=True),
+            self._outside.accept(sock, self._on_messages, self._on_lost),
+            self._me,
         )
 
     def _add(self, sock: socket.socket, address: str) -> Peer:
@@ -113,7 +119,7 @@ class Peers:
             raise ConnectionRefusedError(f"{address} is of a cluster, and this process is of none")
         me = structs.replace(self._me, role="guest") if is_daemon(address) else self._me
         connection = self._outside.connect(address, self._on_messages, self._on_lost)
-        return self._begin(Peer(address), connection, me)
+        return self._begin(Peer(address, is_far=True), connection, me)
 
     def _begin(self, peer: Peer, connection: SocketConnection, me: Hello) -> Peer:
         peer.connection = connection

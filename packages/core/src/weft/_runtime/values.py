@@ -235,12 +235,50 @@ class Values:
         fetch_local: bool,
     ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
         """Wait for some; see Engine."""
+        deadline = None if timeout_s is None else monotonic() + timeout_s
         done, rest = _part(refs, ready)
         if len(done) < ready:
             # Also without any time: what has arrived is read.
             self._await([ref._entry for ref in rest], ready - len(done), timeout_s)
             done, rest = _part(refs, ready)
+        if fetch_local and self._objects.copies is not None:
+            return self._wait_here(refs, ready, deadline)
         return done, rest
+
+    def _wait_here(
+        self, refs: Sequence[ObjectRef[Any]], ready: int, deadline: float | None
+    ) -> tuple[list[ObjectRef[Any]], list[ObjectRef[Any]]]:
+        """Wait until some that have values have them on this node; return these, and the rest.
+
+        One whose value cannot come counts as well: who gets it hears why.
+        """
+        chosen = self._here(refs)[:ready]
+        if len(chosen) < ready:
+            known = set(map(id, chosen))
+            sealed = [ref for ref in refs if ref._entry.value is not None]
+            far = [ref for ref in sealed if id(ref) not in known][: ready - len(chosen)]
+            values = [(ref._entry.value, self._objects.held_entry(ref._entry)) for ref in far]
+            try:
+                brought = self._fetch(values, [ref._entry for ref in far], deadline, GET)
+            except GetTimeoutError:
+                chosen = self._here(refs)[:ready]
+            else:
+                chosen += far
+                del brought
+        taken = set(map(id, chosen))
+        done = [ref for ref in refs if id(ref) in taken]
+        return done, [ref for ref in refs if id(ref) not in taken]
+
+    def _here(self, refs: Sequence[ObjectRef[Any]]) -> list[ObjectRef[Any]]:
+        """Return those whose values are on this node."""
+        objects = self._objects
+        with self._guard:
+            return [
+                ref
+                for ref in refs
+                if (value := ref._entry.value) is not None
+                and not objects.far([(value, objects.held_entry(ref._entry))])
+            ]
 
     def free(self, refs: Sequence[ObjectRef[Any]]) -> None:
         """Free values by hand; see Engine."""

@@ -860,6 +860,12 @@ class Transfer(Message, frozen=True, tag=120):
     body: bytes
 
 
+class WatchOwner(Message, frozen=True, tag=121):
+    """Worker to daemon: it makes objects for a process of another node. They end with that."""
+
+    address: str
+
+
 # ------------------------------------------------------------------ daemon <-> template
 
 
