@@ -188,7 +188,8 @@ class NodeMemory:
 
     def said_here(self, message: ClientMessage) -> None:
         """The daemon says what a process would say."""
-        if isinstance(message, Restore | Discard) and not self._knows(message):
+        if isinstance(message, Restore):
+            # Its name may stand for an earlier object still, until what has arrived is read.
             self._timers.call_next(lambda: self._tell(ClientSaid(self._here, message)))
         else:
             self._tell(ClientSaid(self._here, message))

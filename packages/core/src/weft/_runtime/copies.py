@@ -151,6 +151,10 @@ class Copies:
         value = None if entry is None or entry.owner else entry.value
         if type(value) is Shared and value.segment == edition.segment:
             self._edition_of[edition.segment] = edition
+            if value.creator == self._links.address:
+                # The daemon is asked for it soon, and may not know it yet, or an earlier one.
+                self._objects.send_news()
+                self._links.daemon.connection.flush()
             self._tell(OriginalMade(edition, value.size_bytes, self._life(value.creator)))
 
     def _look_at_original(self, edition: Edition, node: NodeLife) -> None:
