@@ -92,14 +92,27 @@ class SecureSocket(ssl.SSLSocket):
     def recv_into(  # type: ignore[override]
         self, buffer: bytearray | memoryview, nbytes: int | None = None, flags: int = 0
     ) -> int:
-        """Put what has arrived into a buffer, at most a record; return how much, 0 at the end.
+        """Put what has arrived into a buffer, as much as fits; return how much, 0 at the end.
 
         BlockingIOError: nothing is there yet.
         """
+        view = memoryview(buffer)[:nbytes]
+        size = 0
         try:
-            return super().recv_into(buffer, nbytes)
+            while size < len(view):
+                # A record at a time.
+                part = self.read(len(view) - size, view[size:])  # type: ignore[arg-type]
+                if not part:
+                    break
+                size += cast("int", part)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise BlockingIOError from None
+            if not size:
+                raise BlockingIOError from None
+        except OSError:
+            # What came before the end is taken first; the next read meets the end again.
+            if not size:
+                raise
+        return size
 
     @override
     def shutdown(self, how: int) -> None:
