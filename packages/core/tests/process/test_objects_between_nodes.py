@@ -225,7 +225,7 @@ def test_tasks_run_elsewhere_with_large_arguments_and_results(nodes: Callable[..
 
 
 def test_what_was_lost_with_its_node_is_made_again(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes()
+    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
     here.use()
     value = weft.put(np.arange(1_000_000.0))
     first, second = add.remote(value, 1.0), add.remote(value, 2.0)
@@ -235,6 +235,7 @@ def test_what_was_lost_with_its_node_is_made_again(nodes: Callable[..., Node]) -
     there.kill()
     here.hear_of_death(there, b"")
     # This is made again.
+    here.send_on(third)
     assert weft.get(first, timeout=PATIENCE_S)[10] == 11
     # Of this there is a copy.
     assert weft.get(second, timeout=PATIENCE_S)[10] == 12
@@ -254,7 +255,7 @@ def test_wait_can_ask_for_values_on_this_node(nodes: Callable[..., Node]) -> Non
 
 
 def test_objects_end_with_their_owner_on_another_node(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes()
+    there, here = nodes(), nodes(num_cpus=0)
     here.use()
     argument = weft.put(np.arange(1_000_000))
     result = add.remote(argument, 1)
@@ -303,7 +304,7 @@ def test_copy_goes_to_disk_while_all_memory_is_viewed(nodes: Callable[..., Node]
 def test_another_copy_is_read_when_the_node_of_the_original_died(
     nodes: Callable[..., Node],
 ) -> None:
-    there, third, here = nodes(), nodes(), nodes()
+    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
     here.use()
     result = add.remote(np.zeros(1_000_000), 1.0)
     here.send_on(there)
@@ -316,7 +317,7 @@ def test_another_copy_is_read_when_the_node_of_the_original_died(
 
 
 def test_loss_says_what_was_tried(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes()
+    there, here = nodes(), nodes(num_cpus=0)
     here.use()
     result = add.options(max_retries=0).remote(np.zeros(1_000_000), 1.0)
     here.send_on(there)
