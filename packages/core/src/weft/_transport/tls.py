@@ -101,7 +101,7 @@ class SecureSocket(ssl.SSLSocket):
         try:
             while size < len(view):
                 # A record at a time.
-                part = self.read(len(view) - size, view[size:])  # type: ignore[arg-type]
+                part = self.read(len(view) - size, view[size:])
                 if not part:
                     break
                 size += cast("int", part)
