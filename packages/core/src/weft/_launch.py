@@ -79,7 +79,7 @@ class NodeOptions(msgspec.Struct, frozen=True):
     preload: tuple[str, ...] = ()
     """Modules that the template imports before it forks workers."""
     worker_entry: str = "weft._runtime.worker:main"
-    """Called in each worker: main(worker_id, daemon_address, address, env)."""
+    """Called in each worker: main(worker_id, daemon_address, address)."""
     log_to_driver: bool = True
     sys_path: tuple[str, ...] = ()
     """Empty: the caller's."""

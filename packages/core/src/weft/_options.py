@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar,
 import msgspec
 
 from weft._lazy import lazy
-from weft._resources import Resources
+from weft._resources import ACCELERATORS, Resources
 from weft.exceptions import OptionError
 
 difflib = lazy("difflib")
@@ -273,6 +273,12 @@ def _resources(value: Any) -> dict[str, float]:
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise _WrongValueError(f"has to hold numbers, and {name!r} is {amount!r}")
     _count_units(amounts)
+    for name in ACCELERATORS:
+        amount = amounts.get(name, 0)
+        if amount > 1 and amount != int(amount):
+            raise _WrongValueError(
+                f"has to hold a fraction of one {name} or a whole number of them"
+            )
     return amounts
 
 

@@ -12,6 +12,8 @@ from typing import Self
 from weft._override import override
 
 UNITS = 10_000
+ACCELERATORS = ("GPU", "TPU", "neuron_cores", "HPU")
+"""The amounts that devices are behind, as Ray calls them."""
 
 
 class Resources(Mapping[str, int]):

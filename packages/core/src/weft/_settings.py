@@ -192,15 +192,3 @@ def for_children() -> dict[str, str]:
     if directory := CAPSULES.value():
         variables[CAPSULES.name] = os.path.abspath(directory)  # noqa: PTH100 - no other path here
     return variables
-
-
-def visible_gpus() -> list[str] | None:
-    """Return the devices that CUDA_VISIBLE_DEVICES allows; None: it does not say."""
-    raw = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if raw is None:
-        return None
-    return [
-        device.strip()
-        for device in raw.split(",")
-        if device.strip() not in ("", "-1", "NoDevFiles")
-    ]

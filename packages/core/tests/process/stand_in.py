@@ -131,12 +131,12 @@ class StandIn:
                     time.sleep(1000)
 
 
-def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str]) -> None:
+def main(worker_id: bytes, daemon_address: str, address: str) -> None:
     worker = StandIn(worker_id, daemon_address, address)
     while not worker.ends:
         worker.poller.poll(None)
 
 
-def dies_at_start(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str]) -> None:
+def dies_at_start(worker_id: bytes, daemon_address: str, address: str) -> None:
     print("cannot start", file=sys.stderr)
     os._exit(7)

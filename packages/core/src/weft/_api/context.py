@@ -9,6 +9,7 @@ from weft._api.session import started
 from weft._engine import current
 from weft._env.environment import RuntimeEnv
 from weft._env.inheritance import inherited
+from weft._resources import ACCELERATORS
 from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class RuntimeContext:
 
     def get_accelerator_ids(self) -> dict[str, list[str]]:
         """Return the ids of the devices that the running task or actor may use, by kind."""
-        return {"GPU": [], **self._place().accelerators}
+        return {**{name: [] for name in ACCELERATORS}, **self._place().accelerators}
 
     def get_runtime_env_string(self) -> str:
         """Return the runtime environment as JSON."""

@@ -131,6 +131,7 @@ class Creations:
                 options=creation.options,
                 restarts=restarts,
                 accelerators=grant.accelerators,
+                variables=self._grants.variables(grant),
                 resources=dict(grant.shape.amounts),
                 owners=creation.owners,
                 large=creation.large,

@@ -206,9 +206,7 @@ class Daemon:
                 node.home.daemon_address(),
             )
         )
-        self.grants = Grants(
-            self.facts.node_id, self.rules, self.clients, self.roster, self.scheduling
-        )
+        self.grants = Grants(self.facts, self.rules, self.clients, self.roster, self.scheduling)
         self.creations = Creations(self.rules, self.clients, self.demands, self.grants, self.jobs)
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
@@ -521,7 +519,9 @@ class Daemon:
             case lease_rules.AskReclaim(client):
                 self.clients.send_to(client, Reclaim())
             case worker_rules.StartWorker(worker, env):
-                self.roster.start(worker, self.jobs.of(env), self._environments.variables(env))
+                hidden = self.facts.accelerators.hidden()
+                variables = {**hidden, **self._environments.variables(env)}
+                self.roster.start(worker, self.jobs.of(env), variables)
             case worker_rules.UseWorker(lease, worker):
                 self.grants.bind(lease, worker)
             case worker_rules.EndWorker(worker, reason):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft import _settings
@@ -9,11 +11,13 @@ from weft._ids import NodeId
 from weft._launch import room_bytes
 from weft._machines.placement import NodeView
 from weft._node import host
+from weft._node.accelerators.found import Accelerators
+from weft._node.accelerators.kinds import HostFiles
 from weft._resources import Resources
 from weft._wire.messages import Welcome
 
 if TYPE_CHECKING:
-    from weft._launch import NodeFile
+    from weft._launch import NodeFile, NodeOptions
     from weft._node.jobs import NodeJob
 
 # What is left is for the system, the page cache and what workers have in common.
@@ -30,9 +34,13 @@ class NodeFacts:
         options = node.options
         self._node = node
         self.node_id = NodeId.from_random()
-        self.labels = {"weft.io/node-id": self.node_id.hex(), **options.labels}
+        self.accelerators = Accelerators(_asked(options), HostFiles(Path("/"), os.environ))
+        self.labels = {
+            "weft.io/node-id": self.node_id.hex(),
+            **self.accelerators.labels,
+            **options.labels,
+        }
         self.cpus = host.cpus() if options.num_cpus is None else options.num_cpus
-        self.devices = _devices(options.num_gpus)
         memory = host.memory_bytes()
         if options.object_store_memory is None:
             room = room_bytes(node.store_dir)
@@ -42,7 +50,7 @@ class NodeFacts:
         self.total = Resources(
             {
                 "CPU": self.cpus,
-                "GPU": len(self.devices),
+                **self.accelerators.amounts,
                 "memory": int(memory * MEMORY_SHARE),
                 "object_store_memory": self.store_bytes,
                 **options.resources,
@@ -78,8 +86,7 @@ class NodeFacts:
         )
 
 
-def _devices(num_gpus: int | None) -> list[str]:
-    found = host.gpus()
-    if num_gpus is None:
-        return found
-    return found[:num_gpus] if num_gpus <= len(found) else [str(index) for index in range(num_gpus)]
+def _asked(options: NodeOptions) -> dict[str, float]:
+    """Return how many of each amount the user wants handed out, where they have said it."""
+    gpus = {} if options.num_gpus is None else {"GPU": options.num_gpus}
+    return {**options.resources, **gpus}

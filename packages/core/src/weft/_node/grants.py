@@ -25,8 +25,8 @@ from weft._machines.workers import WantCancelled, WorkerReleased, WorkerWanted
 from weft._wire.messages import Granted
 
 if TYPE_CHECKING:
-    from weft._ids import NodeId
     from weft._node.clients import Clients
+    from weft._node.facts import NodeFacts
     from weft._node.roster import Roster
     from weft._node.rules import Rules
     from weft._node.scheduling import Scheduling
@@ -37,13 +37,13 @@ class Grants:
 
     def __init__(
         self,
-        node_id: NodeId,
+        facts: NodeFacts,
         rules: Rules,
         clients: Clients,
         roster: Roster,
         scheduling: Scheduling,
     ) -> None:
-        self._node_id = node_id
+        self._facts = facts
         self._rules = rules
         self._clients = clients
         self._roster = roster
@@ -75,6 +75,10 @@ class Grants:
     def leases(self) -> tuple[int, int]:
         """Return how many leases have a worker, and how many wait for one to start."""
         return len(self._worker_of), len(self._grant_of) - len(self._worker_of)
+
+    def variables(self, grant: Grant) -> dict[str, str]:
+        """Return what a worker has to set to see the devices of a lease."""
+        return self._facts.accelerators.shown(grant.accelerators)
 
     # -------------------------------------------------------------- effects
 
@@ -108,8 +112,9 @@ class Grants:
             worker_id=worker,
             address=process.address,
             contended=grant.contended,
-            node_id=self._node_id,
+            node_id=self._facts.node_id,
             accelerators=grant.accelerators,
+            variables=self.variables(grant),
         )
         self._clients.send_to(grant.client, granted)
 

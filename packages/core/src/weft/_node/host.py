@@ -1,4 +1,4 @@
-"""What this process may use of the machine: CPUs, devices, memory, a disk.
+"""What this process may use of the machine: CPUs, memory, a disk.
 
 Facts about cgroups: version 2 has one hierarchy, `/proc/self/cgroup` names the place in it in the
 line `0::<path>`, and `memory.max` and `cpu.max` there and in every directory above apply, the least
@@ -22,7 +22,6 @@ from weft import _settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_NVIDIA = Path("/proc/driver/nvidia/gpus")
 _IN_MEMORY = {"tmpfs", "ramfs"}
 # Kept longer than the temporary directory, so on a disk wherever there is one.
 _VAR_TMP = "/var/tmp"  # noqa: S108
@@ -38,17 +37,6 @@ def cpus() -> int:
         if quota.isdigit() and period.isdigit():
             found = min(found, -(-int(quota) // int(period)))
     return max(1, found)
-
-
-def gpus() -> list[str]:
-    """Return the ids of NVIDIA devices: those in CUDA_VISIBLE_DEVICES, else the driver's."""
-    visible = _settings.visible_gpus()
-    if visible is not None:
-        return visible
-    try:
-        return [str(index) for index in range(len(list(_NVIDIA.iterdir())))]
-    except OSError:
-        return []
 
 
 def memory_bytes() -> int:

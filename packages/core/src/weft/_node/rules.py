@@ -36,9 +36,8 @@ class Rules:
 
     def __init__(self, facts: NodeFacts) -> None:
         keep = _settings.IDLE_WORKERS.value()
-        devices = {"GPU": facts.devices} if facts.devices else {}
         self._view = facts.view()
-        self.leases = lease_rules.Leases(self._view, devices)
+        self.leases = lease_rules.Leases(self._view, facts.accelerators.devices)
         self.pool = worker_rules.Workers(
             keep=facts.cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
         )

@@ -139,12 +139,10 @@ def preload(names: Sequence[str]) -> None:
             traceback.print_exc()
 
 
-def resolve(entry: str) -> Callable[[bytes, str, str, dict[str, str]], Any]:
+def resolve(entry: str) -> Callable[[bytes, str, str], Any]:
     """Return the function that `module:name` names."""
     module, _, name = entry.partition(":")
-    found: Callable[[bytes, str, str, dict[str, str]], Any] = getattr(
-        importlib.import_module(module), name
-    )
+    found: Callable[[bytes, str, str], Any] = getattr(importlib.import_module(module), name)
     return found
 
 
@@ -290,7 +288,7 @@ def _work(fork: Fork, daemon_address: str, address: str, entry: str, *, is_fresh
         interpreter, setup = activation.enter(fork.env, is_fresh=is_fresh)
         if interpreter:
             _execute(interpreter, fork, daemon_address, address, entry, setup)
-        resolve(entry)(fork.worker_id, daemon_address, address, fork.env)
+        resolve(entry)(fork.worker_id, daemon_address, address)
         threading._shutdown()  # type: ignore[attr-defined] # as the interpreter's own exit does
     except SystemExit as exit_:
         code = exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import TYPE_CHECKING, Any
 
-from weft import _settings
 from weft._clock import monotonic, wall
 from weft._ids import ActorId, TaskId
 from weft._lazy import lazy
-from weft._resources import UNITS
 from weft._runtime.answers import NOT_NOTED
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook, split
@@ -35,19 +32,6 @@ else:
 
 # An async actor takes so many calls at once where its class does not say.
 ASYNC_CALLS = 1000
-
-
-def show_share(
-    resources: dict[str, int], accelerators: dict[str, list[str]], *, threads: bool
-) -> None:
-    """Let libraries see this process's own devices, and start `threads` for its CPUs, only.
-
-    A library that has looked already keeps what it saw.
-    """
-    if "GPU" in accelerators:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(accelerators["GPU"])
-    if threads:
-        _settings.set_threads(resources.get("CPU", 0) // UNITS)
 
 
 class LoopWaiter:
@@ -130,7 +114,7 @@ class Actor:
             began=monotonic(),
         )
         executor.actor = self
-        show_share(self.resources, self.accelerators, threads=executor.sets_threads)
+        executor.show_share(self.resources, message.variables)
         token = running.set(now)
         capsules, cls, states = executor.capsules, None, NOT_NOTED
         executor.enter(now)

@@ -19,11 +19,13 @@ import threading
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+from weft import _settings
 from weft._clock import monotonic, wall
 from weft._ids import TaskId
 from weft._lazy import lazy
 from weft._machines.ownership import TaskEnding
-from weft._runtime.actors import Actor, show_share
+from weft._resources import UNITS
+from weft._runtime.actors import Actor
 from weft._runtime.answers import Answers, Job
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import ActorLeaves
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     import inspect
     import mmap
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
     from types import FrameType
 
     from weft._runtime import job_capsules
@@ -87,6 +90,8 @@ class Executor:
         self.capsules: JobCapsules | None = None
         if runtime.capsules is not None:
             self.capsules = job_capsules.JobCapsules(runtime.capsules, runtime.links)
+        self.own_variables: AbstractSet[str] = frozenset()
+        """What the runtime environment sets: that stays."""
         self.sets_threads = False
         """The user has not said how many threads numerical libraries use: the CPUs say it."""
         self._page = page
@@ -164,7 +169,18 @@ class Executor:
 
     def _on_assigned(self, peer: Peer, message: Assigned) -> None:
         self.assigned = message
-        show_share(message.resources, message.accelerators, threads=self.sets_threads)
+        self.show_share(message.resources, message.variables)
+
+    def show_share(self, resources: dict[str, int], variables: dict[str, str]) -> None:
+        """Let libraries see this process's own devices, and start threads for its CPUs, only.
+
+        A library that has looked already keeps what it saw.
+        """
+        os.environ.update(
+            {name: text for name, text in variables.items() if name not in self.own_variables}
+        )
+        if self.sets_threads:
+            _settings.set_threads(resources.get("CPU", 0) // UNITS)
 
     def _on_cancel(self, peer: Peer, message: Cancel) -> None:
         task_id = TaskId(message.task_id)

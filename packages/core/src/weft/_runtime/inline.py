@@ -26,7 +26,7 @@ from weft._lazy import lazy
 from weft._log import logger
 from weft._machines.placement import Never, NodeView, place
 from weft._refs import ObjectRef, ObjectRefGenerator
-from weft._resources import Resources
+from weft._resources import ACCELERATORS, UNITS, Resources
 from weft._runtime.inline_actors import InlineActor
 from weft._runtime.inline_calls import InlineArguments, InlineCall, here
 from weft._runtime.inline_inspection import InlineRecords, describe_actors
@@ -506,7 +506,6 @@ class InlineEngine:
             return place
         actor = call.actor
         amounts = Resources.of_units(dict(call.shape.amounts if call.shape is not None else ()))
-        gpus = amounts.get("GPU", 0)
         return msgspec.structs.replace(
             place,
             task_id=call.task_id,
@@ -515,9 +514,11 @@ class InlineEngine:
             actor_id=actor.meta.actor_id if actor is not None else None,
             actor_name=actor.meta.name if actor is not None else "",
             resources=amounts.to_floats(),
-            accelerators={"GPU": [str(index) for index in range(-(-gpus // 10_000))]}
-            if gpus
-            else {},
+            accelerators={
+                name: [str(index) for index in range(-(-amounts[name] // UNITS))]
+                for name in ACCELERATORS
+                if name in amounts
+            },
             was_restarted=actor is not None and actor.restarts > 0,
             is_cancelled=call.is_cancelled,
             in_worker=True,

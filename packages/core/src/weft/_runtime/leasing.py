@@ -321,7 +321,13 @@ class Leasing:
         # On the connection that will bring the tasks, so that it comes first.
         self._peers.send(
             worker,
-            Assigned(dict(shape.amounts), message.accelerators, shape.env, self._links.address),
+            Assigned(
+                dict(shape.amounts),
+                message.accelerators,
+                shape.env,
+                self._links.address,
+                message.variables,
+            ),
         )
         granted = task_rules.LeaseGranted(
             message.key, worker_id, message.contended, bool(message.accelerators)

@@ -13,6 +13,8 @@ import msgspec
 
 from weft import _settings
 from weft._engine import current
+from weft._env.inheritance import inherited
+from weft._env.spec import decode
 from weft._ids import WorkerId
 from weft._launch import read_cluster
 from weft._override import override
@@ -81,14 +83,13 @@ def to_floats(units: dict[str, int]) -> dict[str, float]:
     return {name: amount / UNITS for name, amount in units.items()}
 
 
-def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str]) -> None:
+def main(worker_id: bytes, daemon_address: str, address: str) -> None:
     """Serve until told to quit, then end the process.
 
     Args:
         worker_id: Its 16 bytes.
         daemon_address: Where the node's daemon listens.
         address: The path of the socket on which this worker is to listen.
-        env: Variables that the template has set already.
     """
     for stream in (sys.stdout, sys.stderr):
         # Whole lines as they come: what a killed worker had printed is not lost.
@@ -117,7 +118,9 @@ def main(worker_id: bytes, daemon_address: str, address: str, env: dict[str, str
     worker.loop.wait(worker.welcomed)
     welcome = worker.welcome
     if welcome is not None:
-        executor.sets_threads = not (welcome.are_threads_set or _settings.OMP_THREADS in env)
+        executor.own_variables = decode(inherited.env).get("env_vars", {}).keys()
+        is_set = _settings.OMP_THREADS in executor.own_variables
+        executor.sets_threads = not (welcome.are_threads_set or is_set)
         if welcome.logging:
             LoggingConfig.from_json(welcome.logging).apply()
     executor.serve()

@@ -105,6 +105,8 @@ class Assigned(Message, frozen=True, tag=80):
     accelerators: dict[str, list[str]]
     runtime_env: str
     owner: str
+    variables: dict[str, str] = {}
+    """By which libraries see these accelerators, and no others."""
 
 
 class Export(Message, frozen=True, tag=20):
@@ -551,6 +553,8 @@ class Granted(Message, frozen=True, tag=71):
     """Others wait: return it as soon as there is nothing for it to do."""
     node_id: bytes = b""
     accelerators: dict[str, list[str]] = {}
+    variables: dict[str, str] = {}
+    """See Assigned."""
 
 
 class Refused(Message, frozen=True, tag=72):
@@ -678,6 +682,8 @@ class BecomeActor(Message, frozen=True, tag=77):
     large: Shared | None = None
     owner: str = ""
     """Address of the process that owns its token."""
+    variables: dict[str, str] = {}
+    """See Assigned."""
 
 
 class Output(Message, frozen=True, tag=78):

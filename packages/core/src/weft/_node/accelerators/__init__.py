@@ -1,0 +1,1 @@
+"""The devices of a node beside its CPUs: which there are, and who may see which."""
