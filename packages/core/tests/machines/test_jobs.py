@@ -15,10 +15,10 @@ from weft._machines.jobs import (
     EndJob,
     JobChanged,
     JobEnded,
-    JobLimits,
     Jobs,
     LimitJob,
 )
+from weft._machines.shares import JobLimits
 from weft._machines.tables import Consequence, MemberRemoved
 
 JOB, OTHER = b"job", b"other"

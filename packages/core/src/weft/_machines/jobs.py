@@ -20,6 +20,7 @@ from typing import ClassVar, assert_never
 import msgspec
 
 from weft._machines.rulings import Ruling
+from weft._machines.shares import JobLimits
 from weft._machines.tables import Commands, Consequence, ControlTable, Kinds, MemberRemoved
 from weft._override import override
 
@@ -27,17 +28,6 @@ RUNNING_KEPT = 10_000
 ENDED_KEPT = 10_000
 METADATA_BYTES = 65_536
 MOST_AMOUNTS = 100
-
-
-class JobLimits(msgspec.Struct, frozen=True):
-    """What a job may take."""
-
-    quota: dict[str, int] = {}
-    """The most of each resource at one time, in 1/10,000; what is not named is not limited."""
-    weight: int = 1
-    """Its share of a node where several jobs wait, beside theirs."""
-    priority: int = 0
-    """Demands of a higher one go first."""
 
 
 class BeginJob(msgspec.Struct, frozen=True):

@@ -16,14 +16,16 @@ What is always true
 2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may,
    for CPU alone; and memory that tasks were seen to take, for what is free of that is measured.
 3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no
-   worker yet, what it needs is kept for another, or memory is short.
+   worker yet, what it needs is kept for another, its job's quota is used up, or memory is short.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
 5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
    demand goes behind the others of its depth, so that no client keeps the node to itself.
 6. A demand that had no grant for `PASSED_S` is late. It goes before all tasks but those that are
    deeper than a blocked one, which may wait for them. If it fits as soon as the tasks that run have
    ended, those behind it get only what it does not need. So no demand that fits beside actors and
-   blocked tasks waits for ever while leases are returned, however many small ones come.
+   blocked tasks waits for ever while leases are returned, however many small ones come. This goes
+   for the demands of one job; of several, each job's turn is by priority, weight and what it takes
+   (shares.py), and no demand is granted that exceeds its job's quota.
 7. Every lease ends in one LeaseReturned or one CancelGrant.
 
 Those that are held back may be what a running task waits for in a way that nobody sees: the rest of
@@ -45,12 +47,14 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import deque
-from typing import TYPE_CHECKING, assert_never
+from heapq import heapify, heappop, heappush
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import msgspec
 
 from weft._machines.headroom import Headroom, MemoryMeasured
 from weft._machines.placement import Never, NodeView, lacking, place
+from weft._machines.shares import NO_TURN, JobLimited, Shares
 from weft._machines.stock import NOTHING, Stock
 from weft._resources import UNITS, Resources
 from weft._specs import Shape
@@ -58,6 +62,8 @@ from weft._specs import Shape
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from collections.abc import Set as AbstractSet
+
+    from weft._machines.shares import Turn
 
 # A demand of many workers that need no resources would start as many processes at once.
 UNBOUND_PER_DEMAND = 16
@@ -69,6 +75,11 @@ PASSED_S = 1.0
 FOREVER = float("inf")
 ACTOR_DEPTH = 1 << 40
 ACTOR_KEY = -1
+
+Rank: TypeAlias = tuple[int, int]
+"""(-depth, number of arrival)"""
+Short: TypeAlias = dict[tuple[bytes | None, str], set[tuple[bytes, int]]]
+"""Demands that wait, by what falls short."""
 
 
 # ------------------------------------------------------------------ events
@@ -83,6 +94,8 @@ class Demanded(msgspec.Struct, frozen=True):
     workers: int
     depth: int = 0
     task_name: str = ""
+    job: bytes = b""
+    """Whose quota, weight and priority count; empty: nobody's."""
 
 
 class ActorWanted(msgspec.Struct, frozen=True):
@@ -91,6 +104,7 @@ class ActorWanted(msgspec.Struct, frozen=True):
     actor: bytes
     shape: Shape
     name: str = ""
+    job: bytes = b""
 
 
 class ActorEnded(msgspec.Struct, frozen=True):
@@ -152,6 +166,7 @@ Event = (
     | EnvironmentFailed
     | LeasesTicked
     | MemoryMeasured
+    | JobLimited
 )
 
 
@@ -210,6 +225,7 @@ class _Demand:
     __slots__ = (
         "client",
         "depth",
+        "job",
         "kept_until",
         "key",
         "late_at",
@@ -226,6 +242,7 @@ class _Demand:
 
     def __init__(self, event: Demanded, need: Resources, wanted: int, since: float) -> None:
         self.client = event.client
+        self.job = event.job
         self.key = event.key
         self.shape = event.shape
         self.takes = need
@@ -261,6 +278,7 @@ class _Lease:
         "contended",
         "depth",
         "devices",
+        "job",
         "key",
         "need",
         "number",
@@ -271,6 +289,7 @@ class _Lease:
     def __init__(self, number: int, demand: _Demand, devices: list[tuple[str, str, int]]) -> None:
         self.number = number
         self.client = demand.client
+        self.job = demand.job
         self.key = demand.key
         self.depth = demand.depth
         self.shape = demand.shape
@@ -316,7 +335,7 @@ class Leases:
             {name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()},
         )
         self._demand_of: dict[tuple[bytes, int], _Demand] = {}
-        self._queue: list[tuple[tuple[int, int], _Demand]] = []
+        self._queue: list[tuple[Rank, _Demand]] = []
         """Demands that want at least one worker, in order of rank; a rank is held once."""
         self._lease_of: dict[int, _Lease] = {}
         self._unbound_of: dict[tuple[bytes, int], list[_Lease]] = {}
@@ -326,6 +345,7 @@ class Leases:
         self._asked: set[bytes] = set()
         self._asked_at = float("-inf")
         self._headroom = Headroom(node.total.get("memory", 0))
+        self.shares = Shares(node.total)
 
     # -------------------------------------------------------------- events
 
@@ -335,9 +355,9 @@ class Leases:
         match event:
             case Demanded():
                 self._demanded(event, now, effects)
-            case ActorWanted(actor, shape, name):
+            case ActorWanted(actor, shape, name, job):
                 self._demanded(
-                    Demanded(actor, ACTOR_KEY, shape, 1, ACTOR_DEPTH, name), now, effects
+                    Demanded(actor, ACTOR_KEY, shape, 1, ACTOR_DEPTH, name, job), now, effects
                 )
             case ActorEnded(actor):
                 self._lower((actor, ACTOR_KEY), 0, effects)
@@ -357,6 +377,8 @@ class Leases:
                 pass
             case MemoryMeasured():
                 self._headroom.measured = event
+            case JobLimited():
+                self.shares.limit(event)
             case _:
                 assert_never(event)
         granted = self._grant(now)
@@ -473,25 +495,44 @@ class Leases:
         granted: list[_Lease] = []
         full: set[Resources] = set()
         late: dict[Resources, _Demand] = {}
-        turns = deque(self._turns(now))
-        while turns:
-            demand = turns.popleft()[1]
-            if self._is_capped(demand) or self._is_held(demand):
-                continue
-            if demand.need in full or not self._may_have(demand, late.values(), now):
+        lines = self._lines(now)
+        while lines:
+            _, _, line = heappop(lines)
+            demand = line.popleft()[1]
+            if self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand):
+                pass
+            elif demand.need in full or not self._may_have(demand, late.values(), now):
                 full.add(demand.need)
                 if demand.late_at <= now:
                     late.setdefault(demand.need, demand)
-                continue
-            granted.append(self._lend(demand))
-            self._headroom.granted()
-            self._dequeue(demand)
-            if demand.wanted > 1:
-                demand.wanted -= 1
-                demand.let_pass(now, PASSED_S)
-                self._enqueue(demand)
-                insort(turns, (demand.rank, demand), key=_rank)
+            else:
+                granted.append(self._lend(demand))
+                self._headroom.granted()
+                self._dequeue(demand)
+                if demand.wanted > 1:
+                    demand.wanted -= 1
+                    demand.let_pass(now, PASSED_S)
+                    self._enqueue(demand)
+                    insort(line, (demand.rank, demand), key=_rank)
+            if line:
+                turn = self.shares.turn(demand.job) if lines else NO_TURN
+                heappush(lines, (turn, line[0][0], line))
         return granted
+
+    def _lines(self, now: float) -> list[tuple[Turn, Rank, deque[tuple[Rank, _Demand]]]]:
+        """Return each job's demands in the order in which they are looked at, as a heap by turn.
+
+        No two ranks are the same, so lines are never compared.
+        """
+        line_of: dict[bytes, deque[tuple[Rank, _Demand]]] = {}
+        for entry in self._turns(now):
+            line_of.setdefault(entry[1].job, deque()).append(entry)
+        if len(line_of) == 1:
+            # Whatever it takes, its turn is the next.
+            return [(NO_TURN, line[0][0], line) for line in line_of.values()]
+        lines = [(self.shares.turn(job), line[0][0], line) for job, line in line_of.items()]
+        heapify(lines)
+        return lines
 
     def _is_capped(self, demand: _Demand) -> bool:
         return len(self._unbound_of.get((demand.client, demand.key), ())) >= UNBOUND_PER_DEMAND
@@ -500,13 +541,18 @@ class Leases:
         """Tell whether a demand has to wait because memory is short."""
         return demand.key != ACTOR_KEY and self._headroom.holds(demand.learned)
 
+    def _exceeds(self, demand: _Demand) -> bool:
+        """Tell whether a demand has to wait because its job has used up its quota."""
+        return bool(self.shares.exceeded(demand.job, demand.takes))
+
     def _count(self, lease: _Lease, sign: int) -> None:
+        self.shares.count(lease.job, lease.taken(), sign)
         if lease.is_task:
             memory = lease.taken().get("memory", 0)
             self._headroom.count(memory, sign, is_blocked=lease.blocked)
 
-    def _turns(self, now: float) -> list[tuple[tuple[int, int], _Demand]]:
-        """Return the queue in the order in which demands are looked at."""
+    def _turns(self, now: float) -> list[tuple[Rank, _Demand]]:
+        """Return the queue in the order in which the demands of each job are looked at."""
         if all(demand.late_at > now for _, demand in self._queue):
             return self._queue
         # With no task blocked, depth is no reason to go first: nobody waits for the deep ones.
@@ -572,32 +618,40 @@ class Leases:
 
     # -------------------------------------------------------------- who is asked to give way
 
-    def _short(self) -> dict[str, set[tuple[bytes, int]]]:
-        """Return which resources fall short, and for each, two at most of the demands that wait."""
-        short: dict[str, set[tuple[bytes, int]]] = {}
+    def _short(self) -> Short:
+        """Return which resources fall short, and for each, two at most of the demands that wait.
+
+        By (None, name) of the node; by (job, name) of what a job's quota allows.
+        """
+        short: Short = {}
         names_of: dict[Resources, AbstractSet[str]] = {}
         for _, demand in self._queue:
             if self._is_capped(demand):
                 continue
             need = demand.need
-            if need not in names_of:
-                names_of[need] = need.shortfall(self.free).keys() or (
-                    self._stock.devices.keys() & need.keys()
-                )
-            for name in need.keys() if self._is_held(demand) else names_of[need]:
-                waiting = short.setdefault(name, set())
+            names: AbstractSet[str] = self.shares.exceeded(demand.job, demand.takes)
+            whose = demand.job if names else None
+            if not names:
+                if need not in names_of:
+                    names_of[need] = need.shortfall(self.free).keys() or (
+                        self._stock.devices.keys() & need.keys()
+                    )
+                names = need.keys() if self._is_held(demand) else names_of[need]
+            for name in names:
+                waiting = short.setdefault((whose, name), set())
                 if len(waiting) < 2:
                     waiting.add((demand.client, demand.key))
         return short
 
-    def _is_wanted(self, lease: _Lease, short: dict[str, set[tuple[bytes, int]]]) -> bool:
+    def _is_wanted(self, lease: _Lease, short: Short) -> bool:
         """Tell whether another demand than the lease's own waits for what the lease takes."""
         own = {(lease.client, lease.key)}
-        return any(name in lease.need and waiting - own for name, waiting in short.items())
+        return any(
+            name in lease.need and whose in (None, lease.job) and waiting - own
+            for (whose, name), waiting in short.items()
+        )
 
-    def _reclaim(
-        self, short: dict[str, set[tuple[bytes, int]]], now: float, effects: list[Effect]
-    ) -> None:
+    def _reclaim(self, short: Short, now: float, effects: list[Effect]) -> None:
         if not self._queue:
             self._asked.clear()
         if not short:
@@ -629,6 +683,7 @@ class Leases:
             for _, demand in self._queue
             if demand.late_at <= now < demand.kept_until
             and not self._is_capped(demand)
+            and not self._exceeds(demand)
             and not self._stock.fits(demand.need)
         )
 
@@ -659,6 +714,7 @@ class Leases:
             demand.learned is None
             and self._is_held(demand)
             and not self._is_capped(demand)
+            and not self._exceeds(demand)
             and self._stock.fits(demand.need)
             for _, demand in self._queue
         )
@@ -669,10 +725,13 @@ class Leases:
         reason = self._never(shape, need)
         if reason:
             return f"no node can ever hold it: {reason}"
-        turns = [demand for _, demand in self._turns(now)]
+        turns = self._in_order(now)
         waiting = [demand for demand in turns if demand.shape == shape]
         asks = _to_be_free(shape, need)
-        if waiting and self._is_held(waiting[0]) and self._stock.fits(asks):
+        over = self.shares.explain(waiting[0].job, waiting[0].takes) if waiting else ""
+        if over:
+            lines = [over]
+        elif waiting and self._is_held(waiting[0]) and self._stock.fits(asks):
             lines = [self._headroom.explain(waiting[0].learned)]
         else:
             lines = self._lacks(shape, asks, now)
@@ -684,6 +743,11 @@ class Leases:
             )
         lines += self._users(set(asks.shortfall(self.free)))
         return "\n".join(lines)
+
+    def _in_order(self, now: float) -> list[_Demand]:
+        """Return the demands in the order in which they are looked at."""
+        turns = [(self.shares.turn(demand.job), rank, demand) for rank, demand in self._turns(now)]
+        return [demand for _, _, demand in sorted(turns, key=_place)]
 
     def _lacks(self, shape: Shape, need: Resources, now: float) -> list[str]:
         """Say what keeps a demand from being granted at once."""
@@ -732,7 +796,7 @@ class Leases:
         assert all(units >= 0 for name, units in self.free.items() if name not in learned), 2
         for _, demand in self._queue:
             if self._stock.fits(demand.need) and not (
-                self._is_capped(demand) or self._is_held(demand)
+                self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand)
             ):
                 holding = [d for _, d in self._queue if d.kept_until < FOREVER and d is not demand]
                 assert any(other.need.keys() & demand.need.keys() for other in holding), 3
@@ -750,6 +814,11 @@ class Leases:
         assert all(d.late_at < d.kept_until for _, d in self._queue), 6
         unbound = {x.number for group in self._unbound_of.values() for x in group}
         assert unbound == {x.number for x in leases if not x.bound}, 7
+        used: dict[bytes, Resources] = {}
+        for lease in leases:
+            used[lease.job] = used.get(lease.job, NOTHING) + lease.taken()
+        assert self.shares.used() == {job: amounts for job, amounts in used.items() if amounts}, 6
+        self.shares.check()
         by_client = {n for group in self._leases_of_client.values() for n in group}
         assert by_client == self._lease_of.keys(), 7
 
@@ -771,5 +840,9 @@ def _who(key: int, name: str) -> str:
     return f"{'actor' if key == ACTOR_KEY else 'tasks of'} {name or 'no name'}"
 
 
-def _rank(entry: tuple[tuple[int, int], _Demand]) -> tuple[int, int]:
+def _rank(entry: tuple[Rank, _Demand]) -> Rank:
     return entry[0]
+
+
+def _place(entry: tuple[Turn, Rank, _Demand]) -> tuple[Turn, Rank]:
+    return entry[:2]

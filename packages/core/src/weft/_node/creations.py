@@ -107,7 +107,9 @@ class Creations:
         """Queue an actor's demand."""
         creation = self._creation_of.get(actor)
         if creation is not None:
-            self._demands.add(ActorWanted(actor, creation.shape, creation.meta.class_name))
+            shape = creation.shape
+            job = self._jobs.of(shape.env).id
+            self._demands.add(ActorWanted(actor, shape, creation.meta.class_name, job))
 
     def drop_want(self, actor: bytes) -> None:
         """Take an actor's demand back."""

@@ -432,7 +432,8 @@ class Daemon:
         me = client.worker_id
         match message:
             case Demand(key, shape, workers, depth, name, hops):
-                demanded = lease_rules.Demanded(me, key, shape, workers, depth, name)
+                job = self.jobs.of(shape.env).id
+                demanded = lease_rules.Demanded(me, key, shape, workers, depth, name, job)
                 self.scheduling.demanded(demanded, hops)
             case ReturnLease(worker_id, retire):
                 self.grants.take_back(me, worker_id, retire=retire)

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, assert_never
 
+from msgspec import structs
+
 from weft._clock import monotonic
 from weft._machines import leases as lease_rules
 from weft._machines import spillover
@@ -224,9 +226,7 @@ class ClusterScheduling(Scheduling):
         match effect:
             case spillover.QueueHere(client, key, shape, workers):
                 made = self._demand_of[client, key]
-                self._demands.add(
-                    lease_rules.Demanded(client, key, shape, workers, made.depth, made.task_name)
-                )
+                self._demands.add(structs.replace(made, shape=shape, workers=workers))
             case spillover.SendOn(client, key, _, workers, node_id, hops, reason):
                 address = self._address_of[node_id]
                 self._clients.send_to(client, SentOn(key, workers, node_id, address, hops, reason))
