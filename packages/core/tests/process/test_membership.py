@@ -46,9 +46,7 @@ class RealCluster:
         folder = self.folder / f"credentials{len(self.started)}"
         join_cluster(self.head.join, folder)
         options = NodeOptions(num_cpus=2)
-        cluster = ClusterFile(
-            node="", credentials=str(folder), control=self.head.cluster.control
-        )
+        cluster = ClusterFile(node="", credentials=str(folder), control=self.head.cluster.control)
         started, _ = start_member(options, cluster, host="127.0.0.1")
         self.started.append(started)
         wait_for_node(started)

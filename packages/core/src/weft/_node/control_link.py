@@ -45,7 +45,7 @@ from weft._control_messages import (
 )
 from weft._ids import PlacementGroupId
 from weft._machines.bundles import HeldBundles
-from weft._machines.jobs import BeginJob, JobFacts, JobLimits
+from weft._machines.jobs import BeginJob, JobFacts
 from weft._machines.members import HEARTBEAT_S
 from weft._machines.membership import MemberStanding
 from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
@@ -59,6 +59,7 @@ from weft._machines.reservations import (
     TellRefused,
     TellReserved,
 )
+from weft._machines.shares import JobLimits
 from weft._machines.spillover import ViewsChanged
 from weft._machines.views import (
     ApplyChange,
