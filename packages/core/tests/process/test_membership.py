@@ -14,7 +14,7 @@ import pytest
 
 import weft
 from weft._launch import ClusterFile, NodeOptions
-from weft._starting import HeadOptions, start_head, start_member, wait_for_node
+from weft._starting import HeadOptions, start_head, start_neighbour, wait_for_node
 from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
 from weft._transport.control.joining import join_cluster
@@ -47,7 +47,7 @@ class RealCluster:
         join_cluster(self.head.join, folder)
         options = NodeOptions(num_cpus=2)
         cluster = ClusterFile(node="", credentials=str(folder), control=self.head.cluster.control)
-        started, _ = start_member(options, cluster, host="127.0.0.1")
+        started, _ = start_neighbour(options, cluster, host="127.0.0.1")
         self.started.append(started)
         wait_for_node(started)
         self.until(lambda: len(self.living()) == len(self.started))
