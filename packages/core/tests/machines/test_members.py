@@ -281,6 +281,21 @@ def test_cluster_and_the_memory_of_the_dead_are_bounded(monkeypatch: pytest.Monk
     assert control.tell(HeartbeatHeard(A, 1)) == [Fence(A, 1, "it is no member")]
 
 
+def test_silent_node_is_noticed_while_others_are_heard_all_the_time() -> None:
+    control = Control()
+    control.register(A)
+    control.register(B)
+    dead: list[MemberEffect] = []
+    while not dead and control.now < 200.0:
+        control.now += HEARTBEAT_S / 5
+        control.tell(HeartbeatHeard(B, 2))
+        at = control.members.wake_at()
+        if at is not None and at <= control.now:
+            dead = control.tell(MembersTicked())
+    assert [each.node_id for each in dead if isinstance(each, NodeDied)] == [A]
+    assert control.now < 100.0 + SILENCE_S + 2 * HEARTBEAT_S
+
+
 def test_wake_is_due_while_there_are_nodes() -> None:
     assert Members().wake_at() is None
     control = Control()

@@ -85,8 +85,7 @@ class Groups(ControlTable):
                 self._members[node] = incarnation
                 return Consequence()
             case MemberRemoved(node, incarnation):
-                if self._members.get(node) == incarnation:
-                    del self._members[node]
+                self._members.pop(node, None)
                 return self._do(NodeGone(NodeId(node), incarnation), now)
             case _:
                 return self._do(happened, now)

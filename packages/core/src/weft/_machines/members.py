@@ -282,6 +282,7 @@ class Members:
         self._last_of: dict[NodeId, MemberFacts] = {}
         """Of the dead: the last life of each node."""
         self._handled_at: float | None = None
+        self._ticked_at = 0.0
 
     def handle(self, event: MemberEvent, now: float) -> list[MemberEffect]:
         """Take an event; return what to do, in order."""
@@ -317,7 +318,7 @@ class Members:
         """Return when `MembersTicked` is due, in seconds; None: never."""
         if self._handled_at is None or not self._living:
             return None
-        return self._handled_at + HEARTBEAT_S
+        return self._ticked_at + HEARTBEAT_S
 
     # -------------------------------------------------------------- life
 
@@ -434,7 +435,7 @@ class Members:
             self._handled_at = max(now, self._handled_at)
 
     def _restart(self, now: float, effects: list[MemberEffect]) -> None:
-        self._handled_at = now
+        self._handled_at = self._ticked_at = now
         for living in self._living.values():
             living.is_buried = False
             living.heard_at, living.silent_at = now, now + self._silence_s
@@ -443,6 +444,7 @@ class Members:
                 effects.append(self._tell_drain(living.facts))
 
     def _tick(self, now: float, effects: list[MemberEffect]) -> None:
+        self._ticked_at = now
         for living in list(self._living.values()):
             if living.silent_at <= now:
                 silent_s = now - living.heard_at

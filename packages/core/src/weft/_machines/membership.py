@@ -24,14 +24,12 @@ from weft._ids import NodeId
 from weft._machines.bundles import NodesSeen
 from weft._machines.members import (
     SILENCE_S,
-    AskDrain,
     Buried,
     Bury,
     ControlStarted,
     DrainAsked,
     DrainRefused,
     DrainStarted,
-    Fence,
     HeartbeatHeard,
     LinkClosed,
     MemberEffect,
@@ -295,8 +293,6 @@ def _proposed(effects: list[MemberEffect]) -> Noted:
                 commands.append(Buried(node_id, incarnation, cause))
             case StartDrain(event):
                 commands.append(event)
-            case AskDrain() | TellDrain() | DrainRefused() | Fence():
-                events.append(effect)
             case _:
-                raise AssertionError(f"{effect} without a command")
+                events.append(effect)
     return Noted(tuple(events), tuple(commands))
