@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import socket
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,6 +27,8 @@ from weft._launch import (
     claim_session,
     start_daemon,
 )
+from weft._lazy import lazy
+from weft._node.sessions import remove_tree
 from weft._runtime.local import START_S, daemon_died
 from weft._runtime.tools import Tool
 from weft._transport.credentials import (
@@ -39,7 +42,13 @@ from weft._transport.private import read_private
 from weft.exceptions import OptionError, SessionError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from weft._launch import ClaimedSession
+    from weft._transport.control import joining
+else:
+    # gRPC comes with it, which a head and who starts nodes on one machine do without.
+    joining = lazy("weft._transport.control.joining")
 
 CREDENTIALS = "credentials"
 # Callers that come at once, before the daemon has begun to take them.
@@ -87,7 +96,8 @@ def start_head(options: HeadOptions) -> StartedHead:
         address = shown_address(host, listening.getsockname()[1])
         claimed = claim_session(options.node)
         folder = Path(options.credentials or f"{claimed.directory}/{CREDENTIALS}").absolute()
-        made = make_credentials(folder)
+        with _giving_up(claimed):
+            made = make_credentials(folder)
         cluster = ClusterFile(
             node=address,
             credentials=str(folder),
@@ -119,14 +129,14 @@ def join_cluster(
 
     Raises:
         AuthenticationError: It is another cluster, or the token is wrong.
+        GetTimeoutError: The head's control service does not answer.
         OptionError: The port cannot be had.
         OSError: A directory cannot be made, or nobody answers there.
     """
-    key, certificate = _fetch_key(join)
     return _start_member(
         options,
         join.address,
-        lambda folder: save_credentials(folder, token=join.token, key=key, certificate=certificate),
+        lambda folder: joining.join_cluster(join, folder),
         (host, port),
         lifeline_pid,
     )
@@ -166,7 +176,8 @@ def _start_member(
     with _bind(host, at[1]) as listening:
         claimed = claim_session(options)
         folder = Path(claimed.directory, CREDENTIALS)
-        save(folder)
+        with _giving_up(claimed):
+            save(folder)
         cluster = ClusterFile(
             node=shown_address(host, listening.getsockname()[1]),
             credentials=str(folder),
@@ -180,11 +191,6 @@ def _start_member(
             lifeline_pid=lifeline_pid,
         )
     return started, cluster
-
-
-def _fetch_key(join: JoinString) -> tuple[bytes, bytes]:
-    """Return the key and the certificate of a cluster, in PEM."""
-    raise OptionError(f"{join.address}: joining over the network is not there yet")
 
 
 def read_join_file(path: Path, timeout_s: float = JOIN_FILE_S) -> JoinString:
@@ -239,6 +245,17 @@ def own_address(other: str = "") -> str:
             return str(sock.getsockname()[0])
     except OSError:
         return "127.0.0.1"
+
+
+@contextmanager
+def _giving_up(claimed: ClaimedSession) -> Iterator[None]:
+    """Leave nothing of a session if what has to be there before its daemon cannot be had."""
+    try:
+        yield
+    except BaseException:
+        remove_tree(claimed.directory)
+        os.close(claimed.lock_fd)
+        raise
 
 
 def _bind(host: str, port: int) -> socket.socket:
