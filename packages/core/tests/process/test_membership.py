@@ -47,7 +47,7 @@ class RealCluster:
         join_cluster(self.head.join, folder)
         options = NodeOptions(num_cpus=2)
         cluster = ClusterFile(node="", credentials=str(folder), control=self.head.cluster.control)
-        started, _ = start_member(options, cluster, host="127.0.0.1")
+        started, _ = start_neighbour(options, cluster, host="127.0.0.1")
         self.started.append(started)
         wait_for_node(started)
         self.until(lambda: len(self.living()) == len(self.started))
