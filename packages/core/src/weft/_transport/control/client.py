@@ -136,15 +136,17 @@ class ControlClient:
     def _until_answered(self, service: str, method: str, request: Any, timeout_s: float) -> Any:
         until = monotonic() + timeout_s
         stub = self.stub(service, method)
+        reason = "nobody answers"
         while True:
             left_s = until - monotonic()
-            reason = "nobody answers"
             try:
                 answer, call = stub.with_call(
                     request, timeout=max(left_s, 0.0), metadata=self.metadata, wait_for_ready=True
                 )
             except grpc.RpcError as error:
-                reason = self.told(error, f"{service}.{method}")
+                told = self.told(error, f"{service}.{method}")
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    reason = told  # That time is up is no reason: it is said anyhow.
             else:
                 if self.is_current(call):
                     return answer
