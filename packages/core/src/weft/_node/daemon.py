@@ -249,6 +249,7 @@ class Daemon:
             self._timers,
             welcome=self._welcome,
             forget=self._forget_client,
+            ended=self._driver_ended,
         )
         self.deaths = Deaths(self.clients.send)
         self._history = history.History(self.clients, self.roster, self._timers)
@@ -398,6 +399,24 @@ class Daemon:
             self.transfers.node_died(split(address).node)
         self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
 
+    def _begin_job(self, client: Client, message: BeginsJob) -> None:
+        job = self._drivers.begin(client, message)
+        self._start_ahead(message.env)
+        if self.in_cluster is not None:
+            self.in_cluster.job_begun(job.id, client.worker_id, message)
+
+    def _driver_ended(self, job: NodeJob) -> None:
+        """A driver that had joined is gone, and what it had here ends."""
+        if self.in_cluster is not None:
+            self.in_cluster.job_ended(job.id, "its driver has ended")
+
+    def job_ended(self, job_id: bytes) -> None:
+        """A job has ended in the cluster: nobody wants its idle workers, or hears what it says."""
+        job = self.jobs.find(job_id)
+        if job is not None:
+            self.jobs.end_far(job)
+            self._drivers.leave_workers(job)
+
     def end_all(self, why: str) -> None:
         """End what this node runs, and for whom: the cluster goes on without."""
         self._drivers.expel()
@@ -479,8 +498,7 @@ class Daemon:
             case OutputTaken():
                 self.jobs.taken(message)
             case BeginsJob():
-                self._drivers.begin(client, message)
-                self._start_ahead(message.env)
+                self._begin_job(client, message)
             case Bye():
                 if self.jobs.is_own_driver(client):
                     self._is_clean = True

@@ -45,8 +45,10 @@ class Drivers:
         *,
         welcome: Callable[[Client, NodeJob], None],
         forget: Callable[[bytes], None],
+        ended: Callable[[NodeJob], None],
     ) -> None:
-        """`forget(client)`: what a client has here ends."""
+        """`forget(client)`: what a client has here ends. `ended(job)`: its driver is gone."""
+        self._job_ended = ended
         self._jobs = jobs
         self._rules = rules
         self._clients = clients
@@ -55,11 +57,13 @@ class Drivers:
         self._welcome = welcome
         self._forget = forget
 
-    def begin(self, client: Client, message: BeginsJob) -> None:
+    def begin(self, client: Client, message: BeginsJob) -> NodeJob:
         """A driver says what its job is."""
         if client.role != "driver" or self._jobs.driven_by(client) or not job_in(message.env):
             raise ProtocolError(f"process {client.pid} begins a job, which is not for it to do")
-        self._welcome(client, self._jobs.begin(client, message))
+        job = self._jobs.begin(client, message)
+        self._welcome(client, job)
+        return job
 
     def gone(self, client: Client) -> None:
         """A driver's process is gone; a child of its may hold the connection open."""
@@ -73,7 +77,8 @@ class Drivers:
         """A client is gone, and forgotten: if it was a driver nobody wants its idle workers."""
         job = self._jobs.end(client)
         if job is not None:
-            self._leave_workers(job)
+            self.leave_workers(job)
+            self._job_ended(job)
 
     def expel(self) -> None:
         """The node was declared dead, and so were the jobs whose drivers are here: they end."""
@@ -85,7 +90,8 @@ class Drivers:
                 self._forget(driver)
                 self.ended(driver)
 
-    def _leave_workers(self, job: NodeJob) -> None:
+    def leave_workers(self, job: NodeJob) -> None:
+        """Nobody wants the idle workers of a job."""
         envs = {env for _, _, env in self._rules.pool.workers() if self._jobs.of(env) is job}
         self._rules.tell_pool(EnvironmentsLeft(frozenset(envs)))
 
@@ -98,7 +104,7 @@ class Drivers:
             return
         client.has_left = job.is_leaving = True
         self._forget(client.worker_id)
-        self._leave_workers(job)
+        self.leave_workers(job)
         self._timers.call_later(BYE_S + REAP_S, lambda: self._let_go(client))
 
     def end_worker(self, worker: bytes, reason: str) -> None:

@@ -8,24 +8,29 @@ from __future__ import annotations
 import socket
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from weft._env.jobs import job_in
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._override import override
 from weft._transport.addresses import CONTROL_SOCKET
+from weft._transport.control import messages
 from weft._transport.credentials import open_credentials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from weft._ids import NodeId
     from weft._launch import NodeFile
+    from weft._machines.jobs import JobFacts
     from weft._machines.members import MemberFacts
     from weft._machines.spillover import ViewsChanged
     from weft._node.daemon import Daemon
     from weft._node.scheduling import ClusterScheduling
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
+    from weft._wire.messages import BeginsJob
 
 
 class InCluster(ControlNews):
@@ -47,6 +52,7 @@ class InCluster(ControlNews):
         self._scheduling = scheduling
         self._say = say
         self._view = scheduling.view()
+        self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
         control = cluster.control
         if cluster.is_head:
@@ -57,7 +63,7 @@ class InCluster(ControlNews):
             self,
             open_credentials(Path(cluster.credentials)),
             control=control,
-            address=node.home.daemon_address(),
+            address=self._address,
             name=socket.gethostname(),
             view=self._view,
         )
@@ -74,6 +80,42 @@ class InCluster(ControlNews):
         if view is not self._view and view != self._view:
             self.link.publish(view)
         self._view = view
+
+    def names(self) -> dict[NodeId, str]:
+        """Return the nodes' hosts by their names."""
+        return {node_id: each.facts.name for node_id, each in self.link.members.items()}
+
+    def dead(self) -> list[MemberFacts]:
+        """Return the nodes that are dead and remembered, the oldest first."""
+        return [each.facts for each in self.link.members.values() if each.is_dead]
+
+    # -------------------------------------------------------------- jobs
+
+    def job_begun(self, job: bytes, driver: bytes, message: BeginsJob) -> None:
+        """A driver has joined this node: have its job known, as soon as can be."""
+        part = job_in(message.env)
+        request = messages.BeginJobRequest(
+            job_id=job,
+            driver_id=driver,
+            node_id=self._view.node_id,
+            address=self._address,
+            namespace=part.namespace if part is not None else "",
+            entrypoint=message.entrypoint,
+            metadata=message.metadata,
+        )
+        self._ask("begin", request, job)
+
+    def job_ended(self, job: bytes, reason: str) -> None:
+        """A driver of this node is gone: what its job has on other nodes ends."""
+        self._ask("end", messages.EndJobRequest(job_id=job, reason=reason), job)
+
+    def _ask(self, method: str, request: Any, job: bytes) -> None:
+        def told(answer: Any) -> None:
+            if isinstance(answer, Exception):
+                print(f"weft: Jobs.{method}: {answer}", file=sys.stderr, flush=True)  # noqa: T201
+
+        # In order, so that none ends before it has begun.
+        self.link.call("Jobs", method, request, told, lane=job, timeout_s=float("inf"))
 
     def close(self) -> None:
         """Leave the cluster."""
@@ -95,6 +137,11 @@ class InCluster(ControlNews):
         members = self.link.members
         addresses = {view.node_id: members[view.node_id].facts.address for view in changed.views}
         self._scheduling.seen(changed.views, changed.gone, addresses)
+
+    @override
+    def job_changed(self, job: JobFacts) -> None:
+        if job.ended_at >= 0:
+            self._daemon.job_ended(job.begun.job)
 
     @override
     def node_died(self, node: MemberFacts) -> None:

@@ -250,6 +250,12 @@ class NodeJobs:
         if job is not None and isinstance(job.driver, FarDriver):
             job.driver.taken(message.size_bytes)
 
+    def end_far(self, job: NodeJob) -> None:
+        """A job has ended: if its driver was on another node, nobody hears its workers."""
+        if isinstance(job.driver, FarDriver):
+            job.driver.close()
+            job.driver = None
+
     def unreachable(self, daemon: str) -> None:
         """The connection to a daemon is lost."""
         for job in list(self._known.values()):

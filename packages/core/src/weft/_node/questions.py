@@ -14,12 +14,14 @@ import msgspec
 from weft._clock import monotonic
 from weft._env.jobs import without_job
 from weft._machines.leases import ACTOR_KEY
+from weft._machines.placement import NodeView
+from weft._machines.stock import NOTHING
 from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
 from weft._node.processes import describe
 from weft._resources import Resources
 from weft._specs import Shape
-from weft._transport.addresses import DAEMON
+from weft._transport.addresses import DAEMON, split
 from weft._wire import codec
 from weft._wire.codec import pack, unpack
 from weft.exceptions import ProtocolError
@@ -27,7 +29,6 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._machines.placement import NodeView
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
 
@@ -44,28 +45,51 @@ class ActorQuery(msgspec.Struct, array_like=True):
 
 
 def nodes(daemon: Daemon, body: bytes) -> Any:
-    """No body. Answer: one record a node, as a list of maps."""
-    name = os.uname().nodename
+    """No body. Answer: one record a node, as a list of maps; in a cluster also of the dead."""
+    names = {} if daemon.in_cluster is None else daemon.in_cluster.names()
+    dead = [] if daemon.in_cluster is None else daemon.in_cluster.dead()
     return [
-        {
-            "NodeID": daemon.facts.node_id.hex(),
-            "Alive": True,
-            "alive": True,
-            "NodeManagerAddress": "127.0.0.1",
-            "NodeManagerHostname": name,
-            "NodeManagerPort": 0,
-            "NodeName": name,
-            "Resources": daemon.facts.total.to_floats(),
-            "Labels": daemon.facts.labels,
-        }
+        *(_node(view, address, names.get(view.node_id)) for view, address in _nodes(daemon)),
+        *(
+            _node(NodeView(facts.node_id, NOTHING, NOTHING), facts.address, facts.name, facts.cause)
+            for facts in dead
+        ),
     ]
+
+
+def _nodes(daemon: Daemon) -> list[tuple[NodeView, str]]:
+    """Return the nodes that live, this one first, and the addresses of their daemons."""
+    return daemon.scheduling.nodes()
+
+
+def _node(view: NodeView, address: str, name: str | None, death: str = "") -> dict[str, Any]:
+    where = split(address) if address else None
+    name = name or os.uname().nodename
+    return {
+        "NodeID": view.node_id.hex(),
+        "Alive": not death,
+        "alive": not death,
+        "NodeManagerAddress": where.host if where else "127.0.0.1",
+        "NodeManagerHostname": name,
+        "NodeManagerPort": where.port if where else 0,
+        "NodeName": name,
+        "Resources": view.total.to_floats(),
+        "Labels": view.labels,
+        "DeathReasonMessage": death,
+    }
 
 
 def resources(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: {"total": amounts, "available": amounts}, as users write them."""
-    available = daemon.rules.leases.available(monotonic()).to_floats()
-    total = daemon.facts.total.to_floats()
-    return {"total": total, "available": {name: available.get(name, 0.0) for name in total}}
+    views = [view for view, _ in _nodes(daemon)]
+    total = sum((view.total for view in views), NOTHING).to_floats()
+    # A node may have lent more CPUs than it has; that is not taken from what others have.
+    free = sum((_positive(view.free) for view in views), NOTHING).to_floats()
+    return {"total": total, "available": {name: free.get(name, 0.0) for name in total}}
+
+
+def _positive(amounts: Resources) -> Resources:
+    return Resources.of_units({name: max(0, units) for name, units in amounts.items()})
 
 
 def find_actor(daemon: Daemon, body: bytes) -> Any:
@@ -191,7 +215,7 @@ def status(daemon: Daemon, body: bytes) -> Any:
                 "free": _free(view),
                 "labels": view.labels,
             }
-            for view, address in daemon.scheduling.nodes()
+            for view, address in _nodes(daemon)
         ],
         "jobs": daemon.jobs.describe(),
         "waiting": _waiting(daemon),

@@ -1,0 +1,200 @@
+"""Several real nodes: jobs over nodes, and nodes that join by hand."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import weft
+from weft.cluster_utils import Cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.slow
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def cluster(roots: tuple[Path, Path]) -> Iterator[Cluster]:
+    """A head of two CPUs, and a node that alone has `there`."""
+    with Cluster(initialize_head=True, head_node_args={"num_cpus": 2}) as found:
+        found.add_node(num_cpus=2, resources={"there": 4})
+        yield found
+
+
+def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+@weft.remote(num_cpus=0, resources={"there": 1})
+def there() -> tuple[str, int]:
+    return weft.get_runtime_context().get_node_id(), os.getpid()
+
+
+@weft.remote(num_cpus=0, resources={"there": 1})
+def nested() -> tuple[str, int]:
+    return weft.get(there.remote())
+
+
+def test_tasks_run_on_the_node_that_has_what_they_need(cluster: Cluster) -> None:
+    (other,) = cluster.worker_nodes
+    cluster.connect()
+    assert weft.get(there.remote())[0] == other.node_id
+    assert weft.get(nested.remote())[0] == other.node_id
+
+
+def test_workers_of_other_nodes_print_and_import_as_their_driver_does(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "only_here.py").write_text("WORD = 'found'\n")
+    ended = run(
+        """
+import sys, weft
+sys.path.insert(0, sys.argv[2])
+weft.init(address=sys.argv[1])
+@weft.remote(num_cpus=0, resources={"there": 1})
+def inner():
+    import only_here
+    print("inner has", only_here.WORD)
+@weft.remote(num_cpus=0, resources={"there": 1})
+def outer():
+    print("outer begins")
+    weft.get(inner.remote())
+    print(chr(10).join(f"line {number}" for number in range(3000)))
+weft.get(outer.remote())
+""",
+        cluster.address,
+        str(tmp_path),
+    )
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    lines = ended.stdout.splitlines()
+    assert lines[:2] == ["outer begins", "inner has found"]
+    assert lines[2:] == [f"line {number}" for number in range(3000)]
+
+
+def test_workers_of_a_job_end_on_all_nodes_when_its_driver_does(
+    cluster: Cluster, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    cluster.connect()
+    pids = [weft.get(there.remote())[1], weft.get(nested.remote())[1]]
+    weft.shutdown()
+    assert gone(pids, 5) == []
+
+
+def test_node_joins_by_the_join_string_and_is_stopped(cluster: Cluster) -> None:
+    def weft_command(*arguments: str) -> str:
+        ended = subprocess.run(
+            [sys.executable, "-m", "weft", *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_S,
+        )
+        assert (ended.stderr, ended.returncode) == ("", 0)
+        return ended.stdout
+
+    words = ("--host", "127.0.0.1", "--num-cpus", "1", "--resources", "third=1")
+    said = weft_command("start", "--address", cluster.address, *words, "--format", "json")
+    found = json.loads(said)
+    folder = Path(found["session_dir"], "credentials")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    cluster.connect()
+    third = there.options(resources={"third": 1})
+    node_id = weft.get(third.remote())[0]
+    told: Any = json.loads(weft_command("status", "--session", cluster.address, "--format", "json"))
+    assert [node["address"] for node in told["nodes"] if node["node_id"] == node_id] == [
+        found["address"]
+    ]
+    assert found["session"] in weft_command("stop", "--session", found["session"])
+    assert not Path(found["session_dir"]).exists()
+    cluster.wait_for_nodes()
+
+
+def test_join_string_of_another_cluster_is_refused_in_a_line(cluster: Cluster) -> None:
+    address, _, secrets = cluster.address.partition("#")
+    token, _, fingerprint = secrets.partition(".")
+    wrong_token = f"{address}#{'A' * 22}.{fingerprint}"
+    wrong_print = f"{address}#{token}.{'A' * 43}"
+    for join, words in (
+        (wrong_token, "token"),
+        (wrong_print, "it is another cluster, or somebody in between"),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-m", "weft", "start", "--address", join],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_S,
+        )
+        assert len(ended.stderr.splitlines()) == 1
+        assert words in ended.stderr
+        assert ended.returncode == 1
+
+
+def test_what_a_driver_began_ends_on_all_nodes_when_its_node_is_killed(
+    cluster: Cluster, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    (other,) = cluster.worker_nodes
+    third = cluster.add_node(num_cpus=1)
+    program = """
+import os, sys, time, weft
+weft.init(address=sys.argv[1])
+@weft.remote(num_cpus=0, resources={"there": 1})
+def hang():
+    print(os.getpid(), flush=True)
+    time.sleep(1000)
+@weft.remote(num_cpus=0, resources={"there": 1})
+def outer():
+    ref = hang.remote()
+    print(os.getpid(), flush=True)
+    weft.get(ref)
+ref = outer.remote()
+weft.get(ref)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program, third.session_dir],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as driver:
+        assert driver.stdout is not None
+        pids = [int(driver.stdout.readline()) for _ in range(2)]
+        cluster.remove_node(third, allow_graceful=False)
+        assert gone(pids, 2 * WAIT_S) == []
+        driver.kill()
+    cluster.wait_for_nodes()
+    assert other.is_alive()
+
+
+def test_nodes_and_amounts_of_all_nodes_are_told(cluster: Cluster) -> None:
+    third = cluster.add_node(num_cpus=3, labels={"zone": "a"})
+    cluster.connect()
+    assert weft.cluster_resources()["CPU"] == 7
+    assert weft.cluster_resources()["there"] == weft.available_resources()["there"] == 4
+    by_id = {node["NodeID"]: node for node in weft.nodes()}
+    assert by_id.keys() == {node.node_id for node in cluster.list_all_nodes()}
+    assert all(node["Alive"] for node in by_id.values())
+    told = by_id[third.node_id]
+    assert (told["Resources"]["CPU"], told["Labels"]["zone"]) == (3, "a")
+    assert f"{told['NodeManagerAddress']}:{told['NodeManagerPort']}" == third.address
+    cluster.remove_node(third, allow_graceful=False)
+    cluster.wait_for_nodes()
+    (dead,) = [node for node in weft.nodes() if not node["Alive"]]
+    assert dead["NodeID"] == third.node_id
+    assert dead["DeathReasonMessage"]
+    assert weft.cluster_resources()["CPU"] == 4
