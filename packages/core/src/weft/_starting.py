@@ -142,7 +142,7 @@ def join_cluster(
     )
 
 
-def start_member(
+def start_neighbour(
     options: NodeOptions, of: ClusterFile, *, host: str = "", port: int = 0, lifeline_pid: int = 0
 ) -> tuple[Started, ClusterFile]:
     """Start a node that joins the cluster of one on this machine; do not wait for it.

@@ -28,7 +28,7 @@ from weft._node.sessions import remove_tree
 from weft._options import init_options
 from weft._override import override
 from weft._runtime.tools import Tool
-from weft._starting import HeadOptions, start_head, start_member, wait_for_node
+from weft._starting import HeadOptions, start_head, start_neighbour, wait_for_node
 from weft.exceptions import GetTimeoutError, OptionError, SessionError
 
 if TYPE_CHECKING:
@@ -197,7 +197,7 @@ class Cluster:
             )
             started, cluster = begun.started, begun.cluster
         else:
-            started, cluster = start_member(
+            started, cluster = start_neighbour(
                 options, self._head_file, host=host, port=port, lifeline_pid=os.getpid()
             )
         wait_for_node(started)
