@@ -46,6 +46,7 @@ def node_of_standing(standing: MemberStanding) -> messages.Node:
         state=_STATE_OF[facts.life],
         reason=facts.cause,
         is_known=standing.view is not None,
+        is_head=facts.is_head,
     )
     if standing.view is not None:
         _put_view(node, standing.view)
@@ -65,6 +66,7 @@ def standing_of(node: messages.Node) -> MemberStanding:
         node.host,
         life,
         node.reason,
+        is_head=node.is_head,
     )
     return MemberStanding(facts, view_of(node) if node.is_known else None)
 

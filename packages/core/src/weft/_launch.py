@@ -104,6 +104,13 @@ class ClusterFile(msgspec.Struct, frozen=True):
     is_head: bool = False
     journal: str = ""
     """Of the head: where the control service keeps its journal; empty: in the session."""
+    standby: bool = False
+    """Of a head: another one has the control service, and this one takes over if that dies."""
+
+    @property
+    def is_journal_shared(self) -> bool:
+        """Whether other heads have the same journal, so that the control service may move."""
+        return self.journal.startswith(("etcd:", "etcds:"))
 
 
 class NodeFile(msgspec.Struct, frozen=True):

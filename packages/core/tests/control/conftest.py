@@ -145,6 +145,8 @@ class HeadPort:
             self._timers.ring()
 
     def close(self) -> None:
+        if self._is_over:
+            return
         self._is_over = True
         self._poller.wake()
         self._thread.join()
@@ -156,7 +158,15 @@ class HeadPort:
 class LinkedNode(ControlNews):
     """A node as far as its link goes. Its loop runs while `SmallCluster.until` waits."""
 
-    def __init__(self, number: int, cluster: SmallCluster, control: str, **free: float) -> None:
+    def __init__(
+        self,
+        number: int,
+        cluster: SmallCluster,
+        control: str | tuple[str, ...],
+        address: str,
+        is_head: bool,
+        **free: float,
+    ) -> None:
         self.poller = Poller()
         self.node_id = NodeId(number.to_bytes(16, "big"))
         self.total = Resources(free or {"CPU": 2})
@@ -166,7 +176,7 @@ class LinkedNode(ControlNews):
         self.is_idle = False
         self.link = ControlLink(
             self.poller, self, cluster.credentials, control=control,
-            address=f"there:{number}/node", name=f"node {number}", view=self.view(self.total),
+            address=address, name=f"node {number}", view=self.view(self.total), is_head=is_head,
         )  # fmt: skip
         self.link.begin()
 
@@ -233,22 +243,20 @@ class LinkedNode(ControlNews):
         self.poller.close()
 
 
-class SmallCluster:
-    """A head's port and its control service, which can be killed, and nodes that are linked."""
+class Head:
+    """A head's port and its control service, which can be killed."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, credentials: Path) -> None:
         folder.mkdir(mode=0o700)
         self.folder = folder
-        self.credentials = make_credentials(folder / "credentials")
+        self._credentials = credentials
         self.port = HeadPort(folder)
-        self.nodes: list[LinkedNode] = []
-        self.client = ControlClient(self.port.address, self.credentials)
         self.control: Any = None
 
     def start(self, *options: str) -> None:
         command = [
             sys.executable, "-m", "weft._control", str(self.folder),
-            "--credentials", str(self.folder / "credentials"), *options,
+            "--credentials", str(self._credentials), *options,
         ]  # fmt: skip
         self.control = subprocess.Popen(command)
 
@@ -256,9 +264,39 @@ class SmallCluster:
         self.control.kill()
         self.control.wait()
 
+    def close(self) -> None:
+        if self.control is not None:
+            self.kill()
+        self.port.close()
+
+
+class SmallCluster:
+    """A head, perhaps others that stand by, and nodes that are linked."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700)
+        self._folder = folder
+        self.credentials = make_credentials(folder / "credentials")
+        self.heads: list[Head] = []
+        self.head = self.add_head()
+        self.start, self.kill = self.head.start, self.head.kill
+        self.nodes: list[LinkedNode] = []
+        self.client = ControlClient(self.head.port.address, self.credentials)
+
+    def add_head(self) -> Head:
+        folder = self._folder / f"head{len(self.heads)}"
+        self.heads.append(Head(folder, self._folder / "credentials"))
+        return self.heads[-1]
+
     def add(self, *, is_local: bool = False, **free: float) -> LinkedNode:
-        control = str(self.folder / "control") if is_local else self.port.address
-        node = LinkedNode(len(self.nodes) + 1, self, control, **free)
+        control = str(self.head.folder / "control") if is_local else self.head.port.address
+        return self.add_linked(control, f"there:{len(self.nodes) + 1}", **free)
+
+    def add_linked(
+        self, control: str | tuple[str, ...], address: str, *, is_head: bool = False, **free: float
+    ) -> LinkedNode:
+        number = len(self.nodes) + 1
+        node = LinkedNode(number, self, control, f"{address}/node", is_head, **free)
         self.nodes.append(node)
         return node
 
@@ -280,9 +318,8 @@ class SmallCluster:
         for node in self.nodes:
             node.close()
         self.client.close()
-        if self.control is not None:
-            self.kill()
-        self.port.close()
+        for head in self.heads:
+            head.close()
 
 
 @pytest.fixture

@@ -60,6 +60,8 @@ class RegisterAsked(msgspec.Struct, frozen=True):
     request: bytes
     address: str
     name: str = ""
+    is_head: bool = False
+    """The control service is there, or may be there next."""
 
 
 class HeartbeatHeard(msgspec.Struct, frozen=True):
@@ -248,6 +250,7 @@ class MemberFacts(msgspec.Struct, frozen=True):
     """Why it is dead, or draining."""
     reason: DrainReason = "idle"
     deadline_s: float = 0.0
+    is_head: bool = False
 
 
 class MembersState(msgspec.Struct, frozen=True):
@@ -341,6 +344,7 @@ class Members:
             event.address,
             event.name,
             "alive",
+            is_head=event.is_head,
         )
         self._live(facts, now)
         effects.append(Welcomed(event.node_id, event.request, facts.incarnation))

@@ -74,12 +74,13 @@ from weft._machines.views import (
 )
 from weft._node.inbox import Inbox
 from weft._resources import Resources
+from weft._transport.addresses import is_path, split
 from weft._transport.control import messages
 from weft._transport.control.client import TIMEOUT_S, ControlClient
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from weft._ids import NodeId
     from weft._machines.members import MemberFacts
@@ -149,10 +150,11 @@ class ControlLink:
         news: ControlNews,
         credentials: Credentials,
         *,
-        control: str,
+        control: str | tuple[str, ...],
         address: str,
         name: str,
         view: NodeView,
+        is_head: bool = False,
     ) -> None:
         """Make it; nothing is said before `begin`.
 
@@ -160,10 +162,12 @@ class ControlLink:
             poller: Of the loop.
             news: Is told what comes.
             credentials: Of the cluster.
-            control: Where the control service is, as ControlClient takes it.
+            control: Where the control service is, as ControlClient takes it. Other nodes where it
+                may be next are found by themselves.
             address: By which others reach this daemon.
             name: Of the node, for people.
             view: What the node has.
+            is_head: The control service may come to be here.
         """
         self.members: dict[NodeId, MemberStanding] = {}
         """The nodes of the cluster, this one too, and the dead that are remembered."""
@@ -171,9 +175,12 @@ class ControlLink:
         """0: the node is no member yet."""
         self._inbox = Inbox(poller)
         self._news = news
-        self._node = messages.Node(node_id=view.node_id, address=address, host=name)
+        self._node = messages.Node(
+            node_id=view.node_id, address=address, host=name, is_head=is_head
+        )
         self._me = view.node_id
         self._view = view
+        self._control = (control,) if isinstance(control, str) else control
         self._client = ControlClient(control, credentials)
         self._closed = threading.Event()
         self._registered = threading.Event()
@@ -458,7 +465,20 @@ class ControlLink:
                 is_whole = False
             else:
                 self._post(partial(self._view_changed, effect))
+                if effect.gone or any(each.facts.is_head for each in effect.changed.values()):
+                    self._follow_heads(follower.table().values())
         return is_whole
+
+    def _follow_heads(self, standings: Iterable[MemberStanding]) -> None:
+        """Know where the control service may be next."""
+        if is_path(self._control[0]):
+            return
+        heads = {
+            split(standing.facts.address).node: None
+            for standing in standings
+            if standing.facts.is_head and not standing.is_dead
+        }
+        self._client.move(tuple(dict.fromkeys((*self._control, *sorted(heads)))))
 
     def _follow_orders(self) -> None:
         incarnation = has = 0

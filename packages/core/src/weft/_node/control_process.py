@@ -41,8 +41,14 @@ class ControlProcess:
         self._poller = poller
         self._timers = timers
         self._session_dir = node.session_dir
-        journal = ("--journal", node.cluster.journal) if node.cluster.journal else ()
-        self._options = ("--credentials", node.cluster.credentials, *journal)
+        journal = node.cluster.journal
+        self._options = ["--credentials", node.cluster.credentials]
+        if journal:
+            self._options += ["--journal", journal]
+        # Where several heads share a journal, one that has lost it stands by from then on. But a
+        # head that is started is told if it is not the first.
+        self._is_shared = node.cluster.is_journal_shared
+        self._stands_by = node.cluster.standby
         self._say = say
         self._ends = 0
         """How often in a row it has ended soon."""
@@ -62,6 +68,7 @@ class ControlProcess:
             "_control.main",
             self._session_dir,
             *self._options,
+            *(["--standby"] if self._stands_by else []),
             "--lifeline",
             str(self._read_fd),
             fds=(self._read_fd,),
@@ -72,6 +79,7 @@ class ControlProcess:
 
     def _ended(self, events: int) -> None:
         how = self._reap()
+        self._stands_by = self._is_shared
         if monotonic() - self._began_at > WELL_S:
             self._ends = 0
         pause_s = PAUSES_S[min(self._ends, len(PAUSES_S) - 1)]

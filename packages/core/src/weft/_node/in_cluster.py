@@ -54,10 +54,13 @@ class InCluster(ControlNews):
         self._view = scheduling.view()
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
-        control = cluster.control
+        control = tuple(dict.fromkeys((cluster.control, cluster.node)))
         if cluster.is_head:
             self._process = ControlProcess(poller, timers, node, say)
-            control = f"{node.session_dir}/{CONTROL_SOCKET}"
+        if not cluster.is_head:
+            control = (cluster.control,)
+        elif not cluster.is_journal_shared:
+            control = (f"{node.session_dir}/{CONTROL_SOCKET}",)
         self.link = ControlLink(
             poller,
             self,
@@ -66,6 +69,7 @@ class InCluster(ControlNews):
             address=self._address,
             name=socket.gethostname(),
             view=self._view,
+            is_head=cluster.is_head,
         )
 
     def begin(self) -> None:

@@ -76,6 +76,7 @@ class MemberCalls:
             name if request.HasField("id") else os.urandom(len(name)),
             node.address[:TEXT],
             node.host[:TEXT],
+            node.is_head,
         )
         header = messages.Header(id=request.id) if request.HasField("id") else messages.Header()
         incarnation = await self._desk.do(command, header)

@@ -15,7 +15,9 @@ What is not: a stream that breaks is not begun again; who reads it knows from wh
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -27,18 +29,24 @@ from weft._transport.addresses import is_path
 from weft._transport.control import messages
 from weft._transport.control.methods import NUMBER, bearer, methods_of, services
 from weft._transport.credentials import CONTROL
+from weft._transport.join import shown_address
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from weft._transport.credentials import Credentials
 
 OPTIONS = [
     # A control service that is started again is back within seconds, and is to be found at once.
     ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.min_reconnect_backoff_ms", 20),
     ("grpc.max_reconnect_backoff_ms", 200),
+    # So long a connection may take to open, whatever its name says.
+    ("grpc.min_reconnect_backoff_ms", 5000),
+    # A host that is gone says nothing: it is asked, and not waited for longer than this together.
+    ("grpc.keepalive_time_ms", 2000),
+    ("grpc.keepalive_timeout_ms", 3000),
+    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     # Each client has connections of its own: what ends with one ends with it.
     ("grpc.use_local_subchannel_pool", 1),
@@ -49,6 +57,13 @@ TIMEOUT_S = 30.0
 PAUSE_S = 0.02
 """Between two tries, where the channel itself does not wait."""
 _REPLACED = "a control service answered that was replaced"
+_MOVED = "it is looked for elsewhere"
+_AGAIN = {
+    grpc.StatusCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.CANCELLED,  # The channel was closed.
+}
+"""Where it is not said whether the request was done."""
 
 
 class Names:
@@ -76,21 +91,11 @@ class Names:
             del self._open[name.number]
 
 
-class ControlClient:
-    """A connection to a control service. It must be closed."""
+class _Way:
+    """A channel to the places where the control service may be."""
 
-    def __init__(self, address: str, credentials: Credentials) -> None:
-        """`address`: HOST:PORT of its node, or the path of its socket on the same node."""
-        self._channel = _channel(address, credentials)
-        self.metadata = (bearer(credentials.token),)
-        """Of each call."""
-        self._names = Names()
-        self._number = 0
-        """The greatest that was seen."""
-        self._closed = threading.Event()
-        self._lock = threading.Lock()
-        self._again: list[_Asking] = []
-        """They wait to be asked again; while there are any, there is a thread for them."""
+    def __init__(self, addresses: Sequence[str], credentials: Credentials) -> None:
+        self._channel = _channel(addresses, credentials)
         self._stub_of = {
             (service, name): self._make_stub(method)
             for service in services()
@@ -107,8 +112,51 @@ class ControlClient:
         return make(method.path, method.request.SerializeToString, method.answer.FromString)
 
     def stub(self, service: str, method: str) -> Any:
-        """Return gRPC's own way to a method."""
         return self._stub_of[service, method]
+
+    def close(self) -> None:
+        self._channel.close()
+
+
+class ControlClient:
+    """A connection to a control service. It must be closed."""
+
+    def __init__(self, addresses: str | Sequence[str], credentials: Credentials) -> None:
+        """Connect as soon as something is asked.
+
+        Args:
+            addresses: HOST:PORT of its node, or of several, on one of which it is; or the path of
+                its socket on the same node.
+            credentials: Of the cluster.
+        """
+        self.metadata = (bearer(credentials.token),)
+        """Of each call."""
+        self._credentials = credentials
+        self._addresses = (addresses,) if isinstance(addresses, str) else tuple(addresses)
+        self._way = _Way(self._addresses, credentials)
+        self._names = Names()
+        self._number = 0
+        """The greatest that was seen."""
+        self._closed = threading.Event()
+        self._lock = threading.Lock()
+        self._again: list[_Asking] = []
+        """They wait to be asked again; while there are any, there is a thread for them."""
+
+    def stub(self, service: str, method: str) -> Any:
+        """Return gRPC's own way to a method. What is called there may raise ValueError: closed."""
+        return self._way.stub(service, method)
+
+    def move(self, addresses: Sequence[str]) -> None:
+        """Look for the control service elsewhere from here on. Blocks while names are looked up.
+
+        Streams end; what was asked and not answered is asked again.
+        """
+        with self._lock:
+            if self._closed.is_set() or self._addresses == tuple(addresses):
+                return
+            self._addresses = tuple(addresses)
+            old, self._way = self._way, _Way(self._addresses, self._credentials)
+        old.close()
 
     @property
     def number(self) -> int:
@@ -135,14 +183,15 @@ class ControlClient:
 
     def _until_answered(self, service: str, method: str, request: Any, timeout_s: float) -> Any:
         until = monotonic() + timeout_s
-        stub = self.stub(service, method)
         reason = "nobody answers"
         while True:
             left_s = until - monotonic()
             try:
-                answer, call = stub.with_call(
+                answer, call = self.stub(service, method).with_call(
                     request, timeout=max(left_s, 0.0), metadata=self.metadata, wait_for_ready=True
                 )
+            except ValueError:
+                reason = _MOVED
             except grpc.RpcError as error:
                 told = self.told(error, f"{service}.{method}")
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
@@ -161,7 +210,7 @@ class ControlClient:
         code, text = error.code(), error.details()
         if code is grpc.StatusCode.UNAUTHENTICATED:
             raise AuthenticationError(f"{what}: {text}") from None
-        if code not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        if code not in _AGAIN:
             raise RpcError(f"{what}: {text}", code.value[0]) from None
         return str(text)
 
@@ -189,7 +238,7 @@ class ControlClient:
         name = self._names.begin() if header is not None else None
         if header is not None:
             header.id.CopyFrom(name)
-        _Asking(self, service, method, request, name, then, monotonic() + timeout_s).ask()
+        _Asking(self, service, method, request, name, then, timeout_s).ask()
 
     def stream(self, service: str, method: str, requests: Any) -> ControlStream:
         """Begin a stream: of one request, or of an iterator of them.
@@ -197,9 +246,12 @@ class ControlClient:
         It ends in an RpcError whatever ends it, but for its `cancel`: also if the control service
         died just before, and its successor is not found yet.
         """
-        stub = self.stub(service, method)
-        call = stub(requests, metadata=self.metadata, wait_for_ready=True)
-        return ControlStream(self, call, f"{service}.{method}")
+        what = f"{service}.{method}"
+        try:
+            call = self.stub(service, method)(requests, metadata=self.metadata, wait_for_ready=True)
+        except ValueError:
+            raise RpcError(f"{what}: {_MOVED}") from None
+        return ControlStream(self, call, what)
 
     def check_stream(self, call: Any, what: str) -> int:
         """Return the number of the control service that a stream comes from.
@@ -219,12 +271,15 @@ class ControlClient:
     def ask_again(self, asking: _Asking) -> None:
         """Ask something again, after a pause."""
         with self._lock:
-            if not self._again and not self._closed.is_set():
+            if self._closed.is_set():
+                return
+            if not self._again:
                 threading.Thread(target=self._ask_again, name="weft-ask-again").start()
             self._again.append(asking)
 
     def _ask_again(self) -> None:
-        self._closed.wait(PAUSE_S)
+        if self._closed.wait(PAUSE_S):
+            return
         with self._lock:
             again, self._again = self._again, []
         for asking in again:
@@ -232,8 +287,10 @@ class ControlClient:
 
     def close(self) -> None:
         """End all calls. Idempotent."""
-        self._closed.set()
-        self._channel.close()
+        with self._lock:
+            self._closed.set()
+            way = self._way
+        way.close()
 
 
 class _Asking:
@@ -247,37 +304,37 @@ class _Asking:
         request: Any,
         name: messages.RequestId | None,
         then: Callable[[Any], None],
-        until: float,
+        timeout_s: float,
     ) -> None:
         self._client = client
+        self._service = service
+        self._method = method
         self._what = f"{service}.{method}"
-        self._stub = client.stub(service, method)
         self._request = request
         self._name = name
         self._then = then
-        self._began_at = monotonic()
-        self._until = until
+        self._timeout_s = timeout_s
+        self._until = monotonic() + timeout_s
 
     def ask(self) -> None:
         """Ask once more."""
         left_s = self._until - monotonic()
         timeout_s = max(left_s, 0.0) if left_s < float("inf") else None
         try:
-            future = self._stub.future(
+            future = self._client.stub(self._service, self._method).future(
                 self._request,
                 timeout=timeout_s,
                 metadata=self._client.metadata,
                 wait_for_ready=True,
             )
         except ValueError:
-            return  # The client was closed.
+            self._client.ask_again(self)
+            return
         future.add_done_callback(self._answered)
 
     def _answered(self, future: Any) -> None:
         try:
             answer = future.result()
-        except grpc.FutureCancelledError:
-            return  # The client was closed.
         except grpc.RpcError as error:
             try:
                 reason = self._client.told(error, self._what)
@@ -290,7 +347,7 @@ class _Asking:
                 return
             reason = _REPLACED
         if self._until - monotonic() <= PAUSE_S:
-            self._end(_too_late(self._what, self._until - self._began_at, reason))
+            self._end(_too_late(self._what, self._timeout_s, reason))
         else:
             self._client.ask_again(self)
 
@@ -314,13 +371,31 @@ def _too_late(what: str, timeout_s: float, reason: str) -> GetTimeoutError:
     return GetTimeoutError(f"the control service was asked {what} for {timeout_s:g} s: {reason}")
 
 
-def _channel(address: str, credentials: Credentials) -> grpc.Channel:
-    if is_path(address):
-        return grpc.insecure_channel(f"unix:{address}", OPTIONS)
+def _channel(addresses: Sequence[str], credentials: Credentials) -> grpc.Channel:
+    if is_path(addresses[0]):
+        return grpc.insecure_channel(f"unix:{addresses[0]}", OPTIONS)
     # The certificate is the only one that is believed: whose name it has does not count.
     pinned = grpc.ssl_channel_credentials(root_certificates=credentials.certificate)
     named = ("grpc.ssl_target_name_override", CONTROL)
-    return grpc.secure_channel(address, pinned, [*OPTIONS, named])
+    return grpc.secure_channel(_target(addresses), pinned, [*OPTIONS, named])
+
+
+def _target(addresses: Sequence[str]) -> str:
+    """Return several addresses as gRPC takes them: as numbers, all of one kind."""
+    if len(addresses) == 1:
+        return addresses[0]
+    found: dict[int, dict[str, None]] = {}
+    for address in addresses:
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError):
+            kind, _, _, _, place = socket.getaddrinfo(
+                host.strip("[]"), int(port), type=socket.SOCK_STREAM
+            )[0]
+            found.setdefault(kind, {})[shown_address(str(place[0]), int(place[1]))] = None
+    if not found:
+        return addresses[0]
+    family, places = max(found.items(), key=lambda each: len(each[1]))
+    return f"{'ipv6' if family == socket.AF_INET6 else 'ipv4'}:{','.join(places)}"
 
 
 class ControlStream:

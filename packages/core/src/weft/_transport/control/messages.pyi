@@ -510,7 +510,7 @@ class EndOwnerRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., owner_id: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "is_known", "bundles")
+    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "is_known", "bundles", "is_head")
     class TotalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -543,6 +543,7 @@ class Node(_message.Message):
     REASON_FIELD_NUMBER: _ClassVar[int]
     IS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    IS_HEAD_FIELD_NUMBER: _ClassVar[int]
     node_id: bytes
     incarnation: int
     address: str
@@ -554,7 +555,8 @@ class Node(_message.Message):
     reason: str
     is_known: bool
     bundles: _containers.RepeatedCompositeFieldContainer[BundleThere]
-    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., is_known: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleThere, _Mapping]]] = ...) -> None: ...
+    is_head: bool
+    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., is_known: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleThere, _Mapping]]] = ..., is_head: _Optional[bool] = ...) -> None: ...
 
 class BundleThere(_message.Message):
     __slots__ = ("group_id", "index", "total", "free", "size", "attempt")
