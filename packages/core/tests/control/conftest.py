@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import http.client
 import os
 import shutil
@@ -155,6 +157,65 @@ class HeadPort:
         self._poller.close()
 
 
+class SlowWire:
+    """A forwarder between nodes and a port: it delays what passes, or keeps it, as a cut cable."""
+
+    def __init__(self, target: str, delay_s: float) -> None:
+        self.delay_s = delay_s
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run)
+        self._ready = threading.Event()
+        self.address = ""
+        self._thread.start()
+        self._ready.wait()
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._serve())
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        self._over, self._whole = asyncio.Event(), asyncio.Event()
+        self._whole.set()
+        server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        self._ready.set()
+        await self._over.wait()
+        server.close()
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            there = await asyncio.open_connection(self._host, self._port)
+            ways = [self._copy(reader, there[1]), self._copy(there[0], writer)]
+            await asyncio.gather(*ways, return_exceptions=True)
+        writer.close()
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(1 << 16):
+                await asyncio.sleep(self.delay_s)
+                await self._whole.wait()
+                writer.write(data)
+        finally:
+            writer.close()
+
+    def cut(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.clear)
+
+    def mend(self) -> None:
+        self._loop.call_soon_threadsafe(self._whole.set)
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+
 class LinkedNode(ControlNews):
     """A node as far as its link goes. Its loop runs while `SmallCluster.until` waits."""
 
@@ -281,6 +342,7 @@ class SmallCluster:
         self.head = self.add_head()
         self.start, self.kill = self.head.start, self.head.kill
         self.nodes: list[LinkedNode] = []
+        self.wires: list[SlowWire] = []
         self.client = ControlClient(self.head.port.address, self.credentials)
 
     def add_head(self) -> Head:
@@ -300,6 +362,11 @@ class SmallCluster:
         self.nodes.append(node)
         return node
 
+    def wire(self, delay_s: float = 0.0) -> SlowWire:
+        """Return a wire to the head."""
+        self.wires.append(SlowWire(self.head.port.address, delay_s))
+        return self.wires[-1]
+
     def lose(self, node: LinkedNode) -> None:
         """Let a node's process be gone."""
         self.nodes.remove(node)
@@ -318,6 +385,8 @@ class SmallCluster:
         for node in self.nodes:
             node.close()
         self.client.close()
+        for wire in self.wires:
+            wire.close()
         for head in self.heads:
             head.close()
 

@@ -9,7 +9,7 @@ import pytest
 
 from weft._ids import PlacementGroupId
 from weft._machines.bundles import HeldBundles
-from weft._machines.members import RELINK_S
+from weft._machines.members import RELINK_S, SILENCE_S
 from weft._machines.orders import DropOrder, WantOrder
 from weft._machines.reservations import (
     CommitAsked,
@@ -166,6 +166,34 @@ def test_standby_head_is_found_within_five_seconds_and_nobody_has_died(
     assert took_s < 5.0
     for each in cluster.nodes:
         assert (each.of("fenced"), each.of("died")) == ([], [])
+
+
+def test_node_behind_a_slow_wire_is_a_member_and_stays_one(cluster: SmallCluster) -> None:
+    cluster.start()
+    wire = cluster.wire(delay_s=0.25)
+    near, far = cluster.add(), cluster.add_linked(wire.address, "far:1")
+    cluster.until(lambda: near.views and far.views)
+    far.link.publish(far.view(Resources({"CPU": 1})))
+    took_s = cluster.until(lambda: near.views[far.node_id].free == Resources({"CPU": 1}))
+    assert took_s < 1.0
+    assert len(far.of("registered")) == 1
+
+
+def test_node_whose_cable_was_cut_is_dead_is_fenced_and_comes_back(cluster: SmallCluster) -> None:
+    cluster.start()
+    wire = cluster.wire()
+    near, far = cluster.add(), cluster.add_linked(wire.address, "far:1")
+    cluster.until(lambda: near.views and far.views)
+    wire.cut()
+    took_s = cluster.until(lambda: near.of("died"))
+    assert SILENCE_S - 1.0 < took_s < SILENCE_S + 1.5
+    # So long that the node does not believe in its connection any more.
+    cluster.until(lambda: far.of("bundles"))
+    wire.mend()
+    took_s = cluster.until(lambda: len(far.of("registered")) == 2)
+    assert took_s < 6.0
+    assert "it was silent for" in far.of("fenced")[0]
+    cluster.until(lambda: near.views)
 
 
 # ------------------------------------------------------------------ drains

@@ -26,11 +26,6 @@ OPTIONS = [
     ("grpc.max_receive_message_length", REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
-    # Callers ask whether it is still there; and it asks them, for those that went without a word.
-    ("grpc.http2.min_ping_interval_without_data_ms", 1000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
 ]
 END_S = 0.5
 """What is under way when the server ends gets so long to come to its own end."""

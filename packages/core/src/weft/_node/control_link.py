@@ -15,9 +15,10 @@ What is always true
    who was linked before.
 2. Of the life of another node it is told once that it has joined and once that it has died.
 3. Orders are told once each, in order, within an incarnation.
-4. A new stream of heartbeats begins with the whole view and with the bundles that are held. What
+4. Who hears no answer to heartbeats for `LOST_S` believes in no connection any more.
+5. A new stream of heartbeats begins with the whole view and with the bundles that are held. What
    was to be reported before, and is lost, follows from that.
-5. After `fenced` nothing is said for the life that is over; what was told for it may still come.
+6. After `fenced` nothing is said for the life that is over; what was told for it may still come.
 
 What it does not: it says only that the daemon's process lives. Its loop may hang.
 
@@ -91,6 +92,9 @@ if TYPE_CHECKING:
 PAUSE_S = 0.1
 """Before a stream that has broken is begun anew."""
 WRONG_TOKEN_S = 5.0
+LOST_S = 3.0
+FIRST_S = 10.0
+"""A first answer may take so long: the connection has to be made."""
 FENCED = 9
 """gRPC's status FAILED_PRECONDITION."""
 _CONTROL = b"control"
@@ -424,13 +428,15 @@ class ControlLink:
 
     def _beat(self, incarnation: int) -> str:
         """Send heartbeats until the stream breaks; return why the node is fenced, if it is."""
-        beats = _Beats(self._me, incarnation)
+        beats = _Beats(self._me, incarnation, lost=self._client.begin_anew)
         reason = ""
         try:
             self._post(partial(self._linked, beats))
             with self._stream("Members", "heartbeats", iter(beats)) as stream:
                 for answer in stream:
-                    self._post(partial(self._told, beats, answer, stream.number))
+                    beats.heard()
+                    if answer.ByteSize():
+                        self._post(partial(self._told, beats, answer, stream.number))
         except RpcError as error:
             if error.rpc_code == FENCED:
                 reason = str(error)
@@ -564,8 +570,11 @@ class _Whole(msgspec.Struct, frozen=True):
 class _Beats:
     """The heartbeats of one stream. gRPC takes them, in a thread of its own."""
 
-    def __init__(self, me: NodeId, incarnation: int) -> None:
+    def __init__(self, me: NodeId, incarnation: int, lost: Callable[[], None]) -> None:
+        """`lost`: called when nobody answers them."""
         self._me = me
+        self._lost = lost
+        self._lost_at = monotonic() + FIRST_S
         self._sender = messages.Sender(node_id=me, incarnation=incarnation)
         self._publisher: Publisher[NodeId, NodeView] = Publisher(incarnation)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
@@ -574,6 +583,10 @@ class _Beats:
     def put(self, said: _Begin | NodeView | BundlesTold | _Left | _Agrees | _Whole | None) -> None:
         """Let something be said; None: the stream has ended."""
         self._inbox.put(said)
+
+    def heard(self) -> None:
+        """Note that there was an answer. Any thread may."""
+        self._lost_at = monotonic() + LOST_S
 
     def __iter__(self) -> Iterator[messages.Heartbeat]:
         begin = self._inbox.get()
@@ -584,6 +597,9 @@ class _Beats:
         yield messages.Heartbeat(sender=self._sender, view=first, held=message_of_held(begin.held))
         self._beat_at = monotonic() + HEARTBEAT_S
         while (said := self._wait()) is not None:
+            if monotonic() > self._lost_at:
+                self._lost()
+                return
             yield from self._heartbeats(said)
 
     def _wait(self) -> list[Any] | None:

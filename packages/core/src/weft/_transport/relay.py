@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING
 
 from weft._transport.arrivals import MOST, PATIENCE_S
@@ -19,12 +20,17 @@ from weft._transport.credentials import CONTROL, GRPC
 from weft._transport.doors import Door
 
 if TYPE_CHECKING:
-    import socket
-
     from weft._transport.credentials import MemberCredentials
     from weft._transport.sockets import Handler
 
 BUFFER_BYTES = 64 * 1024
+# A caller whose host is gone without a word is forgotten after some 15 s.
+_DEAD = (
+    (socket.TCP_USER_TIMEOUT, 15_000),
+    (socket.TCP_KEEPIDLE, 5),
+    (socket.TCP_KEEPINTVL, 5),
+    (socket.TCP_KEEPCNT, 2),
+)
 
 
 async def relay(
@@ -82,6 +88,9 @@ class _Ways:
             sock.close()
             return
         self._greeting += 1
+        for option, value in _DEAD:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         tasks.create_task(self._carry(sock))
 
     async def _carry(self, sock: socket.socket) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 TEXT = 4096
 """Of a reason, in characters: more is not taken."""
 _DONE = messages.Done()
+_HEARD = messages.HeartbeatAnswer()
 
 
 class MemberCalls:
@@ -223,6 +224,7 @@ class _Hearing:
     def _hear(self, heartbeat: messages.Heartbeat) -> None:
         view = self._view(heartbeat.view) if heartbeat.HasField("view") else None
         self._calls.hear(self._node_id, self._incarnation, heartbeat, view)
+        self._link.send(_HEARD)
 
     def _view(self, said: messages.ViewDelta) -> NodeView | None:
         """Return what the node has, if that has changed."""

@@ -43,10 +43,6 @@ OPTIONS = [
     ("grpc.max_reconnect_backoff_ms", 200),
     # So long a connection may take to open, whatever its name says.
     ("grpc.min_reconnect_backoff_ms", 5000),
-    # A host that is gone says nothing: it is asked, and not waited for longer than this together.
-    ("grpc.keepalive_time_ms", 2000),
-    ("grpc.keepalive_timeout_ms", 3000),
-    ("grpc.http2.max_pings_without_data", 0),
     ("grpc.max_receive_message_length", -1),
     # Each client has connections of its own: what ends with one ends with it.
     ("grpc.use_local_subchannel_pool", 1),
@@ -152,9 +148,16 @@ class ControlClient:
         Streams end; what was asked and not answered is asked again.
         """
         with self._lock:
-            if self._closed.is_set() or self._addresses == tuple(addresses):
-                return
+            is_there = self._addresses == tuple(addresses)
             self._addresses = tuple(addresses)
+        if not is_there:
+            self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Believe in no connection that there is: as `move`, to the same addresses."""
+        with self._lock:
+            if self._closed.is_set():
+                return
             old, self._way = self._way, _Way(self._addresses, self._credentials)
         old.close()
 
