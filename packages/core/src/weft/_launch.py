@@ -107,10 +107,10 @@ class ClusterFile(msgspec.Struct, frozen=True):
     standby: bool = False
     """Of a head: another one has the control service, and this one takes over if that dies."""
 
-    @property
-    def is_journal_shared(self) -> bool:
-        """Whether other heads have the same journal, so that the control service may move."""
-        return self.journal.startswith(("etcd:", "etcds:"))
+
+def is_journal_shared(journal: str) -> bool:
+    """Tell whether other heads can have the same journal, so that the control service may move."""
+    return journal.startswith(("etcd:", "etcds:"))
 
 
 class NodeFile(msgspec.Struct, frozen=True):

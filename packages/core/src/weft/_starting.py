@@ -122,24 +122,30 @@ def join_cluster(
     host: str = "",
     port: int = 0,
     lifeline_pid: int = 0,
+    standby: bool = False,
 ) -> tuple[Started, ClusterFile]:
     """Start a node that joins a cluster by its join string; do not wait for it.
 
-    It ends with the process `lifeline_pid`, if that is given.
+    It ends with the process `lifeline_pid`, if that is given. If it is to stand by, the control
+    service is taken over there when the head dies.
 
     Raises:
         AuthenticationError: It is another cluster, or the token is wrong.
         GetTimeoutError: The head's control service does not answer.
-        OptionError: The port cannot be had.
+        OptionError: The port cannot be had; or nobody can stand by for this head.
         OSError: A directory cannot be made, or nobody answers there.
     """
-    return _start_member(
-        options,
-        join.address,
-        lambda folder: joining.join_cluster(join, folder),
-        (host, port),
-        lifeline_pid,
-    )
+
+    def fetch(folder: Path) -> str:
+        journal = joining.join_cluster(join, folder).journal
+        if standby and not journal:
+            raise OptionError(
+                f"the head at {join.address} keeps its journal for itself, so no other can stand "
+                "by: start it with --journal etcd://HOST:PORT/PREFIX"
+            )
+        return journal if standby else ""
+
+    return _start_member(options, join.address, fetch, (host, port), lifeline_pid)
 
 
 def start_neighbour(
@@ -154,34 +160,38 @@ def start_neighbour(
         OSError: A directory cannot be made.
     """
     known = open_credentials(Path(of.credentials))
-    return _start_member(
-        options,
-        of.control,
-        lambda folder: save_credentials(
-            folder, token=known.token, key=known.key, certificate=known.certificate
-        ),
-        (host, port),
-        lifeline_pid,
-    )
+
+    def copy(folder: Path) -> str:
+        save_credentials(folder, token=known.token, key=known.key, certificate=known.certificate)
+        return ""
+
+    return _start_member(options, of.control, copy, (host, port), lifeline_pid)
 
 
 def _start_member(
     options: NodeOptions,
     control: str,
-    save: Callable[[Path], MemberCredentials],
+    save: Callable[[Path], str],
     at: tuple[str, int],
     lifeline_pid: int = 0,
 ) -> tuple[Started, ClusterFile]:
+    """`save` puts credentials into a folder; and returns the journal by which the node stands by.
+
+    Without one it does not.
+    """
     host = at[0] or own_address(control)
     with _bind(host, at[1]) as listening:
         claimed = claim_session(options)
         folder = Path(claimed.directory, CREDENTIALS)
         with _giving_up(claimed):
-            save(folder)
+            journal = save(folder)
         cluster = ClusterFile(
             node=shown_address(host, listening.getsockname()[1]),
             credentials=str(folder),
             control=control,
+            is_head=bool(journal),
+            standby=bool(journal),
+            journal=journal,
         )
         started = start_daemon(
             node=options,

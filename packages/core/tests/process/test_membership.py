@@ -24,6 +24,8 @@ from weft.exceptions import AuthenticationError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from conftest import Etcd
+
     from weft._launch import Started
 
 pytestmark = pytest.mark.slow
@@ -33,9 +35,10 @@ WAIT_S = 20.0
 class RealCluster:
     """A head and those who join it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, journal: str = "") -> None:
         self.folder = folder
-        self.head = start_head(HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1"))
+        options = HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1", journal=journal)
+        self.head = start_head(options)
         self.started = [self.head.started]
         wait_for_node(self.head.started)
         credentials = open_credentials(Path(self.head.cluster.credentials))
@@ -156,3 +159,35 @@ def test_node_that_was_silent_is_fenced_and_comes_back_as_a_fresh_one(
     assert after.keys() == before.keys()
     assert sum(after[node_id] > before[node_id] for node_id in after) == 1
     assert "was declared dead" in other.last_words()
+
+
+def test_standby_head_takes_over_within_five_seconds(
+    roots: tuple[Path, Path], tmp_path: Path, etcd: Etcd
+) -> None:
+    first = RealCluster(tmp_path, journal=f"etcd://{etcd.host}/takeover")
+    try:
+        options = NodeOptions(num_cpus=2)
+        started, standby = weft._starting.join_cluster(
+            options, first.head.join, host="127.0.0.1", standby=True
+        )
+        first.started.append(started)
+        wait_for_node(started)
+        other = first.add()
+        weft.init(address=other.session)
+        first.until(lambda: len(spread()) == 3)
+        lease = Path(started.session_dir, "lease")
+        first.until(lambda: lease.exists() and lease.read_bytes())
+        head = first.head.started.process
+        head.kill()
+        head.wait(WAIT_S)
+        killed_at = time.monotonic()
+        client = ControlClient(standby.node, open_credentials(Path(standby.credentials)))
+        client.call("Members", "list", messages.ListMembersRequest())
+        assert time.monotonic() - killed_at < 5.0
+        first.client.close()
+        first.client = client
+        first.until(lambda: len(first.living()) == 2)
+        assert {node.state for node in first.members()} == {messages.MEMBER, messages.GONE}
+        first.until(lambda: len(spread()) == 2)
+    finally:
+        first.close()

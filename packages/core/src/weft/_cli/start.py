@@ -103,6 +103,12 @@ def _what_it_has(command: Command) -> Command:
     "the same join string if its port is the same. Default: in the session.",
 )
 @click.option(
+    "--standby",
+    is_flag=True,
+    help="With --address: take over the control service when the head dies. The head needs a "
+    "--journal that both reach: etcd.",
+)
+@click.option(
     "--block",
     is_flag=True,
     help="Stay until the node has ended. It ends with this command, by Ctrl-C or otherwise.",
@@ -117,11 +123,14 @@ def start(
     port: int,
     journal: str,
     credentials: str,
+    standby: bool,
     block: bool,
     form: str,
     **has: Any,
 ) -> None:
     """Start a node that stays: a cluster's head, or one that joins."""
+    if standby:
+        head = False  # It is one, but of a cluster that has one.
     _check(head=head, address=address, join_file=join_file, journal=journal, kept=credentials)
     with _telling_refusals():
         node = _node_options(has)
@@ -144,7 +153,7 @@ def start(
         else:
             join = _join_string(address, join_file)
             started, cluster = _starting.join_cluster(
-                node, join, host=host, port=port, lifeline_pid=lifeline_pid
+                node, join, host=host, port=port, lifeline_pid=lifeline_pid, standby=standby
             )
             _starting.wait_for_node(started)
     if block:
@@ -217,15 +226,18 @@ def _welcome(
     store = amount(int(total.pop("object_store_memory", 0)))
     total.pop("memory", None)
     has += [f"{units:g} {plain(name)}" for name, units in sorted(total.items())]
-    what = "The head of a new cluster" if cluster.is_head else "A node of the cluster"
+    is_first = cluster.is_head and not cluster.standby
+    what = "The head of a new cluster" if is_first else "A node of the cluster"
     lines = [
         f"{what} runs: {', '.join(has)}, {store} for objects",
         f"  it is at {cluster.node}, its session is {started.session}",
     ]
-    if not cluster.is_head:
+    if not is_first:
         lines.insert(1, f"  the head is at {cluster.control}")
+    if cluster.standby:
+        lines.insert(2, "  it takes over when that dies")
     lines += ["", "Programs on this machine join with", '  weft.init(address="auto")']
-    if cluster.is_head:
+    if is_first:
         if join_file is not None:
             how = f"--join-file {shlex.quote(str(join_file.absolute()))}"
             why = "Other machines that see the file join with"

@@ -13,7 +13,7 @@ from weft._control.calls.groups import GroupCalls
 from weft._control.calls.jobs import ANY_JOB, JobCalls
 from weft._control.calls.keyvalues import KeyValueCalls
 from weft._control.calls.links import NodeLinks
-from weft._control.calls.members import MemberCalls, asked_drain, ordered, told_drain
+from weft._control.calls.members import Given, MemberCalls, asked_drain, ordered, told_drain
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
 from weft._control.calls.views import ViewCalls
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
     from weft._control.calls.desk import Desk
     from weft._control.calls.links import ViewFollower
     from weft._machines.tables import ControlTable
-    from weft._transport.credentials import MemberCredentials
 
 
 class Concern(ABC):
@@ -128,17 +127,17 @@ class ActorsConcern(Concern):
 class MembersConcern(Concern):
     """Members, and the view of what they have."""
 
-    def __init__(self, links: NodeLinks, credentials: MemberCredentials) -> None:
+    def __init__(self, links: NodeLinks, given: Given) -> None:
         self._membership = Membership()
         self.tables = (self._membership,)
         self._links = links
-        self._credentials = credentials
+        self._given = given
         self._followers: dict[bytes, ViewFollower] = {}
 
     @override
     def calls(self, desk: Desk) -> dict[str, object]:
         return {
-            "Members": MemberCalls(desk, self._membership, self._links, self._credentials),
+            "Members": MemberCalls(desk, self._membership, self._links, self._given),
             "ClusterView": ViewCalls(desk, self._followers),
         }
 
@@ -184,11 +183,11 @@ class GroupsConcern(Concern):
                 pass
 
 
-def concerns(credentials: MemberCredentials) -> list[Concern]:
-    """Return the concerns of a control service. `credentials` are what who joins is given."""
+def concerns(given: Given) -> list[Concern]:
+    """Return the concerns of a control service. `given`: to who joins."""
     links = NodeLinks()
     return [
-        MembersConcern(links, credentials),
+        MembersConcern(links, given),
         ActorsConcern(),
         JobsConcern(),
         GroupsConcern(links),

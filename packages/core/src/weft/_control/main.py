@@ -24,10 +24,12 @@ from weft import _clock
 from weft._control.base import JournalError
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
+from weft._control.calls.members import Given
 from weft._control.concerns import Concern, concerns
 from weft._control.places import check_folder, open_journal
 from weft._control.server import ControlServer
 from weft._control.service import Service
+from weft._launch import is_journal_shared
 from weft._machines.ledger import Ledger
 from weft._transport.addresses import CONTROL_SOCKET, DOORS
 from weft._transport.credentials import open_credentials
@@ -70,7 +72,7 @@ class Control:
 async def serve(
     session_dir: Path,
     credentials: MemberCredentials,
-    journal: CommandJournal,
+    journal_url: str,
     *,
     wait_s: float = 0.0,
     lifeline: int = -1,
@@ -80,16 +82,18 @@ async def serve(
     Args:
         session_dir: Where the socket is.
         credentials: What callers must show, and what those of other hosts see.
-        journal: It is not opened yet.
+        journal_url: Where the journal is; empty: in the session's folder.
         wait_s: How long to wait for another service that has it.
         lifeline: Descriptor of a pipe: when it ends, so does this; -1: none.
 
     Raises:
         JournalError: The journal cannot be had, cannot be read, or failed.
-        OptionError: The session's folder will not do.
+        OptionError: The session's folder or the journal's URL will not do.
     """
     check_folder(session_dir)
-    control = Control(journal, concerns(credentials))
+    journal = open_journal(journal_url, session_dir)
+    shared = journal_url if is_journal_shared(journal_url) else ""
+    control = Control(journal, concerns(Given(credentials, shared)))
     service = control.service
     told = _told_to_end(lifeline)
     starting = asyncio.ensure_future(service.start(wait_s))
@@ -154,9 +158,8 @@ def main(
     """Run the control service of a cluster."""
     try:
         found = open_credentials(credentials)
-        opened = open_journal(journal, session_dir)
         wait_s = float("inf") if standby else 0.0
-        asyncio.run(serve(session_dir, found, opened, wait_s=wait_s, lifeline=lifeline))
+        asyncio.run(serve(session_dir, found, journal, wait_s=wait_s, lifeline=lifeline))
     except (JournalError, OptionError, UsageError) as error:
         click.echo(f"weft control: {error}", err=True)
         sys.exit(1)

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
-from weft._launch import spawn
+from weft._launch import is_journal_shared, spawn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +47,7 @@ class ControlProcess:
             self._options += ["--journal", journal]
         # Where several heads share a journal, one that has lost it stands by from then on. But a
         # head that is started is told if it is not the first.
-        self._is_shared = node.cluster.is_journal_shared
+        self._is_shared = is_journal_shared(journal)
         self._stands_by = node.cluster.standby
         self._say = say
         self._ends = 0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weft._env.jobs import job_in
+from weft._launch import is_journal_shared
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._override import override
@@ -54,13 +55,13 @@ class InCluster(ControlNews):
         self._view = scheduling.view()
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
-        control = tuple(dict.fromkeys((cluster.control, cluster.node)))
+        control: tuple[str, ...] = (cluster.control,)
         if cluster.is_head:
             self._process = ControlProcess(poller, timers, node, say)
-        if not cluster.is_head:
-            control = (cluster.control,)
-        elif not cluster.is_journal_shared:
-            control = (f"{node.session_dir}/{CONTROL_SOCKET}",)
+            if is_journal_shared(cluster.journal):
+                control = tuple(dict.fromkeys((cluster.control, cluster.node)))
+            else:
+                control = (f"{node.session_dir}/{CONTROL_SOCKET}",)
         self.link = ControlLink(
             poller,
             self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
 
 from weft._control.calls.desk import RefusedError, a_sender, an_id, invalid, missing
 from weft._control_messages import delta_of, held_of, node_of_standing, view_of
@@ -51,6 +51,14 @@ _DONE = messages.Done()
 _HEARD = messages.HeartbeatAnswer()
 
 
+class Given(NamedTuple):
+    """What who joins is given."""
+
+    credentials: MemberCredentials
+    journal: str
+    """Where another head finds the journal; empty: nowhere."""
+
+
 class MemberCalls:
     """Answers nodes, and those who ask for nodes."""
 
@@ -59,12 +67,13 @@ class MemberCalls:
         desk: Desk,
         membership: Membership,
         links: NodeLinks,
-        credentials: MemberCredentials,
+        given: Given,
     ) -> None:
+        """`given`: to who joins."""
         self._desk = desk
         self._membership = membership
         self._links = links
-        self._credentials = credentials
+        self._given = given
         self._asked: dict[tuple[bytes, int], asyncio.Future[bool]] = {}
         """Drains that wait for what the node says."""
 
@@ -90,8 +99,10 @@ class MemberCalls:
     ) -> messages.GetCredentialsAnswer:
         """Give a node what it needs to be called as one of this cluster."""
         self._desk.read()
-        found = self._credentials
-        return messages.GetCredentialsAnswer(certificate=found.certificate, key=found.key)
+        found = self._given.credentials
+        return messages.GetCredentialsAnswer(
+            certificate=found.certificate, key=found.key, journal=self._given.journal
+        )
 
     async def list(self, _: messages.ListMembersRequest, __: Any) -> messages.ListMembersAnswer:
         """Return the nodes that live, then the dead."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
@@ -15,9 +15,15 @@ if TYPE_CHECKING:
     from weft._transport.join import JoinString
 
 
-def join_cluster(
-    join: JoinString, folder: Path, *, timeout_s: float = FETCH_S
-) -> MemberCredentials:
+class Joined(NamedTuple):
+    """What a node was given."""
+
+    credentials: MemberCredentials
+    journal: str
+    """Where a head that stands by finds the journal; empty: nowhere."""
+
+
+def join_cluster(join: JoinString, folder: Path, *, timeout_s: float = FETCH_S) -> Joined:
     """Fetch certificate and key of a cluster, and keep them with its token in a folder. Blocks.
 
     Args:
@@ -40,4 +46,5 @@ def join_cluster(
         found = client.call("Members", "get_credentials", request, timeout_s=timeout_s)
     finally:
         client.close()
-    return save_credentials(folder, token=join.token, key=found.key, certificate=found.certificate)
+    saved = save_credentials(folder, token=join.token, key=found.key, certificate=found.certificate)
+    return Joined(saved, found.journal)

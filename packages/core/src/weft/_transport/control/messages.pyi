@@ -800,12 +800,14 @@ class GetCredentialsRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetCredentialsAnswer(_message.Message):
-    __slots__ = ("certificate", "key")
+    __slots__ = ("certificate", "key", "journal")
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     KEY_FIELD_NUMBER: _ClassVar[int]
+    JOURNAL_FIELD_NUMBER: _ClassVar[int]
     certificate: bytes
     key: bytes
-    def __init__(self, certificate: _Optional[bytes] = ..., key: _Optional[bytes] = ...) -> None: ...
+    journal: str
+    def __init__(self, certificate: _Optional[bytes] = ..., key: _Optional[bytes] = ..., journal: _Optional[str] = ...) -> None: ...
 
 class WatchViewRequest(_message.Message):
     __slots__ = ()
