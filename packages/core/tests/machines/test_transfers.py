@@ -81,7 +81,7 @@ ME, A, B, C, D = (NodeLife(name, 1, "") for name in (b"m", b"a", b"b", b"c", b"d
 X, Y, Z = Edition(b"x", "a-1"), Edition(b"y", "a-2"), Edition(b"z", "a-3")
 TURN = 5
 W, V = ObjectWaiter(b"w", 1), ObjectWaiter(b"v", 2)
-NAME = f"{ME.node_id.hex()}-1"
+NAME = f"{ME.node_id.hex()}-1.1"
 
 
 class Daemon:

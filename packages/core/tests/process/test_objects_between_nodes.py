@@ -23,7 +23,7 @@ from weft._serialize.refs import hooks
 from weft._transport.credentials import make_credentials
 from weft._transport.gate import listen
 from weft._wire.codec import unpack
-from weft._wire.messages import NodeLost, SentOn
+from weft._wire.messages import NodeDrains, NodeLost, SentOn
 from weft._wire.transfers import CHUNK_BYTES
 from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError
 
@@ -88,6 +88,10 @@ class Node:
             lost = NodeLost(node_id, f"{other.address}/node", "it was silent for 5 s")
             self.runtime._on_node_lost(self.runtime.links.daemon, lost)
             self.runtime.peers.flush()
+
+    @property
+    def life(self) -> tuple[bytes, int, str]:
+        return self.runtime.welcome.node_id, 0, self.address
 
     def states(self) -> dict[str, str]:
         """Return where the node's objects are, by their segments."""
@@ -336,3 +340,37 @@ def test_objects_of_an_owner_that_died_are_lost(nodes: Callable[..., Node]) -> N
     with pytest.raises((OwnerDiedError, ObjectLostError)):
         here.get(mine)
     here.until(lambda: not here.segments())
+
+
+def test_what_is_on_a_node_that_drains_is_moved(nodes: Callable[..., Node]) -> None:
+    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
+    here.use()
+    results = [add.options(max_retries=0).remote(np.zeros(1_000_000), i) for i in range(3)]
+    here.send_on(there)
+    weft.wait(results, num_returns=3, timeout=PATIENCE_S, fetch_local=False)
+    copies = here.runtime.objects.copies
+    with here.runtime.guard:
+        daemon = here.runtime.peers.connect(f"{there.address}/node")
+        copies.on_node_drains(daemon, NodeDrains(there.life, [third.life]))
+    here.until(lambda: not copies._draining)
+    there.kill()
+    here.hear_of_death(there, there.life[0])
+    assert len(third.segments()) == 3
+    assert [value[5] for value in weft.get(results, timeout=PATIENCE_S)] == [0, 1, 2]
+
+
+def test_owner_whose_connection_broke_is_called_again(nodes: Callable[..., Node]) -> None:
+    here, there = nodes(), nodes()
+    ref = there.runtime.put(np.arange(1_000_000))
+    mine = here.borrow(ref)
+    here.get(mine)
+    # The daemon here has called the owner there: that connection breaks.
+    peers = there.runtime.peers
+    with there.runtime.guard:
+        peer = peers.by_address[f"{here.address}/node"]
+        peer.connection.close()
+        peers._on_lost(peer.connection, "the test has cut it")
+    there.until(lambda: f"{here.address}/node" in peers.by_address)
+    assert len(here.segments()) == 1
+    del ref, mine
+    here.until(lambda: not here.segments() and not there.segments())

@@ -289,7 +289,8 @@ class Transfers:
             self._say(ReturnRoom(request))
             return
         self._names += 1
-        pull.name = f"{self._me.node_id.hex()}-{self._names}"
+        # A node that is registered again begins to count anew.
+        pull.name = f"{self._me.node_id.hex()}-{self._me.incarnation}.{self._names}"
         self._say(BeginArrival(pull.edition, pull.name, pull.size_bytes, directory))
         self._offers.coming(pull.edition)
         pull.begin(now)
@@ -474,6 +475,12 @@ class Transfers:
             self._drop(edition, reason)
 
     # -------------------------------------------------------------- questions
+
+    def owners(self) -> list[str]:
+        """Return whose objects are here, or on their way."""
+        coming = [pull.owner for pull in self._pull_of.values()]
+        here = [here.owner for here in self._here_of.values()]
+        return list(dict.fromkeys(coming + here))
 
     def explain(self, client: bytes) -> str:
         """Say what the wants of a process wait for, a line each."""

@@ -45,6 +45,7 @@ import resource
 import signal
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
 
@@ -75,7 +76,7 @@ from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
-from weft._transport.addresses import DAEMON, OBJECTS, is_daemon, split
+from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
@@ -102,6 +103,7 @@ from weft._wire.messages import (
     LoanReturned,
     Measured,
     Message,
+    NodeDrained,
     NodeLost,
     OutputTaken,
     Preload,
@@ -127,13 +129,15 @@ if TYPE_CHECKING:
     import socket
 
     from weft._ids import NodeId
-    from weft._node import in_cluster, port, transfers
+    from weft._node import far_owners, in_cluster, port, transfers
+    from weft._node.far_owners import FarOwners
     from weft._node.in_cluster import InCluster
     from weft._node.port import Port
     from weft._node.transfers import NodeTransfers
 else:
     in_cluster = lazy("weft._node.in_cluster")
     port = lazy("weft._node.port")
+    far_owners = lazy("weft._node.far_owners")
     transfers = lazy("weft._node.transfers")
 
 # A worker whose connection broke is dead or dying. After so long it is killed, so that those who
@@ -211,16 +215,18 @@ class Daemon:
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
+        self.far_owners: FarOwners | None = None
         self.transfers: NodeTransfers | None = None
         self._port: Port | None = None
         if outside is not None:
-            self.transfers = transfers.NodeTransfers(
+            self.far_owners = far_owners.FarOwners(node.home, self.clients, self.memory)
+            self.transfers = self.far_owners.transfers = transfers.NodeTransfers(
                 (self.facts.node_id, 0, node.home.node),
                 self.memory,
                 outside,
                 store_dir=node.store_dir,
                 tell_client=self.clients.send_to,
-                tell_owner=self._tell_owner,
+                tell_owner=self.far_owners.tell,
             )
             takers = {DAEMON: self.clients.accept_remote, OBJECTS: self.transfers.accept}
             self._port = port.Port(node, self._poller, self._timers, takers)
@@ -364,8 +370,8 @@ class Daemon:
             self.rules.settle(self._do)
 
     def _lost(self, client: Client) -> None:
-        if not client.is_local:
-            self._owner_lost(client.address)
+        if not client.is_local and self.far_owners is not None:
+            self.far_owners.lost(client)
         if client.role == NEIGHBOUR:
             self.jobs.unreachable(client.address)
         process = self.roster.get(client.worker_id)
@@ -394,9 +400,9 @@ class Daemon:
 
     def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
-        self.clients.lose_node(address, cause)
-        if self.transfers is not None:
-            self.transfers.node_died(split(address).node)
+        if self.far_owners is not None:
+            lose = partial(self.clients.lose_node, address, cause)
+            self.far_owners.bury(split(address).node, lose)
         self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
 
     def _begin_job(self, client: Client, message: BeginsJob) -> None:
@@ -422,27 +428,6 @@ class Daemon:
         self._drivers.expel()
         for process in self.roster.all():
             self.rules.doom(process.worker_id, why)
-
-    def _tell_owner(self, address: str, message: Transfer) -> bool:
-        """Queue a message to a process anywhere; False: it is not there."""
-        if self._node.home.path_of(address) is not None:
-            return self.clients.send_to(bytes.fromhex(split(address).name), message)
-        client = self._reach(address)
-        if client is not None:
-            self.clients.send(client, message)
-        return client is not None
-
-    def _reach(self, address: str) -> Client | None:
-        try:
-            return self.clients.reach(address)
-        except OSError:
-            return None
-
-    def _owner_lost(self, address: str) -> None:
-        """A process of another node is gone: so are its objects here, and their copies."""
-        if self.transfers is not None and not is_daemon(address):
-            self.transfers.owner_lost(address)
-            self.memory.lost(bytes.fromhex(split(address).name))
 
     # -------------------------------------------------------------- messages
 
@@ -474,9 +459,10 @@ class Daemon:
                 self.memory.said(me, message)
             case Transfer() if self.transfers is not None:
                 self.transfers.said(me, client.address, message)
-            case WatchOwner(address) if self.transfers is not None:
-                if not self._reach(address):
-                    self._owner_lost(address)
+            case WatchOwner(address) if self.far_owners is not None:
+                self.far_owners.watch(address)
+            case NodeDrained(left) if self.far_owners is not None:
+                self.far_owners.said_drained(client, left)
             case Ask(request, what) if what in history.QUESTIONS:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):

@@ -38,6 +38,7 @@ from weft._machines.transfer_events import (
     FinishCopy,
     KeepSegment,
     ObjectWanted,
+    OwnerBack,
     OwnerDied,
     OwnerSaid,
     PeerCut,
@@ -151,13 +152,14 @@ class NodeTransfers:
 
         Both functions queue a message; False: that process is not there.
         """
-        me = self._me = NodeLife(*life)
-        self.machine = Transfers(me)
+        self._me = NodeLife(*life)
+        self.machine = Transfers(self._me)
+        self._outside = outside
         self._memory = memory
         self._store_dir = Path(store_dir)
         self._tell_client = tell_client
         self._tell_owner = tell_owner
-        self.links = ObjectLinks(me, outside, self)
+        self.links = ObjectLinks(self._me, outside, self)
         self._asked_bytes = 0
         """Of the loan that the store was asked for."""
         self._granted: _Granted | None = None
@@ -170,7 +172,28 @@ class NodeTransfers:
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
         self._is_settling = False
-        memory.serve(me.node_id, heard=self._store_said, dropped=self._dropped)
+        self._stale_loans = 0
+        """How many were asked for in an earlier life, and are to come."""
+        memory.serve(self._me.node_id, heard=self._store_said, dropped=self._dropped)
+
+    @property
+    def life(self) -> tuple[bytes, int, str]:
+        """The node's, as in NodeLife."""
+        return self._me.node_id, self._me.incarnation, self._me.address
+
+    def registered(self, incarnation: int) -> None:
+        """The node is a member under this number. What it had as another one ends."""
+        for owner in self.machine.owners():
+            self._tell(OwnerDied(owner, "this node was declared dead"))
+        for edition in list(self._open):
+            self._close(edition)
+        self._opening = {request: (None, name) for request, (_, name) in self._opening.items()}
+        if self._asked_bytes:
+            self._stale_loans += 1
+        self.links.close()
+        self._me = NodeLife(self._me.node_id, incarnation, self._me.address)
+        self.machine = Transfers(self._me)
+        self.links = ObjectLinks(self._me, self._outside, self)
 
     # -------------------------------------------------------------- what happens
 
@@ -196,6 +219,10 @@ class NodeTransfers:
     def client_lost(self, client: bytes) -> None:
         """A process of this node has ended."""
         self._tell(WaiterGone(client))
+
+    def owner_back(self, address: str) -> None:
+        """The connection to an owner broke, and there is another one."""
+        self._tell(OwnerBack(address))
 
     def owner_lost(self, address: str) -> None:
         """A process that may own copies here is gone."""
@@ -283,6 +310,10 @@ class NodeTransfers:
                 raise TypeError(f"the store said {message!r} to the daemon")
 
     def _lent(self, loan: Loan) -> None:
+        if self._stale_loans:
+            self._stale_loans -= 1
+            self._store(LoanReturned(loan.size_bytes))
+            return
         asked, self._asked_bytes = self._asked_bytes, 0
         if loan.error:
             self._tell(RoomRefused(loan.request, loan.error))

@@ -24,11 +24,12 @@ from weft._machines.places import (
     PlacesBack,
     PlacesDied,
     PlacesDrained,
+    PlacesDraining,
     PlacesLost,
     TellNode,
 )
 from weft._transport.addresses import DAEMON, split
-from weft._wire.messages import Discard, Shared, Transfer
+from weft._wire.messages import Discard, NodeDrained, NodeDrains, Shared, Transfer
 from weft._wire.transfers import (
     BeginCopy,
     BlamePlace,
@@ -65,6 +66,12 @@ class Copies:
         """By segment: what `places` knows of."""
         self._life_of: dict[str, NodeLife] = {}
         """By HOST:PORT, the last that was heard of."""
+        self._daemons: dict[str, Peer] = {}
+        """Of other nodes, by address: the connections by which they have spoken last."""
+        self._draining: dict[NodeLife, Peer] = {}
+        """Whom to tell when nothing is needed there any more."""
+        self._drained: dict[str, int] = {}
+        """Of those, by HOST:PORT: what no node could take."""
         self._deaths_at: dict[str, int] = {}
         """By HOST:PORT, how many nodes have died there."""
 
@@ -89,6 +96,10 @@ class Copies:
 
     def on_transfer(self, peer: Peer, message: Transfer) -> None:
         """A daemon has said something about an object."""
+        if peer is not self._links.daemon and self._daemons.get(peer.address) is not peer:
+            if peer.address in self._daemons:
+                self._daemon_back(peer)
+            self._daemons[peer.address] = peer
         try:
             said = unpack_transfer(message.body)
         except ProtocolError:
@@ -135,8 +146,31 @@ class Copies:
             self._tell(PlacesDied(life, reason))
         self._deaths_at[address] = self._deaths_at.get(address, 0) + 1
 
-    def daemon_back(self, peer: Peer) -> None:
-        """A daemon of another node has connected, perhaps again."""
+    def on_node_drains(self, peer: Peer, message: NodeDrains) -> None:
+        """A node that has objects of this process is about to end."""
+        node = NodeLife(*message.node)
+        self._meet(node)
+        for entry in list(self._objects.machine.entries.values()):
+            value = None if entry.owner else entry.value
+            if type(value) is Shared and split(value.creator).node == node.address:
+                self._know(Edition(entry.id, value.segment))
+        targets = [NodeLife(*each) for each in message.targets]
+        self._drained[node.address] = 0
+        for life in (self._nameless(node.address), node):
+            self._draining[life] = peer
+            self._tell(PlacesDraining(life, targets))
+
+    def _said_drained(self, node: NodeLife, left: int) -> None:
+        """Answer when no life of the node, as it is called here, has anything any more."""
+        peer = self._draining.pop(node, None)
+        if peer is None:
+            return
+        self._drained[node.address] += left
+        if not any(life.address == node.address for life in self._draining):
+            self._links.peers.send(peer, NodeDrained(self._drained.pop(node.address)))
+
+    def _daemon_back(self, peer: Peer) -> None:
+        """A daemon of another node has connected again."""
         life = self._life_of.get(split(peer.address).node)
         if life is not None:
             self._tell(PlacesBack(life))
@@ -188,8 +222,8 @@ class Copies:
                     self._edition_of.pop(edition.segment, None)
                     object_id = ObjectId(edition.object_id)
                     self._objects.handle(SegmentGone(object_id, edition.segment, reason))
-                case PlacesDrained():
-                    pass
+                case PlacesDrained(node, left):
+                    self._said_drained(node, len(left))
 
     def _daemon(self, node: NodeLife) -> Peer | None:
         if node.address == self._home.node:

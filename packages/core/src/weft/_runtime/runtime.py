@@ -73,6 +73,7 @@ from weft._wire.messages import (
     Loan,
     Measure,
     Message,
+    NodeDrains,
     NodeLost,
     Orphaned,
     Output,
@@ -224,6 +225,7 @@ class Runtime:
         }
         if self.objects.copies is not None:
             self.handlers[Transfer] = self.objects.copies.on_transfer
+            self.handlers[NodeDrains] = self.objects.copies.on_node_drains
         self._after_round: deque[Callable[[], object]] = deque()
         """What is done when all messages of one read are."""
         self.submit = self.leasing.submit

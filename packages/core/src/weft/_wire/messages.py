@@ -866,6 +866,22 @@ class Transfer(Message, frozen=True, tag=120):
     body: bytes
 
 
+class NodeDrains(Message, frozen=True, tag=122):
+    """Daemon to owner: this node is about to end; move what is nowhere else. Then NodeDrained."""
+
+    node: tuple[bytes, int, str]
+    """(node id, incarnation, HOST:PORT), as NodeLife."""
+    targets: list[tuple[bytes, int, str]]
+    """Where objects can go."""
+
+
+class NodeDrained(Message, frozen=True, tag=123):
+    """Owner to daemon: no object of the sender's needs that node any more."""
+
+    left: int
+    """But for so many that no other node could take."""
+
+
 class WatchOwner(Message, frozen=True, tag=121):
     """Worker to daemon: it makes objects for a process of another node. They end with that."""
 

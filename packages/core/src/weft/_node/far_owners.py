@@ -1,0 +1,128 @@
+"""Processes of other nodes that own objects here, originals or copies; and what drains with a node.
+
+This daemon calls such a process when it has something to say to it, or when a worker here makes an
+object for it, and keeps the connection: its end is the process's end. One that breaks is called
+again once; if it answers, what was said meanwhile is said again (OwnerBack).
+
+When this node is about to end, owners elsewhere have what is nowhere else moved to other nodes:
+
+    NodeDrains -> each owner moves its objects -> NodeDrained
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from weft._transport.addresses import is_daemon, split
+from weft._wire.messages import NodeDrains
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.clients import Client, Clients
+    from weft._node.memory import NodeMemory
+    from weft._node.transfers import NodeTransfers
+    from weft._transport.addresses import Home
+    from weft._wire.messages import Transfer
+
+Life = tuple[bytes, int, str]
+"""As NodeLife: the node's id, its incarnation, HOST:PORT."""
+
+
+class FarOwners:
+    """Those of one daemon in a cluster."""
+
+    transfers: NodeTransfers
+
+    def __init__(self, home: Home, clients: Clients, memory: NodeMemory) -> None:
+        self._home = home
+        self._clients = clients
+        self._memory = memory
+        self._dead = ""
+        """HOST:PORT of a node that is being buried."""
+        self._owners: dict[str, Client] = {}
+        """Those to whom there is a connection, by address."""
+        self._draining: set[str] = set()
+        """Who has not said that it needs nothing here any more."""
+        self._left = 0
+        self._drained: Callable[[int], None] | None = None
+
+    def tell(self, address: str, message: Transfer) -> bool:
+        """Queue a message to an owner anywhere; False: it is not there."""
+        if self._home.path_of(address) is not None:
+            return self._clients.send_to(bytes.fromhex(split(address).name), message)
+        client = self._reach(address)
+        if client is not None:
+            self._clients.send(client, message)
+        return client is not None
+
+    def watch(self, address: str) -> None:
+        """A process of another node owns objects here: they end with it."""
+        if self._reach(address) is None:
+            self._end(address)
+
+    def _reach(self, address: str) -> Client | None:
+        try:
+            client = self._clients.reach(address)
+        except OSError:
+            return None
+        self._owners[address] = client
+        return client
+
+    # -------------------------------------------------------------- their ends
+
+    def lost(self, client: Client) -> None:
+        """A connection to another node broke."""
+        address = client.address
+        if is_daemon(address):
+            return
+        if self._owners.get(address) is client:
+            del self._owners[address]
+            has_answered = bool(client.worker_id)
+            if has_answered and split(address).node != self._dead and self._reach(address):
+                self.transfers.owner_back(address)
+                return
+        self._end(address)
+
+    def _end(self, address: str) -> None:
+        self.transfers.owner_lost(address)
+        if address not in self._owners:
+            self._memory.lost(bytes.fromhex(split(address).name))
+        self._drained_of(address, 0)
+
+    def bury(self, node: str, lose: Callable[[], None]) -> None:
+        """The node at HOST:PORT is dead: `lose` its processes, and call none of them again."""
+        self._dead = node
+        lose()
+        self._dead = ""
+        self.transfers.node_died(node)
+
+    # -------------------------------------------------------------- drain
+
+    def drain(self, targets: list[Life], drained: Callable[[int], None]) -> None:
+        """Have what is nowhere else moved to these nodes.
+
+        Call `drained` when no owner needs this node any more, or can have more moved, with the
+        number of objects that no node could take.
+        """
+        self._drained, self._left = drained, 0
+        self._draining = set(self._owners)
+        message = NodeDrains(self.transfers.life, targets)
+        for client in self._owners.values():
+            self._clients.send(client, message)
+        self._look()
+
+    def said_drained(self, client: Client, left: int) -> None:
+        """An owner needs nothing here any more but for what no node could take."""
+        self._drained_of(client.address, left)
+
+    def _drained_of(self, address: str, left: int) -> None:
+        if address in self._draining:
+            self._draining.remove(address)
+            self._left += left
+            self._look()
+
+    def _look(self) -> None:
+        if self._drained is not None and not self._draining:
+            drained, self._drained = self._drained, None
+            drained(self._left)
