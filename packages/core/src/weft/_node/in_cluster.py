@@ -131,6 +131,11 @@ class InCluster(ControlNews):
     # -------------------------------------------------------------- what is heard
 
     @override
+    def registered(self, incarnation: int) -> None:
+        if self._daemon.transfers is not None:
+            self._daemon.transfers.registered(incarnation)
+
+    @override
     def fenced(self, reason: str) -> None:
         text = f"weft: this node was declared dead, so what it ran ends here: {reason}"
         print(text, file=sys.stderr, flush=True)  # noqa: T201

@@ -156,8 +156,9 @@ class Copies:
                 self._know(Edition(entry.id, value.segment))
         targets = [NodeLife(*each) for each in message.targets]
         self._drained[node.address] = 0
-        for life in (self._nameless(node.address), node):
-            self._draining[life] = peer
+        lives = (self._nameless(node.address), node)
+        self._draining.update(dict.fromkeys(lives, peer))
+        for life in lives:
             self._tell(PlacesDraining(life, targets))
 
     def _said_drained(self, node: NodeLife, left: int) -> None:
