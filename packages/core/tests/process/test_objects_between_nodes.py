@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,11 +31,10 @@ from weft._wire.codec import unpack
 from weft._wire.messages import NodeDrains, NodeLost, SentOn
 from weft._wire.transfers import CHUNK_BYTES
 from weft.cluster_utils import Cluster
-from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError
+from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError, StoreFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from weft._refs import ObjectRef
 
@@ -419,3 +419,40 @@ def test_objects_of_a_node_that_was_killed_are_made_again(cluster: Cluster) -> N
     weft.wait(made, num_returns=12, timeout=60, fetch_local=False)
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert [value[0] for value in weft.get(made, timeout=60)] == list(range(12))
+
+
+def test_source_that_dies_on_the_way_is_replaced_by_another(nodes: Callable[..., Node]) -> None:
+    options = {"object_store_memory": 1 << 30}
+    owner, source, third = nodes(**options), nodes(**options), nodes(**options)
+    value = np.random.default_rng(0).integers(0, 255, 200 << 20, np.uint8)
+    ref = owner.runtime.put(value)
+    source.get(source.borrow(ref))
+    mine = third.borrow(ref)
+    future = third.runtime.future(mine)
+    third.until(lambda: any(Path(third.store_dir).glob(".*-*")))
+    source.kill()
+    assert np.array_equal(future.result(60), value)
+
+
+def test_object_that_has_no_room_anywhere_is_refused(
+    nodes: Callable[..., Node], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A place for the disk that cannot be made.
+    monkeypatch.setenv("WEFT_SPILL", "/proc/none")
+    here = nodes(object_store_memory=SMALL_STORE)
+    monkeypatch.delenv("WEFT_SPILL")
+    there = nodes()
+    mine = here.borrow(there.runtime.put(np.zeros(2 * SMALL_STORE, np.uint8)))
+    with pytest.raises(StoreFullError, match="cannot be brought here: no room"):
+        here.get(mine)
+    # It is not lost for that.
+    assert len(there.get(there.borrow(mine))) == 2 * SMALL_STORE
+
+
+def test_object_that_many_nodes_want_reaches_them_all(nodes: Callable[..., Node]) -> None:
+    first, *others = [nodes(object_store_memory=1 << 29) for _ in range(5)]
+    value = np.random.default_rng(0).integers(0, 255, 64 << 20, np.uint8)
+    ref = first.runtime.put(value)
+    futures = [node.runtime.future(node.borrow(ref)) for node in others]
+    for future in futures:
+        assert np.array_equal(future.result(60), value)
