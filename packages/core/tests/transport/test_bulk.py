@@ -238,14 +238,21 @@ def test_sender_never_waits(ends: Ends) -> None:
     assert ends.second.came == list(range(8))
 
 
-def test_file_that_is_too_short_ends_the_connection(ends: Ends) -> None:
-    ends.second.places = {1: bytearray(6 << 20)}
-    send(ends.near, numbered(0, 1))
-    ends.near.send_file(1, ends.file.fileno(), 0, 6 << 20)
+@pytest.mark.parametrize("by_kernel", [False, True])
+def test_file_that_is_too_short_is_filled_with_zeros(
+    ends: Ends, monkeypatch: pytest.MonkeyPatch, by_kernel: bool
+) -> None:
+    """It was dropped while it was sent: who receives it has a checksum."""
     ends.run()
-    assert ends.first.log == [f"sending failed: a file ends at byte {5 << 20} instead of {6 << 20}"]
-    assert ends.second.came == numbered(0, 1)
-    assert len(ends.second.reasons) == 1
+    if by_kernel:
+        monkeypatch.setattr(SecureSocket, "has_kernel_sending", True)
+        monkeypatch.setattr(os, "sendfile", lambda *_arguments: 0)
+    ends.second.places = {1: bytearray(6 << 20)}
+    ends.near.send_file(1, ends.file.fileno(), 5 << 19, 6 << 20)
+    send(ends.near, numbered(0, 1))
+    ends.run()
+    assert ends.second.came == [1, *numbered(0, 1)]
+    assert ends.second.places[1] == ends.content[5 << 19 :] + bytes(7 << 19)
 
 
 def test_place_of_another_size_ends_the_connection(ends: Ends) -> None:

@@ -37,6 +37,7 @@ class Job:
     """One task or call that was received, until its answer is sent."""
 
     __slots__ = (
+        "brought",
         "function",
         "is_cancelled",
         "is_eager",
@@ -60,6 +61,8 @@ class Job:
         """The states of random generators when it began."""
         self.is_eager = False
         """It runs on a thread that does not read: its answer is sent at once."""
+        self.brought: Sequence[object] = ()
+        """Keeps arguments here that come from other nodes."""
         self.refs: list[ObjectRef[Any]] = []
         """Inside what it returns or raises: kept until the caller has counted them."""
         self.unsent: list[Value] = []

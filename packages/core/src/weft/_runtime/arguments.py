@@ -11,6 +11,8 @@ import msgspec
 
 from weft._refs import ObjectRef
 from weft._runtime.bundles import INLINE_BYTES
+from weft._runtime.loop import Waiter
+from weft._runtime.room import ARGUMENT
 from weft._serialize.pickling import dumps_call
 from weft._wire.messages import Bundle, Held, Shared
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from weft._runtime.links import Links
     from weft._runtime.objects import Objects
-    from weft._wire.messages import Packed, Value
+    from weft._wire.messages import Call, Packed, Run, Value
 
 
 class Dependency(msgspec.Struct, frozen=True):
@@ -78,6 +80,22 @@ def pack_arguments(links: Links, args: tuple[Any, ...], kwargs: dict[str, Any]) 
     large = objects.store_value(serialized, label="arguments of a call", claim=own)
     assert type(large) is Shared
     return Arguments(b"", deps, inner, large)
+
+
+def prefetch(objects: Objects, message: Run | Call) -> Sequence[object]:
+    """Have arguments brought that are on other nodes; return what will keep them here.
+
+    Inside the guard. Of those that come in bundles nothing is done.
+    """
+    values: list[Packed] = [*message.deps, *([message.large] if message.large is not None else [])]
+    if len(values) < len(message.owners):
+        return ()
+    far = objects.far(
+        (value, source)
+        for value, source in zip(values, message.owners, strict=True)
+        if not isinstance(value, Bundle)
+    )
+    return objects.room.want(far, Waiter(len(far)), ARGUMENT) if far else ()
 
 
 def unpack_arguments(

@@ -70,6 +70,8 @@ class Copies:
         """Of other nodes, by address: the connections by which they have spoken last."""
         self._draining: dict[NodeLife, Peer] = {}
         """Whom to tell when nothing is needed there any more."""
+        self._dead: set[str] = set()
+        """By HOST:PORT, nodes that are not called any more."""
         self._drained: dict[str, int] = {}
         """Of those, by HOST:PORT: what no node could take."""
         self._deaths_at: dict[str, int] = {}
@@ -123,11 +125,13 @@ class Copies:
         known = self._life_of.get(life.address)
         if known is None or known.incarnation <= life.incarnation:
             self._life_of[life.address] = life
+            self._dead.discard(life.address)
 
     def node_lost(self, node_id: bytes, daemon: str, cause: str) -> None:
         """Another node is dead. `daemon`: the address of its own."""
         address = split(daemon).node
         reason = f"its node {node_id.hex()} died ({cause})"
+        self._dead.add(address)
         at = f"{address}/"
         lost = [
             (entry.id, value.segment)
@@ -206,7 +210,9 @@ class Copies:
 
     def discard(self, value: Shared) -> None:
         """Let a segment be removed whose creator, on another node, cannot be told."""
-        peer = self._links.peers.connect(f"{split(value.creator).node}/{DAEMON}")
+        node, peers = split(value.creator).node, self._links.peers
+        daemon = f"{node}/{DAEMON}"
+        peer = peers.by_address.get(daemon) if node in self._dead else peers.connect(daemon)
         if peer is not None:
             self._links.peers.send(peer, Discard([value.segment]))
 

@@ -27,7 +27,7 @@ from weft._machines.ownership import TaskEnding
 from weft._resources import UNITS
 from weft._runtime.actors import Actor
 from weft._runtime.answers import Answers, Job
-from weft._runtime.arguments import unpack_arguments
+from weft._runtime.arguments import prefetch, unpack_arguments
 from weft._runtime.invocation import ActorLeaves
 from weft._runtime.loop import QUIET_S, Waiter
 from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
@@ -144,10 +144,17 @@ class Executor:
         if is_busy or self._quit is not None:
             self.runtime.peers.send(peer, GiveBack([message.task_id], busy=True))
             return
-        self._receive(Job(peer, message))
+        self._receive(self._job(peer, message))
+
+    def _job(self, peer: Peer, message: Run | Call) -> Job:
+        """Return what a message asks for; large arguments of other nodes are sent for."""
+        job = Job(peer, message)
+        if message.owners and self.runtime.objects.copies is not None:
+            job.brought = prefetch(self.runtime.objects, message)
+        return job
 
     def _on_call(self, peer: Peer, message: Call) -> None:
-        job = Job(peer, message)
+        job = self._job(peer, message)
         if self.actor is None or self.actor.runs_on_main:
             self._receive(job)
         else:

@@ -331,6 +331,10 @@ class Values:
                 why = self._questions.why_entry(entry)
                 sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {why}\n")
                 break
+        else:
+            if self._objects.copies is not None:
+                why = self._objects.room.why()
+                sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {why}\n")
         return self._loop.wait(waiter, deadline)
 
     def wait_in_task(

@@ -11,7 +11,6 @@ read and encrypted one by one.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 from collections import deque
@@ -88,8 +87,8 @@ class BulkConnection(SecureConnection):
     def send_file(self, tag: int, fd: int, offset: int, size: int) -> None:
         """Send bytes of a file as a parcel, behind what is queued so far. Never blocks.
 
-        `fd` may be closed at once; the bytes may not change until they are sent. If there are fewer
-        the connection ends.
+        `fd` may be closed at once. The bytes may not change until they are sent, unless the
+        receiver can tell. If there are fewer by then, zeros follow.
         """
         if self.closed:
             return
@@ -286,20 +285,17 @@ class _FilePart:
         """Send some; return how many. BlockingIOError: none for now. OSError: it has failed."""
         if not self:
             return 0
-        if tls.has_kernel_sending:
+        sent = 0
+        if tls.has_kernel_sending and not self._piece:
             most = min(TURN_BYTES, len(self))
             sent = os.sendfile(tls.fileno(), self._fd, self._offset, most)
-        else:
+        if not sent:
             if not self._piece:
                 most = min(PIECE_BYTES, len(self))
-                self._piece = memoryview(os.pread(self._fd, most, self._offset))
+                self._piece = memoryview(os.pread(self._fd, most, self._offset) or bytes(most))
             # TLS wants to be asked again with the same bytes, so they are kept.
-            sent = tls.send(self._piece) if self._piece else 0
+            sent = tls.send(self._piece)
             self._piece = self._piece[sent:]
-        if not sent:
-            raise OSError(
-                errno.ENODATA, f"a file ends at byte {self._offset} instead of {self._end}"
-            )
         self._offset += sent
         return sent
 
