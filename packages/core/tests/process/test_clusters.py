@@ -95,18 +95,19 @@ def test_workers_of_a_job_end_on_all_nodes_when_its_driver_does(
     assert gone(pids, 5) == []
 
 
-def test_node_joins_by_the_join_string_and_is_stopped(cluster: Cluster) -> None:
-    def weft_command(*arguments: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-m", "weft", *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WAIT_S,
-        )
-        assert (ended.stderr, ended.returncode) == ("", 0)
-        return ended.stdout
+def weft_command(*arguments: str) -> str:
+    ended = subprocess.run(
+        [sys.executable, "-m", "weft", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert (ended.stderr, ended.returncode) == ("", 0)
+    return ended.stdout
 
+
+def test_node_joins_by_the_join_string_and_is_stopped(cluster: Cluster) -> None:
     words = ("--host", "127.0.0.1", "--num-cpus", "1", "--resources", "third=1")
     said = weft_command("start", "--address", cluster.address, *words, "--format", "json")
     found = json.loads(said)
@@ -198,3 +199,69 @@ def test_nodes_and_amounts_of_all_nodes_are_told(cluster: Cluster) -> None:
     assert dead["NodeID"] == third.node_id
     assert dead["DeathReasonMessage"]
     assert weft.cluster_resources()["CPU"] == 4
+
+
+def test_node_that_is_stopped_is_no_member_at_once(cluster: Cluster) -> None:
+    (other,) = cluster.worker_nodes
+    cluster.remove_node(other)
+    cluster.wait_for_nodes(timeout=1.0)
+    cluster.connect()
+    (dead,) = [node for node in weft.nodes() if not node["Alive"]]
+    assert dead["DeathReasonMessage"] == "the daemon was told to end"
+
+
+@weft.remote(num_cpus=1)
+def read(path: str) -> str:
+    Path(path).read_text()
+    return weft.get_runtime_context().get_node_id()
+
+
+def test_node_that_drains_takes_nothing_new_and_ends_when_it_is_empty(
+    cluster: Cluster, tmp_path: Path, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    (other,) = cluster.worker_nodes
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    cluster.connect()
+    running = read.options(resources={"there": 1}).remote(str(fifo))
+    with fifo.open("w"):
+        asked = ("drain-node", other.node_id[:8], "--session", cluster.address)
+        said = weft_command(*asked, "--message", "enough")
+        assert said.startswith(f"node {other.node_id[:12]} at {other.address} takes nothing new")
+        text = weft_command("status", "--session", cluster.address, "--format", "json")
+        states = {node["node_id"]: node["state"] for node in json.loads(text)["nodes"]}
+        assert states[other.node_id].startswith("drains: ")
+        elsewhere = [read.remote("/dev/null") for _ in range(4)]
+        assert other.node_id not in weft.get(elsewhere)
+        assert other.is_alive()
+    assert weft.get(running) == other.node_id
+    del running
+    assert gone([other.pid], WAIT_S) == []
+    (dead,) = [node for node in weft.nodes() if not node["Alive"]]
+    assert dead["DeathReasonMessage"] == "it is drained: enough"
+
+
+def test_node_that_is_busy_is_not_drained_if_idle_and_ends_at_its_deadline(
+    cluster: Cluster, tmp_path: Path, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    (other,) = cluster.worker_nodes
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    cluster.connect()
+    running = read.options(resources={"there": 1}, max_retries=0).remote(str(fifo))
+    with fifo.open("w"):
+        asked = ("drain-node", other.address, "--session", cluster.address)
+        refused = subprocess.run(
+            [sys.executable, "-m", "weft", *asked, "--if-idle"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_S,
+        )
+        assert "is not idle" in refused.stderr
+        assert len(refused.stderr.splitlines()) == 1
+        assert other.is_alive()
+        weft_command(*asked, "--deadline", "0.2")
+        assert gone([other.pid], WAIT_S) == []
+    with pytest.raises(weft.exceptions.WeftError):
+        weft.get(running)

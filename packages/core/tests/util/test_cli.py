@@ -42,8 +42,8 @@ def test_help_names_the_commands_and_loads_none() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60
     )
-    assert "replay    Run a failed task again, from its capsule." in ended.stdout
-    assert "summary   Count tasks, actors or objects." in ended.stdout
+    assert "replay      Run a failed task again, from its capsule." in ended.stdout
+    assert "summary     Count tasks, actors or objects." in ended.stdout
 
 
 def test_every_command_is_found_and_says_what_help_says() -> None:

@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 COMMANDS = {
+    "drain-node": (
+        "weft._cli.drain:drain_node",
+        "Let a node take nothing new, and end when it is empty.",
+    ),
     "get": ("weft._cli.state:get", "Show one task, actor, object or worker."),
     "list": ("weft._cli.state:list_records", "List tasks, actors, objects, workers and more."),
     "logs": ("weft._cli.logs:logs", "Show what a worker wrote."),

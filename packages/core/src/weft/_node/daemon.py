@@ -73,6 +73,7 @@ from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
 from weft._node.output import Outputs
 from weft._node.processes import Process, describe
+from weft._node.questions import NIL
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
@@ -80,6 +81,7 @@ from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
+from weft._wire.codec import unpack
 from weft._wire.messages import (
     ActorExit,
     ActorReady,
@@ -157,6 +159,7 @@ class Daemon:
         self._over = ""
         """Why the session ends; empty while it goes on."""
         self._is_clean = False
+        self._is_told_to_end = False
         self._has_swept = False
         self._began_at = wall()
 
@@ -180,7 +183,7 @@ class Daemon:
             self._poller,
             node,
             self.clients,
-            session_over=self._finish,
+            session_over=self.finish,
             driver_gone=lambda client: self._timers.call_next(lambda: self._drivers.gone(client)),
         )
         self._logs = WorkerLogs(node.session_dir)
@@ -295,6 +298,8 @@ class Daemon:
                     self.in_cluster.tick()
                 self._followers.look_at_own()
                 self._drivers.see_off()
+                if self._is_told_to_end:
+                    self._end_as_told()
                 self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()
@@ -380,7 +385,7 @@ class Daemon:
                 why = "it closed its connection and did not end"
                 self._timers.call_later(LEFT_S, lambda: self.rules.doom(process.worker_id, why))
         elif self.jobs.is_own_driver(client):
-            self._finish("the driver has closed its connection")
+            self.finish("the driver has closed its connection")
         else:
             self._forget_client(client.worker_id)
             self._drivers.ended(client.worker_id)
@@ -467,6 +472,8 @@ class Daemon:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):
                 self._followers.ask(client, request, body)
+            case Ask(request, "drain", body):
+                self._drain(client, request, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
             case Ask(request, what, body):
@@ -488,7 +495,7 @@ class Daemon:
             case Bye():
                 if self.jobs.is_own_driver(client):
                     self._is_clean = True
-                    self._finish("the driver has left")
+                    self.finish("the driver has left")
                 else:
                     self._drivers.leave(client)
             case CreateActor():
@@ -499,6 +506,20 @@ class Daemon:
                 raise ProtocolError(
                     f"process {client.pid} sent {type(message).__name__}, which is not for a daemon"
                 )
+
+    def _drain(self, client: Client, request: int, body: bytes) -> None:
+        """A tool has a node drained, this one or another."""
+
+        def then(error: str) -> None:
+            self.clients.send_to(client.worker_id, Answer(request, NIL, error))
+
+        if self.in_cluster is None:
+            then("this is no node of a cluster: a session of a program ends with that")
+            return
+        try:
+            self.in_cluster.drain(unpack(body, in_cluster.DrainBody), then)
+        except (ProtocolError, ValueError) as error:
+            then(str(error))
 
     def _explain(self, client: Client, worker: bytes) -> None:
         if self.deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
@@ -617,15 +638,35 @@ class Daemon:
     def _watch_lifeline(self, pid: int) -> None:
         why = "the process that the node ends with is gone"
         try:
-            self._poller.add(os.pidfd_open(pid), lambda _: self._finish(why))
+            self._poller.add(os.pidfd_open(pid), lambda _: self.finish(why))
         except ProcessLookupError:
-            self._finish(why)
+            self.finish(why)
 
     def _terminated(self, signal_number: int, frame: object) -> None:
-        self._finish("the daemon was told to end")
+        self._is_told_to_end = True
         self._poller.wake()
 
-    def _finish(self, why: str) -> None:
+    def _end_as_told(self) -> None:
+        """End; one of a cluster says so first. The head has nobody to say it to."""
+        why = "the daemon was told to end"
+        if self.in_cluster is None or (self._node.cluster and self._node.cluster.is_head):
+            self.finish(why)
+        else:
+            self.in_cluster.draining.leave(why)
+
+    def has(self) -> str:
+        """Say what there is here that would be lost with the node; empty for nothing."""
+        if any(self.grants.leases()):
+            return "workers are lent"
+        if self.jobs.driven():
+            return "drivers are connected"
+        usage = self.memory.machine.usage()
+        if usage.used_bytes > usage.spare_bytes or usage.spilled_bytes:
+            return "it keeps objects"
+        return ""
+
+    def finish(self, why: str) -> None:
+        """End the session, when what is being done is done."""
         self._over = self._over or why
 
     def _end(self, *, keep_log: bool = False) -> None:

@@ -10,10 +10,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
+from weft._node.draining import Draining
 from weft._override import override
 from weft._transport.addresses import CONTROL_SOCKET
 from weft._transport.control import messages
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
     from weft._wire.messages import BeginsJob
+
+
+class DrainBody(msgspec.Struct):
+    """Body of the question `drain`."""
+
+    node_id: str
+    message: str = ""
+    deadline_s: float = 0.0
+    """0: none."""
+    only_if_idle: bool = False
 
 
 class InCluster(ControlNews):
@@ -73,6 +86,8 @@ class InCluster(ControlNews):
             is_head=cluster.is_head,
         )
 
+        self.draining = Draining(self.link, scheduling, timers, has=daemon.has, over=daemon.finish)
+
     def begin(self) -> None:
         """Join the cluster. The daemon forks no more from here on."""
         if self._process is not None:
@@ -85,6 +100,7 @@ class InCluster(ControlNews):
         if view is not self._view and view != self._view:
             self.link.publish(view)
         self._view = view
+        self.draining.look()
 
     def names(self) -> dict[NodeId, str]:
         """Return the nodes' hosts by their names."""
@@ -93,6 +109,20 @@ class InCluster(ControlNews):
     def dead(self) -> list[MemberFacts]:
         """Return the nodes that are dead and remembered, the oldest first."""
         return [each.facts for each in self.link.members.values() if each.is_dead]
+
+    def drain(self, body: DrainBody, then: Callable[[str], None]) -> None:
+        """Have a node drained; `then` gets why not, or nothing."""
+        request = messages.DrainRequest(
+            node_id=bytes.fromhex(body.node_id),
+            is_preemption=not body.only_if_idle,
+            message=body.message,
+            deadline_s=body.deadline_s,
+        )
+
+        def told(answer: Any) -> None:
+            then(str(answer) if isinstance(answer, Exception) else "")
+
+        self.link.call("Members", "drain", request, told)
 
     # -------------------------------------------------------------- jobs
 
@@ -147,6 +177,20 @@ class InCluster(ControlNews):
         members = self.link.members
         addresses = {view.node_id: members[view.node_id].facts.address for view in changed.views}
         self._scheduling.seen(changed.views, changed.gone, addresses)
+
+    @override
+    def drain_asked(self, message: str, deadline_s: float) -> bool:
+        return self.draining.agrees(message)
+
+    @override
+    def drain_told(self, reason: str, message: str, deadline_s: float) -> None:
+        why = f"it is drained: {message}" if message else f"it is drained ({reason})"
+        self._say(f"weft: this node takes nothing new and ends when it is empty: {why}")
+        self.draining.begin(why, deadline_s)
+
+    @override
+    def left(self) -> None:
+        self.draining.left()
 
     @override
     def job_changed(self, job: JobFacts) -> None:

@@ -128,6 +128,7 @@ class ClusterScheduling(Scheduling):
         self._clients = clients
         self._demands = demands
         self._local = local
+        self._draining = ""
         self._machine = Spillover(local)
         self._demand_of: dict[spillover.At, lease_rules.Demanded] = {}
         """As its client has made it, until nothing of it is here."""
@@ -204,9 +205,16 @@ class ClusterScheduling(Scheduling):
         """Return what this node has."""
         return self._local
 
+    def drain(self, why: str) -> None:
+        """Place nothing here any more."""
+        self._draining = why
+        self._look_here()
+
     def _look_here(self) -> None:
         """Take note of what is free here."""
         view = self._rules.view()
+        if self._draining:
+            view = structs.replace(view, draining=self._draining)
         if view != self._local:
             self._local = view
             self._tell(spillover.LocalChanged(view))

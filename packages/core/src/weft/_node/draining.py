@@ -1,0 +1,77 @@
+"""How a node leaves its cluster: when it is told to end, or once it is empty.
+
+    stays -> drains (control says so)   -> leaves -> gone (control knows; or LEAVE_S have passed)
+          -> (SIGTERM)                  -> leaves
+
+A node that drains is given nothing new: demands of its own processes go to other nodes. It is empty
+when no lease is out, no driver is here and its store has no object. At the deadline it leaves as it
+is. What it still has is lost then, as with a node that dies; but all hear of it at once.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._node.control_link import ControlLink
+    from weft._node.scheduling import ClusterScheduling
+    from weft._transport.timers import Timers
+
+# The control service may be gone too: then nobody is told.
+LEAVE_S = 1.0
+
+
+class Draining:
+    """A node's leave."""
+
+    def __init__(
+        self,
+        link: ControlLink,
+        scheduling: ClusterScheduling,
+        timers: Timers,
+        *,
+        has: Callable[[], str],
+        over: Callable[[str], None],
+    ) -> None:
+        """`has()` says what there is yet, empty for nothing; `over(why)` ends the daemon."""
+        self._link = link
+        self._scheduling = scheduling
+        self._timers = timers
+        self._has = has
+        self._over = over
+        self._why = ""
+        """Why it drains; empty if it does not."""
+        self._leaves_for = ""
+
+    def agrees(self, why: str) -> bool:
+        """Tell whether the node is empty; then it takes nothing new from here on."""
+        if self._has():
+            return False
+        self._scheduling.drain(why)
+        return True
+
+    def begin(self, why: str, deadline_s: float) -> None:
+        """Leave when the node is empty, or at the deadline; 0: there is none."""
+        self._why = why
+        self._scheduling.drain(why)
+        if deadline_s > 0:
+            self._timers.call_later(deadline_s, lambda: self.leave(why))
+
+    def look(self) -> None:
+        """Something may have ended."""
+        if self._why and not self._leaves_for and not self._has():
+            self.leave(self._why)
+
+    def leave(self, why: str) -> None:
+        """Tell the cluster that this node ends; then it does."""
+        if not self._leaves_for:
+            self._leaves_for = why
+            self._link.leave(why)
+            self._timers.call_later(LEAVE_S, self.left)
+
+    def left(self) -> None:
+        """The cluster knows."""
+        if self._leaves_for:
+            self._over(self._leaves_for)
