@@ -9,7 +9,7 @@ what was queued is sent.
     roster     the worker processes, their template
     demands    those whose environment is built    grants   leases and the workers that serve them
     scheduling which of them go to other nodes     port     where other nodes call
-    creations  what actors are made of             deaths   certificates of workers that are gone
+    acting     where actors are decided about      deaths   certificates of workers that are gone
     memory     what is lent of it, and spilled
     governing  what is done when memory is short
     metrics    what all processes have measured
@@ -34,7 +34,7 @@ What is always true
     leases.Grant -> pool.WorkerWanted -> UseWorker -> leases.LeaseBound
                                       Granted to the client, who tells the worker (Assigned)
     process ends -> pool.WorkerExited -> LoseLease -> leases.LeaseReturned
-                    leases.ClientGone, actors.ClientEnded
+                    leases.ClientGone, Acting.gone
 """
 
 from __future__ import annotations
@@ -53,12 +53,11 @@ from weft import _settings
 from weft._clock import monotonic, wall
 from weft._launch import LOG_FILE, NodeFile, user_root
 from weft._lazy import lazy
-from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
-from weft._node import followers, history, questions, sessions
+from weft._node import acting, followers, history, questions, sessions
+from weft._node.acting import Acting, AloneActing
 from weft._node.clients import NEIGHBOUR, Client, Clients
-from weft._node.creations import Creations
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.drivers import BYE_S, REAP_S, Drivers
@@ -75,7 +74,7 @@ from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.questions import NIL
 from weft._node.roster import Roster
-from weft._node.rules import Effect, Rules
+from weft._node.rules import Effect, Later, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
 from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
@@ -83,8 +82,6 @@ from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
 from weft._wire.codec import unpack
 from weft._wire.messages import (
-    ActorExit,
-    ActorReady,
     Answer,
     Ask,
     AskLoan,
@@ -92,10 +89,8 @@ from weft._wire.messages import (
     Blocked,
     Busy,
     Bye,
-    CreateActor,
     Demand,
     Discard,
-    EndActor,
     Evicted,
     Explain,
     Hello,
@@ -121,7 +116,6 @@ from weft._wire.messages import (
     SegmentsOpened,
     Transfer,
     Unblocked,
-    WatchActor,
     WatchOwner,
 )
 from weft._wire.version import WIRE
@@ -213,8 +207,28 @@ class Daemon:
                 node.home.daemon_address(),
             )
         )
-        self.grants = Grants(self.facts, self.rules, self.clients, self.roster, self.scheduling)
-        self.creations = Creations(self.rules, self.clients, self.demands, self.grants, self.jobs)
+        self.grants = Grants(
+            self.facts, self.rules, self.clients, self.roster, self.scheduling, self._placed
+        )
+        self._drivers = Drivers(
+            self.jobs,
+            self.rules,
+            self.clients,
+            self.roster,
+            self._timers,
+            welcome=self._welcome,
+            forget=self._forget_client,
+            ended=self._driver_ended,
+        )
+        self.acting: Acting = AloneActing(
+            self.rules,
+            self.clients,
+            self.roster,
+            self.demands,
+            self.grants,
+            jobs=self.jobs,
+            end_worker=self._drivers.end_worker,
+        )
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
@@ -250,16 +264,6 @@ class Daemon:
             store_dir=node.store_dir,
             say=self._say,
         )
-        self._drivers = Drivers(
-            self.jobs,
-            self.rules,
-            self.clients,
-            self.roster,
-            self._timers,
-            welcome=self._welcome,
-            forget=self._forget_client,
-            ended=self._driver_ended,
-        )
         self.deaths = Deaths(self.clients.send)
         self._history = history.History(self.clients, self.roster, self._timers)
         self._metrics = NodeMetrics(
@@ -288,6 +292,7 @@ class Daemon:
                 self._poller.poll(self._timers.sleep_s(self._wake_at()))
                 self._timers.ring()
                 self.rules.tick()
+                self.acting.tick()
                 self.scheduling.tick()
                 self.memory.tick()
                 if self.transfers is not None:
@@ -319,7 +324,8 @@ class Daemon:
         )
 
     def _wake_at(self) -> float | None:
-        times = [self.rules.wake_at(), self.scheduling.wake_at(), self.memory.wake_at()]
+        times = [self.rules.wake_at(), self.acting.wake_at()]
+        times += [self.scheduling.wake_at(), self.memory.wake_at()]
         if self.transfers is not None:
             times.append(self.transfers.wake_at())
         return min((at for at in times if at is not None), default=None)
@@ -387,6 +393,8 @@ class Daemon:
         elif self.jobs.is_own_driver(client):
             self.finish("the driver has closed its connection")
         else:
+            if client.role == NEIGHBOUR:
+                self.acting.daemon_lost(client.address)
             self._forget_client(client.worker_id)
             self._drivers.ended(client.worker_id)
 
@@ -401,7 +409,7 @@ class Daemon:
         self.memory.lost(client)
         self._metrics.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
-        self.rules.tell_actors(actor_rules.ClientEnded(client))
+        self.acting.gone(client)
 
     def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
@@ -476,6 +484,8 @@ class Daemon:
                 self._drain(client, request, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
+            case Ask(request, what, body) if what in acting.QUESTIONS:
+                self.acting.ask(client, request, what, body)
             case Ask(request, what, body):
                 self.clients.send(client, Answer(request, *questions.answer(self, what, body)))
             case Recorded():
@@ -498,14 +508,8 @@ class Daemon:
                     self.finish("the driver has left")
                 else:
                     self._drivers.leave(client)
-            case CreateActor():
-                self.creations.add(client, message)
-            case WatchActor() | EndActor() | ActorReady() | ActorExit():
-                self.rules.tell_actors(_actor_event(me, message))
             case _:
-                raise ProtocolError(
-                    f"process {client.pid} sent {type(message).__name__}, which is not for a daemon"
-                )
+                self.acting.said(client, message)
 
     def _drain(self, client: Client, request: int, body: bytes) -> None:
         """A tool has a node drained, this one or another."""
@@ -528,6 +532,9 @@ class Daemon:
 
     # -------------------------------------------------------------- effects
 
+    def _placed(self, actor: bytes, worker: bytes, address: str) -> None:
+        self.acting.placed(actor, worker, address)
+
     def _do(self, effect: Effect) -> None:
         """Do one effect of a machine."""
         match effect:
@@ -538,7 +545,7 @@ class Daemon:
             case lease_rules.KillLease(lease, reason):
                 self._drivers.end_worker(self.grants.worker_of(lease), reason)
             case lease_rules.Refuse(actor, lease_rules.ACTOR_KEY, kind, reason):
-                self.rules.tell_actors(actor_rules.ActorRefused(actor, reason, kind))
+                self.acting.refused(actor, kind, reason)
             case lease_rules.Refuse(client, key, kind, reason):
                 self.scheduling.gone(client, key)
                 self.clients.send_to(client, Refused(key, kind, reason))
@@ -560,27 +567,8 @@ class Daemon:
                 self.grants.lose(lease)
             case worker_rules.GiveUp(env, reason):
                 self.rules.tell_leases(lease_rules.EnvironmentFailed(env, reason))
-            case _:
-                self._do_for_actor(effect)
-
-    def _do_for_actor(self, effect: actor_rules.Effect) -> None:
-        match effect:
-            case actor_rules.Reply():
-                self.creations.reply(effect)
-            case actor_rules.WantWorker(actor):
-                self.creations.want_worker(actor)
-            case actor_rules.DropWant(actor):
-                self.creations.drop_want(actor)
-            case actor_rules.Become(actor, worker, restarts):
-                self.creations.become(actor, worker, restarts)
-            case actor_rules.Tell():
-                self.creations.tell(effect)
-            case actor_rules.QuitActor(worker):
-                self.clients.send_to(worker, Quit(graceful=True))
-            case actor_rules.KillActor(worker, reason):
-                self._drivers.end_worker(worker, reason)
-            case actor_rules.Forget(actor):
-                self.creations.forget(actor)
+            case Later(do):
+                do()
             case _:
                 assert_never(effect)
 
@@ -604,7 +592,7 @@ class Daemon:
             self._followers.ended(name)
         actor = self.grants.actor_on(worker)
         if actor is not None:
-            self.rules.tell_actors(actor_rules.ActorLost(actor, worker, words))
+            self.acting.lost(actor, worker, words)
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why, blameless=process.is_orphan))
         self._forget_client(worker)
         self.deaths.add(certificate)
@@ -626,7 +614,7 @@ class Daemon:
         self._logs.write(process.worker_id, data, is_stderr=is_stderr)
         self._followers.wrote(names_of(process.worker_id)[is_stderr], len(data))
         actor = self.grants.actor_on(process.worker_id)
-        label = process.running()[1] if actor is None else self.creations.label(actor)
+        label = process.running()[1] if actor is None else self.acting.label(actor)
         process.job.show(process.worker_id, process.pid, label, data, is_stderr=is_stderr)
 
     def _say(self, text: str) -> None:
@@ -729,24 +717,6 @@ def _outside(node: NodeFile, poller: Poller, timers: Timers) -> Outside | None:
     if node.cluster is None:
         return None
     return Outside(poller, timers, node.cluster.credentials)
-
-
-def _actor_event(
-    client: bytes, message: WatchActor | EndActor | ActorReady | ActorExit
-) -> actor_rules.Event:
-    match message:
-        case WatchActor(actor):
-            return actor_rules.Watched(actor, client)
-        case EndActor(actor, graceful, no_restart, reason):
-            return actor_rules.EndAsked(actor, graceful, no_restart, reason)
-        case ActorReady(actor, b""):
-            return actor_rules.ActorStarted(actor, client)
-        case ActorReady(actor, error):
-            return actor_rules.ConstructorFailed(actor, client, error)
-        case ActorExit(actor, reason):
-            return actor_rules.ActorLeft(actor, client, reason)
-        case _:
-            assert_never(message)
 
 
 def serve(node: NodeFile, template_sock: socket.socket, template_pid: int) -> int:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weft._machines.actors import ActorPlaced
 from weft._machines.leases import (
     ACTOR_KEY,
     Grant,
@@ -25,6 +24,8 @@ from weft._machines.workers import WantCancelled, WorkerReleased, WorkerWanted
 from weft._wire.messages import Granted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._node.clients import Clients
     from weft._node.facts import NodeFacts
     from weft._node.roster import Roster
@@ -42,12 +43,15 @@ class Grants:
         clients: Clients,
         roster: Roster,
         scheduling: Scheduling,
+        placed: Callable[[bytes, bytes, str], None],
     ) -> None:
+        """`placed(actor, worker, address)`: an actor has its worker."""
         self._facts = facts
         self._rules = rules
         self._clients = clients
         self._roster = roster
         self._scheduling = scheduling
+        self._placed = placed
         self._grant_of: dict[int, Grant] = {}
         self._worker_of: dict[int, bytes] = {}
 
@@ -105,7 +109,7 @@ class Grants:
         self._rules.tell_leases(LeaseBound(lease))
         self._scheduling.bound(grant)
         if grant.key == ACTOR_KEY:
-            self._rules.tell_actors(ActorPlaced(grant.client, worker, process.address))
+            self._placed(grant.client, worker, process.address)
             return
         granted = Granted(
             key=grant.key,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Mapping
 
     from weft._metrics import K, Key
+    from weft._node.acting import Acting
     from weft._node.governing import Governing
     from weft._node.grants import Grants
     from weft._node.rules import Rules
@@ -43,7 +44,7 @@ class StoreNumbers(Protocol):
         ...
 
 
-def of_machines(rules: Rules, grants: Grants) -> Iterator[Readings]:
+def of_machines(rules: Rules, grants: Grants, acting: Acting) -> Iterator[Readings]:
     """Yield what the machines of a node hold."""
     pool, leases = rules.pool, rules.leases
     yield _amount(
@@ -56,7 +57,7 @@ def of_machines(rules: Rules, grants: Grants) -> Iterator[Readings]:
         "weft_actors",
         "Actors that are not dead.",
         ("state",),
-        _tally(_ACTOR_STATES, rules.actors.states()),
+        _tally(_ACTOR_STATES, acting.states()),
     )
     bound, unbound = grants.leases()
     yield _amount(

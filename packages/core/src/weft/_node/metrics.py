@@ -109,7 +109,7 @@ class NodeMetrics:
         totals.put(
             "node",
             [
-                *measures.of_machines(daemon.rules, daemon.grants),
+                *measures.of_machines(daemon.rules, daemon.grants, daemon.acting),
                 *measures.of_store(self._node.store_dir, self._store()),
                 *measures.of_memory(daemon.governing),
                 *self._traffic.readings("daemon"),

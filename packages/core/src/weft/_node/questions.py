@@ -16,6 +16,7 @@ from weft._env.jobs import without_job
 from weft._machines.leases import ACTOR_KEY
 from weft._machines.placement import NodeView
 from weft._machines.stock import NOTHING
+from weft._node.acting import QUESTIONS as ACTING
 from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
 from weft._node.processes import describe
@@ -23,7 +24,7 @@ from weft._resources import Resources
 from weft._specs import Shape
 from weft._transport.addresses import DAEMON, split
 from weft._wire import codec
-from weft._wire.codec import pack, unpack
+from weft._wire.codec import unpack
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -32,16 +33,8 @@ if TYPE_CHECKING:
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
 
-NIL = pack(None)
 # Each costs a look at the whole queue.
 SHAPES_TOLD = 50
-
-
-class ActorQuery(msgspec.Struct, array_like=True):
-    """Body of find_actor."""
-
-    name: str
-    namespace: str
 
 
 def nodes(daemon: Daemon, body: bytes) -> Any:
@@ -92,35 +85,9 @@ def _positive(amounts: Resources) -> Resources:
     return Resources.of_units({name: max(0, units) for name, units in amounts.items()})
 
 
-def find_actor(daemon: Daemon, body: bytes) -> Any:
-    """Body: [name, namespace]. Answer: [ActorMeta, its owner's address; empty if detached]."""
-    query = unpack(body, ActorQuery)
-    found = daemon.rules.actors.find(query.name, query.namespace)
-    if found is None:
-        raise ValueError(
-            f"no actor is named {query.name!r} in namespace {query.namespace!r}: "
-            "it was never created, or it has ended"
-        )
-    return daemon.creations.record(found)
-
-
-def named_actors(daemon: Daemon, body: bytes) -> Any:
-    """Body: a namespace, or nil for all. Answer: [[namespace, name], ...]."""
-    namespace = unpack(body, str) if body and body != NIL else None
-    return [
-        pair for pair in daemon.rules.actors.names() if namespace is None or pair[0] == namespace
-    ]
-
-
 def why_shape(daemon: Daemon, body: bytes) -> bytes:
     """Body: a Shape. Answer: what a demand of this shape waits for, as plain text."""
     return daemon.scheduling.explain(unpack(body, Shape)).encode()
-
-
-def why_actor(daemon: Daemon, body: bytes) -> bytes:
-    """Body: an actor's id in hexadecimal digits. Answer: as of why_shape."""
-    actor_id = bytes.fromhex(unpack(body, str))
-    return daemon.creations.explain(actor_id, monotonic()).encode()
 
 
 def why_room(daemon: Daemon, body: bytes) -> bytes:
@@ -146,7 +113,7 @@ def _worker(daemon: Daemon, process: Process, state: str, env: str) -> dict[str,
     actor = daemon.grants.actor_on(process.worker_id)
     return {
         "actor_id": actor.hex() if actor is not None else "",
-        "actor": daemon.creations.label(actor) if actor is not None else "",
+        "actor": daemon.acting.label(actor) if actor is not None else "",
         "worker_id": process.worker_id.hex(),
         "pid": process.pid,
         "state": "paused" if process.is_paused else state,
@@ -156,15 +123,6 @@ def _worker(daemon: Daemon, process: Process, state: str, env: str) -> dict[str,
         "function": function,
         "started_at": process.started_at,
     }
-
-
-def actors(daemon: Daemon, body: bytes) -> Any:
-    """No body. Answer: one map an actor, also of the newest of the dead."""
-    found = daemon.creations.list_actors()
-    for actor in found:
-        process = daemon.roster.get(actor["worker"])
-        actor["pid"] = process.pid if process is not None else 0
-    return found
 
 
 def ended_workers(daemon: Daemon, body: bytes) -> Any:
@@ -247,17 +205,13 @@ def _waiting(daemon: Daemon) -> list[dict[str, Any]]:
 
 
 QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
-    "actors": actors,
     "ended_workers": ended_workers,
     "nodes": nodes,
     "resources": resources,
-    "find_actor": find_actor,
-    "named_actors": named_actors,
     "segments": segments,
     "session": session,
     "status": status,
     "store": store,
-    "why_actor": why_actor,
     "why_room": why_room,
     "why_shape": why_shape,
     "workers": workers,
@@ -268,7 +222,7 @@ def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     """Return (body, error) of the answer to a question."""
     question = QUESTIONS.get(what)
     if question is None:
-        known = ", ".join(sorted([*QUESTIONS, *HISTORY, FOLLOWED, "metrics"]))
+        known = ", ".join(sorted([*QUESTIONS, *ACTING, *HISTORY, FOLLOWED, "metrics"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
         found = question(daemon, body)

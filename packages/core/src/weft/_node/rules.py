@@ -1,4 +1,4 @@
-"""The machines of a node - leases, workers, actors - and their effects that wait to be done.
+"""The machines of a node - leases and workers - and their effects that wait to be done.
 
 What is always true
 1. An event is handled at once; its effects wait their turn, behind those of earlier events. So an
@@ -9,26 +9,32 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import msgspec
 from msgspec import structs
 
 from weft import _settings
 from weft._clock import monotonic
-from weft._machines import actors as actor_rules
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from weft._machines.placement import NodeView
     from weft._node.facts import NodeFacts
 
 # Forking is serial in the template; more in flight would only fill its socket.
 MAX_STARTING = 16
 
-Effect = lease_rules.Effect | worker_rules.Effect | actor_rules.Effect
+
+class Later(msgspec.Struct, frozen=True):
+    """What another machine of the node wants done, in its turn."""
+
+    do: Callable[[], None]
+
+
+Effect = lease_rules.Effect | worker_rules.Effect | Later
 
 
 class Rules:
@@ -41,7 +47,6 @@ class Rules:
         self.pool = worker_rules.Workers(
             keep=facts.cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
         )
-        self.actors = actor_rules.Actors()
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
 
@@ -61,12 +66,6 @@ class Rules:
         if self._checks:
             self.pool.check()
 
-    def tell_actors(self, event: actor_rules.Event) -> None:
-        """Tell the machine of actors what has happened."""
-        self._effects += self.actors.handle(event, monotonic())
-        if self._checks:
-            self.actors.check()
-
     def doom(self, worker: bytes, reason: str) -> None:
         """Have a worker killed, if it is still there."""
         if self.pool.state_of(worker) != "gone":
@@ -80,6 +79,10 @@ class Rules:
         """Have an effect done after those that wait, as if a machine had returned it."""
         self._effects.append(effect)
 
+    def later(self, do: Callable[[], None]) -> None:
+        """Do something after the effects that wait."""
+        self._effects.append(Later(do))
+
     def settle(self, do: Callable[[Effect], None]) -> None:
         """Do all effects, and those that they lead to."""
         while self._effects:
@@ -91,7 +94,7 @@ class Rules:
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due, in seconds; None: never."""
-        times = (self.leases.wake_at(), self.pool.wake_at(), self.actors.wake_at())
+        times = (self.leases.wake_at(), self.pool.wake_at())
         return min((at for at in times if at is not None), default=None)
 
     def tick(self) -> None:
@@ -101,5 +104,3 @@ class Rules:
             self.tell_leases(lease_rules.LeasesTicked())
         if (at := self.pool.wake_at()) is not None and at <= now:
             self.tell_pool(worker_rules.WorkersTicked())
-        if (at := self.actors.wake_at()) is not None and at <= now:
-            self.tell_actors(actor_rules.ActorsTicked())
