@@ -13,8 +13,8 @@ What is always true
    superfluous one is ended. So nobody becomes an actor twice.
 3. What the node of a worker, or of an owner, did is over when that node leaves: actors restart
    elsewhere, those whose owner is gone end.
-4. At most `ACTORS_KEPT` actors live, whose creations take at most `CREATION_BYTES` each and
-   `TOTAL_BYTES` together. A creation is kept as long as the actor may start again.
+4. At most `ACTORS_KEPT` actors live, whose creations and handles take at most `CREATION_BYTES`
+   each and `TOTAL_BYTES` together. They are kept as long as the actor may start again.
 5. Each change of an actor's state is told as ActorChanged, once, in order.
 """
 
@@ -94,6 +94,7 @@ ACTORS_KEPT = 100_000
 CREATION_BYTES = 1024 * 1024
 TOTAL_BYTES = 128 * 1024 * 1024
 NAME_LENGTH = 1024
+AMOUNTS_KEPT = 100
 _ASKED = 1
 _SELF = b"the control service"
 """Who watches all actors."""
@@ -103,7 +104,7 @@ class Enrolled(msgspec.Struct, eq=False):
     """What is known of an actor besides its life. Only its table changes it."""
 
     facts: EnrolActor
-    """Without the creation, once the actor is dead."""
+    """Without creation and handle, once the actor is dead."""
     asked: bytes = b""
     """The node that looks for a worker; empty: none does."""
     node: bytes = b""
@@ -128,6 +129,9 @@ class ActorStanding(msgspec.Struct, frozen=True):
     facts: EnrolActor
     life: Tell
     node: bytes
+    """Where its worker is; empty: it has none."""
+    asked: bytes
+    """The node that looks for one; empty: none does."""
 
 
 class ActorDirectory(ControlTable):
@@ -222,7 +226,7 @@ class ActorDirectory(ControlTable):
         if reply.existing:
             return Ruling(reply.existing)
         self._enrolled[command.actor] = Enrolled(command)
-        self._creations_bytes += len(command.creation)
+        self._creations_bytes += _bytes_of(command)
         watching = self._actors.handle(Watched(command.actor, _SELF), now)
         self._do([reply, *watching, *effects[1:]], events)
         return Ruling(command.actor)
@@ -231,14 +235,17 @@ class ActorDirectory(ControlTable):
         what = f"actor {command.actor.hex()}"
         if not command.owner:
             return Ruling(code="invalid", reason=f"{what}: the process that asks is not named")
-        if len(command.creation) > CREATION_BYTES:
-            reason = f"its creation takes {len(command.creation)} bytes, at most {CREATION_BYTES}"
+        size_bytes = _bytes_of(command)
+        if size_bytes > CREATION_BYTES:
+            reason = f"its creation takes {size_bytes} bytes, at most {CREATION_BYTES}"
             return Ruling(code="invalid", reason=f"{what}: {reason}; put large arguments")
-        if max(len(command.name), len(command.namespace)) > NAME_LENGTH:
+        names = (command.name, command.namespace, command.class_name, *command.amounts)
+        if max(map(len, names)) > NAME_LENGTH or len(command.amounts) > AMOUNTS_KEPT:
             reason = f"names and namespaces have at most {NAME_LENGTH} characters"
+            reason += f", and it may ask for {AMOUNTS_KEPT} resources"
             return Ruling(code="invalid", reason=f"{what}: {reason}")
         living = len(self._enrolled) - len(self._dead)
-        total_bytes = self._creations_bytes + len(command.creation)
+        total_bytes = self._creations_bytes + size_bytes
         if living >= ACTORS_KEPT or total_bytes > TOTAL_BYTES:
             limits = f"{ACTORS_KEPT} actors and {TOTAL_BYTES} bytes are kept at most"
             there = f"there are {living} with {self._creations_bytes} bytes"
@@ -391,8 +398,8 @@ class ActorDirectory(ControlTable):
         """Keep of a dead actor what people may ask for, as long as the machine remembers it."""
         enrolled = self._enrolled[actor]
         self._clear_worker(enrolled)
-        self._creations_bytes -= len(enrolled.facts.creation)
-        enrolled.facts = msgspec.structs.replace(enrolled.facts, creation=b"")
+        self._creations_bytes -= _bytes_of(enrolled.facts)
+        enrolled.facts = msgspec.structs.replace(enrolled.facts, creation=b"", handle=b"")
         self._dead.append(actor)
         while self._dead and self._actors.state_of(self._dead[0]) is None:
             del self._enrolled[self._dead.popleft()]
@@ -402,7 +409,13 @@ class ActorDirectory(ControlTable):
     def find(self, actor: bytes) -> ActorStanding | None:
         """Return what is known of an actor; None: nothing."""
         enrolled, life = self._enrolled.get(actor), self._actors.news(actor)
-        return ActorStanding(enrolled.facts, life, enrolled.node) if enrolled and life else None
+        if enrolled is None or life is None:
+            return None
+        return ActorStanding(enrolled.facts, life, enrolled.node, enrolled.asked)
+
+    def explain(self, actor: bytes, now: float) -> str:
+        """Say where an actor is in its life, and why. Empty while it waits for a worker."""
+        return self._actors.explain(actor, now)
 
     def named(self, name: str, namespace: str) -> bytes | None:
         """Return the living actor of this name."""
@@ -460,7 +473,7 @@ class ActorDirectory(ControlTable):
         self._unasked = dict.fromkeys(image.unasked)
         self._members = dict(image.members)
         self._turn = image.turn
-        self._creations_bytes = sum(len(e.facts.creation) for e in image.enrolled)
+        self._creations_bytes = sum(_bytes_of(enrolled.facts) for enrolled in image.enrolled)
 
     @override
     def check(self) -> None:
@@ -479,5 +492,10 @@ class ActorDirectory(ControlTable):
         assert not self._unasked or not self._members, 1
         assert self._by_worker == {e.worker: e for e in living.values() if e.worker}, 2
         assert len(living) <= ACTORS_KEPT, 4
-        creations_bytes = sum(len(e.facts.creation) for e in self._enrolled.values())
+        creations_bytes = sum(_bytes_of(e.facts) for e in self._enrolled.values())
         assert self._creations_bytes == creations_bytes <= TOTAL_BYTES, 4
+
+
+def _bytes_of(facts: EnrolActor) -> int:
+    """Return what is kept of an actor that may start again."""
+    return len(facts.creation) + len(facts.handle)

@@ -24,6 +24,11 @@ class EnrolActor(msgspec.Struct, frozen=True):
     get_if_exists: bool = False
     max_restarts: int = 0
     """-1: no limit."""
+    handle: bytes = b""
+    """What its callers need to know of it."""
+    class_name: str = ""
+    amounts: dict[str, int] = {}
+    """What it takes of its node."""
 
 
 class PlaceActor(msgspec.Struct, frozen=True):

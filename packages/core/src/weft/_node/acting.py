@@ -69,6 +69,10 @@ class Acting(Protocol):
         """No worker can ever be had for an actor."""
         ...
 
+    def sent_on(self, actor: bytes, address: str, hops: int) -> None:
+        """A worker for an actor is to be wanted of another daemon."""
+        ...
+
     def lost(self, actor: bytes, worker: bytes, cause: str) -> None:
         """An actor's worker is gone; what it had to say was heard."""
         ...
@@ -77,7 +81,7 @@ class Acting(Protocol):
         """A process of this node is gone."""
         ...
 
-    def daemon_lost(self, address: str) -> None:
+    def daemon_lost(self, client: Client) -> None:
         """The connection to another node's daemon broke, or it is dead."""
         ...
 
@@ -200,6 +204,10 @@ class AloneActing(Acting):
         self._tell(actor_rules.ActorRefused(actor, reason, kind))
 
     @override
+    def sent_on(self, actor: bytes, address: str, hops: int) -> None:
+        raise AssertionError("there is no other daemon")
+
+    @override
     def lost(self, actor: bytes, worker: bytes, cause: str) -> None:
         self._tell(actor_rules.ActorLost(actor, worker, cause))
 
@@ -208,7 +216,7 @@ class AloneActing(Acting):
         self._tell(actor_rules.ClientEnded(client))
 
     @override
-    def daemon_lost(self, address: str) -> None:
+    def daemon_lost(self, client: Client) -> None:
         pass
 
     @override

@@ -204,7 +204,8 @@ class Daemon:
                 self.clients,
                 self.demands,
                 self.facts.view(),
-                node.home.daemon_address(),
+                address=node.home.daemon_address(),
+                actor_sent_on=self._sent_actor_on,
             )
         )
         self.grants = Grants(
@@ -394,7 +395,7 @@ class Daemon:
             self.finish("the driver has closed its connection")
         else:
             if client.role == NEIGHBOUR:
-                self.acting.daemon_lost(client.address)
+                self.acting.daemon_lost(client)
             self._forget_client(client.worker_id)
             self._drivers.ended(client.worker_id)
 
@@ -534,6 +535,9 @@ class Daemon:
 
     def _placed(self, actor: bytes, worker: bytes, address: str) -> None:
         self.acting.placed(actor, worker, address)
+
+    def _sent_actor_on(self, actor: bytes, address: str, hops: int) -> None:
+        self.acting.sent_on(actor, address, hops)
 
     def _do(self, effect: Effect) -> None:
         """Do one effect of a machine."""

@@ -22,7 +22,7 @@ from weft._override import override
 from weft._wire.messages import Refused, SentOn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from weft._ids import NodeId
     from weft._machines.placement import NodeView
@@ -120,15 +120,26 @@ class ClusterScheduling(Scheduling):
     """There may be others."""
 
     def __init__(
-        self, rules: Rules, clients: Clients, demands: Demands, local: NodeView, address: str
+        self,
+        rules: Rules,
+        clients: Clients,
+        demands: Demands,
+        local: NodeView,
+        *,
+        address: str,
+        actor_sent_on: Callable[[bytes, str, int], None],
     ) -> None:
-        """`local`: this node, all of it free; `address`: where others reach its daemon."""
+        """`local`: this node, all of it free; `address`: where others reach its daemon.
+
+        `actor_sent_on(actor, address, hops)`: its worker is to be wanted of that daemon.
+        """
         self._address = address
         self._rules = rules
         self._clients = clients
         self._demands = demands
         self._local = local
         self._draining = ""
+        self._actor_sent_on = actor_sent_on
         self._machine = Spillover(local)
         self._demand_of: dict[spillover.At, lease_rules.Demanded] = {}
         """As its client has made it, until nothing of it is here."""
@@ -235,9 +246,14 @@ class ClusterScheduling(Scheduling):
             case spillover.QueueHere(client, key, shape, workers):
                 made = self._demand_of[client, key]
                 self._demands.add(structs.replace(made, shape=shape, workers=workers))
+            case spillover.SendOn(actor, lease_rules.ACTOR_KEY, _, _, node_id, hops):
+                address = self._address_of[node_id]
+                self._rules.later(lambda: self._actor_sent_on(actor, address, hops))
             case spillover.SendOn(client, key, _, workers, node_id, hops, reason):
                 address = self._address_of[node_id]
                 self._clients.send_to(client, SentOn(key, workers, node_id, address, hops, reason))
+            case spillover.RefuseDemand(actor, lease_rules.ACTOR_KEY, kind, reason):
+                self._rules.add(lease_rules.Refuse(actor, lease_rules.ACTOR_KEY, kind, reason))
             case spillover.RefuseDemand(client, key, kind, reason):
                 self._clients.send_to(client, Refused(key, kind, reason))
             case _:

@@ -888,6 +888,48 @@ class WatchOwner(Message, frozen=True, tag=121):
     address: str
 
 
+class WantActor(Message, frozen=True, tag=140):
+    """Find a worker for an actor; control has asked the sender for it.
+
+    Answered by WantSentOn or WantSettled.
+    """
+
+    actor_id: bytes
+    shape: Shape
+    name: str
+    """Of its class."""
+    asked: bytes
+    """The sender's node."""
+    number: int
+    """The sender's own, for the answer."""
+    hops: int
+
+
+class WantTaken(Message, frozen=True, tag=141):
+    """The sender does not want it any more."""
+
+    actor_id: bytes
+    number: int
+
+
+class WantSentOn(Message, frozen=True, tag=142):
+    """The worker is to be wanted of another node's daemon."""
+
+    actor_id: bytes
+    number: int
+    address: str
+    """Of that daemon."""
+    hops: int
+    """What to say there."""
+
+
+class WantSettled(Message, frozen=True, tag=143):
+    """Control knows of a worker, or that there is none."""
+
+    actor_id: bytes
+    number: int
+
+
 # ------------------------------------------------------------------ daemon <-> template
 
 

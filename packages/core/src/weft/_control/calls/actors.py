@@ -54,24 +54,34 @@ class ActorCalls:
             request.is_detached,
             request.get_if_exists,
             request.max_restarts,
+            request.handle,
+            request.class_name,
+            dict(request.amounts),
         )
-        found = await self._desk.do(command, request.header)
-        return messages.CreateActorAnswer(actor_id=bytes(found))
+        found = bytes(await self._desk.do(command, request.header))
+        if found == command.actor:
+            return messages.CreateActorAnswer(actor_id=found)
+        news = self._actors.find(found)
+        handle = news.facts.handle if news is not None else b""
+        return messages.CreateActorAnswer(actor_id=found, handle=handle)
 
     async def resolve(self, request: messages.ResolveActorRequest, _: Any) -> messages.Actor:
         """Return where an actor is in its life."""
         self._desk.read()
         if request.WhichOneof("which") == "name":
             name = request.name
-            actor = self._actors.named(name.name, name.namespace)
+            found = self._actors.named(name.name, name.namespace)
             what = f"named {name.name!r} lives in namespace {name.namespace!r}"
         else:
-            actor = an_id(request.actor_id, "actor")
-            what = f"{actor.hex()} is known here"
-        news = self._actors.find(actor) if actor else None
+            found = an_id(request.actor_id, "actor")
+            what = f"{found.hex()} is known here"
+        news = self._actors.find(found) if found else None
         if news is None:
             raise missing(f"no actor {what}")
-        return _actor(news)
+        actor = _actor(news)
+        actor.handle, actor.asked_id = news.facts.handle, news.asked
+        actor.why = self._actors.explain(news.facts.actor, self._desk.service.now)
+        return actor
 
     async def names(self, request: messages.ActorNamesRequest, _: Any) -> messages.ActorNamesAnswer:
         """Return the names of living actors."""
@@ -183,4 +193,6 @@ def _actor(news: ActorStanding, *, with_error: bool = True) -> messages.Actor:
         owner_id=facts.owner,
         job_id=facts.job,
         is_detached=facts.is_detached,
+        class_name=facts.class_name,
+        amounts=facts.amounts,
     )

@@ -332,7 +332,14 @@ class Job(_message.Message):
     def __init__(self, job_id: _Optional[bytes] = ..., driver_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., address: _Optional[str] = ..., namespace: _Optional[str] = ..., entrypoint: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., began_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., change: _Optional[int] = ...) -> None: ...
 
 class CreateActorRequest(_message.Message):
-    __slots__ = ("header", "actor_id", "owner_id", "node_id", "job_id", "creation", "name", "namespace", "is_detached", "get_if_exists", "max_restarts")
+    __slots__ = ("header", "actor_id", "owner_id", "node_id", "job_id", "creation", "name", "namespace", "is_detached", "get_if_exists", "max_restarts", "handle", "class_name", "amounts")
+    class AmountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     HEADER_FIELD_NUMBER: _ClassVar[int]
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     OWNER_ID_FIELD_NUMBER: _ClassVar[int]
@@ -344,6 +351,9 @@ class CreateActorRequest(_message.Message):
     IS_DETACHED_FIELD_NUMBER: _ClassVar[int]
     GET_IF_EXISTS_FIELD_NUMBER: _ClassVar[int]
     MAX_RESTARTS_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
     header: Header
     actor_id: bytes
     owner_id: bytes
@@ -355,13 +365,18 @@ class CreateActorRequest(_message.Message):
     is_detached: bool
     get_if_exists: bool
     max_restarts: int
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., actor_id: _Optional[bytes] = ..., owner_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., creation: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., is_detached: _Optional[bool] = ..., get_if_exists: _Optional[bool] = ..., max_restarts: _Optional[int] = ...) -> None: ...
+    handle: bytes
+    class_name: str
+    amounts: _containers.ScalarMap[str, int]
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., actor_id: _Optional[bytes] = ..., owner_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., creation: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., is_detached: _Optional[bool] = ..., get_if_exists: _Optional[bool] = ..., max_restarts: _Optional[int] = ..., handle: _Optional[bytes] = ..., class_name: _Optional[str] = ..., amounts: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class CreateActorAnswer(_message.Message):
-    __slots__ = ("actor_id",)
+    __slots__ = ("actor_id", "handle")
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
     actor_id: bytes
-    def __init__(self, actor_id: _Optional[bytes] = ...) -> None: ...
+    handle: bytes
+    def __init__(self, actor_id: _Optional[bytes] = ..., handle: _Optional[bytes] = ...) -> None: ...
 
 class ResolveActorRequest(_message.Message):
     __slots__ = ("actor_id", "name")
@@ -380,7 +395,14 @@ class ActorName(_message.Message):
     def __init__(self, namespace: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class Actor(_message.Message):
-    __slots__ = ("actor_id", "state", "address", "worker_id", "node_id", "restarts", "cause", "error", "refused", "name", "namespace", "owner_id", "job_id", "is_detached")
+    __slots__ = ("actor_id", "state", "address", "worker_id", "node_id", "restarts", "cause", "error", "refused", "name", "namespace", "owner_id", "job_id", "is_detached", "class_name", "amounts", "handle", "why", "asked_id")
+    class AmountsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     ACTOR_ID_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     ADDRESS_FIELD_NUMBER: _ClassVar[int]
@@ -395,6 +417,11 @@ class Actor(_message.Message):
     OWNER_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     IS_DETACHED_FIELD_NUMBER: _ClassVar[int]
+    CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
+    AMOUNTS_FIELD_NUMBER: _ClassVar[int]
+    HANDLE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    ASKED_ID_FIELD_NUMBER: _ClassVar[int]
     actor_id: bytes
     state: ActorState
     address: str
@@ -409,7 +436,12 @@ class Actor(_message.Message):
     owner_id: bytes
     job_id: bytes
     is_detached: bool
-    def __init__(self, actor_id: _Optional[bytes] = ..., state: _Optional[_Union[ActorState, str]] = ..., address: _Optional[str] = ..., worker_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., restarts: _Optional[int] = ..., cause: _Optional[str] = ..., error: _Optional[bytes] = ..., refused: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., owner_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., is_detached: _Optional[bool] = ...) -> None: ...
+    class_name: str
+    amounts: _containers.ScalarMap[str, int]
+    handle: bytes
+    why: str
+    asked_id: bytes
+    def __init__(self, actor_id: _Optional[bytes] = ..., state: _Optional[_Union[ActorState, str]] = ..., address: _Optional[str] = ..., worker_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., restarts: _Optional[int] = ..., cause: _Optional[str] = ..., error: _Optional[bytes] = ..., refused: _Optional[str] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., owner_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., is_detached: _Optional[bool] = ..., class_name: _Optional[str] = ..., amounts: _Optional[_Mapping[str, int]] = ..., handle: _Optional[bytes] = ..., why: _Optional[str] = ..., asked_id: _Optional[bytes] = ...) -> None: ...
 
 class ActorNamesRequest(_message.Message):
     __slots__ = ("namespace",)
