@@ -182,8 +182,8 @@ class ClusterActing(Acting):
             case WantSettled(actor, number):
                 self._tell(wants.SettledThere(actor, client.address, number))
             case Answer(request):
-                _, asker, number = self._asked.pop(request)
-                self._clients.send(asker, Answer(number, message.body, message.error))
+                _, waiting, number = self._asked.pop(request)
+                self._clients.send(waiting, Answer(number, message.body, message.error))
             case _:
                 raise unexpected(client, message)
 
@@ -478,16 +478,11 @@ class ClusterActing(Acting):
         )
 
     def _name(self, client: Client, request: int, namespace: str | None) -> None:
+        def told(answer: messages.ActorNamesAnswer) -> Answer:
+            return Answer(request, pack([(each.namespace, each.name) for each in answer.names]))
+
         question = messages.ActorNamesRequest(namespace=namespace)
-        self._question(
-            client,
-            request,
-            "names",
-            question,
-            lambda told: Answer(
-                request, pack([(each.namespace, each.name) for each in told.names])
-            ),
-        )
+        self._question(client, request, "names", question, told)
 
     def _why(self, client: Client, request: int, actor: bytes) -> None:
         question = messages.ResolveActorRequest(actor_id=actor)
