@@ -135,6 +135,13 @@ class ConnectionLost(msgspec.Struct, frozen=True):
     actor: ActorId
 
 
+class LivesOn(msgspec.Struct, frozen=True):
+    """The connection broke alone: the process at this address is there as before."""
+
+    actor: ActorId
+    address: str
+
+
 class Killed(msgspec.Struct, frozen=True):
     """This process has asked the directory to end the actor."""
 
@@ -142,7 +149,15 @@ class Killed(msgspec.Struct, frozen=True):
 
 
 Event = (
-    AttemptEvent | ActorMade | HandlesGone | CallMade | Told | Connected | ConnectionLost | Killed
+    AttemptEvent
+    | ActorMade
+    | HandlesGone
+    | CallMade
+    | Told
+    | Connected
+    | ConnectionLost
+    | LivesOn
+    | Killed
 )
 
 # ------------------------------------------------------------------ effects
@@ -222,6 +237,8 @@ class Calls:
                     self._send_ready(callee, now, effects)
             case ConnectionLost():
                 self.callees[event.actor].connected = False
+            case LivesOn():
+                self._lives_on(event, effects)
             case Killed():
                 self._killed(event)
             case CancelAsked():
@@ -333,6 +350,20 @@ class Calls:
             self._take_back(callee, told.cause, effects)
             callee.state = "restarting" if told.state == "restarting" else "pending"
             callee.connected = False
+
+    def _lives_on(self, event: LivesOn, effects: list[Effect]) -> None:
+        """Connect again. What had been sent may have run, and its answer is lost."""
+        if self.is_cut_off(event.actor, event.address):
+            callee = self.callees[event.actor]
+            self._take_back(callee, "the connection to it broke", effects)
+            effects.append(Connect(event.actor, event.address))
+
+    def is_cut_off(self, actor: ActorId, address: str) -> bool:
+        """Tell whether an actor lives at an address, as far as is known, without a connection."""
+        callee = self.callees.get(actor)
+        if callee is None or callee.connected:
+            return False
+        return (callee.state, callee.address) == ("alive", address)
 
     def _killed(self, event: Killed) -> None:
         """Send no more to this life; the directory will say what becomes of the calls it has."""

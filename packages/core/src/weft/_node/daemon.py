@@ -89,6 +89,7 @@ from weft._wire.messages import (
     Blocked,
     Busy,
     Bye,
+    CheckWorker,
     Demand,
     Discard,
     Evicted,
@@ -117,6 +118,7 @@ from weft._wire.messages import (
     Transfer,
     Unblocked,
     WatchOwner,
+    WorkerLives,
 )
 from weft._wire.version import WIRE
 from weft.exceptions import ProtocolError
@@ -137,7 +139,7 @@ else:
     transfers = lazy("weft._node.transfers")
 
 # A worker whose connection broke is dead or dying. After so long it is killed, so that those who
-# asked get an answer.
+# asked get an answer; if they are of another node, they are told that it lives.
 BROKEN_S = 2.0
 # Exit hooks of the user's run after the connection is closed.
 LEFT_S = 5.0
@@ -466,6 +468,8 @@ class Daemon:
                     self.rules.doom(worker_id, reason)
             case Explain(worker_id):
                 self._explain(client, worker_id)
+            case CheckWorker(worker_id):
+                self._check(client, worker_id)
             case (
                 AskLoan() | LoanReturned() | SegmentsMade() | SegmentsFree() | SegmentsOpened()
                 | SegmentsClosed() | Evicted() | Restore() | Discard()
@@ -530,6 +534,14 @@ class Daemon:
         if self.deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
             why = "its connections broke while it lived on"
             self._timers.call_later(BROKEN_S, lambda: self.rules.doom(worker, why))
+
+    def _check(self, client: Client, worker: bytes) -> None:
+        def over() -> None:
+            if self.deaths.ask_no_more(client, worker) and not client.connection.closed:
+                self.clients.send(client, WorkerLives(worker))
+
+        if self.deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
+            self._timers.call_later(BROKEN_S, over)
 
     # -------------------------------------------------------------- effects
 

@@ -33,10 +33,22 @@ class Deaths:
         """Answer with the worker's certificate; True: it lives, and the answer follows."""
         certificate = self._certificates.get(worker)
         if certificate is None and is_here:
-            self._asked_by_worker.setdefault(worker, []).append(client)
+            clients = self._asked_by_worker.setdefault(worker, [])
+            if client not in clients:
+                clients.append(client)
             return True
         self._send(client, certificate or unknown(worker))
         return False
+
+    def ask_no_more(self, client: Client, worker: bytes) -> bool:
+        """Owe a client no answer; False: it has had it."""
+        clients = self._asked_by_worker.get(worker, [])
+        if client not in clients:
+            return False
+        clients.remove(client)
+        if not clients:
+            del self._asked_by_worker[worker]
+        return True
 
     def list_certificates(self) -> list[Certificate]:
         """Return those that are kept, the oldest first."""

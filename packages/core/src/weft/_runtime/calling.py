@@ -11,6 +11,7 @@ from weft._machines.attempts import Fail, Kill
 from weft._machines.calls import ActorCall, Calls
 from weft._runtime import bundles
 from weft._runtime.arguments import NO_ARGUMENTS, pack_arguments
+from weft._runtime.checking import Checking
 from weft._runtime.gathering import gather, let_go
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
@@ -20,6 +21,7 @@ from weft._serialize.pickling import dump_code
 from weft._wire.messages import (
     ActorNews,
     Call,
+    CheckWorker,
     CreateActor,
     EndActor,
     Explain,
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from weft._runtime.recorder import TaskRecorder
     from weft._runtime.streams import Streams
     from weft._specs import ActorSpec, CallSpec
+    from weft._transport.timers import Timers
     from weft._wire.messages import Certificate
     from weft.exceptions import WeftError
 
@@ -75,7 +78,12 @@ class Calling:
     """
 
     def __init__(
-        self, links: Links, streams: Streams, recorder: TaskRecorder, questions: Questions
+        self,
+        links: Links,
+        streams: Streams,
+        recorder: TaskRecorder,
+        questions: Questions,
+        timers: Timers,
     ) -> None:
         self.machine = Calls()
         self.calls: Submissions[ActorCall] = Submissions(
@@ -88,6 +96,7 @@ class Calling:
         self._objects = links.objects
         self._peers = links.peers
         self._questions = questions
+        self.checking = Checking(links, timers, self.machine, self.calls.handle)
         self._actors: dict[ActorId, Peer] = {}
         """Those that live, and that this process calls."""
         self._made: dict[ActorId, Submission] = {}
@@ -96,8 +105,11 @@ class Calling:
         """Of those, the ones of which it is not known yet how their creation ended."""
         self._mortal: set[ActorId] = set()
         """Actors made here that end with their last handle."""
-        self._lost_with: dict[WorkerId, list[LostCall]] = {}
-        """By worker: the calls that it had when it was lost, while capsules are left."""
+        self._lost_with: dict[WorkerId, tuple[Peer, list[LostCall]]] = {}
+        """By worker: who knows how it ended, and the calls that it had when it was lost.
+
+        While capsules are left.
+        """
 
     # -------------------------------------------------------------- making
 
@@ -247,7 +259,8 @@ class Calling:
     def _connect(self, actor: ActorId, address: str) -> None:
         peer = self._peers.connect(address)
         if peer is None:
-            # It died already: the directory will say so.
+            # It died already, and the directory will say so; or there is no way there.
+            self.checking.begin(actor, address)
             return
         peer.actor_id = actor
         self._actors[actor] = peer
@@ -349,23 +362,35 @@ class Calling:
             del self._actors[peer.actor_id]
             self.calls.handle(call_rules.ConnectionLost(peer.actor_id))
             self._ask_how(peer)
+            self.checking.begin(peer.actor_id, peer.address)
+        elif peer.connects_to_daemon:
+            self.checking.daemon_lost(peer)
+            for worker in [each for each, (who, _) in self._lost_with.items() if who is peer]:
+                del self._lost_with[worker]
 
     def _ask_how(self, peer: Peer) -> None:
         """An actor's process is lost: ask how it ended, for a capsule of the call that it ran."""
         sent = self.machine.callees[peer.actor_id].sent
-        if self.capsules is not None and sent:
+        daemon = self._links.daemon_of(peer)
+        if self.capsules is not None and sent and daemon is not None:
             creation = self._made.get(peer.actor_id)
             constructor = NO_ARGUMENTS if creation is None else creation.arguments
-            self._lost_with[peer.worker_id] = [
+            lost = [
                 LostCall(call, call.attempt + 1, call.note.arguments, creation, constructor)
                 for call in sent.values()
             ]
-            self._links.tell_daemon(Explain(peer.worker_id))
+            self._lost_with[peer.worker_id] = (daemon, lost)
+            # One of another node may live on.
+            is_here = daemon is self._links.daemon
+            self._peers.send(daemon, (Explain if is_here else CheckWorker)(peer.worker_id))
 
     def on_certificate(self, message: Certificate) -> None:
         """Leave a capsule of the call that an actor's process ran last, if it is from here."""
+        worker = WorkerId(message.worker_id)
+        self.checking.ended(worker)
         last = (message.task_id, message.attempt + 1)
-        for lost in self._lost_with.pop(WorkerId(message.worker_id), ()):
+        _, calls = self._lost_with.pop(worker, (None, ()))
+        for lost in calls:
             if (lost.call.id, lost.number) == last and self.capsules is not None:
                 self.capsules.of_call(lost, message)
 

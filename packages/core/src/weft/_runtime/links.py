@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from weft._ids import IdSource
+from weft._transport.addresses import daemon_of
 from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
@@ -60,3 +61,9 @@ class Links:
         """Send the daemon a message at once. Inside the guard."""
         self.peers.send(self.daemon, message)
         self.daemon.connection.flush()
+
+    def daemon_of(self, peer: Peer) -> Peer | None:
+        """Return the daemon of a process's node; None: it cannot be reached. Inside the guard."""
+        if self.home.path_of(peer.address) is not None:
+            return self.daemon
+        return self.peers.connect(daemon_of(peer.address))

@@ -89,6 +89,7 @@ from weft._wire.messages import (
     Transfer,
     Welcome,
     Why,
+    WorkerLives,
     WorkerPaused,
     Yielded,
 )
@@ -152,7 +153,7 @@ class Runtime:
         self.room.why = lambda: self.questions.why_room(worker_id)
         self.recorder = TaskRecorder(self.links, worker_id)
         self.leasing = Leasing(self.links, self.streams, self.recorder)
-        self.calling = Calling(self.links, self.streams, self.recorder, self.questions)
+        self.calling = Calling(self.links, self.streams, self.recorder, self.questions, self.timers)
         self._submissions = (self.leasing.tasks, self.calling.calls)
         self.ticks: list[Callable[[float], float | None]] = [
             *(submissions.tick for submissions in self._submissions),
@@ -214,6 +215,7 @@ class Runtime:
             Certificate: self._on_certificate,
             Learned: self.leasing.on_learned,
             WorkerPaused: self.leasing.on_paused,
+            WorkerLives: self.calling.checking.on_worker_lives,
             ActorNews: self.calling.on_actor_state,
             Answer: self.questions.on_answer,
             Because: self.questions.on_answer,

@@ -59,6 +59,16 @@ def is_path(address: str) -> bool:
     return address.startswith("/")
 
 
+def daemon_of(address: str) -> str:
+    """Return the address of the daemon of a process's node, in a cluster."""
+    return f"{split(address).node}/{DAEMON}"
+
+
+def process_of(address: str) -> bytes:
+    """Return the id of a driver or worker by its address, in a cluster."""
+    return bytes.fromhex(split(address).name)
+
+
 def is_daemon(address: str) -> bool:
     """Tell whether an address is that of a daemon in a cluster."""
     return address.endswith(f"/{DAEMON}") and not is_path(address)

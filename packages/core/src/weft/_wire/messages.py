@@ -407,6 +407,15 @@ class Explain(Message, frozen=True, tag=59):
     worker_id: bytes
 
 
+class CheckWorker(Message, frozen=True, tag=144):
+    """The connection to this worker of another node broke. Is it there?
+
+    Answered by Certificate once it is reaped, or by WorkerLives if that is not soon.
+    """
+
+    worker_id: bytes
+
+
 class Discard(Message, frozen=True, tag=60):
     """Remove segments whose creator is gone, or of whose name somebody may have kept a note."""
 
@@ -647,6 +656,12 @@ class Certificate(Message, frozen=True, tag=75):
     """When its end was seen."""
     node: str = ""
     """The id of its node in hexadecimal, if that is gone, and nobody saw how the worker ended."""
+
+
+class WorkerLives(Message, frozen=True, tag=145):
+    """The answer to CheckWorker, after a while: it is there as before."""
+
+    worker_id: bytes
 
 
 class ActorNews(Message, frozen=True, tag=76):
