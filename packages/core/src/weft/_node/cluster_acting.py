@@ -61,10 +61,10 @@ if TYPE_CHECKING:
 
     from weft._node.clients import Client, Clients
     from weft._node.grants import Grants
+    from weft._node.jobs import NodeJobs
     from weft._node.roster import Roster
     from weft._node.rules import Rules
     from weft._node.scheduling import Scheduling
-    from weft._specs import Shape
     from weft._wire.messages import Message
 
 NOT_FOUND = 5
@@ -119,9 +119,10 @@ class ClusterActing(Acting):
         *,
         node_id: NodeId,
         address: str,
-        job_of: Callable[[Shape], bytes],
+        jobs: NodeJobs,
+        end_worker: Callable[[bytes, str], None],
     ) -> None:
-        """`address`: of this daemon; `job_of`: the job that an actor of this shape is of."""
+        """`address`: of this daemon."""
         self._link = link
         self._rules = rules
         self._clients = clients
@@ -130,7 +131,8 @@ class ClusterActing(Acting):
         self._grants = grants
         self._node_id = node_id
         self._address = address
-        self._job_of = job_of
+        self._jobs = jobs
+        self._end_worker = end_worker
         self._wants = wants.Wants(node_id, address)
         self._checks = _settings.CHECK.value()
         self._askers: dict[str, Client] = {}
@@ -207,7 +209,7 @@ class ClusterActing(Acting):
             actor_id=bytes(meta.actor_id),
             owner_id=owner,
             node_id=bytes(self._node_id),
-            job_id=self._job_of(creation.shape),
+            job_id=bytes(self._jobs.of(creation.shape.env).id),
             creation=pack(creation),
             name=meta.name,
             namespace=meta.namespace,
@@ -329,7 +331,7 @@ class ClusterActing(Acting):
             case QuitOrder(worker):
                 self._clients.send_to(worker, Quit(graceful=True))
             case KillOrder(worker, reason):
-                self._rules.doom(worker, reason)
+                self._end_worker(worker, reason)
             case _:
                 assert_never(order)
 
@@ -552,7 +554,7 @@ class ClusterActing(Acting):
             "state": messages.ActorState.Name(actor.state).lower(),
             "worker": actor.worker_id,
             "node_id": actor.node_id,
-            "job_id": actor.job_id,
+            "job_id": actor.job_id.hex(),
             "restarts": actor.restarts,
             "cause": actor.cause,
             "pid": 0 if process is None else process.pid,

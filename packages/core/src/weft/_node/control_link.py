@@ -4,6 +4,7 @@
     publish, report, leave   -> _Beats ->  heartbeats: a stream; registers first, anew if fenced
     ControlNews              <- Inbox  <-  what comes on it: bundles, drains, fences
                              <- Inbox  <-  view, orders, jobs: a stream each
+    watch_actor              <- Inbox  <-  what becomes of actors: one stream
     call(..., then)          <- Inbox  <-  answers
 
 gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
@@ -32,7 +33,7 @@ import queue
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
 
 import msgspec
 
@@ -99,6 +100,7 @@ FENCED = 9
 """gRPC's status FAILED_PRECONDITION."""
 _CONTROL = b"control"
 
+_Watching: TypeAlias = "queue.SimpleQueue[messages.WatchActorsRequest | None]"
 BundlesAsked = ReserveAsked | CommitAsked | ReleaseAsked | ControlUnlinked
 BundlesTold = TellReserved | TellRefused | TellCommitted
 
@@ -130,6 +132,9 @@ class ControlNews:
 
     def bundles_asked(self, asked: BundlesAsked) -> None:
         """Control wants something done with bundles, or cannot be heard."""
+
+    def actor_changed(self, actor: messages.Actor) -> None:
+        """An actor that is watched is so; it may be told again, and changes may be told as one."""
 
     def job_changed(self, job: JobFacts) -> None:
         """A job has begun, has ended, or may take something else."""
@@ -194,11 +199,21 @@ class ControlLink:
         self._streams_lock = threading.Lock()
         self._beats: _Beats | None = None
         self._leaving = ""
+        self._watched: dict[bytes, None] = {}
+        """Actors."""
+        self._watching: _Watching | None = None
+        """Who takes more of them; None: there is no stream."""
         self._lanes: dict[object, deque[Callable[[], None]]] = {}
         """Calls that wait for another of their lane; the first of each is under way."""
         self._threads = [
             threading.Thread(target=function, name=f"weft-{function.__name__.strip('_')}")
-            for function in (self._live, self._follow_view, self._follow_orders, self._follow_jobs)
+            for function in (
+                self._live,
+                self._follow_view,
+                self._follow_orders,
+                self._follow_jobs,
+                self._follow_actors,
+            )
         ]
 
     def begin(self) -> None:
@@ -234,6 +249,17 @@ class ControlLink:
         self._leaving = reason
         if self._beats is not None:
             self._beats.put(_Left(reason))
+
+    def watch_actor(self, actor: bytes) -> None:
+        """Hear of an actor (`actor_changed`), as it is and as it changes, until it is dead."""
+        self._watched[actor] = None
+        if self._watching is not None:
+            self._watching.put(messages.WatchActorsRequest(actor_ids=[actor]))
+
+    def leave_actor(self, actor: bytes) -> None:
+        """Hear no more of it."""
+        if self._watched.pop(actor, 0) is None and self._watching is not None:
+            self._watching.put(messages.WatchActorsRequest(no_more=[actor]))
 
     def call(
         self,
@@ -387,6 +413,20 @@ class ControlLink:
             if incarnation == self.incarnation:
                 self._news.ordered(order)
 
+    def _watch_began(self, watching: _Watching) -> None:
+        self._watching = watching
+        watching.put(messages.WatchActorsRequest(actor_ids=list(self._watched)))
+
+    def _watch_ended(self, watching: _Watching) -> None:
+        if self._watching is watching:
+            self._watching = None
+
+    def _actor_changed(self, actor: messages.Actor) -> None:
+        if actor.actor_id in self._watched:
+            if actor.state == messages.DEAD:
+                del self._watched[actor.actor_id]
+            self._news.actor_changed(actor)
+
     # -------------------------------------------------------------- threads
 
     def _live(self) -> None:
@@ -523,6 +563,20 @@ class ControlLink:
                         self._post(partial(self._news.job_changed, _job(job)))
             except (RpcError, AuthenticationError):
                 self._closed.wait(PAUSE_S)
+
+    def _follow_actors(self) -> None:
+        while self._is_member():
+            watching: _Watching = queue.SimpleQueue()
+            self._post(partial(self._watch_began, watching))
+            try:
+                with self._stream("Actors", "watch", iter(watching.get, None)) as stream:
+                    for actor in stream:
+                        self._post(partial(self._actor_changed, actor))
+            except (RpcError, AuthenticationError):
+                self._closed.wait(PAUSE_S)
+            finally:
+                watching.put(None)
+                self._post(partial(self._watch_ended, watching))
 
     def _stream(self, service: str, method: str, requests: Any) -> _OpenStream:
         stream = self._client.stream(service, method, requests)
