@@ -33,6 +33,7 @@ from weft._machines.calls import (
     Event,
     HandlesGone,
     Killed,
+    LivesOn,
     SendCall,
     Told,
     Watch,
@@ -251,6 +252,31 @@ def test_calls_wait_while_the_connection_is_lost(caller: Caller) -> None:
     caller.sent()
     call = caller.call_of()
     assert caller(ConnectionLost(ACTOR), CallMade(call, False)) == []
+
+
+def test_actor_that_lives_on_is_connected_to_again(caller: Caller) -> None:
+    once, again = caller.make(), caller.make(retries=1)
+    caller.live()
+    caller(ConnectionLost(ACTOR))
+    assert caller.machine.is_cut_off(ACTOR, "life 0")
+    third = caller.make()
+    assert caller(LivesOn(ACTOR, "life 0")) == [
+        Fail(once, "unavailable", "the connection to it broke"),
+        Connect(ACTOR, "life 0"),
+    ]
+    assert caller(Connected(ACTOR, "life 0")) == [
+        SendCall("life 0", again),
+        SendCall("life 0", third),
+    ]
+
+
+def test_that_an_earlier_life_goes_on_is_no_news(caller: Caller) -> None:
+    caller.sent()
+    assert caller(LivesOn(ACTOR, "life 0")) == []
+    caller(ConnectionLost(ACTOR), Told(state("restarting", 1)))
+    assert caller(LivesOn(ACTOR, "life 0")) == []
+    assert not caller.machine.is_cut_off(ACTOR, "life 0")
+    assert not caller.machine.is_cut_off(OTHER, "life 0")
 
 
 def test_cancelled_and_late_calls_are_not_sent_to_the_next_life(caller: Caller) -> None:
@@ -496,6 +522,8 @@ class Calling(RuleBasedStateMachine):
         """Of the actor, if the caller made it."""
         self.is_over = False
         self.connects: deque[str] = deque()
+        self.checks: deque[Life] = deque()
+        """Lives to which the connection broke: their daemon is asked."""
 
     def tell(self, event: Event) -> None:
         for effect in self.machine.handle(event, self.now):
@@ -664,6 +692,27 @@ class Calling(RuleBasedStateMachine):
             if answer.task_id in self.machine.attempts.open:
                 self.tell(answer)
             return
+        self.lose_connection(life)
+
+    @rule()
+    @precondition(lambda self: self.lives[-1].is_connected)
+    def connection_breaks(self) -> None:
+        """What is on it is lost; the actor goes on."""
+        life = self.lives[-1]
+        life.inbox.clear()
+        life.outbox.clear()
+        life.running.clear()
+        self.lose_connection(life)
+        self.checks.append(life)
+
+    @rule()
+    @precondition(lambda self: self.checks)
+    def daemon_answers(self) -> None:
+        life = self.checks.popleft()
+        if not life.is_dead:
+            self.tell(LivesOn(ACTOR, f"life {life.restarts}"))
+
+    def lose_connection(self, life: Life) -> None:
         life.is_connected = False
         callee = self.machine.callees.get(ACTOR)
         # The shell tells the loss of the connection that it uses for the actor.
@@ -679,6 +728,8 @@ class Calling(RuleBasedStateMachine):
             self.say("alive")
         while self.news:
             self.caller_hears_news()
+        while self.checks:
+            self.daemon_answers()
         while self.connects:
             self.caller_connects()
         for life in self.connected():

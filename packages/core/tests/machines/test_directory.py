@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
 from weft._machines import actors as actor_rules
 from weft._machines import directory as rules
-from weft._machines.directory import CREATION_BYTES, NAME_LENGTH, ActorDirectory
+from weft._machines.directory import AMOUNTS_KEPT, CREATION_BYTES, NAME_LENGTH, ActorDirectory
 from weft._machines.enrolments import (
     ActorChanged,
     EndOwner,
@@ -115,6 +115,21 @@ def test_actor_is_wanted_placed_started_and_resolved() -> None:
     assert office.directory.names() == [("here", "counter")]
 
 
+def test_of_a_dead_actor_its_class_is_known_and_not_what_callers_needed() -> None:
+    office = Office(HOME)
+    office.enrol(handle=b"methods", class_name="Counter", amounts={"CPU": 10_000})
+    news = office.directory.find(ACTOR)
+    assert news is not None
+    assert (news.facts.handle, news.asked, news.node) == (b"methods", HOME, b"")
+    assert office.directory.explain(ACTOR, office.now) == ""
+    office.tell(FinishActor(ACTOR, graceful=False, no_restart=True, reason="asked"))
+    news = office.directory.find(ACTOR)
+    assert news is not None
+    assert (news.facts.handle, news.facts.class_name, news.asked) == (b"", "Counter", b"")
+    assert news.facts.amounts == {"CPU": 10_000}
+    assert office.directory.explain(ACTOR, office.now) == "dead: asked; restarted 0 times of 0"
+
+
 def test_name_of_a_living_actor_is_taken_or_found() -> None:
     office = Office(HOME)
     office.enrol(name="counter")
@@ -138,6 +153,9 @@ def test_id_is_taken_once() -> None:
         {"creation": bytes(CREATION_BYTES + 1)},
         {"name": "x" * (NAME_LENGTH + 1)},
         {"namespace": "x" * (NAME_LENGTH + 1)},
+        {"class_name": "x" * (NAME_LENGTH + 1)},
+        {"creation": bytes(CREATION_BYTES), "handle": b"x"},
+        {"amounts": {str(number): 1 for number in range(AMOUNTS_KEPT + 1)}},
     ],
 )
 def test_creation_that_makes_no_sense_is_refused(facts: dict[str, Any]) -> None:

@@ -23,11 +23,14 @@ What is always true
 
 from __future__ import annotations
 
-from typing import TypeAlias, assert_never
+from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import msgspec
 
 from weft._specs import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 PAUSE_S = 0.2
 """Before a want is looked for anew: a node that is dead is known to be so only after a while."""
@@ -205,21 +208,24 @@ Effect: TypeAlias = AskHere | StopHere | AskThere | TakeBack | SendBack | Report
 
 
 class _Want:
-    """A worker that is wanted for an actor."""
+    """A worker that somebody wants for an actor."""
 
-    __slots__ = ("again_at", "asked", "asker", "at", "name", "number", "shape")
+    __slots__ = ("actor", "again_at", "asked", "asker", "at", "hops", "name", "number", "shape")
 
-    def __init__(self, shape: Shape, name: str, asked: bytes, asker: str, number: int) -> None:
-        self.shape = shape
-        self.name = name
-        self.asked = asked
+    def __init__(
+        self, event: WantOrdered | WantAsked, asker: str, asked: bytes, number: int, hops: int
+    ) -> None:
+        self.actor = event.actor
+        self.shape = event.shape
+        self.name = event.name
         self.asker = asker
         """Empty: control."""
+        self.asked = asked
         self.number = number
-        self.at = ""
-        """The daemon that looks for it; empty: this one, or none."""
-        self.again_at: float | None = None
-        """When it is looked for again; None: it is looked for."""
+        self.hops = hops
+        self.at: str | None = ""
+        """The daemon that looks for it, empty for this one; None: none does, until `again_at`."""
+        self.again_at = 0.0
 
 
 class Wants:
@@ -229,122 +235,157 @@ class Wants:
         """`address`: of this daemon."""
         self._node_id = node_id
         self._address = address
-        self._want_of: dict[bytes, _Want] = {}
+        self._wants_of: dict[bytes, dict[str, _Want]] = {}
+        """By actor and asker: what was asked by a node that is gone may still be on its way."""
         self._numbers = 0
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take an event; return what to do, in order."""
+        want: _Want | None
         match event:
-            case WantOrdered(actor, shape, name):
-                stopped = self._stop(actor)
+            case WantOrdered():
                 self._numbers += 1
-                self._want_of[actor] = _Want(shape, name, self._node_id, "", self._numbers)
-                return [*stopped, AskHere(actor, shape, name, 0)]
-            case WantAsked(actor, shape, name, asker, asked, number, hops):
-                stopped = self._stop(actor)
-                self._want_of[actor] = _Want(shape, name, asked, asker, number)
-                return [*stopped, AskHere(actor, shape, name, hops)]
+                return self._begin(_Want(event, "", self._node_id, self._numbers, 0))
+            case WantAsked(asker=asker, asked=asked, number=number, hops=hops):
+                return self._begin(_Want(event, asker, asked, number, hops))
             case WantDropped(actor):
-                want = self._want_of.get(actor)
-                return self._stop(actor) if want is not None and not want.asker else []
+                return self._stop(self._find(actor, ""))
             case WantTakenBack(actor, asker, number):
-                want = self._want_of.get(actor)
-                is_it = want is not None and (want.asker, want.number) == (asker, number)
-                return self._stop(actor) if is_it else []
+                want = self._find(actor, asker)
+                return self._stop(want) if want is not None and want.number == number else []
             case SentTo(actor, target, hops):
                 return self._sent_to(actor, target, hops)
             case SentBack(actor, source, number, target, hops):
                 want = self._there(actor, source, number)
-                return [] if want is None else self._go_on(actor, want, target, hops)
+                return [] if want is None else self._go_on(want, target, hops)
             case FoundHere(actor):
-                want = self._want_of.pop(actor, None)
-                return [] if want is None else [Report(actor, want.asked, want.asker, want.number)]
+                return self._found(actor)
             case SettledThere(actor, source, number):
-                if self._there(actor, source, number) is not None:
-                    del self._want_of[actor]
+                want = self._there(actor, source, number)
+                if want is not None:
+                    self._forget(want)
                 return []
             case DaemonLost(address):
                 self._daemon_lost(address, now)
                 return []
             case AskerLost(asker):
-                lost = [each for each, want in self._want_of.items() if want.asker == asker]
-                return self._stop_all(lost)
+                return self._stop_all(want for want in self._all() if want.asker == asker)
             case WantsTicked():
                 return self._ticked(now)
             case AllOver():
-                return self._stop_all(list(self._want_of))
+                return self._stop_all(self._all())
             case _:
                 assert_never(event)
 
+    def _find(self, actor: bytes, asker: str) -> _Want | None:
+        return self._wants_of.get(actor, {}).get(asker)
+
     def _there(self, actor: bytes, source: str, number: int) -> _Want | None:
         """Return what another daemon was asked for."""
-        want = self._want_of.get(actor)
+        want = self._find(actor, "")
         is_it = want is not None and (want.at, want.number) == (source, number)
         return want if is_it else None
 
-    def _stop(self, actor: bytes) -> list[Effect]:
-        """Want nothing any more."""
-        want = self._want_of.pop(actor, None)
-        if want is None or want.again_at is not None:
-            return []
-        if want.at:
-            return [TakeBack(want.at, actor, want.number)]
-        return [StopHere(actor, want.shape)]
+    def _all(self) -> list[_Want]:
+        return [want for wants in self._wants_of.values() for want in wants.values()]
 
-    def _sent_to(self, actor: bytes, target: str, hops: int) -> list[Effect]:
-        want = self._want_of.get(actor)
+    def _here(self, actor: bytes) -> list[_Want]:
+        """Return what is looked for here: what control has ordered comes first, then the last."""
+        wants = list(self._wants_of.get(actor, {}).values())
+        here = [want for want in reversed(wants) if want.at == ""]
+        return sorted(here, key=lambda want: want.asker != "")
+
+    def _begin(self, want: _Want) -> list[Effect]:
+        stopped = self._stop(self._find(want.actor, want.asker))
+        self._wants_of.setdefault(want.actor, {})[want.asker] = want
+        return [*stopped, _ask_here(want)]
+
+    def _forget(self, want: _Want) -> None:
+        wants = self._wants_of[want.actor]
+        del wants[want.asker]
+        if not wants:
+            del self._wants_of[want.actor]
+
+    def _stop(self, want: _Want | None) -> list[Effect]:
+        """Want something no more."""
         if want is None:
             return []
-        if want.asker:
-            del self._want_of[actor]
-            return [SendBack(want.asker, actor, want.number, target, hops)]
-        return self._go_on(actor, want, target, hops)
+        self._forget(want)
+        if want.at:
+            return [TakeBack(want.at, want.actor, want.number)]
+        if want.at is None or self._here(want.actor):
+            return []
+        return [StopHere(want.actor, want.shape)]
 
-    def _go_on(self, actor: bytes, want: _Want, target: str, hops: int) -> list[Effect]:
+    def _stop_all(self, wants: Iterable[_Want]) -> list[Effect]:
+        return [effect for want in list(wants) for effect in self._stop(want)]
+
+    def _sent_to(self, actor: bytes, target: str, hops: int) -> list[Effect]:
+        effects: list[Effect] = []
+        for want in self._here(actor):
+            if want.asker:
+                self._forget(want)
+                effects.append(SendBack(want.asker, actor, want.number, target, hops))
+            else:
+                effects += self._go_on(want, target, hops)
+        return effects
+
+    def _go_on(self, want: _Want, target: str, hops: int) -> list[Effect]:
         """Look for it where it was sent."""
+        want.hops = hops
         if target == self._address:
             want.at = ""
-            return [AskHere(actor, want.shape, want.name, hops)]
+            return [_ask_here(want)]
         want.at = target
-        return [AskThere(target, actor, want.shape, want.name, want.number, hops)]
+        return [AskThere(target, want.actor, want.shape, want.name, want.number, hops)]
 
-    def _stop_all(self, actors: list[bytes]) -> list[Effect]:
-        return [effect for actor in actors for effect in self._stop(actor)]
+    def _found(self, actor: bytes) -> list[Effect]:
+        """Give it to one; the others that want it are late, or want another."""
+        if not (here := self._here(actor)):
+            return []
+        first, *others = here
+        self._forget(first)
+        report = Report(actor, first.asked, first.asker, first.number)
+        return [report, *(_ask_here(want) for want in others[:1])]
 
     def _daemon_lost(self, address: str, now: float) -> None:
-        for want in self._want_of.values():
-            if address and want.at == address:
-                want.at = ""
+        for want in self._all():
+            if want.at == address:
+                want.at = None
                 want.again_at = now + PAUSE_S
 
     def _ticked(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        for actor, want in self._want_of.items():
-            if want.again_at is not None and want.again_at <= now:
-                want.again_at = None
-                effects.append(AskHere(actor, want.shape, want.name, 0))
+        for want in self._all():
+            if want.at is None and want.again_at <= now:
+                want.at, want.hops = "", 0
+                effects.append(_ask_here(want))
         return effects
 
     def wake_at(self) -> float | None:
         """Return when `WantsTicked` is due, in seconds; None: never."""
-        times = [at for want in self._want_of.values() if (at := want.again_at) is not None]
+        times = [want.again_at for want in self._all() if want.at is None]
         return min(times, default=None)
 
     # -------------------------------------------------------------- questions
 
     def where(self, actor: bytes) -> str | None:
         """Return which daemon looks for a worker, empty for this one; None: nothing is wanted."""
-        want = self._want_of.get(actor)
-        return None if want is None else want.at
+        wants = [want.at or "" for want in self._wants_of.get(actor, {}).values()]
+        return max(wants, default=None)
 
     def shape_of(self, actor: bytes) -> Shape | None:
         """Return what is wanted for an actor; None: nothing."""
-        want = self._want_of.get(actor)
-        return None if want is None else want.shape
+        wants = self._wants_of.get(actor)
+        return next(iter(wants.values())).shape if wants else None
 
     def check(self) -> None:
         """Assert what is always true."""
-        for want in self._want_of.values():
-            assert not (want.asker and (want.at or want.again_at is not None)), 1
-            assert want.again_at is None or not want.at, 1
+        assert all(self._wants_of.values()), 1
+        for want in self._all():
+            assert want.at == "" or not want.asker, 1
             assert want.at != self._address, 1
+
+
+def _ask_here(want: _Want) -> AskHere:
+    return AskHere(want.actor, want.shape, want.name, want.hops)

@@ -365,9 +365,11 @@ class ClusterActing(Acting):
         """Report what was found; False: it is not wanted."""
         effects = self._wants.handle(wants.FoundHere(actor), monotonic())
         for effect in effects:
-            assert isinstance(effect, wants.Report)
-            getattr(report, report.WhichOneof("what")).asked = effect.asked
-            self._say("report", actor, report, partial(self._settled, effect))
+            if isinstance(effect, wants.Report):
+                getattr(report, report.WhichOneof("what")).asked = effect.asked
+                self._say("report", actor, report, partial(self._settled, effect))
+            else:
+                self._rules.later(partial(self._do, effect))
         return bool(effects)
 
     def _settled(self, found: wants.Report, answer: Any) -> None:
