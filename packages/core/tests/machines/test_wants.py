@@ -16,10 +16,9 @@ from weft._machines.wants import (
     Effect,
     Event,
     FoundHere,
-    Report,
+    ReportFound,
     SendBack,
     SentBack,
-    SentTo,
     SettledThere,
     StopHere,
     TakeBack,
@@ -27,6 +26,7 @@ from weft._machines.wants import (
     WantDropped,
     WantOrdered,
     Wants,
+    WantSpilled,
     WantsTicked,
     WantTakenBack,
 )
@@ -74,7 +74,7 @@ def test_what_control_wants_is_looked_for_here_and_reported() -> None:
     node = Node()
     assert node(ORDERED) == [here()]
     assert (node.wants.where(ACTOR), node.wants.shape_of(ACTOR)) == ("", SHAPE)
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node a", "", 1)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node a", "", 1)]
     assert node.is_empty()
     assert node(FoundHere(ACTOR)) == []
 
@@ -90,7 +90,7 @@ def test_what_is_dropped_is_looked_for_no_more() -> None:
 def test_what_is_sent_on_is_asked_there_until_control_knows() -> None:
     node = Node()
     node(ORDERED)
-    assert node(SentTo(ACTOR, B, 1)) == [there(B, 1)]
+    assert node(WantSpilled(ACTOR, B, 1)) == [there(B, 1)]
     assert node.wants.where(ACTOR) == B
     assert node(SettledThere(ACTOR, C, 1)) == node(SettledThere(ACTOR, B, 2)) == []
     assert node.wants.where(ACTOR) == B
@@ -101,7 +101,7 @@ def test_what_is_sent_on_is_asked_there_until_control_knows() -> None:
 
 def test_who_is_sent_back_asks_where_it_was_sent() -> None:
     node = Node()
-    node(ORDERED, SentTo(ACTOR, B, 1))
+    node(ORDERED, WantSpilled(ACTOR, B, 1))
     assert node(SentBack(ACTOR, C, 1, A, 9)) == []
     assert node(SentBack(ACTOR, B, 1, C, 2)) == [there(C, 2)]
     assert node(SentBack(ACTOR, C, 1, A, 3)) == [here(3)]
@@ -110,22 +110,22 @@ def test_who_is_sent_back_asks_where_it_was_sent() -> None:
 
 def test_what_is_dropped_is_taken_back_where_it_is() -> None:
     node = Node()
-    node(ORDERED, SentTo(ACTOR, B, 1))
+    node(ORDERED, WantSpilled(ACTOR, B, 1))
     assert node(WantDropped(ACTOR)) == [TakeBack(B, ACTOR, 1)]
     assert node.is_empty()
 
 
 def test_what_is_wanted_again_is_looked_for_anew() -> None:
     node = Node()
-    node(ORDERED, SentTo(ACTOR, B, 1))
+    node(ORDERED, WantSpilled(ACTOR, B, 1))
     assert node(ORDERED) == [TakeBack(B, ACTOR, 1), here()]
     assert node(SentBack(ACTOR, B, 1, C, 2)) == []
-    assert node(SentTo(ACTOR, B, 1)) == [there(B, 1, number=2)]
+    assert node(WantSpilled(ACTOR, B, 1)) == [there(B, 1, number=2)]
 
 
 def test_what_a_lost_node_looked_for_is_looked_for_here_after_a_pause() -> None:
     node = Node()
-    node(WantOrdered(OTHER, SHAPE, "Name"), ORDERED, SentTo(ACTOR, B, 1))
+    node(WantOrdered(OTHER, SHAPE, "Name"), ORDERED, WantSpilled(ACTOR, B, 1))
     assert node.wants.wake_at() is None
     assert node(DaemonLost(C)) == node(DaemonLost(B)) == []
     assert node.wants.wake_at() == node.now + PAUSE_S
@@ -137,13 +137,13 @@ def test_what_a_lost_node_looked_for_is_looked_for_here_after_a_pause() -> None:
 
 def test_what_waits_for_its_pause_may_be_dropped() -> None:
     node = Node()
-    node(ORDERED, SentTo(ACTOR, B, 1), DaemonLost(B))
+    node(ORDERED, WantSpilled(ACTOR, B, 1), DaemonLost(B))
     assert node(WantDropped(ACTOR)) == []
     assert node.is_empty()
 
 
 def test_what_is_sent_on_and_not_wanted_goes_nowhere() -> None:
-    assert Node()(SentTo(ACTOR, B, 1)) == []
+    assert Node()(WantSpilled(ACTOR, B, 1)) == []
 
 
 # ------------------------------------------------------------------ what other daemons ask
@@ -152,14 +152,14 @@ def test_what_is_sent_on_and_not_wanted_goes_nowhere() -> None:
 def test_what_another_daemon_wants_is_reported_for_its_node() -> None:
     node = Node()
     assert node.asked() == [here(1)]
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node b", B, 7)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node b", B, 7)]
     assert node.is_empty()
 
 
 def test_who_asks_is_told_where_to_ask() -> None:
     node = Node()
     node.asked()
-    assert node(SentTo(ACTOR, C, 2)) == [SendBack(B, ACTOR, 7, C, 2)]
+    assert node(WantSpilled(ACTOR, C, 2)) == [SendBack(B, ACTOR, 7, C, 2)]
     assert node.is_empty()
 
 
@@ -189,7 +189,7 @@ def test_what_a_node_asked_that_is_gone_since_changes_nothing_of_what_control_wa
     assert node.asked() == [here(1)]
     assert node(WantTakenBack(ACTOR, B, 7)) == []
     assert node.wants.where(ACTOR) == ""
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node a", "", 1)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node a", "", 1)]
 
 
 def test_of_several_that_want_it_control_comes_first_then_who_asked_last() -> None:
@@ -197,9 +197,9 @@ def test_of_several_that_want_it_control_comes_first_then_who_asked_last() -> No
     node(ORDERED)
     node.asked()
     node.asked(3, asker=C)
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node a", "", 1), here(1)]
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node b", C, 3), here(1)]
-    assert node(FoundHere(ACTOR)) == [Report(ACTOR, b"node b", B, 7)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node a", "", 1), here(1)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node b", C, 3), here(1)]
+    assert node(FoundHere(ACTOR)) == [ReportFound(ACTOR, b"node b", B, 7)]
     assert node.is_empty()
 
 
@@ -207,13 +207,13 @@ def test_all_who_want_it_go_where_it_is_sent() -> None:
     node = Node()
     node(ORDERED)
     node.asked()
-    assert node(SentTo(ACTOR, C, 2)) == [there(C, 2), SendBack(B, ACTOR, 7, C, 2)]
+    assert node(WantSpilled(ACTOR, C, 2)) == [there(C, 2), SendBack(B, ACTOR, 7, C, 2)]
     assert node.wants.where(ACTOR) == C
 
 
 def test_when_the_life_of_the_node_is_over_nothing_is_wanted_of_it() -> None:
     node = Node()
-    node(ORDERED, SentTo(ACTOR, B, 1), WantOrdered(OTHER, SHAPE, "Name"))
+    node(ORDERED, WantSpilled(ACTOR, B, 1), WantOrdered(OTHER, SHAPE, "Name"))
     assert node(AllOver()) == [TakeBack(B, ACTOR, 1), StopHere(OTHER, SHAPE)]
     assert node.is_empty()
 
@@ -262,7 +262,7 @@ class Cluster(RuleBasedStateMachine):
                 self.wires[name, address].append(WantTakenBack(actor, name, number))
             case SendBack(address, actor, number, target, hops):
                 self.wires[name, address].append(SentBack(actor, name, number, target, hops))
-            case Report(actor, asked, asker, number):
+            case ReportFound(actor, asked, asker, number):
                 if not self.is_found and asked.decode() == self.asked_by_control:
                     self.is_found = True
                 else:
@@ -279,7 +279,7 @@ class Cluster(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(self.waiting()))
         target = data.draw(st.sampled_from([each for each in self.nodes if each != name]))
         hops = self.queues[name].pop(ACTOR)
-        self.tell(name, SentTo(ACTOR, target, hops + 1))
+        self.tell(name, WantSpilled(ACTOR, target, hops + 1))
 
     @rule(data=st.data())
     @precondition(lambda self: any(self.wires.values()))

@@ -1,12 +1,12 @@
 """Where the workers for actors are looked for, that a node was asked to find: a daemon's part.
 
-    control orders -> here -> AskHere -> FoundHere -> Report
+    control orders -> here -> AskHere -> FoundHere -> ReportFound
                         ^        |
-                        |        +-> SentTo -> there: AskThere -> SettledThere
+                        |        +-> WantSpilled -> there: AskThere -> SettledThere
                         +-- pause <-- DaemonLost -----+
-    a daemon asks  -> guest -> AskHere -> FoundHere -> Report, which is told to who asked
+    a daemon asks  -> guest -> AskHere -> FoundHere -> ReportFound, which is told to who asked
                                   |
-                                  +-> SentTo -> SendBack to who asked: it asks there itself
+                                  +-> WantSpilled -> SendBack to who asked: it asks there itself
 
 As for tasks, who is sent on asks the other node itself; for an actor that is the daemon which the
 control service has asked. So each want is in one other node's hands at most, and is asked for
@@ -74,7 +74,7 @@ class WantTakenBack(msgspec.Struct, frozen=True):
     number: int
 
 
-class SentTo(msgspec.Struct, frozen=True):
+class WantSpilled(msgspec.Struct, frozen=True):
     """This node sends a want on."""
 
     actor: bytes
@@ -132,7 +132,7 @@ Event: TypeAlias = (
     | WantAsked
     | WantDropped
     | WantTakenBack
-    | SentTo
+    | WantSpilled
     | SentBack
     | FoundHere
     | SettledThere
@@ -191,7 +191,7 @@ class SendBack(msgspec.Struct, frozen=True):
     hops: int
 
 
-class Report(msgspec.Struct, frozen=True):
+class ReportFound(msgspec.Struct, frozen=True):
     """Tell control what was found; and when it knows, the daemon that has asked, if one has."""
 
     actor: bytes
@@ -201,7 +201,7 @@ class Report(msgspec.Struct, frozen=True):
     number: int
 
 
-Effect: TypeAlias = AskHere | StopHere | AskThere | TakeBack | SendBack | Report
+Effect: TypeAlias = AskHere | StopHere | AskThere | TakeBack | SendBack | ReportFound
 
 
 # ------------------------------------------------------------------ state
@@ -253,7 +253,7 @@ class Wants:
             case WantTakenBack(actor, asker, number):
                 want = self._find(actor, asker)
                 return self._stop(want) if want is not None and want.number == number else []
-            case SentTo(actor, target, hops):
+            case WantSpilled(actor, target, hops):
                 return self._sent_to(actor, target, hops)
             case SentBack(actor, source, number, target, hops):
                 want = self._there(actor, source, number)
@@ -345,7 +345,7 @@ class Wants:
             return []
         first, *others = here
         self._forget(first)
-        report = Report(actor, first.asked, first.asker, first.number)
+        report = ReportFound(actor, first.asked, first.asker, first.number)
         return [report, *(_ask_here(want) for want in others[:1])]
 
     def _daemon_lost(self, address: str, now: float) -> None:

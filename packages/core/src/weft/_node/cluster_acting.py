@@ -365,21 +365,21 @@ class ClusterActing(Acting):
         """Report what was found; False: it is not wanted."""
         effects = self._wants.handle(wants.FoundHere(actor), monotonic())
         for effect in effects:
-            if isinstance(effect, wants.Report):
+            if isinstance(effect, wants.ReportFound):
                 getattr(report, report.WhichOneof("what")).asked = effect.asked
                 self._say("report", actor, report, partial(self._settled, effect))
             else:
                 self._rules.later(partial(self._do, effect))
         return bool(effects)
 
-    def _settled(self, found: wants.Report, answer: Any) -> None:
+    def _settled(self, found: wants.ReportFound, answer: Any) -> None:
         if found.asker in self._askers:
             asker = self._askers[found.asker]
             self._clients.send(asker, WantSettled(found.actor, found.number))
 
     @override
     def sent_on(self, actor: bytes, address: str, hops: int) -> None:
-        self._tell(wants.SentTo(actor, address, hops))
+        self._tell(wants.WantSpilled(actor, address, hops))
 
     @override
     def daemon_lost(self, client: Client) -> None:
@@ -415,7 +415,7 @@ class ClusterActing(Acting):
                 self._clients.send(self._clients.reach(address), WantTaken(actor, number))
             case wants.SendBack(address, actor, number, target, hops):
                 self._clients.send(self._askers[address], WantSentOn(actor, number, target, hops))
-            case wants.Report():
+            case wants.ReportFound():
                 raise AssertionError("what is found is reported by who has found it")
             case _:
                 assert_never(effect)
