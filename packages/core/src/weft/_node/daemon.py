@@ -223,15 +223,6 @@ class Daemon:
             forget=self._forget_client,
             ended=self._driver_ended,
         )
-        self.acting: Acting = AloneActing(
-            self.rules,
-            self.clients,
-            self.roster,
-            self.demands,
-            self.grants,
-            jobs=self.jobs,
-            end_worker=self._drivers.end_worker,
-        )
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
@@ -254,7 +245,24 @@ class Daemon:
         if node.cluster is not None and node.cluster.control:
             assert isinstance(self.scheduling, ClusterScheduling)
             self.in_cluster = in_cluster.InCluster(
-                node, self, self._poller, self._timers, self.scheduling, say=self._say
+                node,
+                self,
+                self._poller,
+                self._timers,
+                self.scheduling,
+                say=self._say,
+                end_worker=self._drivers.end_worker,
+            )
+            self.acting: Acting = self.in_cluster.acting
+        else:
+            self.acting = AloneActing(
+                self.rules,
+                self.clients,
+                self.roster,
+                self.demands,
+                self.grants,
+                jobs=self.jobs,
+                end_worker=self._drivers.end_worker,
             )
         self.governing = Governing(
             self.facts,

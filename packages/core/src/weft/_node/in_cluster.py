@@ -14,6 +14,7 @@ import msgspec
 
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
+from weft._node.cluster_acting import ClusterActing
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._node.draining import Draining
@@ -29,9 +30,11 @@ if TYPE_CHECKING:
     from weft._launch import NodeFile
     from weft._machines.jobs import JobFacts
     from weft._machines.members import MemberFacts
+    from weft._machines.orders import Order
     from weft._machines.spillover import ViewsChanged
     from weft._node.daemon import Daemon
     from weft._node.scheduling import ClusterScheduling
+    from weft._transport.control import messages
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
     from weft._wire.messages import BeginsJob
@@ -59,7 +62,9 @@ class InCluster(ControlNews):
         scheduling: ClusterScheduling,
         *,
         say: Callable[[str], None],
+        end_worker: Callable[[bytes, str], None],
     ) -> None:
+        """`end_worker(worker, reason)` lets a driver that leaves see what its workers print."""
         cluster = node.cluster
         assert cluster is not None
         self._daemon = daemon
@@ -84,6 +89,18 @@ class InCluster(ControlNews):
             name=socket.gethostname(),
             view=self._view,
             is_head=cluster.is_head,
+        )
+        self.acting = ClusterActing(
+            self.link,
+            daemon.rules,
+            daemon.clients,
+            daemon.roster,
+            scheduling,
+            daemon.grants,
+            node_id=daemon.facts.node_id,
+            address=node.home.daemon_address(),
+            jobs=daemon.jobs,
+            end_worker=end_worker,
         )
 
         self.draining = Draining(self.link, scheduling, timers, has=daemon.has, over=daemon.finish)
@@ -170,6 +187,7 @@ class InCluster(ControlNews):
         text = f"weft: this node was declared dead, so what it ran ends here: {reason}"
         print(text, file=sys.stderr, flush=True)  # noqa: T201
         self._say(text)
+        self.acting.fenced()
         self._daemon.end_all("its node was declared dead")
 
     @override
@@ -200,3 +218,11 @@ class InCluster(ControlNews):
     @override
     def node_died(self, node: MemberFacts) -> None:
         self._daemon.node_died(node.node_id, node.address, node.cause)
+
+    @override
+    def ordered(self, order: Order) -> None:
+        self.acting.ordered(order)
+
+    @override
+    def actor_changed(self, actor: messages.Actor) -> None:
+        self.acting.changed(actor)
