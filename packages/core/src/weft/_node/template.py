@@ -50,6 +50,7 @@ from weft import _settings
 from weft._env import activation
 from weft._env.spec import BUILT, FAILED_SUFFIX
 from weft._launch import NODE_FILE, SYS_PATH_FILE, NodeFile
+from weft._transport import outside
 from weft._wire.codec import decode, encode
 from weft._wire.frame import HEADER_BYTES
 from weft._wire.messages import Fork, Forked, Message, Preload, Reaped
@@ -83,6 +84,8 @@ def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
         run_site()
     run_package()
     resolve(node.options.worker_entry)
+    if node.cluster is not None:
+        outside.prepare(node.cluster.credentials)
     if not _settings.are_threads_set():
         # Each of as many workers as there are CPUs would otherwise start as many threads.
         _settings.set_threads(1)

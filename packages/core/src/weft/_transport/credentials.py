@@ -102,6 +102,10 @@ class MemberCredentials(Credentials):
         context.set_alpn_protocols([GRPC])  # Weft's own connections offer none.
         return context
 
+    def contexts(self) -> tuple[ssl.SSLContext, ssl.SSLContext]:
+        """Return how this process calls, and how it answers; made once."""
+        return self.calling, self.called
+
     @property
     def key(self) -> bytes:
         """The key in PEM, for who joins. UsageError: its file is not private."""

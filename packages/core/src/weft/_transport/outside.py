@@ -1,10 +1,14 @@
 """Connections to processes of other nodes, in a cluster.
 
-TLS is loaded with the first of them: a process that talks to its own node only does without.
+TLS is loaded with the first of them, or by the template for all its workers (`prepare`): together
+with the certificate's rehearsal it takes longer than to fork one.
+
+Facts about OpenSSL: a child draws random numbers of its own, and may use its parent's contexts.
 """
 
 from __future__ import annotations
 
+import importlib
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +34,21 @@ else:
     secure = lazy("weft._transport.secure")
 
 
+_prepared: dict[str, credentials.MemberCredentials] = {}
+"""By folder; of the process that forked this one."""
+
+
+def prepare(folder: str) -> None:
+    """Load all that calls need, for processes that this one forks.
+
+    UsageError: The credentials in the folder cannot be used.
+    """
+    for module in (arrivals, opening, secure):
+        importlib.import_module(module.__name__)
+    _prepared[folder] = credentials.open_credentials(Path(folder))
+    _prepared[folder].contexts()
+
+
 class Outside:
     """Calls other nodes, and takes their calls."""
 
@@ -37,12 +56,13 @@ class Outside:
         """`folder` holds the credentials of the cluster."""
         self._poller = poller
         self._timers = timers
-        self._folder = Path(folder)
+        self._folder = folder
         self._door: Door | None = None
 
     @cached_property
     def _credentials(self) -> credentials.MemberCredentials:
-        return credentials.open_credentials(self._folder)
+        found = _prepared.get(self._folder)
+        return found or credentials.open_credentials(Path(self._folder))
 
     @cached_property
     def _arrivals(self) -> arrivals.Arrivals:
