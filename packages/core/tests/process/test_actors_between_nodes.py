@@ -1,0 +1,258 @@
+"""Actors in a cluster of real nodes: their places, names, ends and restarts, and who may die."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import pytest
+
+import weft
+from weft._engine import current
+from weft.cluster_utils import Cluster
+from weft.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    ActorUnschedulableError,
+    GetTimeoutError,
+)
+from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+from weft.util.state import list_actors
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("roots")]
+WAIT_S = 30.0
+
+
+@pytest.fixture
+def cluster(roots: Any) -> Iterator[Cluster]:
+    """Two nodes: the driver is on the first, and only the second has `there`."""
+    with Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 2, "resources": {"here": 8}}
+    ) as made:
+        made.add_node(num_cpus=2, resources={"there": 8})
+        made.connect(namespace="tests")
+        yield made
+
+
+def there(cluster: Cluster) -> Any:
+    (node,) = cluster.worker_nodes
+    return node
+
+
+def get(ref: Any) -> Any:
+    return weft.get(ref, timeout=WAIT_S)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    end = time.monotonic() + WAIT_S
+    while not (found := condition()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+@weft.remote(num_cpus=0, resources={"there": 1})
+class Counter:
+    def __init__(self, value: int = 0) -> None:
+        self.value = value
+
+    def add(self, amount: int = 1) -> int:
+        self.value += amount
+        return self.value
+
+    def place(self) -> tuple[str, int]:
+        return weft.get_runtime_context().get_node_id(), os.getpid()
+
+    def sleep(self, seconds: float) -> str:
+        time.sleep(seconds)
+        return "slept"
+
+    def leave(self) -> None:
+        weft.actor.exit_actor()
+
+    def make(self, **options: Any) -> Any:
+        return Counter.options(**options).remote(100)
+
+
+@weft.remote(num_cpus=0)
+def add_to(counter: Any) -> tuple[str, int]:
+    return weft.get_runtime_context().get_node_id(), weft.get(counter.add.remote())
+
+
+@weft.remote(num_cpus=0)
+def find_or_make(name: str) -> tuple[str, str, int]:
+    counter = Counter.options(
+        name=name, namespace="n", get_if_exists=True, lifetime="detached", resources={}
+    ).remote()
+    node_id, pid = weft.get(counter.place.remote())
+    return weft.get_runtime_context().get_node_id(), node_id, pid
+
+
+HERE, THERE = {"resources": {"here": 1}}, {"resources": {"there": 1}}
+
+
+def test_actor_of_another_node_is_called_from_everywhere(cluster: Cluster) -> None:
+    head, far = cluster.head_node, there(cluster)
+    assert head is not None
+    counter = Counter.remote(1)
+    assert get(counter.add.remote()) == 2
+    assert get(counter.place.remote())[0] == far.node_id
+    assert get(add_to.options(**HERE).remote(counter)) == (head.node_id, 3)
+    assert get(add_to.options(**THERE).remote(counter)) == (far.node_id, 4)
+    back = get(counter.make.remote(**HERE))
+    assert get(back.place.remote())[0] == head.node_id
+    assert get(add_to.options(**THERE).remote(back)) == (far.node_id, 101)
+
+
+def test_names_are_those_of_the_cluster(cluster: Cluster) -> None:
+    parent = Counter.remote()
+    child = get(parent.make.remote(name="child", **HERE))
+    assert get(weft.get_actor("child").add.remote()) == get(child.add.remote()) - 1 == 101
+    assert {"name": "child", "namespace": "tests"} in weft.util.list_named_actors(True)
+    with pytest.raises(ValueError, match="the name 'child' is taken in namespace 'tests'"):
+        Counter.options(name="child").remote()
+    with pytest.raises(ValueError, match="no actor is named 'child' in namespace 'other'"):
+        weft.get_actor("child", namespace="other")
+    (row,) = [row for row in list_actors() if row.name == "child"]
+    assert (row.class_name, row.state.lower()) == ("Counter", "alive")
+    weft.kill(child)
+    until(lambda: "child" not in weft.util.list_named_actors())
+    with pytest.raises(ValueError, match="no actor is named 'child'"):
+        weft.get_actor("child")
+
+
+def test_of_those_who_want_one_name_at_once_all_get_one_actor(cluster: Cluster) -> None:
+    for name in ("first", "second", "third"):
+        refs = [find_or_make.options(**each).remote(name) for each in (HERE, THERE) * 2]
+        found = get(refs)
+        assert len({asked for asked, _, _ in found}) == 2
+        assert len({(node_id, pid) for _, node_id, pid in found}) == 1
+
+
+def test_actor_ends_as_it_is_told_and_restarts_as_it_may(cluster: Cluster) -> None:
+    counter = Counter.options(max_restarts=2, max_task_retries=-1).remote(1)
+    before = get(counter.place.remote())
+    os.kill(before[1], signal.SIGKILL)
+    assert get(counter.add.remote()) == 2
+    weft.kill(counter, no_restart=False)
+    assert get(counter.add.remote()) == 2
+    get(counter.place.remote())
+    with pytest.raises(ActorDiedError, match="exit_actor"):
+        get(counter.leave.remote())
+    once = Counter.remote()
+    _, pid = get(once.place.remote())
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(ActorDiedError, match="SIGKILL"):
+        get(once.add.remote())
+    assert not psutil.pid_exists(pid)
+
+
+def test_last_handle_takes_the_actor_along(cluster: Cluster) -> None:
+    counter = Counter.remote()
+    _, pid = get(counter.place.remote())
+    del counter
+    until(lambda: not psutil.pid_exists(pid))
+
+
+def test_actors_of_a_dead_node_restart_elsewhere(cluster: Cluster) -> None:
+    head, far = cluster.head_node, there(cluster)
+    assert head is not None
+    near_far = NodeAffinitySchedulingStrategy(far.node_id, soft=True)
+    moves = Counter.options(
+        resources={}, max_restarts=1, max_task_retries=-1, scheduling_strategy=near_far
+    ).remote(1)
+    stays = Counter.remote()
+    assert get(moves.add.remote()) == 2
+    assert get([moves.place.remote(), stays.place.remote()])[0][0] == far.node_id
+    slow, lost = moves.sleep.remote(0.5), stays.sleep.remote(60)
+    time.sleep(0.1)
+    cluster.remove_node(far, allow_graceful=False)
+    with pytest.raises(ActorDiedError, match=f"node {far.node_id} is gone"):
+        get(lost)
+    assert get(slow) == "slept"
+    assert get(moves.place.remote())[0] == head.node_id
+    assert get(moves.add.remote()) == 2
+
+
+def test_actors_end_with_their_owner_and_detached_ones_do_not(cluster: Cluster) -> None:
+    owner = Counter.remote()
+    _, owner_pid = get(owner.place.remote())
+    mortal = get(owner.make.remote(**HERE))
+    get(owner.make.remote(name="stays", lifetime="detached", **HERE))
+    get([mortal.add.remote(), weft.get_actor("stays").add.remote()])
+    os.kill(owner_pid, signal.SIGKILL)
+    with pytest.raises(ActorDiedError, match="the process that created it has ended"):
+        until(lambda: get(mortal.add.remote()) < 0)
+    assert get(weft.get_actor("stays").add.remote()) == 102
+
+
+def test_detached_actor_outlives_its_job_on_every_node(cluster: Cluster) -> None:
+    kept = Counter.options(name="kept", lifetime="detached").remote(5)
+    ends = Counter.options(name="ends").remote()
+    _, pid = get(ends.place.remote())
+    assert get(kept.add.remote()) == 6
+    weft.shutdown()
+    until(lambda: not psutil.pid_exists(pid))
+    cluster.connect(namespace="tests")
+    assert get(weft.get_actor("kept").add.remote()) == 7
+    with pytest.raises(ValueError, match="no actor is named 'ends'"):
+        weft.get_actor("ends")
+    weft.kill(weft.get_actor("kept"))
+
+
+def test_calls_go_on_without_a_control_service_and_creations_wait_for_it(cluster: Cluster) -> None:
+    assert cluster.head_node is not None
+    counter = Counter.remote()
+    assert get(counter.add.remote()) == 1
+    (control,) = [
+        child
+        for child in psutil.Process(cluster.head_node.pid).children()
+        if "_control.main" in child.cmdline()
+    ]
+    control.kill()
+    for number in range(50):
+        assert get(counter.add.remote()) == number + 2
+    another = Counter.remote(10)
+    assert get(another.add.remote()) == 11
+    os.kill(get(counter.place.remote())[1], signal.SIGKILL)
+    with pytest.raises(ActorDiedError):
+        get(counter.add.remote())
+
+
+def test_call_whose_connection_broke_may_have_run_and_later_ones_go_on(cluster: Cluster) -> None:
+    counter = Counter.options(max_concurrency=2).remote()
+    assert get(counter.add.remote()) == 1
+    slow, again = counter.sleep.remote(60), counter.sleep.options(max_task_retries=1).remote(0.2)
+    with pytest.raises(GetTimeoutError):
+        weft.get(slow, timeout=0.1)
+    runtime: Any = current.engine
+    with runtime.guard:
+        address = runtime.calling.machine.callees[counter._actor_id].address
+        connection = runtime.peers.by_address[address].connection
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+    with pytest.raises(ActorUnavailableError, match="may or may not have run"):
+        get(slow)
+    assert get(again) == "slept"
+    assert get(counter.add.remote()) == 2
+
+
+def test_actor_waits_for_what_others_have_and_is_refused_what_nobody_has(cluster: Cluster) -> None:
+    first = Counter.options(resources={"there": 8}).remote()
+    assert get(first.add.remote()) == 1
+    second = Counter.options(resources={"there": 8}).remote()
+    waiting = second.add.remote()
+    why = until(lambda: text if "there" in (text := weft.why(waiting)) else "")
+    assert "8" in why
+    weft.kill(first)
+    assert get(waiting) == 1
+    nowhere = Counter.options(resources={"nowhere": 1}).remote()
+    with pytest.raises(ActorUnschedulableError, match="nowhere"):
+        get(nowhere.add.remote())
