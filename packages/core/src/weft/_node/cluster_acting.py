@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from weft._node.roster import Roster
     from weft._node.rules import Rules
     from weft._node.scheduling import Scheduling
+    from weft._specs import Shape
     from weft._wire.messages import Message
 
 NOT_FOUND = 5
@@ -340,7 +341,8 @@ class ClusterActing(Acting):
         if grant is None or (grant.client, grant.key) != (actor, ACTOR_KEY):
             return  # It has ended, and control knows or will.
         self._here[actor] = (label_of(creation), "pending")
-        self._clients.send_to(worker, become(creation, grant, restarts))
+        variables = self._grants.variables(grant)
+        self._clients.send_to(worker, become(creation, grant, variables, restarts))
 
     def fenced(self) -> None:
         """This life of the node is over: nothing is wanted of it."""
@@ -401,10 +403,9 @@ class ClusterActing(Acting):
     def _do(self, effect: wants.Effect) -> None:
         match effect:
             case wants.AskHere(actor, shape, name, hops):
-                wanted = Demanded(actor, ACTOR_KEY, shape, 1, ACTOR_DEPTH, name)
-                self._scheduling.demanded(wanted, hops)
+                self._scheduling.demanded(self._demand(actor, shape, 1, name), hops)
             case wants.StopHere(actor, shape):
-                self._scheduling.demanded(Demanded(actor, ACTOR_KEY, shape, 0, ACTOR_DEPTH), 0)
+                self._scheduling.demanded(self._demand(actor, shape, 0), 0)
             case wants.AskThere(address, actor, shape, name, number, hops):
                 want = WantActor(actor, shape, name, bytes(self._node_id), number, hops)
                 try:
@@ -419,6 +420,10 @@ class ClusterActing(Acting):
                 raise AssertionError("what is found is reported by who has found it")
             case _:
                 assert_never(effect)
+
+    def _demand(self, actor: bytes, shape: Shape, workers: int, name: str = "") -> Demanded:
+        job = self._jobs.of(shape.env).id
+        return Demanded(actor, ACTOR_KEY, shape, workers, ACTOR_DEPTH, name, job)
 
     @override
     def tick(self) -> None:
