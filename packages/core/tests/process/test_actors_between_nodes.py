@@ -181,6 +181,51 @@ def test_actors_of_a_dead_node_restart_elsewhere(cluster: Cluster) -> None:
     assert get(moves.add.remote()) == 2
 
 
+def test_actor_of_a_node_that_was_silent_lives_once_in_the_end(cluster: Cluster) -> None:
+    head, far = cluster.head_node, there(cluster)
+    assert head is not None
+    near_far = NodeAffinitySchedulingStrategy(far.node_id, soft=True)
+    moves = Counter.options(
+        name="moves", resources={}, max_restarts=-1, scheduling_strategy=near_far
+    ).remote()
+    node_id, pid = get(moves.place.remote())
+    assert node_id == far.node_id
+    os.kill(far.pid, signal.SIGSTOP)
+    try:
+        until(
+            lambda: (
+                get(weft.get_actor("moves").place.options(max_task_retries=-1).remote())[0]
+                == head.node_id
+            )
+        )
+        assert psutil.pid_exists(pid)
+    finally:
+        os.kill(far.pid, signal.SIGCONT)
+    until(lambda: not psutil.pid_exists(pid))
+    assert get(moves.place.remote())[0] == head.node_id
+
+
+def test_actors_go_where_strategies_and_labels_say(cluster: Cluster) -> None:
+    head, far = cluster.head_node, there(cluster)
+    assert head is not None
+    labelled = cluster.add_node(num_cpus=1, labels={"zone": "far"})
+    free: dict[str, Any] = {"resources": {}}
+    spread = [Counter.options(scheduling_strategy="SPREAD", **free).remote() for _ in range(6)]
+    found = {node_id for node_id, _ in get([each.place.remote() for each in spread])}
+    assert found == {head.node_id, far.node_id, labelled.node_id}
+    by_label = Counter.options(label_selector={"zone": "far"}, **free).remote()
+    assert get(by_label.place.remote())[0] == labelled.node_id
+    hard = NodeAffinitySchedulingStrategy(labelled.node_id, soft=False)
+    by_node = Counter.options(scheduling_strategy=hard, **free).remote()
+    assert get(by_node.place.remote())[0] == labelled.node_id
+    cluster.remove_node(labelled, allow_graceful=False)
+    with pytest.raises(ActorDiedError):
+        get(by_node.add.remote())
+    nobody = Counter.options(scheduling_strategy=hard, **free).remote()
+    with pytest.raises(ActorUnschedulableError, match=labelled.node_id):
+        get(nobody.add.remote())
+
+
 def test_actors_end_with_their_owner_and_detached_ones_do_not(cluster: Cluster) -> None:
     owner = Counter.remote()
     _, owner_pid = get(owner.place.remote())

@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from weft._machines.spillover import ViewsChanged
     from weft._node.daemon import Daemon
     from weft._node.scheduling import ClusterScheduling
-    from weft._transport.control import messages
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
     from weft._wire.messages import BeginsJob

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._clock import monotonic
 from weft._env.jobs import without_job
 from weft._machines.leases import ACTOR_KEY
 from weft._machines.placement import NodeView
