@@ -72,7 +72,6 @@ from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
 from weft._node.output import Outputs
 from weft._node.processes import Process, describe
-from weft._node.questions import NIL
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Later, Rules
 from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
@@ -80,7 +79,7 @@ from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
 from weft._transport.timers import Timers
-from weft._wire.codec import unpack
+from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
     Answer,
     Ask,
@@ -528,7 +527,7 @@ class Daemon:
         """A tool has a node drained, this one or another."""
 
         def then(error: str) -> None:
-            self.clients.send_to(client.worker_id, Answer(request, NIL, error))
+            self.clients.send_to(client.worker_id, Answer(request, pack(None), error))
 
         if self.in_cluster is None:
             then("this is no node of a cluster: a session of a program ends with that")

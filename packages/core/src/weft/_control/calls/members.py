@@ -51,7 +51,7 @@ _DONE = messages.Done()
 _HEARD = messages.HeartbeatAnswer()
 
 
-class Given(NamedTuple):
+class JoinGifts(NamedTuple):
     """What who joins is given."""
 
     credentials: MemberCredentials
@@ -67,7 +67,7 @@ class MemberCalls:
         desk: Desk,
         membership: Membership,
         links: NodeLinks,
-        given: Given,
+        given: JoinGifts,
     ) -> None:
         """`given`: to who joins."""
         self._desk = desk
