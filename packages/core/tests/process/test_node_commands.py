@@ -110,7 +110,8 @@ def test_status_tells_of_nodes_jobs_and_what_waits() -> None:
 
     with weft.init(address="auto"):
         actors = [Actor.options(num_cpus=1).remote() for _ in range(3)]
-        weft.get(actors[0].ready.remote())
+        # Whichever comes first to the control service has the CPU.
+        weft.wait([actor.ready.remote() for actor in actors], num_returns=1)
         told = json.loads(good("status", "--format", "json"))
         (node,) = told["nodes"]
         assert (node["address"], node["is_head"], node["state"]) == (found["head"], True, "alive")
