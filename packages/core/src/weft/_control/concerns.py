@@ -13,7 +13,7 @@ from weft._control.calls.groups import GroupCalls
 from weft._control.calls.jobs import ANY_JOB, JobCalls
 from weft._control.calls.keyvalues import KeyValueCalls
 from weft._control.calls.links import NodeLinks
-from weft._control.calls.members import JoinGifts, MemberCalls, asked_drain, ordered, told_drain
+from weft._control.calls.members import Admission, MemberCalls, asked_drain, ordered, told_drain
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
 from weft._control.calls.views import ViewCalls
@@ -127,7 +127,7 @@ class ActorsConcern(Concern):
 class MembersConcern(Concern):
     """Members, and the view of what they have."""
 
-    def __init__(self, links: NodeLinks, given: JoinGifts) -> None:
+    def __init__(self, links: NodeLinks, given: Admission) -> None:
         self._membership = Membership()
         self.tables = (self._membership,)
         self._links = links
@@ -183,7 +183,7 @@ class GroupsConcern(Concern):
                 pass
 
 
-def concerns(given: JoinGifts) -> list[Concern]:
+def concerns(given: Admission) -> list[Concern]:
     """Return the concerns of a control service. `given`: to who joins."""
     links = NodeLinks()
     return [

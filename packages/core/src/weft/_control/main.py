@@ -24,7 +24,7 @@ from weft import _clock
 from weft._control.base import JournalError
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
-from weft._control.calls.members import JoinGifts
+from weft._control.calls.members import Admission
 from weft._control.concerns import Concern, concerns
 from weft._control.places import check_folder, open_journal
 from weft._control.server import ControlServer
@@ -93,7 +93,7 @@ async def serve(
     check_folder(session_dir)
     journal = open_journal(journal_url, session_dir)
     shared = journal_url if is_journal_shared(journal_url) else ""
-    control = Control(journal, concerns(JoinGifts(credentials, shared)))
+    control = Control(journal, concerns(Admission(credentials, shared)))
     service = control.service
     told = _told_to_end(lifeline)
     starting = asyncio.ensure_future(service.start(wait_s))

@@ -51,7 +51,7 @@ _DONE = messages.Done()
 _HEARD = messages.HeartbeatAnswer()
 
 
-class JoinGifts(NamedTuple):
+class Admission(NamedTuple):
     """What who joins is given."""
 
     credentials: MemberCredentials
@@ -67,7 +67,7 @@ class MemberCalls:
         desk: Desk,
         membership: Membership,
         links: NodeLinks,
-        given: JoinGifts,
+        given: Admission,
     ) -> None:
         """`given`: to who joins."""
         self._desk = desk
