@@ -71,7 +71,7 @@ class Control:
             self.do(command)
 
     def join(self, node_id: NodeId, cpus: float = 2) -> int:
-        incarnation = int(self.do(RegisterAsked(node_id, b"1", "there")).answer.value)
+        incarnation = int(self.do(RegisterAsked(node_id, b"1", node_id.hex())).answer.value)
         self.note(NodeResumed(node_id, incarnation, ()))
         self.note(NodeSaid(incarnation, view(node_id, cpus)))
         return incarnation
@@ -170,7 +170,7 @@ def test_registration_of_a_node_anew_is_the_end_of_its_bundles() -> None:
     control.join(A)
     control.create()
     control.ready(A, 1)
-    control.do(RegisterAsked(A, b"2", "there"))
+    control.do(RegisterAsked(A, b"2", A.hex()))
     assert state(control) == "rescheduling"
 
 

@@ -72,7 +72,7 @@ class Control:
         return out
 
     def register(self, node_id: NodeId, request: bytes = b"1") -> int:
-        effects = self.tell(RegisterAsked(node_id, request, "host:1"))
+        effects = self.tell(RegisterAsked(node_id, request, f"{node_id.hex()}:1"))
         (welcomed,) = [each for each in effects if isinstance(each, Welcomed)]
         return welcomed.incarnation
 
@@ -133,6 +133,15 @@ def test_node_that_registers_anew_is_another_life_and_the_old_one_is_dead() -> N
     ]
     assert control.tell(HeartbeatHeard(A, 2)) == []
     assert control.tell(Buried(A, 1, "it was silent")) == []
+
+
+def test_node_at_the_address_of_another_is_the_end_of_that_one() -> None:
+    control = Control()
+    control.tell(RegisterAsked(A, b"1", "host:1"))
+    assert control.tell(RegisterAsked(B, b"1", "host:1"))[0] == NodeDied(
+        A, 1, f"node {B.hex()} has its address"
+    )
+    assert [facts.node_id for facts in control.members.living()] == [B]
 
 
 def test_silent_node_is_dead_after_the_time_and_not_before() -> None:

@@ -112,7 +112,7 @@ class Control:
         return found
 
     def register(self, node_id: NodeId, request: bytes = b"1") -> int:
-        applied = self.do(RegisterAsked(node_id, request, "there:1/node", "there"))
+        applied = self.do(RegisterAsked(node_id, request, f"{node_id.hex()}:1/node", "there"))
         assert not applied.answer.code
         return int(applied.answer.value)
 

@@ -35,9 +35,9 @@ WAIT_S = 20.0
 class RealCluster:
     """A head and those who join it."""
 
-    def __init__(self, folder: Path, journal: str = "") -> None:
+    def __init__(self, folder: Path, **options_of_head: Any) -> None:
         self.folder = folder
-        options = HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1", journal=journal)
+        options = HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1", **options_of_head)
         self.head = start_head(options)
         self.started = [self.head.started]
         wait_for_node(self.head.started)
@@ -159,6 +159,33 @@ def test_node_that_was_silent_is_fenced_and_comes_back_as_a_fresh_one(
     assert after.keys() == before.keys()
     assert sum(after[node_id] > before[node_id] for node_id in after) == 1
     assert "was declared dead" in other.last_words()
+
+
+def test_head_that_is_started_again_knows_its_members(
+    roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    kept = {"journal": f"sqlite:{tmp_path / 'journal'}", "credentials": str(tmp_path / "kept")}
+    first = RealCluster(tmp_path, **kept)
+    try:
+        other = first.add()
+        before = {node.address: node.incarnation for node in first.living()}
+        first.head.started.process.kill()
+        first.head.started.process.wait(WAIT_S)
+        again = RealCluster(tmp_path, port=first.head.join.port, **kept)
+        first.started.append(again.head.started)
+        again.client.close()
+        assert again.head.join == first.head.join
+        weft.init(address=other.session)
+        first.until(lambda: len(spread()) == 2)
+        first.until(lambda: len(first.living()) == 2)
+        after = {node.address: node.incarnation for node in first.living()}
+        head = f"{first.head.cluster.node}/node"
+        assert [before[address] == after[address] for address in before if address != head] == [
+            True
+        ]
+        assert after[head] > before[head]
+    finally:
+        first.close()
 
 
 def test_standby_head_takes_over_within_five_seconds(

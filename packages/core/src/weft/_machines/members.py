@@ -17,7 +17,7 @@ What is always true
 3. A node is buried for silence only after `silence_s` in which this process was awake and could
    have heard it; after `RELINK_S` if its link was closed. A control service that was restarted, or
    stopped for a while, gives all nodes that time again.
-4. Every life ends in one NodeDied.
+4. Every life ends in one NodeDied. An address has one node: who had it before is dead.
 5. At most `MOST_NODES` are alive and the newest `DEAD_KEPT` dead are remembered; one that is
    forgotten is fenced like one that is remembered.
 6. A draining node is given nothing new. It is buried when it says that it is empty, or at its
@@ -336,6 +336,8 @@ class Members:
             return
         if old is not None:
             self._die(old, "its daemon has started again", effects)
+        for other in [x for x in self._living.values() if x.facts.address == event.address]:
+            self._die(other, f"node {event.node_id.hex()} has its address", effects)
         self._last_incarnation += 1
         facts = MemberFacts(
             event.node_id,
@@ -535,6 +537,8 @@ class Members:
         assert max(numbers, default=0) <= self._last_incarnation, 1
         assert all(x.facts.node_id == node_id for node_id, x in self._living.items()), 2
         assert all(x.silent_at >= x.heard_at for x in self._living.values()), 3
+        addresses = [x.facts.address for x in self._living.values()]
+        assert len(set(addresses)) == len(addresses), 4
         assert all(x.facts.life != "dead" for x in self._living.values()), 4
         assert all(facts.life == "dead" for facts in self._dead.values()), 4
         assert len(self._living) <= MOST_NODES and len(self._dead) <= DEAD_KEPT, 5

@@ -30,9 +30,10 @@ def run(session_dir: str) -> NoReturn:
 
 
 def _close_all_but(keep: set[int]) -> None:
-    """Close what the parent left open by accident."""
+    """Close what the parent left open by accident; what is kept is for this process alone."""
     after = 3
     for fd in sorted(keep):
+        os.set_inheritable(fd, False)
         os.closerange(after, fd)
         after = fd + 1
     os.closerange(after, os.sysconf("SC_OPEN_MAX"))
