@@ -62,6 +62,16 @@ class RealCluster:
     def living(self) -> list[Any]:
         return [node for node in self.members() if node.state == messages.MEMBER]
 
+    def until_used(self, nodes: int) -> None:
+        """Run tasks until so many nodes have run one."""
+        seen: set[str] = set()
+
+        def use() -> bool:
+            seen.update(spread())
+            return len(seen) == nodes
+
+        self.until(use)
+
     def control_pid(self) -> int:
         children = psutil.Process(self.head.started.process.pid).children()
         found = [child.pid for child in children if "_control.main" in child.cmdline()]
@@ -109,7 +119,7 @@ def test_tasks_run_on_nodes_that_have_joined(cluster: RealCluster) -> None:
     cluster.add()
     weft.init(address=cluster.head.started.session)
     ids = {node.node_id.hex() for node in cluster.living()}
-    cluster.until(lambda: spread() == ids)
+    cluster.until_used(len(ids))
 
 
 def test_wrong_token_joins_nothing(cluster: RealCluster, tmp_path: Path) -> None:
@@ -125,7 +135,7 @@ def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -
     cluster.add()
     weft.init(address=cluster.head.started.session)
     ids = {node.node_id.hex() for node in cluster.living()}
-    cluster.until(lambda: spread() == ids)
+    cluster.until_used(len(ids))
     incarnations = [node.incarnation for node in cluster.living()]
     killed_at = time.monotonic()
     os.kill(cluster.control_pid(), signal.SIGKILL)
@@ -139,7 +149,7 @@ def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -
 def test_killed_node_is_dead_for_all_within_its_time(cluster: RealCluster) -> None:
     gone = cluster.add()
     weft.init(address=cluster.head.started.session)
-    cluster.until(lambda: len(spread()) == 2)
+    cluster.until_used(2)
     gone.process.kill()
     gone.process.wait(WAIT_S)
     assert cluster.until(lambda: len(cluster.living()) == 1) < 5.0
@@ -176,7 +186,7 @@ def test_head_that_is_started_again_knows_its_members(
         again.client.close()
         assert again.head.join == first.head.join
         weft.init(address=other.session)
-        first.until(lambda: len(spread()) == 2)
+        first.until_used(2)
         first.until(lambda: len(first.living()) == 2)
         after = {node.address: node.incarnation for node in first.living()}
         head = f"{first.head.cluster.node}/node"
@@ -201,7 +211,7 @@ def test_standby_head_takes_over_within_five_seconds(
         wait_for_node(started)
         other = first.add()
         weft.init(address=other.session)
-        first.until(lambda: len(spread()) == 3)
+        first.until_used(3)
         lease = Path(started.session_dir, "lease")
         first.until(lambda: lease.exists() and lease.read_bytes())
         head = first.head.started.process
@@ -215,6 +225,6 @@ def test_standby_head_takes_over_within_five_seconds(
         first.client = client
         first.until(lambda: len(first.living()) == 2)
         assert {node.state for node in first.members()} == {messages.MEMBER, messages.GONE}
-        first.until(lambda: len(spread()) == 2)
+        first.until_used(2)
     finally:
         first.close()
