@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never
 
 from weft._ids import NodeId, PlacementGroupId
 from weft._machines.bundles import HeldBundles
+from weft._machines.jobs import BeginJob, JobFacts
 from weft._machines.members import Life, MemberFacts
 from weft._machines.membership import MemberStanding
+from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
 from weft._machines.placement import BundleView, NodeView
+from weft._machines.reservations import (
+    CommitAsked,
+    ReleaseAsked,
+    ReserveAsked,
+    TellCommitted,
+    TellRefused,
+    TellReserved,
+)
+from weft._machines.shares import JobLimits
 from weft._machines.views import Delta
 from weft._resources import Resources
 from weft._transport.control import messages
@@ -17,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 V = TypeVar("V")
+BundlesTold: TypeAlias = TellReserved | TellRefused | TellCommitted
 _LIFE_OF: dict[messages.NodeState, Life] = {
     messages.MEMBER: "alive",
     messages.DRAINING: "draining",
@@ -155,3 +167,72 @@ def held_of(message: messages.HeldBundles) -> tuple[HeldBundles, ...]:
         HeldBundles(group, attempt, tuple(indices), is_committed)
         for (group, attempt, is_committed), indices in indices_of.items()
     )
+
+
+def message_of_told(told: BundlesTold) -> messages.BundleReport:
+    """Return what a node says of bundles."""
+    report = messages.BundleReport(group_id=told.group, attempt=told.attempt)
+    match told:
+        case TellReserved():
+            report.reserved.SetInParent()
+        case TellRefused(reason=reason):
+            report.refused = reason
+        case TellCommitted():
+            report.committed.SetInParent()
+        case _:
+            assert_never(told)
+    return report
+
+
+def asked_of(
+    order: messages.BundleOrder, control: int
+) -> ReserveAsked | CommitAsked | ReleaseAsked:
+    """Read what a node is to do with bundles."""
+    group, attempt = PlacementGroupId(order.group_id), order.attempt
+    match order.WhichOneof("what"):
+        case "reserve":
+            bundles = {
+                index: Resources.of_units(amounts.of)
+                for index, amounts in order.reserve.bundles.items()
+            }
+            return ReserveAsked(control, group, attempt, bundles, order.reserve.size)
+        case "commit":
+            return CommitAsked(control, group, attempt)
+        case _:
+            return ReleaseAsked(control, group, attempt)
+
+
+# ------------------------------------------------------------------ orders and jobs
+
+
+def order_of(order: messages.Order) -> Order:
+    """Read what a node is to do for an actor."""
+    match order.WhichOneof("what"):
+        case "want":
+            return WantOrder(order.want.actor_id, order.want.creation)
+        case "drop":
+            return DropOrder(order.drop)
+        case "become":
+            made = order.become
+            return MakeOrder(made.actor_id, made.worker_id, made.restarts, made.creation)
+        case "quit":
+            return QuitOrder(order.quit)
+        case _:
+            return KillOrder(order.kill.worker_id, order.kill.reason)
+
+
+def job_of(job: messages.Job) -> JobFacts:
+    """Read what is known of a job."""
+    limits = JobLimits(dict(job.limits.quota), job.limits.weight, job.limits.priority)
+    begun = BeginJob(
+        job.job_id,
+        job.driver_id,
+        job.node_id,
+        job.address,
+        job.namespace,
+        job.entrypoint,
+        dict(job.metadata),
+        limits,
+    )
+    ended_at = job.ended_at if job.HasField("ended_at") else -1.0
+    return JobFacts(begun, limits, job.began_at, ended_at, job.reason, job.change)

@@ -146,6 +146,20 @@ def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -
     assert [node.incarnation for node in cluster.living()] == incarnations
 
 
+def test_template_that_was_killed_is_replaced_beside_threads(cluster: RealCluster) -> None:
+    weft.init(address=cluster.head.started.session)
+    cluster.until(cluster.living)
+    assert spread() == {node.node_id.hex() for node in cluster.living()}
+    daemon = psutil.Process(cluster.head.started.process.pid)
+    assert daemon.num_threads() > 1
+    control = cluster.control_pid()
+    (template,) = [child.pid for child in daemon.children() if child.pid != control]
+    os.kill(template, signal.SIGKILL)
+    cluster.until(lambda: template not in {child.pid for child in daemon.children()})
+    assert len(spread()) == 1
+    assert len(cluster.living()) == 1
+
+
 def test_killed_node_is_dead_for_all_within_its_time(cluster: RealCluster) -> None:
     gone = cluster.add()
     weft.init(address=cluster.head.started.session)

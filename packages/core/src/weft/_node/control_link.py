@@ -1,11 +1,11 @@
 """A daemon's link to the control service: what it says there, and what it is told.
 
-    daemon's loop                          threads of the link
-    publish, report, leave   -> _Beats ->  heartbeats: a stream; registers first, anew if fenced
-    ControlNews              <- Inbox  <-  what comes on it: bundles, drains, fences
-                             <- Inbox  <-  view, orders, jobs: a stream each
-    watch_actor              <- Inbox  <-  what becomes of actors: one stream
-    call(..., then)          <- Inbox  <-  answers
+    daemon's loop                             threads of the link
+    publish, report, leave   -> Heartbeats -> a stream, for which it has registered; again if fenced
+    ControlNews              <- Inbox      <- what comes on it: bundles, drains, fences
+                             <- Inbox      <- view, orders, jobs: a stream each
+    watch_actor              <- Inbox      <- what becomes of actors: one stream
+    call(..., then)          <- Inbox      <- answers
 
 gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
 inbox, and `ControlNews` is told of it in its loop.
@@ -33,59 +33,32 @@ import queue
 import threading
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import msgspec
 
-from weft._clock import monotonic
-from weft._control_messages import (
-    delta_of,
-    message_of_delta,
-    message_of_held,
-    node_of_view,
-    standing_of,
-)
-from weft._ids import PlacementGroupId
-from weft._machines.bundles import HeldBundles
-from weft._machines.jobs import BeginJob, JobFacts
-from weft._machines.members import HEARTBEAT_S
+from weft._control_messages import asked_of, delta_of, job_of, order_of, standing_of
 from weft._machines.membership import MemberStanding
-from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
-from weft._machines.placement import NodeView
-from weft._machines.reservations import (
-    CommitAsked,
-    ControlUnlinked,
-    ReleaseAsked,
-    ReserveAsked,
-    TellCommitted,
-    TellRefused,
-    TellReserved,
-)
-from weft._machines.shares import JobLimits
+from weft._machines.reservations import CommitAsked, ControlUnlinked, ReleaseAsked, ReserveAsked
 from weft._machines.spillover import ViewsChanged
-from weft._machines.views import (
-    ApplyChange,
-    AskWhole,
-    DeltaHeard,
-    Follower,
-    Publisher,
-    PublisherTicked,
-    SourceLinked,
-    TableChanged,
-    WholeAsked,
-)
+from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, SourceLinked
+from weft._node.heartbeats import Beginning, DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
-from weft._resources import Resources
 from weft._transport.addresses import is_path, split
 from weft._transport.control import messages
 from weft._transport.control.client import TIMEOUT_S, ControlClient
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
+    from weft._control_messages import BundlesTold
     from weft._ids import NodeId
+    from weft._machines.bundles import HeldBundles
+    from weft._machines.jobs import JobFacts
     from weft._machines.members import MemberFacts
+    from weft._machines.orders import Order
+    from weft._machines.placement import NodeView
     from weft._transport.control.client import ControlStream
     from weft._transport.credentials import Credentials
     from weft._transport.sockets import Poller
@@ -93,16 +66,11 @@ if TYPE_CHECKING:
 PAUSE_S = 0.1
 """Before a stream that has broken is begun anew."""
 WRONG_TOKEN_S = 5.0
-LOST_S = 3.0
-FIRST_S = 10.0
-"""A first answer may take so long: the connection has to be made."""
 FENCED = 9
 """gRPC's status FAILED_PRECONDITION."""
-_CONTROL = b"control"
 
 _Watching: TypeAlias = "queue.SimpleQueue[messages.WatchActorsRequest | None]"
 BundlesAsked = ReserveAsked | CommitAsked | ReleaseAsked | ControlUnlinked
-BundlesTold = TellReserved | TellRefused | TellCommitted
 
 
 class ControlNews:
@@ -197,7 +165,7 @@ class ControlLink:
         """As `incarnation`, for the threads."""
         self._streams: dict[str, ControlStream] = {}
         self._streams_lock = threading.Lock()
-        self._beats: _Beats | None = None
+        self._beats: Heartbeats | None = None
         self._leaving = ""
         self._watched: dict[bytes, None] = {}
         """Actors."""
@@ -248,7 +216,7 @@ class ControlLink:
         """Say that the node has nothing left and ends; `left` follows when that is known."""
         self._leaving = reason
         if self._beats is not None:
-            self._beats.put(_Left(reason))
+            self._beats.put(Leaving(reason))
 
     def watch_actor(self, actor: bytes) -> None:
         """Hear of an actor (`actor_changed`), as it is and as it changes, until it is dead."""
@@ -337,26 +305,26 @@ class ControlLink:
             self._news.fenced(reason)
             done.set()
 
-    def _linked(self, beats: _Beats) -> None:
+    def _linked(self, beats: Heartbeats) -> None:
         self._beats = beats
-        beats.put(_Begin(self._view, tuple(self._news.held())))
+        beats.put(Beginning(self._view, tuple(self._news.held())))
         if self._leaving:
-            beats.put(_Left(self._leaving))
+            beats.put(Leaving(self._leaving))
 
     def _unlinked(self) -> None:
         self._beats = None
         self._news.bundles_asked(ControlUnlinked())
 
-    def _told(self, beats: _Beats, answer: messages.HeartbeatAnswer, control: int) -> None:
+    def _told(self, beats: Heartbeats, answer: messages.HeartbeatAnswer, control: int) -> None:
         if beats is not self._beats:
             return
         if answer.ask_whole:
-            beats.put(_Whole())
+            beats.put(WholeWanted())
         for order in answer.bundles:
-            self._news.bundles_asked(_asked(order, control))
+            self._news.bundles_asked(asked_of(order, control))
         if answer.HasField("ask_drain"):
             drain = answer.ask_drain
-            beats.put(_Agrees(self._news.drain_asked(drain.message, drain.deadline_s)))
+            beats.put(DrainAnswer(self._news.drain_asked(drain.message, drain.deadline_s)))
         if answer.HasField("tell_drain"):
             drain = answer.tell_drain
             self._news.drain_told(drain.reason, drain.message, drain.deadline_s)
@@ -468,7 +436,7 @@ class ControlLink:
 
     def _beat(self, incarnation: int) -> str:
         """Send heartbeats until the stream breaks; return why the node is fenced, if it is."""
-        beats = _Beats(self._me, incarnation, lost=self._client.begin_anew)
+        beats = Heartbeats(self._me, incarnation, lost=self._client.begin_anew)
         reason = ""
         try:
             self._post(partial(self._linked, beats))
@@ -538,7 +506,7 @@ class ControlLink:
             try:
                 with self._stream("Members", "follow", iter(taken.get, None)) as stream:
                     for said in stream:
-                        orders = [_order(each) for each in said.orders]
+                        orders = [order_of(each) for each in said.orders]
                         self._post(partial(self._ordered, incarnation, orders))
                         has = said.first + len(orders) - 1
                         taken.put(messages.FollowOrdersRequest(after=has))
@@ -560,7 +528,7 @@ class ControlLink:
                 with self._stream("Jobs", "watch", request) as stream:
                     for job in stream:
                         change = max(change, job.change)
-                        self._post(partial(self._news.job_changed, _job(job)))
+                        self._post(partial(self._news.job_changed, job_of(job)))
             except (RpcError, AuthenticationError):
                 self._closed.wait(PAUSE_S)
 
@@ -601,167 +569,5 @@ class _OpenStream:
         self._stream.cancel()
 
 
-# ------------------------------------------------------------------ heartbeats
-
-
-class _Begin(msgspec.Struct, frozen=True):
-    view: NodeView
-    held: tuple[HeldBundles, ...]
-
-
-class _Left(msgspec.Struct, frozen=True):
-    reason: str
-
-
-class _Agrees(msgspec.Struct, frozen=True):
-    agrees: bool
-
-
-class _Whole(msgspec.Struct, frozen=True):
-    pass
-
-
-class _Beats:
-    """The heartbeats of one stream. gRPC takes them, in a thread of its own."""
-
-    def __init__(self, me: NodeId, incarnation: int, lost: Callable[[], None]) -> None:
-        """`lost`: called when nobody answers them."""
-        self._me = me
-        self._lost = lost
-        self._lost_at = monotonic() + FIRST_S
-        self._sender = messages.Sender(node_id=me, incarnation=incarnation)
-        self._publisher: Publisher[NodeId, NodeView] = Publisher(incarnation)
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._beat_at = 0.0
-
-    def put(self, said: _Begin | NodeView | BundlesTold | _Left | _Agrees | _Whole | None) -> None:
-        """Let something be said; None: the stream has ended."""
-        self._inbox.put(said)
-
-    def heard(self) -> None:
-        """Note that there was an answer. Any thread may."""
-        self._lost_at = monotonic() + LOST_S
-
-    def __iter__(self) -> Iterator[messages.Heartbeat]:
-        begin = self._inbox.get()
-        if begin is None:
-            return
-        self._publish(TableChanged({self._me: begin.view}))
-        (first,) = self._publish(WholeAsked(_CONTROL))
-        yield messages.Heartbeat(sender=self._sender, view=first, held=message_of_held(begin.held))
-        self._beat_at = monotonic() + HEARTBEAT_S
-        while (said := self._wait()) is not None:
-            if monotonic() > self._lost_at:
-                self._lost()
-                return
-            yield from self._heartbeats(said)
-
-    def _wait(self) -> list[Any] | None:
-        """Return what is to be said, when there is something or it is time; None: the end."""
-        at = self._publisher.wake_at()
-        until = self._beat_at if at is None else min(at, self._beat_at)
-        said: list[Any] = []
-        try:
-            said.append(self._inbox.get(timeout=max(0.0, until - monotonic())))
-            while True:
-                said.append(self._inbox.get_nowait())
-        except queue.Empty:
-            pass
-        return None if None in said else said
-
-    def _heartbeats(self, said: list[Any]) -> Iterator[messages.Heartbeat]:
-        heartbeat = messages.Heartbeat(sender=self._sender)
-        deltas = self._publish(PublisherTicked())
-        is_empty = not said
-        for each in said:
-            match each:
-                case TellReserved() | TellRefused() | TellCommitted():
-                    heartbeat.bundles.append(_report(each))
-                case _Left(reason):
-                    heartbeat.empty = reason
-                case _Agrees(agrees):
-                    heartbeat.agrees_to_drain = agrees
-                case _Whole():
-                    deltas += self._publish(WholeAsked(_CONTROL))
-                case _:
-                    deltas += self._publish(TableChanged({self._me: each}))
-                    is_empty = is_empty or len(said) == 1
-        for delta in deltas[:-1]:
-            yield messages.Heartbeat(sender=self._sender, view=delta)
-        if deltas:
-            heartbeat.view.CopyFrom(deltas[-1])
-        now = monotonic()
-        if deltas or not is_empty or now >= self._beat_at:
-            yield heartbeat
-            self._beat_at = now + HEARTBEAT_S
-
-    def _publish(self, event: Any) -> list[messages.ViewDelta]:
-        effects = self._publisher.handle(event, monotonic())
-        return [message_of_delta(effect.delta, node_of_view) for effect in effects]
-
-
-def _report(told: BundlesTold) -> messages.BundleReport:
-    report = messages.BundleReport(group_id=told.group, attempt=told.attempt)
-    match told:
-        case TellReserved():
-            report.reserved.SetInParent()
-        case TellRefused(reason=reason):
-            report.refused = reason
-        case TellCommitted():
-            report.committed.SetInParent()
-        case _:
-            assert_never(told)
-    return report
-
-
-def _asked(order: messages.BundleOrder, control: int) -> BundlesAsked:
-    group, attempt = PlacementGroupId(order.group_id), order.attempt
-    match order.WhichOneof("what"):
-        case "reserve":
-            bundles = {
-                index: Resources.of_units(amounts.of)
-                for index, amounts in order.reserve.bundles.items()
-            }
-            return ReserveAsked(control, group, attempt, bundles, order.reserve.size)
-        case "commit":
-            return CommitAsked(control, group, attempt)
-        case _:
-            return ReleaseAsked(control, group, attempt)
-
-
-# ------------------------------------------------------------------ what else comes
-
-
 def _replaced(facts: MemberFacts) -> MemberFacts:
     return msgspec.structs.replace(facts, life="dead", cause="it has registered anew")
-
-
-def _order(order: messages.Order) -> Order:
-    match order.WhichOneof("what"):
-        case "want":
-            return WantOrder(order.want.actor_id, order.want.creation)
-        case "drop":
-            return DropOrder(order.drop)
-        case "become":
-            made = order.become
-            return MakeOrder(made.actor_id, made.worker_id, made.restarts, made.creation)
-        case "quit":
-            return QuitOrder(order.quit)
-        case _:
-            return KillOrder(order.kill.worker_id, order.kill.reason)
-
-
-def _job(job: messages.Job) -> JobFacts:
-    limits = JobLimits(dict(job.limits.quota), job.limits.weight, job.limits.priority)
-    begun = BeginJob(
-        job.job_id,
-        job.driver_id,
-        job.node_id,
-        job.address,
-        job.namespace,
-        job.entrypoint,
-        dict(job.metadata),
-        limits,
-    )
-    ended_at = job.ended_at if job.HasField("ended_at") else -1.0
-    return JobFacts(begun, limits, job.began_at, ended_at, job.reason, job.change)
