@@ -405,10 +405,12 @@ class Daemon:
         else:
             if client.role == NEIGHBOUR:
                 self.acting.daemon_lost(client)
-            self._forget_client(client.worker_id)
+            keeps = self.far_owners is not None and self.far_owners.hears(client.address)
+            self._forget_client(client.worker_id, keeps_objects=keeps)
             self._drivers.ended(client.worker_id)
 
-    def _forget_client(self, client: bytes) -> None:
+    def _forget_client(self, client: bytes, *, keeps_objects: bool = False) -> None:
+        """A process is no client any more. `keeps_objects`: it is an owner elsewhere, and lives."""
         if self.transfers is not None:
             self.transfers.client_lost(client)
             self.transfers.owner_lost(self._node.home.address_of(client))
@@ -416,7 +418,8 @@ class Daemon:
         self.scheduling.gone(client)
         self._history.forget(client)
         self._followers.forget(client)
-        self.memory.lost(client)
+        if not keeps_objects:
+            self.memory.lost(client)
         self._metrics.forget(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.acting.gone(client)

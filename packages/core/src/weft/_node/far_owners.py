@@ -81,13 +81,16 @@ class FarOwners:
             has_answered = bool(client.worker_id)
             if has_answered and split(address).node != self._dead and self._reach(address):
                 self.transfers.owner_back(address)
-                return
-        self._end(address)
+        if not self.hears(address):
+            self._end(address)
+
+    def hears(self, address: str) -> bool:
+        """Tell whether there is a connection to an owner: then its objects stay."""
+        return address in self._owners
 
     def _end(self, address: str) -> None:
         self.transfers.owner_lost(address)
-        if address not in self._owners:
-            self._memory.lost(bytes.fromhex(split(address).name))
+        self._memory.lost(bytes.fromhex(split(address).name))
         self._drained_of(address, 0)
 
     def bury(self, node: str, lose: Callable[[], None]) -> None:

@@ -249,8 +249,13 @@ class NodeTransfers:
         self.links.flush()
 
     def close(self) -> None:
-        """End the connections."""
+        """End the connections, and leave the files."""
         self.links.close()
+        for opened in self._open.values():
+            opened.file.close()
+        for coming in self._coming.values():
+            if coming.arrival is not None:
+                coming.arrival.abandon()
 
     # -------------------------------------------------------------- of other daemons (ChunkTaker)
 
