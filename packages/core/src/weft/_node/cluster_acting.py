@@ -36,6 +36,7 @@ from weft._node.acting import (
     no_actor,
     unexpected,
 )
+from weft._node.control_link import FENCED
 from weft._override import override
 from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
@@ -184,9 +185,10 @@ class ClusterActing(Acting):
                 self._tell(wants.SentBack(actor, client.address, number, target, hops))
             case WantSettled(actor, number):
                 self._tell(wants.SettledThere(actor, client.address, number))
-            case Answer(request):
+            case Answer(request) if request in self._asked:
                 _, waiting, number = self._asked.pop(request)
-                self._clients.send(waiting, Answer(number, message.body, message.error))
+                if not waiting.connection.closed:
+                    self._clients.send(waiting, Answer(number, message.body, message.error))
             case _:
                 raise unexpected(client, message)
 
@@ -375,7 +377,9 @@ class ClusterActing(Acting):
         return bool(effects)
 
     def _settled(self, found: wants.ReportFound, answer: Any) -> None:
-        if found.asker in self._askers:
+        """Control has answered. If this node is dead to it, it has not heard the report."""
+        is_heard = not (isinstance(answer, RpcError) and answer.rpc_code == FENCED)
+        if is_heard and found.asker in self._askers:
             asker = self._askers[found.asker]
             self._clients.send(asker, WantSettled(found.actor, found.number))
 
@@ -392,7 +396,8 @@ class ClusterActing(Acting):
             self._tell(wants.DaemonLost(client.address))
         for request in [each for each, (to, *_) in self._asked.items() if to is client]:
             _, asker, number = self._asked.pop(request)
-            self._clients.send(asker, Answer(number, error=f"{client.address} is gone"))
+            if not asker.connection.closed:
+                self._clients.send(asker, Answer(number, error=f"{client.address} is gone"))
 
     def _tell(self, event: wants.Event) -> None:
         for effect in self._wants.handle(event, monotonic()):
