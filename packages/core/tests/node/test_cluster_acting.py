@@ -8,8 +8,8 @@ import pytest
 
 from weft._ids import ActorId, NodeId
 from weft._machines.orders import DropOrder, KillOrder, WantOrder
-from weft._node.acting import ActorQuery
-from weft._node.cluster_acting import NOT_FOUND, ClusterActing
+from weft._node.actor_questions import NOT_FOUND
+from weft._node.cluster_acting import ClusterActing
 from weft._node.control_link import FENCED
 from weft._specs import ActorMeta, Shape
 from weft._transport.control import messages
@@ -26,7 +26,7 @@ from weft._wire.messages import (
     WantTaken,
     WatchActor,
 )
-from weft.exceptions import ProtocolError, RpcError
+from weft.exceptions import GetTimeoutError, ProtocolError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +105,7 @@ class Node:
         self.is_reachable = True
         everything = cast("Any", self)
         self.acting = ClusterActing(
-            self.control,
+            cast("Any", self.control),
             everything,
             everything,
             everything,
@@ -233,14 +233,14 @@ def news(state: str, restarts: int = 0) -> messages.Actor:
 
 def test_who_watches_is_told_each_change_once(node: Node) -> None:
     node.say(node.owner, WatchActor(ACTOR))
-    node.acting.changed(news("pending"))
-    node.acting.changed(news("pending"))
+    node.acting.watchers.changed(news("pending"))
+    node.acting.watchers.changed(news("pending"))
     node.say(node.other, WatchActor(ACTOR))
-    node.acting.changed(news("alive"))
+    node.acting.watchers.changed(news("alive"))
     for client in (node.owner, node.other):
         assert [cast("ActorNews", each).state for each in client.heard] == ["pending", "alive"]
-    node.acting.changed(news("dead"))
-    node.acting.changed(news("dead"))
+    node.acting.watchers.changed(news("dead"))
+    node.acting.watchers.changed(news("dead"))
     assert len(node.owner.heard) == len(node.other.heard) == 3
     node.acting.gone(OWNER)
 
@@ -309,6 +309,14 @@ def test_who_has_asked_is_sent_on_and_what_it_wants_ends_with_it(node: Node) -> 
     assert node.demanded_of == [(1, 1), (1, 1), (0, 0)]
 
 
+def test_who_is_gone_when_its_answer_is_there_is_not_answered(node: Node) -> None:
+    node.say(node.there, WantActor(ACTOR, Shape(), "Counter", THERE, 5, 1))
+    node.acting.placed(ACTOR, WORKER, "address")
+    node.acting.daemon_lost(cast("Any", node.there))
+    node.control.answer("report", messages.Done())
+    assert node.there.heard == []
+
+
 # ------------------------------------------------------------------ questions
 
 
@@ -322,6 +330,9 @@ def test_name_that_nobody_has_is_an_error_that_says_so(node: Node) -> None:
     node.ask("find_actor", ["name", "space"])
     node.control.answer("resolve", RpcError("Actors.resolve: it is full", 8))
     assert node.answered().error == "it is full"
+    node.ask("find_actor", ["name", "space"])
+    node.control.answer("resolve", GetTimeoutError("it was asked for 30 s: nobody answers"))
+    assert node.answered().error == "it was asked for 30 s: nobody answers"
 
 
 def test_all_pages_of_actors_are_listed(node: Node) -> None:
@@ -361,7 +372,6 @@ def test_why_is_told_by_who_looks_for_the_worker(node: Node) -> None:
 def test_what_is_no_question_or_message_for_a_daemon_is_refused(node: Node) -> None:
     node.ask("find_actor", {"no": "query"})
     assert "ActorQuery" in node.answered().error
-    assert ActorQuery("a", "b").name == "a"
     with pytest.raises(ProtocolError, match="sent Answer, which is not for a daemon"):
         node.say(node.owner, Answer(3))
     with pytest.raises(ProtocolError, match="sent ActorNews, which is not for a daemon"):

@@ -224,4 +224,4 @@ class InCluster(ControlNews):
 
     @override
     def actor_changed(self, actor: messages.Actor) -> None:
-        self.acting.changed(actor)
+        self.acting.watchers.changed(actor)
