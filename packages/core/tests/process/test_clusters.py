@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import pytest
 
 import weft
 from weft.cluster_utils import Cluster
+from weft.util import state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -265,3 +267,32 @@ def test_node_that_is_busy_is_not_drained_if_idle_and_ends_at_its_deadline(
         assert gone([other.pid], WAIT_S) == []
     with pytest.raises(weft.exceptions.WeftError):
         weft.get(running)
+
+
+def test_jobs_of_all_nodes_are_listed_until_they_end(cluster: Cluster) -> None:
+    (other,) = cluster.worker_nodes
+    cluster.connect()
+    here = weft.get_runtime_context().get_job_id()
+    head_id = weft.get_runtime_context().get_node_id()
+
+    def jobs() -> list[tuple[str, str]]:
+        return [(job.job_id, job.entrypoint) for job in state.list_jobs(other.session_dir)]
+
+    def drivers() -> list[str]:
+        found = state.list_workers(other.session_dir)
+        return [one.node_id for one in found if one.worker_type == "DRIVER"]
+
+    _wait(jobs)
+    ((job, entrypoint),) = jobs()
+    assert job == here
+    assert "pytest" in entrypoint
+    assert drivers() == [head_id]
+    weft.shutdown()
+    _wait(lambda: not jobs())
+
+
+def _wait(condition: Callable[[], object]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -65,7 +65,12 @@ def _what_it_has(command: Command) -> Command:
 
 @click.command()
 @click.option("--head", is_flag=True, help="Start a new cluster.")
-@click.option("--address", metavar="JOIN", help="Join a cluster, by its join string.")
+@click.option(
+    "--address",
+    metavar="JOIN",
+    help="Join a cluster, by its join string. Other users of this machine can see the words of a "
+    "command: - reads it from the standard input.",
+)
 @click.option(
     "--join-file",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -197,7 +202,7 @@ def _check(
 def _join_string(address: str | None, join_file: Path | None) -> JoinString:
     if join_file is not None:
         return _starting.read_join_file(join_file)
-    return JoinString.parse(address or "")
+    return JoinString.parse(sys.stdin.readline() if address == "-" else address or "")
 
 
 def _node_options(has: dict[str, Any]) -> NodeOptions:

@@ -69,9 +69,12 @@ def _used(name: str, total: float | None, free: float) -> str:
 
 def _jobs(jobs: list[dict[str, Any]]) -> str:
     if not jobs:
-        return "no driver is connected here"
-    rows = [[job["job_id"][:12], job["driver_pid"], job["entrypoint"]] for job in jobs]
-    return table(["JOB", "PID", "PROGRAM"], rows, width())
+        return "no driver is connected"
+    rows = [
+        [job["job_id"][:12], job["node_id"][:12], job["driver_pid"] or None, job["entrypoint"]]
+        for job in jobs
+    ]
+    return table(["JOB", "DRIVER'S NODE", "PID", "PROGRAM"], rows, width())
 
 
 def _waiting(waiting: list[dict[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft._clock import wall
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._node.cluster_acting import ClusterActing
@@ -70,6 +71,8 @@ class InCluster(ControlNews):
         self._scheduling = scheduling
         self._say = say
         self._view = scheduling.view()
+        self._jobs: dict[bytes, dict[str, Any]] = {}
+        """Those that run, of all nodes."""
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
         control: tuple[str, ...] = (cluster.control,)
@@ -117,6 +120,10 @@ class InCluster(ControlNews):
             self.link.publish(view)
         self._view = view
         self.draining.look()
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Return what is told of the jobs that run, the oldest first."""
+        return list(self._jobs.values())
 
     def names(self) -> dict[NodeId, str]:
         """Return the nodes' hosts by their names."""
@@ -211,8 +218,20 @@ class InCluster(ControlNews):
 
     @override
     def job_changed(self, job: JobFacts) -> None:
+        begun = job.begun
         if job.ended_at >= 0:
-            self._daemon.job_ended(job.begun.job)
+            self._jobs.pop(begun.job, None)
+            self._daemon.job_ended(begun.job)
+        elif begun.job not in self._jobs:
+            self._jobs[begun.job] = {
+                "job_id": begun.job.hex(),
+                "driver_id": begun.driver.hex(),
+                "driver_pid": 0,
+                "entrypoint": begun.entrypoint,
+                "namespace": begun.namespace,
+                "began_at": wall(),
+                "node_id": begun.node.hex(),
+            }
 
     @override
     def node_died(self, node: MemberFacts) -> None:

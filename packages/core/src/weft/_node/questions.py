@@ -174,7 +174,7 @@ def status(daemon: Daemon, body: bytes) -> Any:
             }
             for view, address in _nodes(daemon)
         ],
-        "jobs": daemon.jobs.describe(),
+        "jobs": daemon.describe_jobs(),
         "waiting": _waiting(daemon),
     }
 

@@ -600,6 +600,7 @@ class InlineEngine:
                     "entrypoint": " ".join(sys.orig_argv),
                     "namespace": self._namespace,
                     "began_at": self.records.began_at,
+                    "node_id": self._node_id.hex(),
                 }
             ],
             "node_id": self._node_id.hex(),

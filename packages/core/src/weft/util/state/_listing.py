@@ -134,7 +134,7 @@ class Session:
                 is_alive=True,
                 worker_type="DRIVER",
                 state="running",
-                node_id=node,
+                node_id=job["node_id"],
                 pid=job["driver_pid"],
                 start_time_ms=_ms(job["began_at"]),
             )
