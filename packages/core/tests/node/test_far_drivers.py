@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import pytest
 
 from weft._node.far_drivers import UNTAKEN_BYTES, FarDriver
-from weft._wire.messages import JobOutput
+from weft._wire.messages import JobHere, JobOutput
 
 if TYPE_CHECKING:
     from weft._node.clients import Clients
@@ -82,3 +82,18 @@ def test_what_is_written_is_dropped_where_there_is_no_way(wires: Wires, driver: 
     wires.is_cut = False
     write(driver, b"again")
     assert len(wires.sent) == 1
+
+
+def test_driver_hears_once_that_workers_are_here_and_again_over_another_connection(
+    wires: Wires, driver: FarDriver
+) -> None:
+    here = (THERE, JobHere(b"job"))
+    wires.is_cut = True
+    driver.announce()
+    wires.is_cut = False
+    for _ in range(2):
+        driver.announce()
+    assert wires.sent == [here]
+    driver.unreachable()
+    driver.announce()
+    assert wires.sent == [here, here]

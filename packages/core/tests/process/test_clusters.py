@@ -88,6 +88,23 @@ weft.get(outer.remote())
     assert lines[2:] == [f"line {number}" for number in range(3000)]
 
 
+def test_exit_hooks_of_workers_on_other_nodes_run_when_their_driver_leaves(
+    cluster: Cluster,
+) -> None:
+    ended = run(
+        """
+import atexit, sys, weft
+weft.init(address=sys.argv[1])
+@weft.remote(num_cpus=0, resources={"there": 1})
+def task():
+    atexit.register(print, "the worker says goodbye")
+weft.get(task.remote())
+""",
+        cluster.address,
+    )
+    assert (ended.stdout, ended.stderr) == ("the worker says goodbye\n", "")
+
+
 def test_workers_of_a_job_end_on_all_nodes_when_its_driver_does(
     cluster: Cluster, gone: Callable[[list[int], float], list[int]]
 ) -> None:

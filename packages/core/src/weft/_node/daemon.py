@@ -95,6 +95,9 @@ from weft._wire.messages import (
     Explain,
     Hello,
     Inspected,
+    JobHere,
+    JobLeaves,
+    JobLeft,
     JobOutput,
     KillWorker,
     LoanReturned,
@@ -402,7 +405,7 @@ class Daemon:
         if not client.is_local and self.far_owners is not None:
             self.far_owners.lost(client)
         if client.role == NEIGHBOUR:
-            self.jobs.unreachable(client.address)
+            self.jobs.unreachable(client.worker_id, client.address)
         process = self.roster.get(client.worker_id)
         if process is not None:
             if not process.has_ended:
@@ -519,6 +522,12 @@ class Daemon:
                 self._metrics.take(me, message)
             case Preload():
                 self.roster.template.send(message)
+            case JobHere(job_id):
+                self.jobs.is_elsewhere(me, job_id)
+            case JobLeaves():
+                self._drivers.leave_from_afar(client, message)
+            case JobLeft(job_id):
+                self.jobs.has_left(me, job_id)
             case JobOutput():
                 self.jobs.pass_on(client, message)
             case OutputTaken():
@@ -588,7 +597,9 @@ class Daemon:
             case worker_rules.StartWorker(worker, env):
                 hidden = self.facts.accelerators.hidden()
                 variables = {**hidden, **self._environments.variables(env)}
-                self.roster.start(worker, self.jobs.of(env), variables)
+                job = self.jobs.of(env)
+                job.begins_here()
+                self.roster.start(worker, job, variables)
             case worker_rules.UseWorker(lease, worker):
                 self.grants.bind(lease, worker)
             case worker_rules.EndWorker(worker, reason):

@@ -1,7 +1,8 @@
 """The drivers that have joined this node: how they come, and how they go.
 
     BeginsJob -> Welcome, and workers are started ahead of demand
-    Bye       -> its leases and actors end, gently; when the workers have, its connection is closed
+    Bye       -> its leases and actors end, gently, here and on other nodes; when the workers have,
+                 its connection is closed
     gone      -> its leases and actors end, at once
 
 What ends so, ends in turn what it has begun.
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from weft._env.jobs import job_in
 from weft._machines.workers import EnvironmentsLeft
-from weft._wire.messages import Quit
+from weft._wire.messages import JobLeaves, JobLeft, Quit
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ class Drivers:
     ) -> None:
         """`forget(client)`: what a client has here ends. `ended(job)`: its driver is gone."""
         self._job_ended = ended
+        self._leaving_from: dict[NodeJob, Client] = {}
+        """Jobs that leave whose drivers are on other nodes, and the daemons there."""
         self._jobs = jobs
         self._rules = rules
         self._clients = clients
@@ -102,10 +105,35 @@ class Drivers:
         job = self._jobs.driven_by(client)
         if job is None:
             return
-        client.has_left = job.is_leaving = True
-        self._forget(client.worker_id)
-        self.leave_workers(job)
+        self._end_gently(client, job)
+        for node in job.elsewhere:
+            self._clients.send_to(node, JobLeaves(job.id, client.worker_id))
         self._timers.call_later(BYE_S + REAP_S, lambda: self._let_go(client))
+
+    def _end_gently(self, client: Client | None, job: NodeJob) -> None:
+        """End what a driver has here; what ends runs its exit hooks. None: it has called nobody."""
+        job.is_leaving = True
+        if client is not None:
+            client.has_left = True
+            self._forget(client.worker_id)
+        self.leave_workers(job)
+
+    def leave_from_afar(self, daemon: Client, message: JobLeaves) -> None:
+        """A driver of another node says goodbye; its daemon waits for what its workers say."""
+        job = self._jobs.find(message.job_id)
+        if job is None:
+            self._clients.send(daemon, JobLeft(message.job_id))
+            return
+        self._end_gently(self._clients.get(message.driver_id), job)
+        self._leaving_from[job] = daemon
+        self._timers.call_later(BYE_S + REAP_S, lambda: self._say_left(job))
+
+    def _say_left(self, job: NodeJob) -> None:
+        daemon = self._leaving_from.pop(job, None)
+        if daemon is not None:
+            job.is_leaving = False
+            if not daemon.connection.closed:
+                self._clients.send(daemon, JobLeft(job.id))
 
     def end_worker(self, worker: bytes, reason: str) -> None:
         """End a worker at once; or soon, with its exit hooks, if its driver has said goodbye."""
@@ -128,8 +156,10 @@ class Drivers:
         """End the connections of drivers that leave and whose workers have ended."""
         for driver, job in self._jobs.leaving():
             client = self._clients.get(driver)
-            if client is not None and not job.ending:
+            if client is not None and not job.ending and not job.elsewhere:
                 self._let_go(client)
+        for job in [job for job in self._leaving_from if not job.ending]:
+            self._say_left(job)
 
     def _let_go(self, client: Client) -> None:
         if self._clients.get(client.worker_id) is client:

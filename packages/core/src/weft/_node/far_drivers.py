@@ -1,7 +1,10 @@
 """The drivers of jobs on other nodes: what workers here write goes by way of the driver's daemon.
 
+    the first worker starts -> JobHere ->
     worker's pipe -> FarDriver -> JobOutput -> the driver's daemon -> its JobDriver -> Output
                                <- OutputTaken <-
+                               <- JobLeaves <- the driver says goodbye
+    its workers have ended -> JobLeft ->
 
 What is always true
 1. At most `UNTAKEN_BYTES`, and one write more, are on their way for a driver: its daemon says what
@@ -14,12 +17,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weft._wire.messages import JobOutput
+from weft._wire.messages import JobHere, JobOutput
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from weft._node.clients import Clients
+    from weft._wire.messages import Message
 
 # A quarter of a second's worth of a network that is not the fastest.
 UNTAKEN_BYTES = 1024 * 1024
@@ -37,18 +41,28 @@ class FarDriver:
         self.daemon = daemon
         self._job_id = job_id
         self._clients = clients
+        self._is_announced = False
         self._untaken_bytes = 0
         self._has_read: Callable[[], None] | None = None
 
-    def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
-        """Show what a process has written."""
+    def announce(self) -> None:
+        """A worker is started here: the driver is not to leave without having heard it."""
+        if not self._is_announced:
+            self._is_announced = self._send(JobHere(self._job_id))
+
+    def _send(self, message: Message) -> bool:
+        """Send its daemon a message; False: there is no way to that host."""
         try:
             client = self._clients.reach(self.daemon)
         except OSError:
-            return  # There is no way to that host: as to a driver that is gone.
-        self._untaken_bytes += len(data)
-        output = JobOutput(self._job_id, worker, pid, label, is_stderr, data)
-        self._clients.send(client, output)
+            return False
+        self._clients.send(client, message)
+        return True
+
+    def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
+        """Show what a process has written."""
+        if self._send(JobOutput(self._job_id, worker, pid, label, is_stderr, data)):
+            self._untaken_bytes += len(data)
 
     def is_behind(self) -> bool:
         """Tell whether the driver has much to read yet."""
@@ -67,6 +81,7 @@ class FarDriver:
 
     def unreachable(self) -> None:
         """The connection to its daemon is lost, with all that was on its way."""
+        self._is_announced = False
         self.taken(self._untaken_bytes)
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class InCluster(ControlNews):
         self._say = say
         self._view = scheduling.view()
         self._jobs: dict[bytes, dict[str, Any]] = {}
-        """Those that run, of all nodes."""
+        """Those that run, of drivers on other nodes."""
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
         control: tuple[str, ...] = (cluster.control,)
@@ -122,7 +122,7 @@ class InCluster(ControlNews):
         self.draining.look()
 
     def jobs(self) -> list[dict[str, Any]]:
-        """Return what is told of the jobs that run, the oldest first."""
+        """Return what is told of the jobs of drivers on other nodes, the oldest first."""
         return list(self._jobs.values())
 
     def names(self) -> dict[NodeId, str]:
@@ -222,7 +222,7 @@ class InCluster(ControlNews):
         if job.ended_at >= 0:
             self._jobs.pop(begun.job, None)
             self._daemon.job_ended(begun.job)
-        elif begun.job not in self._jobs:
+        elif begun.job not in self._jobs and begun.node != self._view.node_id:
             self._jobs[begun.job] = {
                 "job_id": begun.job.hex(),
                 "driver_id": begun.driver.hex(),

@@ -50,6 +50,7 @@ class NodeJob:
         "__weakref__",
         "began_at",
         "driver",
+        "elsewhere",
         "ending",
         "entrypoint",
         "id",
@@ -75,6 +76,13 @@ class NodeJob:
         """The driver has said goodbye: its workers end by themselves, if they do so soon."""
         self.ending: set[bytes] = set()
         """Workers that end because it leaves, and have not ended."""
+        self.elsewhere: set[bytes] = set()
+        """Nodes that have started workers for it, if its driver is here."""
+
+    def begins_here(self) -> None:
+        """A worker is started for it."""
+        if isinstance(self.driver, FarDriver):
+            self.driver.announce()
 
     def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
         """Show what a worker has written."""
@@ -224,6 +232,18 @@ class NodeJobs:
 
     # -------------------------------------------------------------- drivers of other nodes
 
+    def is_elsewhere(self, node: bytes, job_id: bytes) -> None:
+        """Another node has started workers for a job."""
+        job = self._known.get(job_id)
+        if job is not None and isinstance(job.driver, JobDriver):
+            job.elsewhere.add(node)
+
+    def has_left(self, node: bytes, job_id: bytes) -> None:
+        """On another node they have ended."""
+        job = self._known.get(job_id)
+        if job is not None:
+            job.elsewhere.discard(node)
+
     def pass_on(self, client: Client, message: JobOutput) -> None:
         """A worker of another node has written something for a driver of this one."""
         job = self._known.get(message.job_id)
@@ -256,9 +276,10 @@ class NodeJobs:
             job.driver.close()
             job.driver = None
 
-    def unreachable(self, daemon: str) -> None:
-        """The connection to a daemon is lost."""
+    def unreachable(self, node: bytes, daemon: str) -> None:
+        """The connection to or from another node's daemon is lost."""
         for job in list(self._known.values()):
+            job.elsewhere.discard(node)
             if isinstance(job.driver, FarDriver) and job.driver.daemon == daemon:
                 job.driver.unreachable()
 

@@ -449,6 +449,28 @@ class JobOutput(Message, frozen=True, tag=151):
     data: bytes
 
 
+class JobHere(Message, frozen=True, tag=153):
+    """Daemon to that of a job's driver: workers of the job are started here."""
+
+    job_id: bytes
+
+
+class JobLeaves(Message, frozen=True, tag=154):
+    """Daemon to one that has said JobHere: the driver says goodbye, end what it has, gently.
+
+    Answered by JobLeft, behind the last JobOutput.
+    """
+
+    job_id: bytes
+    driver_id: bytes
+
+
+class JobLeft(Message, frozen=True, tag=155):
+    """The answer to JobLeaves: workers of the job have ended, and what they wrote was sent."""
+
+    job_id: bytes
+
+
 class OutputTaken(Message, frozen=True, tag=152):
     """Daemon to daemon: so much of what was written for a job was passed on."""
 
