@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from weft._ids import NodeId
+from weft._machines import lanes
 from weft._machines.headroom import MemoryMeasured
+from weft._machines.lanes import WINDOW
 from weft._machines.leases import (
     ACTOR_KEY,
     PASSED_S,
@@ -929,6 +931,88 @@ def test_why_says_no_numbers_before_there_are_any() -> None:
 # ------------------------------------------------------------------ any order of events
 
 
+# ------------------------------------------------------------------ many that are alike
+
+CROWD = [b"%03d" % number for number in range(3 * WINDOW)]
+
+
+def crowded(**amounts: float) -> Node:
+    """A node whose one CPU is in use, and more demands alike than are looked at."""
+    node = Node(CPU=1, **amounts)
+    node.bind(node.demand(A))
+    for client in CROWD:
+        assert clients(node.demand(client)) == []
+    return node
+
+
+def test_demands_alike_are_granted_in_the_order_in_which_they_came() -> None:
+    node = crowded()
+    for number, client in enumerate(CROWD, 1):
+        assert node.returned(number) == [client]
+
+
+def test_several_that_are_freed_at_once_go_to_several_of_a_crowd() -> None:
+    node = Node(CPU=2 * WINDOW)
+    node.bind(node.demand(A, 1, shape(CPU=2 * WINDOW)))
+    for client in CROWD:
+        node.demand(client)
+    assert node.returned(1) == CROWD[: 2 * WINDOW]
+
+
+def test_late_ones_of_a_crowd_go_in_order_too() -> None:
+    node = Node(CPU=2 * WINDOW)
+    node.bind(node.demand(A, 1, shape(CPU=2 * WINDOW)))
+    for client in CROWD:
+        node.demand(client)
+    node.now = 2 * PASSED_S
+    assert node.returned(1) == CROWD[: 2 * WINDOW]
+
+
+def test_granted_demand_goes_behind_the_whole_crowd() -> None:
+    node = Node(CPU=1)
+    node.bind(node.demand(A))
+    node.demand(B, 2)
+    for client in CROWD:
+        node.demand(client)
+    got = [client for number in range(1, len(CROWD) + 3) for client in node.returned(number)]
+    assert got == [B, *CROWD, B]
+
+
+def test_demand_of_another_kind_passes_a_crowd() -> None:
+    node = crowded(disk=1)
+    assert clients(node.demand(B, 1, shape(disk=1))) == [B]
+    node.demand(C, depth=3)
+    assert node.returned(1) == [C]
+
+
+def test_one_of_a_crowd_keeps_its_place_when_it_wants_more_and_leaves_when_it_goes() -> None:
+    node = crowded()
+    node.demand(CROWD[1], 2)
+    node.demand(CROWD[-1], 2)
+    for client in CROWD[2:-1]:
+        node.tell(ClientGone(client))
+    assert node.leases.waiting() == [
+        (CROWD[0], 1, CPU, 1),
+        (CROWD[1], 1, CPU, 2),
+        (CROWD[-1], 1, CPU, 2),
+    ]
+    got = [client for number in range(1, 6) for client in node.returned(number)]
+    assert got == [CROWD[0], CROWD[1], CROWD[-1], CROWD[1], CROWD[-1]]
+
+
+def test_one_of_a_crowd_whose_depth_changes_is_of_another() -> None:
+    node = crowded()
+    node.demand(CROWD[-1], depth=1)
+    assert node.returned(1) == [CROWD[-1]]
+
+
+def test_why_counts_a_whole_crowd() -> None:
+    node = crowded()
+    node.demand(B, 2, shape(CPU=0.5))
+    assert node.why(CPU=1)[1].startswith(f"{len(CROWD)} wait for this")
+    assert node.why(CPU=0.5)[1].endswith(f"{len(CROWD)} demands are before it")
+
+
 class LeaseStories(RuleBasedStateMachine):
     """The machine against a plain account of what was granted and returned."""
 
@@ -1077,6 +1161,25 @@ class LateLeaseStories(LeaseStories):
         """Late demands have changed it."""
 
 
+class NarrowLeaseStories(LateLeaseStories):
+    """One demand of each kind is looked at."""
+
+    def __init__(self) -> None:
+        lanes.WINDOW = 1
+        super().__init__()
+
+    @override
+    def teardown(self) -> None:
+        try:
+            super().teardown()
+        finally:
+            lanes.WINDOW = WINDOW
+
+
+TestNarrowLeaseStories = NarrowLeaseStories.TestCase
+TestNarrowLeaseStories.settings = settings(
+    max_examples=40, stateful_step_count=40, deadline=None, database=None
+)
 TestLeaseStories = LeaseStories.TestCase
 TestLateLeaseStories = LateLeaseStories.TestCase
 TestLateLeaseStories.settings = settings(

@@ -15,8 +15,9 @@ What is always true
    blocked, and the memory that such tasks were seen to take.
 2. A grant never makes a free amount negative. Only a lease that goes on after it was blocked may,
    for CPU alone; and memory that tasks were seen to take, for what is free of that is measured.
-3. No demand waits that fits the free amounts, unless `UNBOUND_PER_DEMAND` of its leases have no
-   worker yet, what it needs is kept for another, its job's quota is used up, or memory is short.
+3. Of the first demands of each kind (lanes.py) none waits that fits the free amounts, unless
+   `UNBOUND_PER_DEMAND` of its leases have no worker yet, what it needs is kept for another, its
+   job's quota is used up, or memory is short.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
 5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
    demand goes behind the others of its depth, so that no client keeps the node to itself.
@@ -53,6 +54,7 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 import msgspec
 
 from weft._machines.headroom import Headroom, MemoryMeasured
+from weft._machines.lanes import Lanes, Rank
 from weft._machines.placement import Never, NodeView, lacking, place
 from weft._machines.shares import NO_TURN, JobLimited, Shares
 from weft._machines.stock import NOTHING, Stock
@@ -76,8 +78,6 @@ FOREVER = float("inf")
 ACTOR_DEPTH = 1 << 40
 ACTOR_KEY = -1
 
-Rank: TypeAlias = tuple[int, int]
-"""(-depth, number of arrival)"""
 Short: TypeAlias = dict[tuple[bytes | None, str], set[tuple[bytes, int]]]
 """Demands that wait, by what falls short."""
 
@@ -223,6 +223,7 @@ Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim
 
 class _Demand:
     __slots__ = (
+        "alike",
         "client",
         "depth",
         "job",
@@ -255,6 +256,10 @@ class _Demand:
         self.since = since
         self.rank = (0, 0)
         """Place in the queue: (-depth, number of arrival)."""
+        shape = event.shape
+        kind = (shape.amounts, shape.strategy, shape.is_learned, min(event.key, 0))
+        self.alike = (*kind, event.depth, event.job)
+        """Demands of which this is the same fit at the same time."""
         self.let_pass(since, PASSED_S)
 
     def let_pass(self, now: float, patience_s: float) -> None:
@@ -335,8 +340,12 @@ class Leases:
             {name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()},
         )
         self._demand_of: dict[tuple[bytes, int], _Demand] = {}
-        self._queue: list[tuple[Rank, _Demand]] = []
-        """Demands that want at least one worker, in order of rank; a rank is held once."""
+        self._lanes: Lanes[_Demand] = Lanes()
+        """Demands that want at least one worker."""
+        self._queue: list[tuple[Rank, _Demand]] = self._lanes.front
+        """Those that are looked at, in order of rank."""
+        self._keys_of: dict[bytes, dict[int, None]] = {}
+        """By client, under which it waits."""
         self._lease_of: dict[int, _Lease] = {}
         self._unbound_of: dict[tuple[bytes, int], list[_Lease]] = {}
         self._leases_of_client: dict[bytes, set[int]] = {}
@@ -415,8 +424,13 @@ class Leases:
             self._enqueue(demand)
         else:
             demand.go_on(old)
-            self._dequeue(old)
-            self._enqueue(demand, arrival=old.rank[1])
+            if demand.alike == old.alike:
+                demand.rank = old.rank
+                self._demand_of[at] = demand
+                self._lanes.replace(old, demand)
+            else:
+                self._dequeue(old)
+                self._enqueue(demand, arrival=old.rank[1])
 
     def _never(self, shape: Shape, need: Resources) -> str:
         placement = place(shape, [self._node])
@@ -455,8 +469,8 @@ class Leases:
             self._stock.amounts += lent if blocked else NOTHING - lent
 
     def _client_gone(self, client: bytes, effects: list[Effect]) -> None:
-        for at in [at for at in self._demand_of if at[0] == client]:
-            self._dequeue(self._demand_of[at])
+        for key in tuple(self._keys_of.get(client, ())):
+            self._dequeue(self._demand_of[client, key])
         for number in sorted(self._leases_of_client.get(client, ())):
             lease = self._lease_of[number]
             if lease.bound:
@@ -475,17 +489,24 @@ class Leases:
 
     # -------------------------------------------------------------- the queue
 
-    def _enqueue(self, demand: _Demand, arrival: int | None = None) -> None:
+    def _enqueue(self, demand: _Demand, arrival: int | None = None) -> bool:
+        """Let a demand wait; tell whether it is looked at, and not those before it alone."""
         if arrival is None:
             self._arrivals += 1
             arrival = self._arrivals
         demand.rank = (-demand.depth, arrival)
         self._demand_of[demand.client, demand.key] = demand
-        insort(self._queue, (demand.rank, demand), key=_rank)
+        self._keys_of.setdefault(demand.client, {})[demand.key] = None
+        return self._lanes.add(demand)
 
-    def _dequeue(self, demand: _Demand) -> None:
+    def _dequeue(self, demand: _Demand) -> _Demand | None:
+        """Let a demand wait no longer; return one that is looked at from now on, if there is."""
         del self._demand_of[demand.client, demand.key]
-        self._queue.remove((demand.rank, demand))
+        keys = self._keys_of[demand.client]
+        del keys[demand.key]
+        if not keys:
+            del self._keys_of[demand.client]
+        return self._lanes.remove(demand)
 
     def _grant(self, now: float) -> list[_Lease]:
         """Lend what is free to those whose turn it is."""
@@ -508,12 +529,14 @@ class Leases:
             else:
                 granted.append(self._lend(demand))
                 self._headroom.granted()
-                self._dequeue(demand)
+                following = self._dequeue(demand)
+                if following is not None:
+                    insort(line, self._entry(following, now), key=_rank)
                 if demand.wanted > 1:
                     demand.wanted -= 1
                     demand.let_pass(now, PASSED_S)
-                    self._enqueue(demand)
-                    insort(line, (demand.rank, demand), key=_rank)
+                    if self._enqueue(demand):
+                        insort(line, (demand.rank, demand), key=_rank)
             if line:
                 turn = self.shares.turn(demand.job) if lines else NO_TURN
                 heappush(lines, (turn, line[0][0], line))
@@ -555,16 +578,22 @@ class Leases:
         """Return the queue in the order in which the demands of each job are looked at."""
         if all(demand.late_at > now for _, demand in self._queue):
             return self._queue
-        # With no task blocked, depth is no reason to go first: nobody waits for the deep ones.
-        waited_for = min(
+        waited_for = self._waited_for()
+        return sorted(_as_late(entry, waited_for, now) for entry in self._queue)
+
+    def _entry(self, demand: _Demand, now: float) -> tuple[Rank, _Demand]:
+        """Return the place of a demand among those that are looked at."""
+        entry = (demand.rank, demand)
+        return _as_late(entry, self._waited_for(), now) if demand.late_at <= now else entry
+
+    def _waited_for(self) -> int:
+        """Return the least depth that is a reason to go first.
+
+        With no task blocked, none is: nobody waits for the deep ones.
+        """
+        return min(
             (lease.depth for lease in self._lease_of.values() if lease.blocked and lease.is_task),
             default=ACTOR_DEPTH - 1,
-        )
-        return sorted(
-            ((min(rank[0], -waited_for), rank[1]), demand)
-            if demand.late_at <= now
-            else (rank, demand)
-            for rank, demand in self._queue
         )
 
     def _may_have(self, demand: _Demand, late: Iterable[_Demand], now: float) -> bool:
@@ -689,7 +718,7 @@ class Leases:
 
     def waiting(self) -> Iterable[tuple[bytes, int, Shape, int]]:
         """Return (client, key, shape, workers wanted) of each demand that waits, in order."""
-        return [(d.client, d.key, d.shape, d.wanted) for _, d in self._queue]
+        return [(d.client, d.key, d.shape, d.wanted) for d in sorted(self._lanes, key=_rank_of)]
 
     def is_unbound(self, number: int) -> bool:
         """Tell whether a lease is there and has no worker yet."""
@@ -745,8 +774,10 @@ class Leases:
         return "\n".join(lines)
 
     def _in_order(self, now: float) -> list[_Demand]:
-        """Return the demands in the order in which they are looked at."""
-        turns = [(self.shares.turn(demand.job), rank, demand) for rank, demand in self._turns(now)]
+        """Return the demands in the order in which they would be looked at."""
+        waited_for = self._waited_for()
+        entries = (_as_late((demand.rank, demand), waited_for, now) for demand in self._lanes)
+        turns = [(self.shares.turn(demand.job), rank, demand) for rank, demand in entries]
         return [demand for _, _, demand in sorted(turns, key=_place)]
 
     def _lacks(self, shape: Shape, need: Resources, now: float) -> list[str]:
@@ -808,9 +839,12 @@ class Leases:
                 lent = [u for x in leases for n, d, u in x.devices if (n, d) == (name, device)]
                 assert units == UNITS - sum(lent), 4
                 assert units >= 0, 4
-        assert [d.rank for _, d in self._queue] == sorted({d.rank for _, d in self._queue}), 5
-        assert all(demand.wanted > 0 for _, demand in self._queue), 5
-        assert {d for _, d in self._queue} == set(self._demand_of.values()), 5
+        self._lanes.check()
+        assert all(demand.wanted > 0 for demand in self._lanes), 5
+        assert set(self._lanes) == set(self._demand_of.values()), 5
+        assert {(c, k) for c, keys in self._keys_of.items() for k in keys} == set(
+            self._demand_of
+        ), 5
         assert all(d.late_at < d.kept_until for _, d in self._queue), 6
         unbound = {x.number for group in self._unbound_of.values() for x in group}
         assert unbound == {x.number for x in leases if not x.bound}, 7
@@ -838,6 +872,16 @@ def _sum_of(demands: Iterable[_Demand]) -> Resources:
 
 def _who(key: int, name: str) -> str:
     return f"{'actor' if key == ACTOR_KEY else 'tasks of'} {name or 'no name'}"
+
+
+def _as_late(entry: tuple[Rank, _Demand], waited_for: int, now: float) -> tuple[Rank, _Demand]:
+    """Return an entry of the queue in its place if it is late."""
+    (depth, arrival), demand = entry
+    return ((min(depth, -waited_for), arrival), demand) if demand.late_at <= now else entry
+
+
+def _rank_of(demand: _Demand) -> Rank:
+    return demand.rank
 
 
 def _rank(entry: tuple[Rank, _Demand]) -> Rank:
