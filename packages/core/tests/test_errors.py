@@ -25,6 +25,7 @@ from weft.exceptions import (
     NodeDiedError,
     ObjectLostError,
     ObjectReconstructionFailedError,
+    OtherPythonError,
     OutOfMemoryError,
     OwnerDiedError,
     StoreFullError,
@@ -55,6 +56,7 @@ FILLED: list[WeftError] = [
     ActorUnavailableError("it restarts", ActorId.from_random()),
     StoreFullError(needed_bytes=5 << 30, holders=("a.py:3 4.0 GiB",)),
     EnvSetupError("pip failed\nno such package"),
+    OtherPythonError("square", "3.12", "3.11"),
     InternalError(KeyError("x"), "text"),
 ]
 

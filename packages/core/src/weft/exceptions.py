@@ -67,6 +67,7 @@ __all__ = [
     "ObjectRefStreamEndOfStreamError",
     "ObjectStoreFullError",
     "OptionError",
+    "OtherPythonError",
     "OufOfBandObjectRefSerializationException",
     "OutOfDiskError",
     "OutOfMemoryError",
@@ -711,6 +712,30 @@ class EnvSetupError(WeftError):
         self.error_message = error_message
         if rest:
             self.add_note(rest)
+
+
+class OtherPythonError(WeftError, RuntimeError):
+    """Code went by value to a process of another minor release of Python. It was not run.
+
+    Functions and classes of `__main__`, lambdas and closures go by value. Those of a module that
+    both processes can import go by name, and so does all data, whatever the release. Start the
+    processes with the same minor release, or put the code into such a module.
+
+    Attributes:
+        name: The function that cannot be run.
+        compiled_by: The release that it comes from, such as "3.12".
+        run_by: The release of the process that was to run it.
+    """
+
+    def __init__(self, name: str = "", compiled_by: str = "", run_by: str = "") -> None:
+        super().__init__(
+            f"{name} comes by value from Python {compiled_by}, and this process runs Python "
+            f"{run_by}: start all processes with the same minor release, or put {name} into a "
+            "module that both can import"
+        )
+        self.name = name
+        self.compiled_by = compiled_by
+        self.run_by = run_by
 
 
 # ------------------------------------------------------------------ the peer is wrong, or Weft is

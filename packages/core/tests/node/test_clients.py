@@ -5,15 +5,16 @@ import resource
 import socket
 from typing import TYPE_CHECKING
 
+import pytest
+
 from weft._node.clients import Client, Clients
 from weft._transport.sockets import Poller, SocketConnection, connect
-from weft._wire.messages import Hello
-from weft._wire.version import WIRE
+from weft._wire.messages import Hello, Message
+from weft._wire.version import WIRE, check_hello
+from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    import pytest
 
 
 def test_who_comes_when_there_are_no_descriptors_is_turned_away_and_others_are_served(
@@ -54,5 +55,49 @@ def test_who_comes_when_there_are_no_descriptors_is_turned_away_and_others_are_s
     caller.close()
     connection.close()
     met[0].connection.close()
+    clients._acceptor.close()
+    poller.close()
+
+
+def test_caller_of_a_distant_release_is_refused_and_told_which_release_this_is(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    address = str(tmp_path / "daemon")
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(address)
+    listener.listen()
+    poller = Poller()
+    me = Hello(WIRE, b"n" * 16, address, os.getpid(), "daemon")
+    met: list[Client] = []
+    clients = Clients(
+        poller,
+        listener.detach(),
+        met=met.append,
+        said=lambda *_: None,
+        lost=lambda _: None,
+        me=me,
+    )
+    heard: list[Message] = []
+    ended: list[str] = []
+    connection = SocketConnection(
+        poller,
+        connect(address),
+        lambda _, messages: heard.extend(messages),
+        lambda _, reason: ended.append(reason),
+    )
+    connection.queue(Hello(WIRE + 2, b"l" * 16, "", 42, "driver"))
+    connection.flush()
+    while not ended:
+        poller.poll(1)
+    line = (
+        f"the peer (process 42) speaks wire version {WIRE + 2}, this process {WIRE}: "
+        "install neighbouring releases of weft-core"
+    )
+    assert f"weft: a connection was closed: {line}\n" == capfd.readouterr().err
+    assert heard == [me]
+    with pytest.raises(ProtocolError, match=f"wire version {WIRE}, this process {WIRE + 2}"):
+        check_hello(heard[0], WIRE + 2)
+    assert met == []
+    connection.close()
     clients._acceptor.close()
     poller.close()

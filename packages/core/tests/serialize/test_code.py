@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import platform
 import re
 import socket
 import subprocess
@@ -16,8 +18,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from weft._override import override
-from weft._serialize import dump_code, dumps, dumps_call, load_code
-from weft.exceptions import PicklingError
+from weft._serialize import dump_code, dumps, dumps_call, load_code, pickling, unpack
+from weft.exceptions import OtherPythonError, PicklingError
 from weft.util.check_serialize import inspect_serializability
 
 if TYPE_CHECKING:
@@ -230,3 +232,55 @@ def test_inspect_serializability_goes_as_deep_as_asked() -> None:
     out = io.StringIO()
     _, failures = inspect_serializability([[[[LOCK]]]], name="x", depth=2, print_file=out)
     assert {failure.path for failure in failures} == {"x[0][0]"}
+
+
+# ------------------------------------------------------------------ another release of Python
+
+
+def test_code_by_value_of_another_minor_release_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def area(side: int) -> list[int]:
+        return [max(side * other for other in range(size)) for size in range(1, side)]
+
+    monkeypatch.setattr(pickling, "PYTHON", "3.99")
+    _, code = dump_code(area)
+    packed = dumps({"sides": [1, 2], "measure": area}).pack()
+    data = dumps({"sides": [1, 2], "named": json.dumps}).pack()
+    monkeypatch.undo()
+    name = "area"
+    for load in (lambda: load_code(code), lambda: unpack(packed)):
+        with pytest.raises(OtherPythonError) as refused:
+            load()
+        told = refused.value
+        assert (told.name, told.compiled_by, told.run_by) == (name, "3.99", pickling.PYTHON)
+        assert str(told) == (
+            f"{name} comes by value from Python 3.99, and this process runs Python "
+            f"{pickling.PYTHON}: start all processes with the same minor release, or put {name} "
+            "into a module that both can import"
+        )
+        assert "\n" not in str(told)
+    assert unpack(data) == {"sides": [1, 2], "named": json.dumps}
+
+
+def test_methods_of_a_class_by_value_are_refused_and_a_class_without_any_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Shape:
+        sides = 4
+
+    class Square(Shape):
+        def area(self) -> int:
+            return 4
+
+    monkeypatch.setattr(pickling, "PYTHON", "3.99")
+    _, plain = dump_code(Shape)
+    _, code = dump_code(Square)
+    monkeypatch.undo()
+    assert load_code(plain).sides == 4
+    with pytest.raises(OtherPythonError, match=r"Square\.area comes by value from Python 3\.99"):
+        load_code(code)
+
+
+def test_release_is_that_of_the_bytecode_without_the_patch() -> None:
+    assert ".".join(platform.python_version_tuple()[:2]) == pickling.PYTHON

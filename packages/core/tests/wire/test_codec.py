@@ -15,7 +15,7 @@ from weft._wire import codec, messages
 from weft._wire.codec import decode, encode, encode_all, unpack
 from weft._wire.frame import HEADER_BYTES, FrameReader
 from weft._wire.messages import Export, Held, Hello, Inline, Message, Recycle, Run, Taken
-from weft._wire.version import WIRE
+from weft._wire.version import WIRE, agreed
 from weft.exceptions import ProtocolError
 
 inspect = msgspec.inspect
@@ -199,6 +199,33 @@ def test_recorded_bytes_are_still_understood() -> None:
     assert {name: decode(bytes.fromhex(text)) for name, text in recorded.items()} == {
         name: [sample(by_name[name])] for name in recorded
     }
+
+
+def begins_with(message: Any, recorded: Any) -> bool:
+    """Tell whether a message as it is sent holds what was recorded: more at the end at most."""
+    if not isinstance(recorded, list):
+        return bool(message == recorded)
+    return len(recorded) <= len(message) and all(map(begins_with, message, recorded))
+
+
+VERSIONS = [version for version in range(1, WIRE + 1) if agreed(WIRE, version) is not None]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_a_release_sends_with_which_this_one_speaks_is_understood(version: int) -> None:
+    for name, text in goldens(GOLDEN / f"v{version}.hex").items():
+        body = bytes.fromhex(text)
+        (recorded,) = msgspec.msgpack.decode(body)
+        (message,) = decode(body)
+        assert type(message).__name__ == name
+        (sent,) = msgspec.msgpack.decode(body_of(message))
+        assert begins_with(sent, recorded), name
+
+
+def test_message_that_lost_or_moved_a_field_is_not_taken_for_one_that_grew() -> None:
+    assert begins_with([10, 1, [b"a", 2], {"x": 1}, "new"], [10, 1, [b"a"], {"x": 1}])
+    for changed in ([10, 1], [10, [b"a"], 1, {"x": 1}], [10, 1, [], {"x": 1}]):
+        assert not begins_with(changed, [10, 1, [b"a"], {"x": 1}])
 
 
 def test_tag_is_never_used_again_for_another_message() -> None:

@@ -13,8 +13,8 @@ from weft._wire.handshake import (
     ClientHandshake,
     Handshake,
     ServerHandshake,
-    agreed,
 )
+from weft._wire.version import agreed
 from weft.exceptions import AuthenticationError, ProtocolError
 
 TOKEN = b"t" * 16

@@ -189,6 +189,10 @@ class Clients:
                     self._greet(connection, check_hello(message))
         except ProtocolError as error:
             print(f"weft: a connection was closed: {error}", file=sys.stderr)  # noqa: T201
+            if not isinstance(connection.peer, Client):
+                # If it is of another release it can say so itself.
+                connection.queue(self._me)
+                connection.flush()
             connection.close()
             self._lost(connection, str(error))
 

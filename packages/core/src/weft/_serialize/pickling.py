@@ -28,6 +28,8 @@ What is always true
 4. A function or class that its module knows under its name goes by reference if that module can be
    imported elsewhere; also if the name leads to a wrapper around it that has it as `__wrapped__`.
 5. What cannot be pickled raises PicklingError, which names the path to the part to blame.
+6. Code that went by value is run by the same minor release of Python only: bytecode is no format
+   for others, which may crash on it. Whatever else is pickled is read by any.
 
 It does not copy buffers before `pack` or `write_into`: until then the value must not change.
 """
@@ -41,7 +43,7 @@ from importlib import import_module
 from io import BytesIO
 from operator import is_
 from struct import Struct
-from types import FunctionType, ModuleType
+from types import CodeType, FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -55,6 +57,7 @@ from weft._serialize.arrays import IN_BAND_BYTES, LIBRARIES, reducers_of
 from weft._serialize.blame import explain
 from weft._serialize.modules import MAIN, goes_by_value
 from weft._serialize.refs import reduce_ref
+from weft.exceptions import OtherPythonError
 
 if TYPE_CHECKING:
     import hashlib
@@ -83,6 +86,9 @@ _SCALARS = frozenset({int, float, str, bytes, bool, complex, type(None)})
 
 _dumps = pickle.dumps
 _loads = pickle.loads
+
+PYTHON = f"{sys.version_info[0]}.{sys.version_info[1]}"
+"""The release whose bytecode this process runs. A patch release changes none."""
 
 Memory = bytes | bytearray | memoryview
 
@@ -283,6 +289,8 @@ class _ByValue:
 
             class ValuePickler(cloudpickle.Pickler):  # type: ignore[misc]  # cloudpickle has no types
                 def reducer_override(self, obj: Any) -> Any:
+                    if type(obj) is CodeType:
+                        return _reduce_bytecode(obj)
                     if not isinstance(obj, type | FunctionType):
                         return ours(self, obj)
                     if _is_importable(obj):
@@ -382,6 +390,23 @@ _versions: dict[str, int] = {}
 _kept: dict[str, type] = {}
 KEPT_CLASSES = 256
 """So many of the classes that came from elsewhere live on without an instance."""
+
+
+def _reduce_bytecode(code: CodeType) -> tuple[Any, ...]:
+    _, parts = cloudpickle.cloudpickle._code_reduce(code)
+    return load_bytecode, (PYTHON, code.co_qualname, *parts)
+
+
+def load_bytecode(python: str, name: str, *parts: Any) -> CodeType:
+    """Make code that went by value. Its name is part of the format.
+
+    OtherPythonError: another minor release of Python has compiled it.
+    """
+    if python != PYTHON:
+        while name.endswith(("comp>", "genexpr>")):
+            name = name.rpartition(".<locals>.")[0]
+        raise OtherPythonError(name.rpartition("<locals>.")[2], python, PYTHON)
+    return CodeType(*parts)
 
 
 def _reduce_class(cls: type) -> tuple[Any, ...]:

@@ -28,7 +28,7 @@ import struct
 from abc import ABC, abstractmethod
 
 from weft._override import override
-from weft._wire.version import WIRE
+from weft._wire.version import WIRE, agreed, refusal
 from weft.exceptions import AuthenticationError, ProtocolError
 
 NONCE_BYTES = 32
@@ -40,11 +40,6 @@ _YES, _NO = b"\x01", b"\x00"
 _FIRST_BYTES = VERSION.size + NONCE_BYTES
 _ANSWER_BYTES = VERSION.size + NONCE_BYTES + PROOF_BYTES
 _RESULT_BYTES = 1 + PROOF_BYTES
-
-
-def agreed(ours: int, theirs: int) -> int | None:
-    """Return the version that two releases speak: the older one's, if they are neighbours."""
-    return min(ours, theirs) if abs(ours - theirs) <= 1 else None
 
 
 class Handshake(ABC):
@@ -92,12 +87,7 @@ class Handshake(ABC):
         if magic != MAGIC:
             self._fail(ProtocolError("the peer is no process of Weft's"))
         elif version is None:
-            self._fail(
-                ProtocolError(
-                    f"the peer speaks wire version {theirs}, this process {self._ours}: "
-                    "install neighbouring releases of weft-core"
-                )
-            )
+            self._fail(ProtocolError(refusal("the peer", theirs, self._ours)))
         else:
             self.version = version
         return self.failure is None
