@@ -120,8 +120,10 @@ def test_names_are_those_of_the_cluster(cluster: Cluster) -> None:
         Counter.options(name="child").remote()
     with pytest.raises(ValueError, match="no actor is named 'child' in namespace 'other'"):
         weft.get_actor("child", namespace="other")
-    (row,) = [row for row in list_actors() if row.name == "child"]
-    assert (row.class_name, row.state.lower()) == ("Counter", "alive")
+    rows = {row.node_id: row for row in list_actors()}
+    row = rows[weft.get_runtime_context().get_node_id()]
+    assert (row.class_name, row.state, row.name) == ("Counter", "ALIVE", "child")
+    assert there(cluster).node_id in rows
     weft.kill(child)
     until(lambda: "child" not in weft.util.list_named_actors())
     with pytest.raises(ValueError, match="no actor is named 'child'"):

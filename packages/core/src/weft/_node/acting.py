@@ -34,6 +34,7 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from weft._ids import NodeId
     from weft._machines.leases import Grant
     from weft._node.clients import Client, Clients
     from weft._node.demands import Demands
@@ -126,6 +127,7 @@ class AloneActing(Acting):
         demands: Demands,
         grants: Grants,
         *,
+        node_id: NodeId,
         jobs: NodeJobs,
         end_worker: Callable[[bytes, str], None],
     ) -> None:
@@ -134,6 +136,7 @@ class AloneActing(Acting):
         self._roster = roster
         self._demands = demands
         self._grants = grants
+        self._node_id = node_id
         self._jobs = jobs
         self._end_worker = end_worker
         self._machine = actor_rules.Actors()
@@ -310,7 +313,8 @@ class AloneActing(Acting):
             if facts is not None:
                 process = self._roster.get(facts.worker)
                 pid = process.pid if process is not None else 0
-                found.append({**about, **msgspec.structs.asdict(facts), "pid": pid})
+                where = {"pid": pid, "node_id": bytes(self._node_id) if facts.worker else b""}
+                found.append({**about, **msgspec.structs.asdict(facts), **where})
         return found
 
     def _explain(self, actor: bytes) -> str:

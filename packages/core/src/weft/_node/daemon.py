@@ -263,6 +263,7 @@ class Daemon:
                 self.roster,
                 self.demands,
                 self.grants,
+                node_id=self.facts.node_id,
                 jobs=self.jobs,
                 end_worker=self._drivers.end_worker,
             )

@@ -108,7 +108,7 @@ class Session:
                 job_id=one.get("job_id") or _only_job(facts),
                 name=one["name"],
                 namespace=one["namespace"],
-                node_id=facts["node_id"] if one["worker"] else None,
+                node_id=one["node_id"].hex() or None,
                 pid=one["pid"] or None,
                 worker_id=one["worker"].hex() or None,
                 death_cause=one["cause"] or None,
