@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -252,6 +254,37 @@ def test_detached_actor_outlives_its_job_on_every_node(cluster: Cluster) -> None
     with pytest.raises(ValueError, match="no actor is named 'ends'"):
         weft.get_actor("ends")
     weft.kill(weft.get_actor("kept"))
+
+
+def test_actors_of_a_killed_driver_end_on_every_node(cluster: Cluster) -> None:
+    assert cluster.head_node is not None
+    program = """if True:
+        import sys, weft
+        weft.init(address=sys.argv[1], namespace="tests")
+
+        @weft.remote(num_cpus=0, resources={"there": 1})
+        class Pid:
+            def get(self):
+                import os
+                return os.getpid()
+
+        mortal, stays = Pid.remote(), Pid.options(name="stays", lifetime="detached").remote()
+        print(*weft.get([mortal.get.remote(), stays.get.remote()]), flush=True)
+        sys.stdin.read()
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", program, cluster.head_node.session_dir],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as driver:
+        assert driver.stdout is not None
+        mortal, stays = map(int, driver.stdout.readline().split())
+        assert psutil.pid_exists(mortal)
+        driver.kill()
+    until(lambda: not psutil.pid_exists(mortal))
+    assert get(weft.get_actor("stays").get.remote()) == stays
+    weft.kill(weft.get_actor("stays"))
 
 
 def test_calls_go_on_without_a_control_service_and_creations_wait_for_it(cluster: Cluster) -> None:
