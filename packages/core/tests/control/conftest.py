@@ -18,6 +18,7 @@ from weft._node.control_link import ControlLink, ControlNews
 from weft._override import override
 from weft._resources import Resources
 from weft._transport.arrivals import Arrivals
+from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
 from weft._transport.credentials import make_credentials
 from weft._transport.doors import Doors
@@ -193,6 +194,10 @@ class LinkedNode(ControlNews):
     @override
     def bundles_asked(self, asked: BundlesAsked) -> None:
         self.told.append(("bundles", asked))
+
+    @override
+    def actor_changed(self, actor: messages.Actor) -> None:
+        self.told.append(("actor", (actor.actor_id, messages.ActorState.Name(actor.state))))
 
     @override
     def job_changed(self, job: JobFacts) -> None:

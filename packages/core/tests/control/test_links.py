@@ -334,8 +334,8 @@ def test_group_is_watched_until_it_is_removed(cluster: SmallCluster) -> None:
 # ------------------------------------------------------------------ orders, jobs, calls
 
 
-def actor(cluster: SmallCluster, node: LinkedNode) -> bytes:
-    made = new_id()
+def actor(cluster: SmallCluster, node: LinkedNode, made: bytes = b"") -> bytes:
+    made = made or new_id()
     request = messages.CreateActorRequest(
         actor_id=made, owner_id=new_id(), node_id=node.node_id, creation=b"how"
     )
@@ -356,6 +356,33 @@ def test_orders_come_once_and_in_order_over_kills(cluster: SmallCluster) -> None
     cluster.until(lambda: len(node.of("order")) == len(made) + 1)
     wanted = [WantOrder(each, b"how") for each in made]
     assert node.of("order") == [*wanted, DropOrder(made[0])]
+
+
+def test_actors_are_watched_over_kills_until_they_are_dead_or_left(cluster: SmallCluster) -> None:
+    cluster.start()
+    (node,) = linked(cluster, 1)
+    early = new_id()
+    node.link.watch_actor(early)
+    watched, left = actor(cluster, node), actor(cluster, node)
+    node.link.watch_actor(watched)
+    node.link.watch_actor(left)
+    cluster.until(lambda: {(watched, "PENDING"), (left, "PENDING")} <= set(node.of("actor")))
+    node.link.leave_actor(left)
+    node.link.leave_actor(left)
+    cluster.kill()
+    cluster.start()
+    heard = len(node.of("actor"))
+    actor(cluster, node, early)
+    for each in (watched, left, early):
+        end = messages.EndActorRequest(actor_id=each, no_restart=True, reason="asked")
+        cluster.client.call("Actors", "end", end)
+    cluster.until(lambda: {(watched, "DEAD"), (early, "DEAD")} <= set(node.of("actor")))
+    # Changes may come as one, and what is watched still is told again.
+    assert set(node.of("actor")[heard:]) - {(watched, "PENDING"), (early, "PENDING")} == {
+        (watched, "DEAD"),
+        (early, "DEAD"),
+    }
+    assert node.link._watched == {}
 
 
 def test_jobs_are_followed_also_those_that_ended_while_nobody_listened(
