@@ -257,7 +257,11 @@ def test_actor_lives_by_the_orders_and_reports_of_nodes(place: Place) -> None:
         reading(place.client.stream("Members", "follow", iter(taken.get, None))) as orders,
         reading(place.client.stream("Actors", "watch", watched)) as watch,
     ):
-        assert place.create(actor, node, name="counter", max_restarts=1) == actor
+        facts = {"name": "counter", "class_name": "Counter", "amounts": {"CPU": 1}}
+        assert place.create(actor, node, handle=b"methods", max_restarts=1, **facts) == actor
+        by_id = messages.ResolveActorRequest(actor_id=actor)
+        waits = place.client.call("Actors", "resolve", by_id)
+        assert (waits.asked_id, waits.why) == (node, "")
         assert next(watch).state == messages.ActorState.Value("PENDING")
         want = next(orders)
         assert (want.first, want.orders[0].want.actor_id) == (1, actor)
@@ -273,6 +277,12 @@ def test_actor_lives_by_the_orders_and_reports_of_nodes(place: Place) -> None:
         name = messages.ActorName(name="counter")
         found = place.client.call("Actors", "resolve", messages.ResolveActorRequest(name=name))
         assert (found.actor_id, found.worker_id, found.node_id) == (actor, worker, node)
+        assert (found.handle, found.why) == (b"methods", "alive; restarted 0 times of 1")
+        again = messages.CreateActorRequest(
+            actor_id=new_id(), owner_id=node, creation=b"how", name="counter", get_if_exists=True
+        )
+        there = place.client.call("Actors", "create", again)
+        assert (there.actor_id, there.handle) == (actor, b"methods")
         names = place.client.call("Actors", "names", messages.ActorNamesRequest(namespace=""))
         assert list(names.names) == [name]
         place.report(sender, actor, worker, lost="killed")
@@ -296,7 +306,10 @@ def test_actor_lives_by_the_orders_and_reports_of_nodes(place: Place) -> None:
     assert orders_of(place, sender, 3) == (4, ["drop"])
     assert orders_of(place, sender, 0) == (4, ["drop"])
     listed = place.client.call("Actors", "list", messages.ListActorsRequest())
-    assert ([each.name for each in listed.actors], listed.is_last) == (["counter"], True)
+    assert listed.is_last
+    (row,) = listed.actors
+    assert (row.name, row.class_name, dict(row.amounts)) == ("counter", "Counter", {"CPU": 1})
+    assert row.handle == b""
 
 
 def orders_of(place: Place, sender: messages.Sender, after: int) -> tuple[int, list[str]]:
