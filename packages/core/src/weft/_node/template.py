@@ -66,6 +66,8 @@ PACKET_BYTES = 256 * 1024
 OOM_SCORE = 500
 # Of what a worker says of an environment that it could not enter.
 FAILED_CHARACTERS = 32 * 1024
+# What every worker of a cluster imports: that its driver has a job makes an environment.
+_IN_CLUSTERS = ("weft._env.cache", "weft._runtime.copies")
 # What an interpreter that a worker executes runs: modules are found where the driver finds them,
 # after its own.
 _RESUME = """
@@ -86,6 +88,7 @@ def serve(sock: socket.socket, daemon_pid: int, node: NodeFile) -> NoReturn:
     resolve(node.options.worker_entry)
     if node.cluster is not None:
         outside.prepare(node.cluster.credentials)
+        preload(_IN_CLUSTERS)
     if not _settings.are_threads_set():
         # Each of as many workers as there are CPUs would otherwise start as many threads.
         _settings.set_threads(1)
