@@ -276,11 +276,12 @@ class Cluster:
             if is_initialized():
                 shutdown()
         # The head last: the others take leave of it.
-        nodes = self.list_all_nodes()[::-1]
-        for node in nodes:
-            node._end(signal.SIGTERM)
-        for node in nodes:
-            node._wait_gone()
+        nodes = self.list_all_nodes()
+        for group in ([node for node in nodes if not node.is_head], [self.head_node]):
+            for node in filter(None, group):
+                node._end(signal.SIGTERM)
+            for node in filter(None, group):
+                node._wait_gone()
         self.worker_nodes.clear()
         self.head_node, self._head_file, self._join = None, None, ""
 

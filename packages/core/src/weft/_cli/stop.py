@@ -57,21 +57,28 @@ def stop(address: str | None, timeout: float) -> None:
             )
     if not found:
         note("no node runs here")
+    # The head last: the others take leave of it.
+    heads = [place for place in found if place.node.cluster and place.node.cluster.is_head]
+    others = [place for place in found if place not in heads]
+    until = monotonic() + timeout
+    for group in (others, heads):
+        _end(group, until, timeout)
+
+
+def _end(places: list[SessionPlace], until: float, timeout_s: float) -> None:
+    """End nodes, all at a time, and say so."""
     with contextlib.ExitStack() as stack:
-        # The head last: the others take leave of it.
-        found.sort(key=lambda place: place.node.cluster is not None and place.node.cluster.is_head)
-        ends = [(place, _tell(place, stack)) for place in found]
-        until = monotonic() + timeout
+        ends = [(place, _tell(place, stack)) for place in places]
         for place, pidfd in ends:
             if _wait(pidfd, until - monotonic()):
                 say(f"stopped {plain(str(place))}")
-            else:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                _wait(pidfd, KILLED_S)
-                for left in (place.node.store_dir, place.directory):
-                    remove_tree(left)
-                say(f"killed {plain(str(place))}: it did not end within {timeout:g} s")
+                continue
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            _wait(pidfd, KILLED_S)
+            for left in (place.node.store_dir, place.directory):
+                remove_tree(left)
+            say(f"killed {plain(str(place))}: it did not end within {timeout_s:g} s")
 
 
 def _tell(place: SessionPlace, stack: contextlib.ExitStack) -> int:

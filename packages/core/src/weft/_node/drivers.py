@@ -50,6 +50,8 @@ class Drivers:
     ) -> None:
         """`forget(client)`: what a client has here ends. `ended(job)`: its driver is gone."""
         self._job_ended = ended
+        self._leaving: dict[Client, NodeJob] = {}
+        """Drivers that have said goodbye."""
         self._leaving_from: dict[NodeJob, Client] = {}
         """Jobs that leave whose drivers are on other nodes, and the daemons there."""
         self._jobs = jobs
@@ -105,6 +107,7 @@ class Drivers:
         job = self._jobs.driven_by(client)
         if job is None:
             return
+        self._leaving[client] = job
         self._end_gently(client, job)
         for node in job.elsewhere:
             self._clients.send_to(node, JobLeaves(job.id, client.worker_id))
@@ -154,14 +157,16 @@ class Drivers:
 
     def see_off(self) -> None:
         """End the connections of drivers that leave and whose workers have ended."""
-        for driver, job in self._jobs.leaving():
-            client = self._clients.get(driver)
-            if client is not None and not job.ending and not job.elsewhere:
+        if not self._leaving and not self._leaving_from:
+            return
+        for client, job in list(self._leaving.items()):
+            if not job.ending and not job.elsewhere:
                 self._let_go(client)
         for job in [job for job in self._leaving_from if not job.ending]:
             self._say_left(job)
 
     def _let_go(self, client: Client) -> None:
+        self._leaving.pop(client, None)
         if self._clients.get(client.worker_id) is client:
             client.connection.drain()
             self._clients.close(client.worker_id)

@@ -183,10 +183,6 @@ class NodeJobs:
         own = [self.own] if self.own.driver is not None else []
         return own + list(self._job_of.values())
 
-    def leaving(self) -> list[tuple[bytes, NodeJob]]:
-        """Return (driver, job) of those whose drivers said goodbye."""
-        return [(driver, job) for driver, job in self._job_of.items() if job.is_leaving]
-
     def describe(self) -> list[dict[str, Any]]:
         """Return what is told of jobs, for people and tools."""
         return [
