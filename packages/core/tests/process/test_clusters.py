@@ -209,6 +209,9 @@ def test_nodes_and_amounts_of_all_nodes_are_told(cluster: Cluster) -> None:
     by_id = {node["NodeID"]: node for node in weft.nodes()}
     assert by_id.keys() == {node.node_id for node in cluster.list_all_nodes()}
     assert all(node["Alive"] for node in by_id.values())
+    heads = [one.node_id for one in state.list_nodes() if one.is_head_node]
+    assert cluster.head_node is not None
+    assert heads == [cluster.head_node.node_id]
     told = by_id[third.node_id]
     assert (told["Resources"]["CPU"], told["Labels"]["zone"]) == (3, "a")
     assert f"{told['NodeManagerAddress']}:{told['NodeManagerPort']}" == third.address

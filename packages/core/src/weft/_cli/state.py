@@ -84,7 +84,8 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         **_one(ENDED="exit_type"),
     },
     StateResource.NODES: {
-        **_one(NODE="node_id", NAME="node_name", STATE="state"),
+        **_one(NODE="node_id", NAME="node_name", AT="node_ip", STATE="state"),
+        "HEAD": lambda node: "head" if node.is_head_node else "",
         "RESOURCES": lambda node: ", ".join(
             f"{name} {amount(value) if 'memory' in name else f'{value:g}'}"
             for name, value in node.resources_total.items()

@@ -40,13 +40,18 @@ def nodes(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one record a node, as a list of maps; in a cluster also of the dead."""
     names = {} if daemon.in_cluster is None else daemon.in_cluster.names()
     dead = [] if daemon.in_cluster is None else daemon.in_cluster.dead()
-    return [
+    found = [
         *(_node(view, address, names.get(view.node_id)) for view, address in _nodes(daemon)),
         *(
             _node(NodeView(facts.node_id, NOTHING, NOTHING), facts.address, facts.name, facts.cause)
             for facts in dead
         ),
     ]
+    head = split(daemon.head) if daemon.head else None
+    for node in found:
+        at = (node["NodeManagerAddress"], node["NodeManagerPort"])
+        node["IsHeadNode"] = node["Alive"] and (head is None or (head.host, head.port) == at)
+    return found
 
 
 def _nodes(daemon: Daemon) -> list[tuple[NodeView, str]]:

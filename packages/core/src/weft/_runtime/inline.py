@@ -532,6 +532,7 @@ class InlineEngine:
                 "Alive": True,
                 "alive": True,
                 "NodeName": platform.node(),
+                "IsHeadNode": True,
                 "NodeManagerAddress": ADDRESS,
                 "NodeManagerHostname": platform.node(),
                 "Resources": self._total.to_floats(),

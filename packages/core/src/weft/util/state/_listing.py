@@ -181,7 +181,7 @@ class Session:
             NodeState(
                 node_id=one["NodeID"],
                 node_ip=one["NodeManagerAddress"],
-                is_head_node=True,
+                is_head_node=one["IsHeadNode"],
                 state="ALIVE" if one["Alive"] else "DEAD",
                 node_name=one["NodeName"],
                 resources_total=one["Resources"],
