@@ -11,7 +11,6 @@ on standard error when its journal fails or is another's by now: then it may be 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import sys
@@ -41,9 +40,6 @@ if TYPE_CHECKING:
 
     from weft._control.base import CommandJournal
     from weft._transport.credentials import MemberCredentials
-
-# Until the daemon has its doors, or a predecessor's is closed.
-DOOR_S = 0.1
 
 
 class Control:
@@ -104,7 +100,8 @@ async def serve(
             socket = session_dir / CONTROL_SOCKET
             server = control.server(f"unix:{socket}", credentials.token)
             await server.start()
-            port = asyncio.create_task(_serve_port(credentials, session_dir / DOORS, socket))
+            doors = str(session_dir / DOORS)
+            port = asyncio.create_task(relay(credentials, doors=doors, server=str(socket)))
             await asyncio.wait({told, service.ended, port}, return_when=asyncio.FIRST_COMPLETED)
             port.cancel()
             await server.stop()
@@ -114,14 +111,6 @@ async def serve(
         starting.exception()  # It was told above, or there was nobody to wait for it any more.
     if service.ended.done():
         service.ended.result()
-
-
-async def _serve_port(credentials: MemberCredentials, doors: Path, socket: Path) -> None:
-    """Serve callers of other hosts, as long as the daemon lets them in."""
-    while True:
-        with contextlib.suppress(OSError):
-            await relay(credentials, doors=str(doors), server=str(socket))
-        await asyncio.sleep(DOOR_S)
 
 
 def _told_to_end(lifeline: int) -> asyncio.Future[None]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from weft._transport.sockets import Handler
 
 BUFFER_BYTES = 64 * 1024
+# Until the daemon has its doors, or has seen that who had the name is gone.
+AGAIN_S = 0.1
 # A caller whose host is gone without a word is forgotten after some 15 s.
 _DEAD = (
     (socket.TCP_USER_TIMEOUT, 15_000),
@@ -36,29 +38,26 @@ _DEAD = (
 async def relay(
     credentials: MemberCredentials, *, doors: str, server: str, name: str = CONTROL
 ) -> None:
-    """Carry bytes between callers and a server.
+    """Carry bytes between callers and a server, until this is cancelled.
 
-    When the daemon has ended nobody else comes; this returns when the last caller has gone.
+    While the daemon has no door for it, it asks again and again. Callers that came before stay.
 
     Args:
         credentials: Whose certificate the callers see.
         doors: The path of the daemon's Doors.
         server: The path of the unix socket that the server listens on.
         name: Whom the callers ask for.
-
-    Raises:
-        OSError: There is no such daemon.
     """
-    loop = asyncio.get_running_loop()
-    lost = asyncio.Event()
+    reactor = _LoopReactor(asyncio.get_running_loop())
     ways = _Ways(credentials, server)
-    tasks = asyncio.TaskGroup()
-    door = Door(_LoopReactor(loop), doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
-    try:
-        async with tasks:
-            await lost.wait()
-    finally:
-        door.close()
+    async with asyncio.TaskGroup() as tasks:
+        while True:
+            lost = asyncio.Event()
+            with contextlib.suppress(OSError):  # There are no doors yet.
+                door = Door(reactor, doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
+                with contextlib.closing(door):
+                    await lost.wait()
+            await asyncio.sleep(AGAIN_S)
 
 
 class _LoopReactor:

@@ -177,8 +177,8 @@ class MemberCalls:
                 yield answer.result()
         finally:
             for task in (reader, answer):
-                if task is not None:
-                    task.cancel()
+                if task is not None and not task.cancel() and not task.cancelled():
+                    task.exception()  # It was told, or nobody is there to be told.
             if self._links.close(sender.node, link):
                 self._desk.service.note(LinkClosed(node_id, sender.incarnation))
 
