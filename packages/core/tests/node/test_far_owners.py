@@ -9,7 +9,7 @@ import pytest
 
 from weft._node.far_owners import FarOwners
 from weft._transport.addresses import Home
-from weft._wire.messages import NodeDrains, Transfer
+from weft._wire.messages import NodeDrained, NodeDrains, Transfer
 
 if TYPE_CHECKING:
     from weft._node.clients import Client
@@ -133,9 +133,10 @@ def test_drain_ends_with_the_last_owner_that_needs_something(around: Surrounding
     ended: list[int] = []
     targets = [(b"there", 1, THERE)]
     around.owners.drain(targets, ended.append)
-    drains = NodeDrains(LIFE, targets)
+    drains = NodeDrains(LIFE, targets, 1)
     assert around.taken() == [(OWNER, drains), (OTHER, drains)]
-    around.owners.said_drained(around.client_of(OWNER), 2)
+    around.owners.said_drained(around.client_of(OWNER), NodeDrained(0, 9))  # It was asked before.
+    around.owners.said_drained(around.client_of(OWNER), NodeDrained(1, 2))
     assert not ended
     around.owners.lost(around.client_of(OTHER, answers=False))
     assert ended == [2]

@@ -357,7 +357,7 @@ def test_what_is_on_a_node_that_drains_is_moved(nodes: Callable[..., Node]) -> N
     copies = here.runtime.objects.copies
     with here.runtime.guard:
         daemon = here.runtime.peers.connect(f"{there.address}/node")
-        copies.on_node_drains(daemon, NodeDrains(there.life, [third.life]))
+        copies.on_node_drains(daemon, NodeDrains(there.life, [third.life], 1))
     here.until(lambda: not copies._draining)
     there.kill()
     here.hear_of_death(there, there.life[0])
@@ -456,3 +456,19 @@ def test_object_that_many_nodes_want_reaches_them_all(nodes: Callable[..., Node]
     futures = [node.runtime.future(node.borrow(ref)) for node in others]
     for future in futures:
         assert np.array_equal(future.result(60), value)
+
+
+def test_node_that_drains_leaves_when_its_objects_are_elsewhere(cluster: Cluster) -> None:
+    weft.get([filled.remote(0) for _ in range(6)])
+    made = [filled.options(max_retries=0).remote(number) for number in range(12)]
+    weft.wait(made, num_returns=12, timeout=60, fetch_local=False)
+    doomed = next(iter(cluster.worker_nodes))
+    assert cluster.head_node is not None
+    with Tool(cluster.head_node.session_dir, PATIENCE_S) as tool:
+        body = {"node_id": doomed.node_id, "message": "", "deadline_s": 0.0, "only_if_idle": False}
+        tool.ask("drain", body)
+    end = monotonic() + PATIENCE_S
+    while doomed.is_alive():
+        assert monotonic() < end
+        weft.get(weft.put(0))
+    assert [value[0] for value in weft.get(made, timeout=60)] == list(range(12))

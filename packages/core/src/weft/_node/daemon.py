@@ -501,8 +501,8 @@ class Daemon:
                 self.transfers.said(me, client.address, message)
             case WatchOwner(address) if self.far_owners is not None:
                 self.far_owners.watch(address)
-            case NodeDrained(left) if self.far_owners is not None:
-                self.far_owners.said_drained(client, left)
+            case NodeDrained() if self.far_owners is not None:
+                self.far_owners.said_drained(client, message)
             case Ask(request, what) if what in history.QUESTIONS:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):
@@ -690,13 +690,20 @@ class Daemon:
 
     def has(self) -> str:
         """Say what there is here that would be lost with the node; empty for nothing."""
+        work = self.has_work()
+        if work:
+            return work
+        usage = self.memory.machine.usage()
+        if usage.used_bytes > usage.spare_bytes or usage.spilled_bytes:
+            return "it keeps objects"
+        return ""
+
+    def has_work(self) -> str:
+        """Say what uses this node, beside who needs the objects here; empty for nothing."""
         if any(self.grants.leases()):
             return "workers are lent"
         if self.jobs.driven():
             return "drivers are connected"
-        usage = self.memory.machine.usage()
-        if usage.used_bytes > usage.spare_bytes or usage.spilled_bytes:
-            return "it keeps objects"
         return ""
 
     def finish(self, why: str) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from weft._node.memory import NodeMemory
     from weft._node.transfers import NodeTransfers
     from weft._transport.addresses import Home
-    from weft._wire.messages import Transfer
+    from weft._wire.messages import NodeDrained, Transfer
 
 Life = tuple[bytes, int, str]
 """As NodeLife: the node's id, its incarnation, HOST:PORT."""
@@ -45,6 +45,8 @@ class FarOwners:
         self._draining: set[str] = set()
         """Who has not said that it needs nothing here any more."""
         self._left = 0
+        self._drains = 0
+        """How often owners were asked to move what they have here."""
         self._drained: Callable[[int], None] | None = None
 
     def tell(self, address: str, message: Transfer) -> bool:
@@ -109,15 +111,17 @@ class FarOwners:
         number of objects that no node could take.
         """
         self._drained, self._left = drained, 0
+        self._drains += 1
         self._draining = set(self._owners)
-        message = NodeDrains(self.transfers.life, targets)
+        message = NodeDrains(self.transfers.life, targets, self._drains)
         for client in self._owners.values():
             self._clients.send(client, message)
         self._look()
 
-    def said_drained(self, client: Client, left: int) -> None:
+    def said_drained(self, client: Client, message: NodeDrained) -> None:
         """An owner needs nothing here any more but for what no node could take."""
-        self._drained_of(client.address, left)
+        if message.request == self._drains:
+            self._drained_of(client.address, message.left)
 
     def _drained_of(self, address: str, left: int) -> None:
         if address in self._draining:

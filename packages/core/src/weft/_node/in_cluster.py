@@ -20,7 +20,7 @@ from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._node.draining import Draining
 from weft._override import override
-from weft._transport.addresses import CONTROL_SOCKET
+from weft._transport.addresses import CONTROL_SOCKET, split
 from weft._transport.control import messages
 from weft._transport.credentials import open_credentials
 
@@ -105,7 +105,15 @@ class InCluster(ControlNews):
             end_worker=end_worker,
         )
 
-        self.draining = Draining(self.link, scheduling, timers, has=daemon.has, over=daemon.finish)
+        self.draining = Draining(
+            self.link,
+            scheduling,
+            timers,
+            has=daemon.has,
+            has_work=daemon.has_work,
+            move=self._move_objects,
+            over=daemon.finish,
+        )
 
     def begin(self) -> None:
         """Join the cluster. The daemon forks no more from here on."""
@@ -211,6 +219,20 @@ class InCluster(ControlNews):
         why = f"it is drained: {message}" if message else f"it is drained ({reason})"
         self._say(f"weft: this node takes nothing new and ends when it is empty: {why}")
         self.draining.begin(why, deadline_s)
+
+    def _move_objects(self, then: Callable[[int], None]) -> None:
+        """Have objects moved that are needed elsewhere and are only here."""
+        far_owners, me = self._daemon.far_owners, self._daemon.facts.node_id
+        assert far_owners is not None
+        others = [each.facts for each in self.link.members.values()]
+        far_owners.drain(
+            [
+                (facts.node_id, facts.incarnation, split(facts.address).node)
+                for facts in others
+                if facts.life == "alive" and facts.node_id != me
+            ],
+            then,
+        )
 
     @override
     def left(self) -> None:

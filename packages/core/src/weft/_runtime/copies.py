@@ -72,8 +72,8 @@ class Copies:
         """Whom to tell when nothing is needed there any more."""
         self._dead: set[str] = set()
         """By HOST:PORT, nodes that are not called any more."""
-        self._drained: dict[str, int] = {}
-        """Of those, by HOST:PORT: what no node could take."""
+        self._drained: dict[str, tuple[int, int]] = {}
+        """Of those, by HOST:PORT: how many objects no node could take, and who has asked."""
         self._deaths_at: dict[str, int] = {}
         """By HOST:PORT, how many nodes have died there."""
 
@@ -159,7 +159,7 @@ class Copies:
             if type(value) is Shared and split(value.creator).node == node.address:
                 self._know(Edition(entry.id, value.segment))
         targets = [NodeLife(*each) for each in message.targets]
-        self._drained[node.address] = 0
+        self._drained[node.address] = 0, message.request
         lives = (self._nameless(node.address), node)
         self._draining.update(dict.fromkeys(lives, peer))
         for life in lives:
@@ -170,9 +170,11 @@ class Copies:
         peer = self._draining.pop(node, None)
         if peer is None:
             return
-        self._drained[node.address] += left
+        before, request = self._drained[node.address]
+        self._drained[node.address] = before + left, request
         if not any(life.address == node.address for life in self._draining):
-            self._links.peers.send(peer, NodeDrained(self._drained.pop(node.address)))
+            left, request = self._drained.pop(node.address)
+            self._links.peers.send(peer, NodeDrained(request, left))
 
     def _daemon_back(self, peer: Peer) -> None:
         """A daemon of another node has connected again."""

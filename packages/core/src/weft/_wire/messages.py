@@ -910,11 +910,13 @@ class NodeDrains(Message, frozen=True, tag=122):
     """(node id, incarnation, HOST:PORT), as NodeLife."""
     targets: list[tuple[bytes, int, str]]
     """Where objects can go."""
+    request: int
 
 
 class NodeDrained(Message, frozen=True, tag=123):
     """Owner to daemon: no object of the sender's needs that node any more."""
 
+    request: int
     left: int
     """But for so many that no other node could take."""
 
