@@ -231,8 +231,9 @@ class NodesStories(RuleBasedStateMachine):
     )
     def is_asked(self, wanted: Shape, bytes_at: dict[NodeId, int]) -> None:
         # It begins after the local node, C, if that has been seen.
-        after = self.after.get(wanted, C if self.has_seen_local else None)
-        expected = place(wanted, self.plain.values(), bytes_at=bytes_at, after=after)
+        near = C if self.has_seen_local else None
+        after = self.after.get(wanted, near)
+        expected = place(wanted, self.plain.values(), bytes_at=bytes_at, after=after, near=near)
         found = self.nodes.find(wanted, bytes_at)
         if isinstance(expected, Placed):
             assert found == expected

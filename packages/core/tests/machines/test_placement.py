@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -92,6 +93,14 @@ def test_default_packs_below_half_load() -> None:
 def test_default_spreads_above_half_load() -> None:
     nodes = [node(A, {"CPU": 4}, {"CPU": 1}, is_local=True), node(B, {"CPU": 4}, {"CPU": 1.5})]
     assert place(shape(CPU=1), nodes) == Placed(B)
+
+
+def test_daemons_that_decide_alike_begin_with_different_nodes() -> None:
+    ids = [NodeId(hashlib.sha256(bytes([i])).digest()[:16]) for i in range(40)]
+    nodes = [node(each, {"CPU": 4}) for each in ids]
+    chosen = {place(shape(CPU=1), nodes, near=each) for each in ids}
+    assert len(chosen) > 20
+    assert place(shape(CPU=1), nodes) == Placed(min(ids))
 
 
 def test_spread_goes_round_the_nodes_that_have_it_free() -> None:

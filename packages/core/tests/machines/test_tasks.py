@@ -56,6 +56,7 @@ W, V = WorkerId(b"w" * 16), WorkerId(b"v" * 16)
 QUICK, MIDDLING = b"quick", b"middling"
 CERTIFICATE = Certificate(b"", 1, -9, 0, 0, "f", "", "")
 SPARED = structs.replace(CERTIFICATE, retry="free")
+UNSEEN = structs.replace(CERTIFICATE, is_seen=False)
 HOPELESS = structs.replace(CERTIFICATE, retry="never")
 NOT_THERE = TaskId(bytes(16))
 
@@ -441,6 +442,21 @@ def test_tasks_before_the_last_started_one_were_started_too(desk: Desk) -> None:
     assert (first.state, second.attempt, third.attempt) == ("done", 1, 0)
     desk(LeaseGranted(0, V, False))
     assert [*desk.machine.leases[V].tasks.values()] == [second, third]
+
+
+def test_all_that_was_sent_to_a_worker_whose_end_nobody_saw_may_have_been_started(
+    desk: Desk,
+) -> None:
+    desk.learn(QUICK, 0.0)
+    first, second = desk.submit(QUICK), desk.submit(QUICK, retries=1)
+    third = desk.submit(QUICK)
+    desk(LeaseLost(W))
+    assert desk(WorkerEnded(W, begun(first), UNSEEN)) == [
+        Fail(third, "died", UNSEEN),
+        Fail(first, "died", UNSEEN),
+        Want(0, 1),
+    ]
+    assert (second.state, second.attempt, second.retries) == ("ready", 1, 0)
 
 
 def test_worker_that_died_before_it_started_anything_costs_nothing(desk: Desk) -> None:

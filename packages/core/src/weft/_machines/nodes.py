@@ -23,6 +23,7 @@ from weft._machines.placement import (
     Never,
     NodeView,
     Placed,
+    Pressure,
     Terms,
     Waits,
     able,
@@ -49,16 +50,16 @@ SHAPES = 128
 
 # What of a shape decides where it goes.
 _Key: TypeAlias = tuple[Any, ...]
-Pressure: TypeAlias = "tuple[float, bool, float, NodeId]"
 
 
 class _Ranking:
     """The nodes for demands of one shape."""
 
-    __slots__ = ("_liking_of", "able", "key_of", "order", "stale", "terms")
+    __slots__ = ("_liking_of", "_near", "able", "key_of", "order", "stale", "terms")
 
-    def __init__(self, terms: Terms, nodes: Iterable[NodeView]) -> None:
+    def __init__(self, terms: Terms, nodes: Iterable[NodeView], near: NodeId | None) -> None:
         self.terms = terms
+        self._near = near
         self._liking_of = {node.node_id: liking(terms, node) for node in able(terms, nodes)}
         self.able = self._liking_of.keys()
         self.stale: set[NodeId] = set(self.able)
@@ -94,7 +95,7 @@ class _Ranking:
         if not self.terms.is_spread:
             last = pressure_of.get(node_id)
             if last is None:
-                last = pressure_of[node_id] = pressure(node)
+                last = pressure_of[node_id] = pressure(node, self._near)
         self.key_of[node_id] = (self._liking_of[node_id], last)
         return True
 
@@ -140,7 +141,7 @@ class Nodes:
         self._after: OrderedDict[_Key, NodeId] = OrderedDict()
         """Where SPREAD went last."""
         self._local: NodeId | None = None
-        """Where it begins: each process elsewhere."""
+        """SPREAD begins after it, and nodes that are alike are in its order: each daemon's own."""
         for view in views:
             self.put(view)
 
@@ -150,8 +151,9 @@ class Nodes:
         """Take what is known of a node, in place of what was."""
         old = self._node_of.get(view.node_id)
         self._node_of[view.node_id] = view
-        if view.is_local:
+        if view.is_local and self._local != view.node_id:
             self._local = view.node_id
+            self._pressure_of.clear()
         if old is None or old.bundles.keys() != view.bundles.keys():
             self._put_groups(view.node_id, old.bundles if old else (), view.bundles)
         if old is not None and _is_alike(old, view):
@@ -229,7 +231,7 @@ class Nodes:
         Nothing is taken. The next demand for SPREAD goes to the next node.
         """
         if shape.strategy.startswith("group:"):
-            found = place(shape, self._holding(shape), bytes_at=bytes_at)
+            found = place(shape, self._holding(shape), bytes_at=bytes_at, near=self._local)
             return found if isinstance(found, Placed) else None
         key = _key(shape)
         ranking = self._ranking(key, shape)
@@ -277,7 +279,7 @@ class Nodes:
             terms = _terms(shape)
             if terms is None:
                 return None
-            ranking = self._ranking_of[key] = _Ranking(terms, self._node_of.values())
+            ranking = self._ranking_of[key] = _Ranking(terms, self._node_of.values(), self._local)
             if len(self._ranking_of) > SHAPES:
                 self._ranking_of.popitem(last=False)
         else:

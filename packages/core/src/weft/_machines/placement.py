@@ -16,19 +16,19 @@ What is always true
 7. SPREAD goes round: the next demand goes to the next node, by id, that has it free.
 
 Of the nodes that will do, the order of choice is: the one that the shape names; most of what the
-shape prefers; most bytes of the arguments; below half load the fullest, then the emptiest. The last
-(few nodes stay warm, and no node is pressed while another idles) is the hybrid policy that Ray's
-documentation describes.
+shape prefers; most bytes of the arguments; below half load the fullest, then the emptiest; for each
+node that decides another. Below half load the fullest (few nodes stay warm, and no node is
+pressed while another idles) is the hybrid policy that Ray's documentation describes.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
-from weft._ids import NodeId, PlacementGroupId
+from weft._ids import ID_BYTES, NodeId, PlacementGroupId
 from weft._resources import UNITS, Resources
 from weft._specs import LabelSelector, Shape
 
@@ -45,6 +45,8 @@ LINES = 8
 OTHER = "would do, but another node is waited for"
 ANY = -1
 """Any bundle of a placement group."""
+ID_NUMBERS = 1 << 8 * ID_BYTES
+Pressure: TypeAlias = tuple[float, bool, float, int]
 NOWHERE: Final[Mapping[NodeId, int]] = {}
 
 
@@ -155,10 +157,12 @@ def place(
     *,
     bytes_at: Mapping[NodeId, int] = NOWHERE,
     after: NodeId | None = None,
+    near: NodeId | None = None,
 ) -> Placement:
     """Choose a node for a demand of this shape.
 
-    `bytes_at`: how many bytes of its arguments nodes have. `after`: where SPREAD went last.
+    `bytes_at`: how many bytes of its arguments nodes have. `after`: where SPREAD went last. `near`:
+    the node that decides; each has an order of its own for nodes that are alike.
     """
     nodes = list(nodes)
     try:
@@ -168,7 +172,7 @@ def place(
     candidates = able(terms, nodes)
     fit = [node for node in candidates if is_free(terms, node)]
     if fit:
-        best = min(fit, key=lambda node: _order(terms, node, bytes_at, after))
+        best = min(fit, key=lambda node: _order(terms, node, bytes_at, after, near))
         return Placed(best.node_id, bundle_of(terms, best))
     reasons = {node.node_id: obstacle(terms, node) or OTHER for node in nodes}
     return Waits(reasons) if candidates or not is_known(terms, nodes) else Never(reasons)
@@ -259,21 +263,30 @@ def liking(terms: Terms, node: NodeView) -> tuple[bool, int]:
     return node.node_id != terms.node_id, -met
 
 
-def pressure(node: NodeView) -> tuple[float, bool, float, NodeId]:
+def pressure(node: NodeView, near: NodeId | None) -> Pressure:
     """Return the place of a node in the order of DEFAULT; the least is the best.
 
-    Its load is the share in use of its scarcest resource: above 1 if CPUs are lent twice.
+    Its load is the share in use of its scarcest resource: above 1 if CPUs are lent twice. Nodes
+    that are alike have another order for each `near`: so daemons that decide at the same moment, on
+    the same views, do not all send to the same node.
     """
     load = node.total.use(node.free)
-    return max(load, PACK_BELOW), not node.is_local, -load, node.node_id
+    # To multiply by an odd number, modulo a power of two, is to rearrange.
+    odd = int.from_bytes(near, "big") | 1 if near is not None else 1
+    turned = int.from_bytes(node.node_id, "big") * odd % ID_NUMBERS
+    return max(load, PACK_BELOW), not node.is_local, -load, turned
 
 
 def _order(
-    terms: Terms, node: NodeView, bytes_at: Mapping[NodeId, int], after: NodeId | None
+    terms: Terms,
+    node: NodeView,
+    bytes_at: Mapping[NodeId, int],
+    after: NodeId | None,
+    near: NodeId | None,
 ) -> tuple[tuple[bool, int], object, object]:
     if terms.is_spread:
         return liking(terms, node), after is not None and node.node_id <= after, node.node_id
-    return liking(terms, node), -bytes_at.get(node.node_id, 0), pressure(node)
+    return liking(terms, node), -bytes_at.get(node.node_id, 0), pressure(node, near)
 
 
 # ------------------------------------------------------------------ why not

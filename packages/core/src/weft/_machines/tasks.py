@@ -15,8 +15,8 @@ back.
 What is always true
 1. A task is in exactly one place: waiting, in its pool's queue, or with one lease.
 2. A lease holds at most one task that carries a time limit, and then no other.
-3. Tasks that were never started cost no retry when their worker is lost. A worker whose process is
-   to be ended gets no task more.
+3. Tasks that were never started cost no retry when their worker is lost; those that may have been
+   started, for nobody saw what it ran, do. A worker whose process is to be ended gets no task more.
 4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
    or after `LINGER_S`. A pool is forgotten that has neither leases nor tasks to come. When others
    have waited for `YIELD_S`, a lease takes no more tasks: a queue that never ends does not keep its
@@ -555,10 +555,11 @@ class Tasks:
         pool = lease.pool
         del pool.leases[event.worker]
         sent = list(lease.tasks.values())
-        started = 0
-        for index, task in enumerate(sent):
-            if (task.id, task.attempt) == event.began:
-                started = index + 1
+        started = len(sent)
+        if event.certificate.is_seen:
+            numbered = enumerate(sent, start=1)
+            at = (number for number, task in numbered if (task.id, task.attempt) == event.began)
+            started = next(at, 0)
         homes = self._homes(sent, pool)
         self._put_back(sent[started:], pool, event.certificate, effects)
         retry = event.certificate.retry

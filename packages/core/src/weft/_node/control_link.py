@@ -35,12 +35,10 @@ from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-import msgspec
-
 from weft._control_messages import asked_of, delta_of, job_of, order_of, standing_of
-from weft._machines.membership import MemberStanding
 from weft._machines.reservations import CommitAsked, ControlUnlinked, ReleaseAsked, ReserveAsked
 from weft._machines.spillover import ViewsChanged
+from weft._machines.standings import Standings
 from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, SourceLinked
 from weft._node.heartbeats import Beginning, DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
@@ -57,6 +55,7 @@ if TYPE_CHECKING:
     from weft._machines.bundles import HeldBundles
     from weft._machines.jobs import JobFacts
     from weft._machines.members import MemberFacts
+    from weft._machines.membership import MemberStanding
     from weft._machines.orders import Order
     from weft._machines.placement import NodeView
     from weft._transport.control.client import ControlStream
@@ -146,7 +145,8 @@ class ControlLink:
             view: What the node has.
             is_head: The control service may come to be here.
         """
-        self.members: dict[NodeId, MemberStanding] = {}
+        self._standings = Standings(view.node_id)
+        self.members = self._standings.members
         """The nodes of the cluster, this one too, and the dead that are remembered."""
         self.incarnation = 0
         """0: the node is no member yet."""
@@ -196,8 +196,11 @@ class ControlLink:
 
     def address_of(self, node_id: NodeId) -> str | None:
         """Return the address of a living node's daemon; None: there is no such node."""
-        standing = self.members.get(node_id)
-        return None if standing is None or standing.is_dead else standing.facts.address
+        return self._standings.address_of(node_id)
+
+    def is_dead_at(self, node: str) -> bool:
+        """Tell whether the node that was last known at HOST:PORT is dead."""
+        return self._standings.is_dead_at(node)
 
     # -------------------------------------------------------------- what is said
 
@@ -330,51 +333,14 @@ class ControlLink:
             self._news.drain_told(drain.reason, drain.message, drain.deadline_s)
 
     def _view_changed(self, change: ApplyChange[NodeId, MemberStanding]) -> None:
-        views: list[NodeView] = []
-        gone: list[NodeId] = []
-        died: list[MemberFacts] = []
-        joined: list[MemberFacts] = []
-        for node_id, standing in change.changed.items():
-            old = self.members.get(node_id)
-            has_lived = old is not None and not old.is_dead
-            is_same = old is not None and old.facts.incarnation == standing.facts.incarnation
-            if old is not None and has_lived and (standing.is_dead or not is_same):
-                gone.append(node_id)
-                died.append(standing.facts if is_same else _replaced(old.facts))
-            if not standing.is_dead:
-                if not (has_lived and is_same):
-                    joined.append(standing.facts)
-                if standing.view is not None:
-                    views.append(standing.view)
-            view = standing.view
-            if view is None and is_same and old is not None and not standing.is_dead:
-                view = old.view  # The control service was started again, and has not heard it yet.
-            self.members[node_id] = MemberStanding(standing.facts, view)
-        for node_id in change.gone:
-            old = self.members.pop(node_id)
-            if not old.is_dead:
-                gone.append(node_id)
-                died.append(msgspec.structs.replace(old.facts, cause="it is no member any more"))
-        self._tell_views(views, gone, died, joined)
-
-    def _tell_views(
-        self,
-        views: list[NodeView],
-        gone: list[NodeId],
-        died: list[MemberFacts],
-        joined: list[MemberFacts],
-    ) -> None:
         """Tell of other nodes; what becomes of this one is told by fences."""
-        others = tuple(view for view in views if view.node_id != self._me)
-        lost = tuple(node_id for node_id in gone if node_id != self._me)
-        if others or lost:
-            self._news.views_changed(ViewsChanged(others, lost))
-        for facts in died:
-            if facts.node_id != self._me:
-                self._news.node_died(facts)
-        for facts in joined:
-            if facts.node_id != self._me:
-                self._news.node_joined(facts)
+        changed = self._standings.change(change)
+        if changed.views or changed.gone:
+            self._news.views_changed(ViewsChanged(changed.views, changed.gone))
+        for facts in changed.died:
+            self._news.node_died(facts)
+        for facts in changed.joined:
+            self._news.node_joined(facts)
 
     def _ordered(self, incarnation: int, orders: list[Order]) -> None:
         for order in orders:
@@ -567,7 +533,3 @@ class _OpenStream:
 
     def __exit__(self, *_: object) -> None:
         self._stream.cancel()
-
-
-def _replaced(facts: MemberFacts) -> MemberFacts:
-    return msgspec.structs.replace(facts, life="dead", cause="it has registered anew")

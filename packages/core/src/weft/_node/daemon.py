@@ -57,7 +57,7 @@ from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 from weft._node import acting, followers, history, questions, sessions
 from weft._node.acting import Acting, AloneActing
-from weft._node.clients import NEIGHBOUR, Client, Clients
+from weft._node.clients import GUEST, NEIGHBOUR, Client, Clients
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.drivers import BYE_S, REAP_S, Drivers
@@ -376,6 +376,8 @@ class Daemon:
             raise ProtocolError(
                 f"process {client.pid} says that it is a worker, but was not started here"
             )
+        if client.role == GUEST and self._is_of_dead_node(client):
+            raise ProtocolError(f"process {client.pid} was of a node that is dead")
         self.clients.send(client, self._hello)
         if not client.is_local or (client.role == "driver" and not self.jobs.is_own_driver(client)):
             return  # A driver that has joined says what its job is, and is welcomed then.
@@ -389,6 +391,11 @@ class Daemon:
                 self._timers.call_later(0.0, self._remove_leftovers)
         elif self.jobs.is_own_driver(client):
             self.jobs.own_connected(client)
+
+    def _is_of_dead_node(self, client: Client) -> bool:
+        """Tell whether a client greets after its node was declared dead: nobody tells it again."""
+        cluster = self.in_cluster
+        return cluster is not None and cluster.link.is_dead_at(split(client.address).node)
 
     def _welcome(self, client: Client, job: NodeJob) -> None:
         """Tell a process of this node what there is, and whose it is."""

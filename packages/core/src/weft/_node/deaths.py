@@ -79,4 +79,5 @@ def unknown(worker: bytes) -> Certificate:
         function="",
         stderr="",
         reason="nothing is known of it here any more",
+        is_seen=False,
     )

@@ -40,29 +40,39 @@ Effect = lease_rules.Effect | worker_rules.Effect | Later
 class Rules:
     """Who wants something of the machines tells them here."""
 
-    def __init__(self, facts: NodeFacts) -> None:
+    def __init__(
+        self,
+        facts: NodeFacts,
+        *,
+        now: Callable[[], float] = monotonic,
+        id_head: bytes | None = None,
+    ) -> None:
+        """`now` tells the time of the machines; `id_head`: that of its workers' ids."""
+        self.now = now
         keep = _settings.IDLE_WORKERS.value()
         self._view = facts.view()
         self.leases = lease_rules.Leases(self._view, facts.accelerators.devices)
         self.pool = worker_rules.Workers(
-            keep=facts.cpus if keep < 0 else keep, max_starting=MAX_STARTING, id_head=os.urandom(8)
+            keep=facts.cpus if keep < 0 else keep,
+            max_starting=MAX_STARTING,
+            id_head=id_head or os.urandom(8),
         )
         self._checks = _settings.CHECK.value()
         self._effects: deque[Effect] = deque()
 
     def view(self) -> NodeView:
         """Return the node as placement sees it, with what is free now."""
-        return structs.replace(self._view, free=self.leases.available(monotonic()))
+        return structs.replace(self._view, free=self.leases.available(self.now()))
 
     def tell_leases(self, event: lease_rules.Event) -> None:
         """Tell the machine of leases what has happened."""
-        self._effects += self.leases.handle(event, monotonic())
+        self._effects += self.leases.handle(event, self.now())
         if self._checks:
             self.leases.check()
 
     def tell_pool(self, event: worker_rules.Event) -> None:
         """Tell the machine of workers what has happened."""
-        self._effects += self.pool.handle(event, monotonic())
+        self._effects += self.pool.handle(event, self.now())
         if self._checks:
             self.pool.check()
 
@@ -99,7 +109,7 @@ class Rules:
 
     def tick(self) -> None:
         """Tell the machines whose time has come."""
-        now = monotonic()
+        now = self.now()
         if (at := self.leases.wake_at()) is not None and at <= now:
             self.tell_leases(lease_rules.LeasesTicked())
         if (at := self.pool.wake_at()) is not None and at <= now:

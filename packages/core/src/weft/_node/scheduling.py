@@ -183,7 +183,7 @@ class ClusterScheduling(Scheduling):
     def tick(self) -> None:
         self._look_here()
         at = self._machine.wake_at()
-        if at is not None and at <= monotonic():
+        if at is not None and at <= self._rules.now():
             self._tell(spillover.SpilloverTicked())
 
     @override
@@ -192,8 +192,8 @@ class ClusterScheduling(Scheduling):
 
     @override
     def explain(self, shape: Shape) -> str:
-        here = self._machine.explain(shape, monotonic())
-        return here or self._demands.explain(shape, monotonic())
+        here = self._machine.explain(shape, self._rules.now())
+        return here or self._demands.explain(shape, self._rules.now())
 
     @override
     def waiting(self) -> dict[spillover.At, tuple[Shape, int]]:
@@ -216,6 +216,11 @@ class ClusterScheduling(Scheduling):
         """Return what this node has."""
         return self._local
 
+    def check(self) -> None:
+        """Assert what is always true."""
+        self._machine.check()
+        assert all(self._machine.has(at) for at in self._demand_of)
+
     def drain(self, why: str) -> None:
         """Place nothing here any more."""
         self._draining = why
@@ -231,7 +236,7 @@ class ClusterScheduling(Scheduling):
             self._tell(spillover.LocalChanged(view))
 
     def _tell(self, event: spillover.Event) -> None:
-        effects = self._machine.handle(event, monotonic())
+        effects = self._machine.handle(event, self._rules.now())
         for effect in effects:
             self._do(effect)
         for effect in effects:

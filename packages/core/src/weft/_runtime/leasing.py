@@ -231,8 +231,11 @@ class Leasing:
                     task_id=began.id if began is not None else b"",
                     attempt=began.attempt if began is not None else 0,
                     node=daemon.worker_id.hex(),
+                    is_seen=False,
                 )
             )
+            # It may live, and answer late what is tried again elsewhere.
+            self._peers.lose(peer, reason)
 
     def _send(self, worker: WorkerId, task: Task) -> None:
         note: Submission = task.note

@@ -161,6 +161,11 @@ class Peers:
         lost = [peer for peer in self._all if not is_path(peer.address)]
         lost = [peer for peer in lost if split(peer.address).node == node]
         for peer in sorted(lost, key=lambda each: not each.connects_to_daemon):
+            self.lose(peer, cause)
+
+    def lose(self, peer: Peer, cause: str) -> None:
+        """Hear nothing more of a process: it is lost, if it was not before."""
+        if peer in self._all:
             peer.connection.close()
             self._on_lost(peer.connection, cause)
 

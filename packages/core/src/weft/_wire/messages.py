@@ -678,6 +678,8 @@ class Certificate(Message, frozen=True, tag=75):
     """When its end was seen."""
     node: str = ""
     """The id of its node in hexadecimal, if that is gone, and nobody saw how the worker ended."""
+    is_seen: bool = True
+    """It is known what it ran last. If not, it may have begun all that it was sent."""
 
 
 class WorkerLives(Message, frozen=True, tag=145):

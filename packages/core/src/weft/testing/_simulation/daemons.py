@@ -1,0 +1,461 @@
+"""A node's daemon in a world: the real machines and what joins them, without processes or sockets.
+
+Real are `Rules`, `Demands`, `Grants`, `ClusterScheduling` and `Deaths`, so also the machines of
+leases, workers and demands over nodes. Modelled here: who is connected (`_node/clients.py`), the
+processes (`_node/roster.py`), what the daemon makes of messages and effects (`_node/daemon.py`),
+and what it does as a member of its cluster (`_node/in_cluster.py`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from weft._machines import jobs, reservations
+from weft._machines import leases as lease_rules
+from weft._machines import workers as worker_rules
+from weft._machines.bundle_plans import BundleSpec
+from weft._machines.bundles import GroupCreated, GroupRemoved
+from weft._machines.placement import NodeView
+from weft._node.clients import GUEST, Client
+from weft._node.deaths import Deaths
+from weft._node.demands import Demands
+from weft._node.grants import Grants
+from weft._node.rules import Effect, Rules
+from weft._node.scheduling import ClusterScheduling
+from weft._override import override
+from weft._resources import Resources
+from weft._specs import Shape
+from weft._wire.messages import (
+    Blocked,
+    Certificate,
+    Demand,
+    Explain,
+    Hello,
+    KillWorker,
+    NodeLost,
+    Quit,
+    Reclaim,
+    Refused,
+    ReturnLease,
+    Unblocked,
+)
+from weft._wire.version import WIRE
+from weft.testing._simulation.letters import DropGroup, MakeGroup
+from weft.testing._simulation.links import VirtualLink
+from weft.testing._simulation.runtimes import VirtualWorker
+from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from weft._ids import NodeId
+    from weft._machines.bundles import HeldBundles
+    from weft._machines.members import MemberFacts
+    from weft.testing._simulation.plans import NodePlan
+
+# As in _node/daemon.py.
+BROKEN_S = 2.0
+# From a fork to the worker's Hello, and from its end until it is reaped.
+START_S = (0.01, 0.1)
+REAP_S = 0.002
+CHECK_EVERY = 16
+"""Machines are checked after so many steps of a daemon."""
+
+
+class VirtualFacts:
+    """What the real daemon finds out about its host."""
+
+    def __init__(self, plan: NodePlan, node_id: NodeId) -> None:
+        self.node_id = node_id
+        self.cpus = plan.cpus
+        self.accelerators = self
+        self.devices = {"GPU": [str(index) for index in range(plan.gpus)]} if plan.gpus else {}
+        self._view = NodeView(
+            node_id, plan.total(), plan.total(), {"zone": plan.zone}, is_local=True
+        )
+
+    def view(self) -> NodeView:
+        """Return the node as placement sees it, all of it free."""
+        return self._view
+
+    def shown(self, assigned: object) -> dict[str, str]:
+        """Return the variables with which a process sees its devices: here there are none."""
+        return {}
+
+
+class VirtualDaemon(VirtualProcess):
+    """The daemon of one node."""
+
+    def __init__(self, world: World, plan: NodePlan, node_id: NodeId, host: str) -> None:
+        super().__init__(world, host, host, f"{host}:1/node")
+        world.story.call(node_id, host)
+        self.node_id = node_id
+        self.plan = plan
+        facts: Any = VirtualFacts(plan, node_id)
+        self.rules = Rules(facts, now=world.clock, id_head=node_id[:8])
+        self.client_of: dict[bytes, Client] = {}
+        self._jobs: set[bytes] = set()
+        self.workers: dict[bytes, VirtualWorker] = {}
+        shells: Any = self
+        self._demands = Demands(self.rules, shells)
+        self.scheduling = ClusterScheduling(
+            self.rules,
+            shells,
+            self._demands,
+            facts.view(),
+            address=self.address,
+            actor_sent_on=_no_actor,
+        )
+        self.grants = Grants(facts, self.rules, shells, shells, self.scheduling, _no_actor)
+        self._deaths = Deaths(self.send)
+        self._hello = Hello(WIRE, node_id, self.address, 0, "daemon")
+        self._steps = 0
+        self._said = facts.view()
+        self.link = VirtualLink(self, self, node_id, facts.view())
+        self.reservations = reservations.Reservations(plan.total())
+        self._bundle_of: dict[bytes, reservations.BundleKey] = {}
+        """By the name under which its amounts are wanted."""
+        self._amounts_in: dict[reservations.BundleKey, Resources] = {}
+        """Of the open ones."""
+        self._bundle_lease: dict[bytes, int] = {}
+        opened = worker_rules.PoolOpened(min(plan.cpus, 2))
+        self.step(lambda: self.rules.tell_pool(opened))
+        self.step(self.link.begin)
+
+    # -------------------------------------------------------------- the loop
+
+    @override
+    def step(self, do: Any) -> None:
+        self.rules.settle(self._do)
+        do()
+        self._settle()
+
+    def _settle(self) -> None:
+        self.rules.settle(self._do)
+        self.rules.tick()
+        self.scheduling.tick()
+        self.rules.settle(self._do)
+        self._steps += 1
+        if not self._steps % CHECK_EVERY:
+            self.check()
+        view = self.view()
+        if view != self._said:
+            self._said = view
+            self.link.publish(view)
+        self._arm()
+
+    @override
+    def wake_at(self) -> float | None:
+        times = (
+            self.rules.wake_at(),
+            self.scheduling.wake_at(),
+            self.link.wake_at(),
+            self.reservations.wake_at(),
+        )
+        return min((at for at in times if at is not None), default=None)
+
+    @override
+    def wake(self) -> None:
+        self.link.wake()
+        at = self.reservations.wake_at()
+        if at is not None and at <= self.world.now:
+            self._reserve(reservations.ReservationsTicked(self.rules.leases.free))
+
+    def view(self) -> NodeView:
+        """Return what this node has, its bundles too."""
+        bundles = self.reservations.views(self._amounts_of)
+        return msgspec.structs.replace(self.scheduling.view(), bundles=bundles)
+
+    def _amounts_of(self, bundle: reservations.BundleKey) -> Resources:
+        """Return what is free in an open bundle: nothing runs in any."""
+        return self._amounts_in[bundle]
+
+    def check(self) -> None:
+        """Assert what is always true of the machines."""
+        self.rules.leases.check()
+        self.rules.pool.check()
+        self.scheduling.check()
+        self.reservations.check()
+        for name, units in self.rules.leases.free.items():
+            assert units >= 0 or name == "CPU", f"{self.name} has {units} of {name} free"
+
+    # -------------------------------------------------------------- clients (_node/clients.py)
+
+    @override
+    def called(self, end: VirtualEnd, message: Any) -> None:
+        if not isinstance(end.peer, Client):
+            hello: Hello = message
+            node = hello.address.partition("/")[0]
+            if hello.role == GUEST and self.link.standings.is_dead_at(node):
+                end.close("its node is dead")
+                return
+            if hello.worker_id in self.client_of:
+                end.close("says that it is one that is connected already")
+                return
+            end.send(self._hello)
+            client = end.peer = Client(end, hello)  # type: ignore[arg-type]  # it stands for a connection
+            self.client_of[client.worker_id] = client
+            if client.worker_id in self.workers:
+                self.rules.tell_pool(worker_rules.WorkerReady(client.worker_id))
+            elif client.role == "driver":
+                self._begin_job(client)
+            return
+        self._message(end.peer, message)
+
+    @override
+    def hung_up(self, end: VirtualEnd, why: str) -> None:
+        client = end.peer
+        if not isinstance(client, Client) or self.client_of.get(client.worker_id) is not client:
+            return
+        if client.worker_id in self.workers:
+            return  # It is reaped soon: this host tells of no connection that broke by itself.
+        del self.client_of[client.worker_id]
+        self._forget_client(client.worker_id)
+
+    def send(self, client: Client, message: Any) -> None:
+        """Send a client a message."""
+        end: Any = client.connection
+        end.send(message)
+
+    def send_to(self, worker_id: bytes, message: Any) -> bool:
+        """Send a message; False: that process is not connected."""
+        client = self.client_of.get(worker_id)
+        if client is None:
+            return False
+        self.send(client, message)
+        return True
+
+    def _forget_client(self, client: bytes) -> None:
+        if client not in self.workers and client in self._jobs:
+            self._jobs.discard(client)
+            self.link.call(jobs.EndJob(client, "its driver is gone"), _ignore)
+        self._demands.forget(client)
+        self.scheduling.gone(client)
+        self.rules.tell_leases(lease_rules.ClientGone(client))
+
+    # -------------------------------------------------------------- messages (_node/daemon.py)
+
+    def _message(self, client: Client, message: Any) -> None:
+        me = client.worker_id
+        match message:
+            case Demand(key, shape, workers, depth, name, hops):
+                demanded = lease_rules.Demanded(me, key, shape, workers, depth, name)
+                self.scheduling.demanded(demanded, hops)
+            case ReturnLease(worker_id, retire):
+                self.grants.take_back(me, worker_id, retire=retire)
+            case Blocked():
+                self.grants.note_blocked(me, lease_rules.TaskBlocked)
+            case Unblocked():
+                self.grants.note_blocked(me, lease_rules.TaskUnblocked)
+            case KillWorker(worker_id, reason):
+                if self.grants.served_to(me, worker_id) is not None:
+                    self.rules.doom(worker_id, reason)
+            case Explain(worker_id):
+                if self._deaths.ask(client, worker_id, is_here=worker_id in self.workers):
+                    why = "its connections broke while it lived on"
+                    self.later(BROKEN_S, lambda: self.rules.doom(worker_id, why))
+            case MakeGroup():
+                self._make_group(client, message)
+            case DropGroup(group):
+                removed = GroupRemoved(group, "it was removed")
+                self.link.call(removed, _ignore)
+            case _:
+                raise AssertionError(message)
+
+    # -------------------------------------------------------------- effects (_node/daemon.py)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case lease_rules.Grant(key=lease_rules.ACTOR_KEY):
+                self._granted_bundle(effect)
+            case lease_rules.Grant():
+                self.grants.add(effect)
+            case lease_rules.CancelGrant(lease):
+                self.grants.cancel(lease)
+            case lease_rules.KillLease(lease, reason):
+                self.rules.doom(self.grants.worker_of(lease), reason)
+            case lease_rules.Refuse(client, key, kind, reason):
+                self.scheduling.gone(client, key)
+                self.send_to(client, Refused(key, kind, reason))
+            case lease_rules.AskReclaim(client):
+                self.send_to(client, Reclaim())
+            case worker_rules.StartWorker(worker):
+                self.later(self.world.random.uniform(*START_S), lambda: self._start(worker))
+            case worker_rules.UseWorker(lease, worker):
+                self.grants.bind(lease, worker)
+            case worker_rules.EndWorker(worker, reason):
+                if not self.send_to(worker, Quit(graceful=True)):
+                    self.rules.doom(worker, reason)
+            case worker_rules.KillProcess(worker, reason):
+                if worker in self.workers:
+                    self.workers[worker].die(reason)
+            case worker_rules.LoseLease(lease):
+                self.grants.lose(lease)
+            case _:
+                raise AssertionError(effect)
+
+    # -------------------------------------------------------------- processes (_node/roster.py)
+
+    def is_ready(self, env: str) -> bool:
+        """Tell whether an environment is built: all are."""
+        return True
+
+    def get(self, worker: bytes) -> VirtualWorker | None:
+        """Return a worker's process."""
+        return self.workers.get(worker)
+
+    def _start(self, worker: bytes) -> None:
+        if self.rules.pool.state_of(worker) == "ending":  # It was doomed before it was there.
+            self.rules.tell_pool(worker_rules.WorkerExited(worker))
+            return
+        self.workers[worker] = VirtualWorker(self.world, self, worker)
+
+    def worker_died(self, worker: VirtualWorker, why: str) -> None:
+        """A worker's process has ended."""
+        self.later(REAP_S, lambda: self._ended(worker, why))
+
+    def _ended(self, process: VirtualWorker, why: str) -> None:
+        worker = process.worker_id
+        self.client_of.pop(worker, None)
+        del self.workers[worker]
+        self.rules.tell_pool(worker_rules.WorkerExited(worker, why))
+        self._forget_client(worker)
+        task_id, attempt = process.begun
+        certificate = Certificate(
+            worker_id=worker,
+            pid=0,
+            exit_code=-9,
+            peak_bytes=0,
+            limit_bytes=0,
+            function="",
+            stderr="",
+            reason=why,
+            task_id=task_id,
+            attempt=attempt,
+        )
+        self._deaths.add(certificate)
+
+    @override
+    def die(self, why: str, *, with_host: bool = False) -> None:
+        """End, and all workers with it."""
+        if self.is_alive:
+            super().die(why, with_host=with_host)
+            for worker in list(self.workers.values()):
+                worker.die("its daemon has ended", with_host=with_host)
+
+    # -------------------------------------------------------------- control (_node/in_cluster.py)
+
+    def fenced(self, reason: str) -> None:
+        """This node was declared dead: end all that it does, and for whom (`Daemon.end_all`)."""
+        self._reserve(reservations.NodeFenced())
+        for client in list(self.client_of.values()):
+            if client.role == "driver":
+                self._close(client, reason)
+        for worker in list(self.workers):
+            self.rules.doom(worker, reason)
+
+    def views_changed(self, seen: Sequence[NodeView], gone: Sequence[NodeId]) -> None:
+        """Other nodes have this, or are gone."""
+        members = self.link.standings.members
+        addresses = {view.node_id: members[view.node_id].facts.address for view in seen}
+        self.scheduling.seen(tuple(seen), tuple(gone), addresses)
+
+    def node_died(self, node: MemberFacts) -> None:
+        """Another node is dead: its processes are no clients any more, and ours hear of it."""
+        host = node.address.partition("/")[0]
+        for client in list(self.client_of.values()):
+            if client.role == GUEST and client.address.startswith(f"{host}/"):
+                self._close(client, node.cause)
+        for client in self.client_of.values():
+            if client.is_local:
+                self.send(client, NodeLost(node.node_id, node.address, node.cause))
+
+    def _close(self, client: Client, why: str) -> None:
+        end: Any = client.connection
+        end.close(why)
+        del self.client_of[client.worker_id]
+        self._forget_client(client.worker_id)
+
+    def sees(self, node_id: NodeId) -> NodeView | None:
+        """Return what is known here of a node, as its own daemon would say it."""
+        standing = self.link.standings.members.get(node_id)
+        if standing is None or standing.is_dead or standing.view is None:
+            return None
+        return msgspec.structs.replace(standing.view, is_local=True)
+
+    # -------------------------------------------------------------- placement groups
+
+    def held(self) -> tuple[HeldBundles, ...]:
+        """Return what the node holds for placement groups."""
+        return self.reservations.held()
+
+    def bundles_asked(self, asked: Any) -> None:
+        """Control wants something done with bundles."""
+        self._reserve(asked)
+
+    def unlinked(self) -> None:
+        """Control cannot be heard."""
+        self._reserve(reservations.ControlUnlinked())
+
+    def _reserve(self, event: reservations.ReservationEvent) -> None:
+        for effect in self.reservations.handle(event, self.world.now):
+            match effect:
+                case reservations.WantAmounts(bundle, amounts):
+                    name = _name_of(bundle)
+                    self._bundle_of[name] = bundle
+                    shape = Shape(tuple(sorted(amounts.items())))
+                    self.rules.tell_leases(lease_rules.ActorWanted(name, shape, "bundle"))
+                case reservations.DropAmounts(bundle):
+                    name = _name_of(bundle)
+                    del self._bundle_of[name]
+                    lease = self._bundle_lease.pop(name, None)
+                    self.rules.tell_leases(
+                        lease_rules.ActorEnded(name)
+                        if lease is None
+                        else lease_rules.LeaseReturned(lease)
+                    )
+                case reservations.OpenBundle(bundle, amounts):
+                    self._amounts_in[bundle] = amounts
+                case reservations.EndBundle(bundle):
+                    del self._amounts_in[bundle]
+                    self._reserve(reservations.BundleEnded(bundle))
+                case _:
+                    self.link.report(effect)
+
+    def _granted_bundle(self, grant: lease_rules.Grant) -> None:
+        bundle = self._bundle_of.get(grant.client)
+        if bundle is not None:  # Else it was dropped meanwhile, and is cancelled.
+            self._bundle_lease[grant.client] = grant.lease
+            self.rules.tell_leases(lease_rules.LeaseBound(grant.lease))
+            self._reserve(reservations.AmountsGranted(bundle, grant.accelerators))
+
+    # -------------------------------------------------------------- jobs
+
+    def _begin_job(self, client: Client) -> None:
+        job = client.worker_id
+        self._jobs.add(job)
+        self.link.call(jobs.BeginJob(job, job, self.node_id), _ignore)
+
+    def _make_group(self, client: Client, message: MakeGroup) -> None:
+        plan = message.plan
+        created = GroupCreated(
+            message.group,
+            tuple(BundleSpec(Resources({"CPU": cpus})) for cpus in plan.cpus),
+            plan.strategy,
+            client.worker_id,
+        )
+        self.link.call(created, _ignore)
+
+
+def _name_of(bundle: reservations.BundleKey) -> bytes:
+    return bytes(bundle.group) + f"{bundle.attempt}.{bundle.index}".encode()
+
+
+def _no_actor(*what: object) -> None:
+    raise AssertionError(f"there are no actors: {what}")
+
+
+def _ignore(ruling: Any) -> None:
+    """Take note of nothing."""

@@ -1,0 +1,105 @@
+"""What processes of a world say where the real ones use gRPC, or send the user's values along."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from weft._ids import NodeId, PlacementGroupId, TaskId
+from weft._machines.bundles import HeldBundles
+from weft._machines.ledger import Sender
+from weft._machines.membership import MemberStanding
+from weft._machines.placement import NodeView
+from weft._machines.rulings import Request, Ruling
+from weft._machines.views import Delta
+from weft.testing._simulation.plans import GroupPlan, TaskPlan
+
+
+class ControlCall(msgspec.Struct, frozen=True):
+    """Someone wants a command done; repeated under the same name until there is an answer."""
+
+    request: Request
+    command: Any
+    sender: Sender | None = None
+
+
+class ControlAnswer(msgspec.Struct, frozen=True):
+    """It is done, or refused."""
+
+    number: int
+    ruling: Ruling
+
+
+class Heartbeat(msgspec.Struct, frozen=True):
+    """A node lives; what of it has changed, if anything has."""
+
+    node_id: NodeId
+    incarnation: int
+    delta: Delta[NodeId, NodeView] | None = None
+    held: tuple[HeldBundles, ...] | None = None
+    """Of placement groups; with the first of a stream."""
+    reports: tuple[Any, ...] = ()
+    """Of what was done with bundles."""
+
+
+class WholeWanted(msgspec.Struct, frozen=True):
+    """A node is to say all that it has."""
+
+
+class BundlesOrdered(msgspec.Struct, frozen=True):
+    """A node is to reserve bundles, or let them go."""
+
+    order: Any
+
+
+class Fenced(msgspec.Struct, frozen=True):
+    """A node is no member."""
+
+    reason: str
+
+
+class FollowView(msgspec.Struct, frozen=True):
+    """A node wants to hear what all have."""
+
+
+class ViewsSent(msgspec.Struct, frozen=True):
+    """What of all nodes has changed."""
+
+    delta: Delta[NodeId, MemberStanding]
+
+
+class MakeGroup(msgspec.Struct, frozen=True):
+    """A driver wants a placement group of its daemon."""
+
+    group: PlacementGroupId
+    plan: GroupPlan
+
+
+class DropGroup(msgspec.Struct, frozen=True):
+    """A driver wants one no more."""
+
+    group: PlacementGroupId
+
+
+class RunTask(msgspec.Struct, frozen=True):
+    """An owner sends a task to a worker (Run)."""
+
+    task_id: TaskId
+    attempt: int
+    plan: TaskPlan
+
+
+class TaskDone(msgspec.Struct, frozen=True):
+    """A worker has run a task (Done)."""
+
+    task_id: TaskId
+    duration_s: float
+    retriable: bool = False
+
+
+class CancelTask(msgspec.Struct, frozen=True):
+    """An owner wants a task to stop (Cancel). `by_force`: with its process (Abort)."""
+
+    task_id: TaskId
+    by_force: bool = False

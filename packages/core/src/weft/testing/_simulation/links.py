@@ -1,0 +1,257 @@
+"""A daemon's link to the control service in a world (`_node/control_link.py`).
+
+Real are the machines that publish and follow views, and what a node makes of the standing of the
+others. Modelled are the streams: calls that are repeated until they are answered, heartbeats, and
+the view, each begun anew when it breaks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+from weft._machines import views
+from weft._machines.ledger import Sender
+from weft._machines.members import HEARTBEAT_S, RegisterAsked
+from weft._machines.rulings import Request
+from weft._machines.standings import Standings
+from weft.testing._simulation.letters import (
+    BundlesOrdered,
+    ControlAnswer,
+    ControlCall,
+    Fenced,
+    FollowView,
+    Heartbeat,
+    ViewsSent,
+    WholeWanted,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from weft._ids import NodeId
+    from weft._machines.bundles import HeldBundles
+    from weft._machines.members import MemberFacts
+    from weft._machines.placement import NodeView
+    from weft._machines.rulings import Ruling
+    from weft.testing._simulation.world import VirtualEnd, VirtualProcess
+
+CONTROL = "control:1/control"
+# As in _node/control_link.py, and as long again by chance.
+PAUSE_S = 0.1
+
+
+class LinkNews(Protocol):
+    """What of `ControlNews` is modelled."""
+
+    def fenced(self, reason: str) -> None:
+        """It was declared dead: all that it runs ends."""
+        ...
+
+    def views_changed(self, seen: Sequence[NodeView], gone: Sequence[NodeId]) -> None:
+        """Other nodes have this, or are gone."""
+        ...
+
+    def node_died(self, node: MemberFacts) -> None:
+        """Another node is dead."""
+        ...
+
+    def held(self) -> tuple[HeldBundles, ...]:
+        """Return what the node holds for placement groups."""
+        ...
+
+    def bundles_asked(self, asked: Any) -> None:
+        """Control wants something done with bundles."""
+        ...
+
+    def unlinked(self) -> None:
+        """Control cannot be heard."""
+        ...
+
+
+class VirtualLink:
+    """The link of one daemon."""
+
+    def __init__(
+        self, daemon: VirtualProcess, news: LinkNews, node_id: NodeId, view: NodeView
+    ) -> None:
+        self.incarnation = 0
+        self.member_since = float("inf")
+        """When it became a member in this incarnation."""
+        self.standings = Standings(node_id)
+        self._daemon = daemon
+        self._world = daemon.world
+        self._news = news
+        self._node_id = node_id
+        self._view = view
+        self._calls: VirtualEnd | None = None
+        self._beats: VirtualEnd | None = None
+        self._watch: VirtualEnd | None = None
+        self._number = 0
+        self._open: dict[int, tuple[ControlCall, Callable[[Ruling], None]]] = {}
+        """Calls that are not answered."""
+        self._early: list[tuple[Any, Callable[[Ruling], None]]] = []
+        """Calls that wait until the node is a member."""
+        self._publisher: views.Publisher[NodeId, NodeView] = views.Publisher(0)
+        self._others: views.Follower[NodeId, Any] = views.Follower()
+        self._beat_at = 0.0
+
+    def begin(self) -> None:
+        """Register, and follow the view."""
+        self._register()
+        self._follow()
+
+    def wake_at(self) -> float | None:
+        """Return when `wake` is due, in seconds; None: never."""
+        if self._beats is None:
+            return None
+        at = self._publisher.wake_at()
+        return self._beat_at if at is None else min(at, self._beat_at)
+
+    def wake(self) -> None:
+        """Say that the node lives, and what it has."""
+        if self._beats is not None:
+            self._publish(views.PublisherTicked())
+            if self._beat_at <= self._world.now:
+                self._beat()
+
+    def _again(self, do: Callable[[], None]) -> None:
+        self._daemon.later(PAUSE_S * (1 + self._world.random.random()), do)
+
+    # -------------------------------------------------------------- calls
+
+    def call(self, command: Any, then: Callable[[Ruling], None], *, as_node: bool = True) -> None:
+        """Have a command done; as one of this node, once it is a member, if it is not said else.
+
+        All calls are in one lane: what a driver did is not heard of after its end.
+        """
+        if as_node and not self.incarnation:
+            self._early.append((command, then))
+            return
+        self._number += 1
+        request = Request(bytes(self._node_id), self._number, min(self._open, default=self._number))
+        sender = Sender(bytes(self._node_id), self.incarnation) if as_node else None
+        self._send(ControlCall(request, command, sender), then)
+
+    def _send(self, call: ControlCall, then: Callable[[Ruling], None]) -> None:
+        self._open[call.request.number] = (call, then)
+        if self._calls is not None:
+            self._calls.send(call)
+        elif len(self._open) == 1:
+            self._call_again()
+
+    def _call_again(self) -> None:
+        if self._calls is None and self._open:
+            first, *others = (call for call, _ in self._open.values())
+            self._calls = self._daemon.call(CONTROL, first, self._answered, self._calls_lost)
+            assert self._calls is not None
+            for call in others:
+                self._calls.send(call)
+
+    def _calls_lost(self, end: VirtualEnd, why: str) -> None:
+        self._calls = None
+        self._again(self._call_again)
+
+    def _answered(self, end: VirtualEnd, message: ControlAnswer) -> None:
+        _, then = self._open.pop(message.number, (None, None))
+        if then is not None:
+            then(message.ruling)
+
+    # -------------------------------------------------------------- heartbeats
+
+    def _register(self) -> None:
+        name = self._node_id + (self._number + 1).to_bytes(8, "big")
+        asked = RegisterAsked(self._node_id, name, self._daemon.address)
+        self.call(asked, self._registered, as_node=False)
+
+    def _registered(self, ruling: Ruling) -> None:
+        assert not ruling.code, ruling
+        self.incarnation = int(ruling.value)
+        self.member_since = self._world.now
+        self._link()
+        early, self._early = self._early, []
+        for command, then in early:
+            self.call(command, then)
+
+    def _link(self) -> None:
+        """Begin a stream of heartbeats, with all that the node has."""
+        if not self.incarnation:
+            return
+        self._publisher = views.Publisher(self.incarnation)
+        self._publisher.handle(views.TableChanged({self._node_id: self._view}), self._world.now)
+        first = Heartbeat(self._node_id, self.incarnation, self._whole(), self._news.held())
+        self._beats = self._daemon.call(CONTROL, first, self._told, self._beats_lost)
+        self._beat_at = self._world.now + HEARTBEAT_S
+
+    def _whole(self) -> Any:
+        effects = self._publisher.handle(views.WholeAsked(b"control"), self._world.now)
+        return next(e.delta for e in effects if isinstance(e, views.SendWhole))
+
+    def _beats_lost(self, end: VirtualEnd, why: str) -> None:
+        if end is self._beats:
+            self._beats = None
+            self._news.unlinked()
+            self._again(self._link)
+
+    def _told(self, end: VirtualEnd, message: Any) -> None:
+        if end is not self._beats:
+            return
+        match message:
+            case WholeWanted():
+                self._beat(self._whole())
+            case BundlesOrdered(order):
+                self._news.bundles_asked(order)
+            case Fenced(reason):
+                end.close()
+                self._beats, self.incarnation = None, 0
+                self.member_since = float("inf")
+                self._early.clear()
+                self._news.unlinked()
+                self._news.fenced(reason)
+                self._register()
+            case _:
+                raise AssertionError(message)
+
+    def publish(self, view: NodeView) -> None:
+        """Say what the node has."""
+        self._view = view
+        if self._beats is not None:
+            self._publish(views.TableChanged({self._node_id: view}))
+
+    def _publish(self, event: Any) -> None:
+        for effect in self._publisher.handle(event, self._world.now):
+            if isinstance(effect, views.Publish):
+                self._beat(effect.delta)
+
+    def report(self, told: Any) -> None:
+        """Answer what was asked of bundles."""
+        if self._beats is not None:
+            self._beats.send(Heartbeat(self._node_id, self.incarnation, reports=(told,)))
+
+    def _beat(self, delta: Any = None) -> None:
+        assert self._beats is not None
+        self._beat_at = self._world.now + HEARTBEAT_S
+        self._beats.send(Heartbeat(self._node_id, self.incarnation, delta))
+
+    # -------------------------------------------------------------- the view
+
+    def _follow(self) -> None:
+        self._others.handle(views.SourceLinked(), self._world.now)
+        self._watch = self._daemon.call(CONTROL, FollowView(), self._seen, self._watch_lost)
+
+    def _watch_lost(self, end: VirtualEnd, why: str) -> None:
+        if end is self._watch:
+            self._again(self._follow)
+
+    def _seen(self, end: VirtualEnd, message: ViewsSent) -> None:
+        if end is not self._watch:
+            return
+        for effect in self._others.handle(views.DeltaHeard(message.delta), self._world.now):
+            if isinstance(effect, views.AskWhole):
+                end.close()
+                self._follow()
+                return
+            changed = self.standings.change(effect)
+            if changed.views or changed.gone:
+                self._news.views_changed(changed.views, changed.gone)
+            for facts in changed.died:
+                self._news.node_died(facts)

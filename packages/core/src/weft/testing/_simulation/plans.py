@@ -1,0 +1,219 @@
+"""What a seed means: nodes, programs with their tasks, and what goes wrong when.
+
+A plan is data: so it can be printed, and made smaller while it still shows what was wrong.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+
+import msgspec
+
+from weft._ids import NodeId
+from weft._machines.bundle_plans import Strategy
+from weft._resources import Resources
+from weft._specs import Shape
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FaultKind: TypeAlias = Literal[
+    "kill worker", "kill node", "lose host", "kill driver", "kill control", "stop", "cut", "tear"
+]
+KINDS: tuple[FaultKind, ...] = (
+    "kill worker", "kill worker", "kill node", "lose host", "kill driver", "kill control", "stop",
+    "cut", "cut", "tear", "tear",
+)  # fmt: skip
+ZONES = ("a", "b")
+
+
+def node_id(number: int) -> NodeId:
+    """Return the id of the node that started as the `number`th."""
+    return NodeId(random.Random(number).randbytes(16))
+
+
+class NodePlan(msgspec.Struct, frozen=True):
+    """A node."""
+
+    cpus: int
+    gpus: int = 0
+    zone: str = "a"
+
+    def total(self) -> Resources:
+        """Return what it has."""
+        return Resources({"CPU": self.cpus, "GPU": self.gpus, "memory": 1e9})
+
+
+class TaskPlan(msgspec.Struct, frozen=True):
+    """A task, and what happens when it runs."""
+
+    name: str
+    function: bytes
+    lasts_s: float
+    retries: int = 3
+    timeout_s: float = 0.0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    strategy: str = "DEFAULT"
+    """Or SPREAD; or `node:<index>:hard|soft|spill`, of the nodes that were there first."""
+    labels: tuple[tuple[str, str], ...] = ()
+    depth: int = 0
+    children: tuple[TaskPlan, ...] = ()
+    """It submits these, and waits for them."""
+    crashes_at: int = 0
+    """It takes its worker along in so many first attempts."""
+    raises_at: int = 0
+    """It raises, and is to be retried for it, in so many first attempts."""
+    heeds_cancel: bool = True
+    cancel_after_s: float = 0.0
+    """Its owner cancels it so long after it was submitted; 0: never."""
+    cancel_force: bool = False
+
+    def shape(self) -> Shape:
+        """Return what its worker must be."""
+        amounts = Resources({"CPU": self.cpus, "GPU": self.gpus})
+        strategy = self.strategy
+        if strategy.startswith("node:"):
+            _, index, affinity = strategy.split(":")
+            strategy = f"node:{node_id(int(index) + 1).hex()}:{affinity}"
+        return Shape(tuple(sorted(amounts.items())), strategy, self.labels)
+
+    def all(self) -> list[TaskPlan]:
+        """Return it and its children, and theirs."""
+        return [self, *(each for child in self.children for each in child.all())]
+
+
+class GroupPlan(msgspec.Struct, frozen=True):
+    """A placement group, and how long its driver wants it."""
+
+    name: str
+    cpus: tuple[float, ...]
+    """Of each bundle."""
+    strategy: Strategy
+    at_s: float
+    """After the driver has begun."""
+    lasts_s: float = 0.0
+    """0: from when all tasks have ended, as long as its driver."""
+
+
+class DriverPlan(msgspec.Struct, frozen=True):
+    """A program."""
+
+    node: int
+    at_s: float
+    tasks: tuple[TaskPlan, ...]
+    groups: tuple[GroupPlan, ...] = ()
+
+
+class FaultPlan(msgspec.Struct, frozen=True):
+    """Something that goes wrong."""
+
+    at_s: float
+    kind: FaultKind
+    pick: float
+    """Which of those there are then: from 0 to 1."""
+    lasts_s: float = 0.0
+
+
+class SchedulePlan(msgspec.Struct, frozen=True):
+    """One schedule."""
+
+    seed: int
+    nodes: tuple[NodePlan, ...]
+    drivers: tuple[DriverPlan, ...]
+    faults: tuple[FaultPlan, ...]
+    silence_s: float = 5.0
+
+    def tasks(self) -> int:
+        """Return how many tasks there are."""
+        return sum(len(task.all()) for driver in self.drivers for task in driver.tasks)
+
+
+def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
+    """Return the plan of a seed, in which up to `faults` things go wrong."""
+    draw = random.Random(repr(("plan", seed)))
+    nodes = tuple(_node(draw) for _ in range(draw.randint(2, 4)))
+    nodes = (msgspec.structs.replace(nodes[0], cpus=max(2, nodes[0].cpus)), *nodes[1:])
+    names = iter(f"t{number}" for number in range(10_000))
+    drivers = tuple(
+        DriverPlan(
+            draw.randrange(len(nodes)),
+            draw.choice([0.0, 0.3, 1.0]),
+            tuple(task for _ in range(draw.randint(1, 3)) for task in _burst(draw, names)),
+            tuple(_group(draw, number) for number in range(draw.choice([0, 0, 0, 1, 3]))),
+        )
+        for _ in range(draw.randint(1, 3))
+    )
+    wrong = tuple(
+        FaultPlan(
+            round(draw.choice([0.3, 1.2, 4.0]) * draw.uniform(0.1, 1.0), 4),
+            draw.choice(KINDS),
+            draw.random(),
+            round(draw.choice([0.2, 1.0, 3.0, 7.0]) * draw.uniform(0.5, 1.5), 3),
+        )
+        for _ in range(draw.randint(0, faults))
+    )
+    return SchedulePlan(seed, nodes, drivers, tuple(sorted(wrong, key=lambda fault: fault.at_s)))
+
+
+def _node(draw: random.Random) -> NodePlan:
+    return NodePlan(draw.randint(1, 4), draw.choice([0, 0, 1, 2]), draw.choice(ZONES))
+
+
+def _group(draw: random.Random, number: int) -> GroupPlan:
+    return GroupPlan(
+        f"g{number}",
+        tuple(draw.choice([0.5, 1.0, 1.0, 2.0]) for _ in range(draw.randint(1, 3))),
+        draw.choice(get_args(Strategy)),
+        round(draw.uniform(0.0, 2.0), 3),
+        draw.choice([0.0, 0.1, 1.0, 3.0, 7.0]),
+    )
+
+
+def _burst(draw: random.Random, names: Iterator[str]) -> list[TaskPlan]:
+    """Return tasks that are alike."""
+    first = _task(draw, names, depth=0)
+    many = draw.choice([1, 2, 5, 12, 40 if first.lasts_s < 0.1 else 3])
+    if first.children:
+        many = min(many, 3)
+    return [first, *(_renamed(first, names) for _ in range(many - 1))]
+
+
+def _task(draw: random.Random, names: Iterator[str], *, depth: int) -> TaskPlan:
+    children: tuple[TaskPlan, ...] = ()
+    if depth < 2 and draw.random() < 0.15:
+        child = _task(draw, names, depth=depth + 1)
+        children = (child, *(_renamed(child, names) for _ in range(draw.randint(0, 2))))
+    odd = draw.random()
+    retries = draw.choice([0, 0, 1, 3, -1])
+    return TaskPlan(
+        name=next(names),
+        function=bytes([draw.randrange(4)]),
+        lasts_s=draw.choice([0.0002, 0.002, 0.02, 0.3, 1.5]),
+        retries=retries,
+        timeout_s=draw.choice([0.0] * 7 + [0.2]),
+        cpus=draw.choice([1.0, 1.0, 1.0, 0.5, 2.0, 0.0]),
+        # Who waits for its children keeps its devices: with some in both they would wait for ever.
+        gpus=0.0 if depth or children else draw.choice([0.0] * 6 + [0.5, 1.0]),
+        strategy=draw.choice(
+            ["DEFAULT"] * 7 + ["SPREAD"] * 2 + ["node:0:soft", "node:1:hard", "node:1:spill"]
+        ),
+        labels=draw.choice([()] * 5 + [(("zone", "a"),), (("zone", "b"),)]),
+        depth=depth,
+        children=children,
+        crashes_at=draw.choice([1, 2]) if odd < 0.05 else 0,
+        raises_at=draw.choice([1, 2]) if 0.05 < odd < 0.1 else 0,
+        heeds_cancel=draw.random() < 0.7,
+        cancel_after_s=draw.choice([0.0] * 11 + [0.01, 0.3]),
+        cancel_force=draw.random() < 0.3,
+    )
+
+
+def _renamed(task: TaskPlan, names: Iterator[str]) -> TaskPlan:
+    children = tuple(_renamed(child, names) for child in task.children)
+    return msgspec.structs.replace(
+        task,
+        name=next(names),
+        children=children,
+    )

@@ -1,0 +1,220 @@
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from msgspec import structs
+
+from weft._machines import members, spillover, tasks
+from weft._machines.asks import Asks
+from weft._machines.attempts import Attempts
+from weft._machines.bundles import Bundles
+from weft._machines.leases import Leases
+from weft._machines.members import Members
+from weft._machines.reservations import Reservations
+from weft._machines.spillover import Spillover
+from weft._machines.standings import Standings
+from weft._node.grants import Grants
+from weft.testing import BrokenPromiseError, simulate
+from weft.testing._simulation.plans import (
+    DriverPlan,
+    FaultPlan,
+    NodePlan,
+    SchedulePlan,
+    TaskPlan,
+    plan_of,
+)
+from weft.testing._simulation.runs import Schedule
+
+SEEDS = 200
+"""In each run of the tests; `WEFT_TEST_SEEDS=5000` for more."""
+
+
+@pytest.mark.slow
+def test_promises_are_kept_whatever_goes_wrong() -> None:
+    for seed in range(int(os.environ.get("WEFT_TEST_SEEDS", SEEDS))):
+        simulate(seed, faults=seed % 5)
+
+
+def test_report_says_how_tasks_ended() -> None:
+    report = simulate(5)
+    assert sum(report.ended.values()) == report.tasks > 0
+    assert report.runs >= report.ended["done"]
+    assert report.virtual_s > 0 < report.steps
+
+
+TELL = """
+from weft.testing._simulation.plans import plan_of
+from weft.testing._simulation.runs import Schedule
+schedule = Schedule(plan_of(11, faults=4))
+schedule.run()
+print(schedule.world.story.tell(lines=100_000))
+"""
+
+
+@pytest.mark.slow
+def test_seed_tells_the_same_story_in_every_process() -> None:
+    stories = {
+        subprocess.run(
+            [sys.executable, "-c", TELL],
+            env={**os.environ, "PYTHONHASHSEED": str(number)},
+            capture_output=True,
+            check=True,
+            text=True,
+        ).stdout
+        for number in (1, 2)
+    }
+    (story,) = stories
+    assert story.count("\n") > 300
+
+
+def test_seeds_differ() -> None:
+    assert plan_of(1) != plan_of(2)
+    one, other = Schedule(plan_of(1)), Schedule(plan_of(2))
+    one.run()
+    other.run()
+    assert one.world.story.tell() != other.world.story.tell()
+
+
+# ------------------------------------------------------------------ what chance rarely finds
+
+
+def alike(number: int, *, lasts_s: float, retries: int) -> tuple[TaskPlan, ...]:
+    return tuple(
+        TaskPlan(f"t{i}", b"f", lasts_s, retries=retries, strategy="SPREAD") for i in range(number)
+    )
+
+
+@pytest.mark.slow
+def test_tasks_without_retries_run_once_though_their_node_goes_among_many() -> None:
+    nodes = (NodePlan(1), NodePlan(2), NodePlan(1))
+    drivers = (DriverPlan(0, 0.0, alike(300, lasts_s=0.0002, retries=0)),)
+    for seed in range(40):
+        draw = random.Random(seed)
+        kind = draw.choice(("tear", "kill node", "lose host", "cut"))
+        fault = FaultPlan(draw.uniform(0.05, 0.2), kind, draw.random(), 6.5)
+        simulate(seed, plan=SchedulePlan(seed, nodes, drivers, (fault,)))
+
+
+@pytest.mark.slow
+def test_driver_that_greets_after_its_own_node_was_found_dead_keeps_nothing() -> None:
+    drivers = (DriverPlan(0, 0.3, alike(6, lasts_s=0.5, retries=3)),)
+    for seed in range(60):
+        at_s = random.Random(seed).uniform(0.2999, 0.3015)
+        stands_still = FaultPlan(at_s, "stop", 2.5 / 8, 9.0)
+        is_lost = FaultPlan(at_s + 0.001, "lose host", 0.1, 60.0)
+        plan = SchedulePlan(seed, (NodePlan(2), NodePlan(2)), drivers, (stands_still, is_lost))
+        simulate(seed, plan=plan)
+
+
+# ------------------------------------------------------------------ what it is for
+
+planted = pytest.mark.slow
+
+
+def find(monkeypatch: pytest.MonkeyPatch, within: int, *faults: tuple[object, str, Any]) -> str:
+    """Plant a fault; return what the first seed says that shows it."""
+    for owner, name, wrong in faults:
+        monkeypatch.setattr(owner, name, wrong)
+    with pytest.raises(BrokenPromiseError) as caught:
+        all(simulate(seed, faults=4) for seed in range(within))
+    with pytest.raises(BrokenPromiseError):
+        simulate(0, plan=caught.value.plan)
+    return str(caught.value)
+
+
+def nothing(*_args: object) -> list[Any]:
+    return []
+
+
+@planted
+def test_demand_that_a_dead_daemon_was_asked_for_and_nobody_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = find(monkeypatch, 400, (Asks, "_go_home", nothing))
+    assert "does not end" in text or "beside a node with room" in text
+
+
+@planted
+def test_leases_of_a_client_that_is_gone_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "keeps amounts" in find(monkeypatch, 200, (Leases, "_client_gone", nothing))
+
+
+@planted
+def test_node_that_is_silent_and_never_buried(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 400, (Members, "_tick", nothing))
+
+
+@planted
+def test_task_that_is_tried_again_without_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generous(self: Attempts[Any], task: Any, *, is_free: bool = False) -> bool:
+        task.attempt += 1
+        self.unsend(task)
+        return True
+
+    assert "retries ran" in find(monkeypatch, 200, (Attempts, "try_again", generous))
+
+
+@planted
+def test_worker_that_is_lost_before_it_is_bound_and_not_replaced(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    find(monkeypatch, 400, (Grants, "lose", nothing))
+
+
+@planted
+def test_death_that_nobody_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Standings.change
+
+    def calm(self: Standings, change: Any) -> Any:
+        return structs.replace(real(self, change), died=())
+
+    find(monkeypatch, 1000, (Standings, "change", calm))
+
+
+@planted
+def test_bundles_that_are_released_and_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 400, (Reservations, "_release", nothing))
+
+
+@planted
+def test_group_that_waits_and_is_not_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 1000, (Bundles, "_see", nothing))
+
+
+@planted
+def test_demand_that_is_sent_on_and_never_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(
+        monkeypatch,
+        1000,
+        (spillover, "REST_S", 1e9),
+    )
+
+
+@planted
+def test_node_that_is_gone_and_is_still_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Spillover._see
+
+    def blind(self: Spillover, views: Any, gone: Any) -> None:
+        real(self, views, ())
+
+    find(monkeypatch, 400, (Spillover, "_see", blind))
+
+
+@planted
+def test_task_that_was_given_back_and_counted_as_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 3000, (tasks.Tasks, "_give_back", nothing))
+
+
+@planted
+def test_fence_that_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Members.handle
+
+    def silent(self: Members, event: Any, now: float) -> list[Any]:
+        return [e for e in real(self, event, now) if not isinstance(e, members.Fence)]
+
+    find(monkeypatch, 1000, (Members, "handle", silent))
