@@ -35,7 +35,7 @@ from weft.testing._simulation.letters import (
     FollowView,
     Heartbeat,
     ViewsSent,
-    WholeWanted,
+    WholeViewWanted,
 )
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
@@ -272,7 +272,7 @@ class VirtualControl(VirtualProcess):
             return None
         effects = stream.follower.handle(views.DeltaHeard(message.delta), self.world.now)
         if any(isinstance(effect, views.AskWhole) for effect in effects):
-            stream.end.send(WholeWanted())
+            stream.end.send(WholeViewWanted())
         return stream.follower.table().get(message.node_id) if effects else None
 
 

@@ -43,7 +43,7 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """Of what was done with bundles."""
 
 
-class WholeWanted(msgspec.Struct, frozen=True):
+class WholeViewWanted(msgspec.Struct, frozen=True):
     """A node is to say all that it has."""
 
 

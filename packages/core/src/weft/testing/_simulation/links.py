@@ -22,7 +22,7 @@ from weft.testing._simulation.letters import (
     FollowView,
     Heartbeat,
     ViewsSent,
-    WholeWanted,
+    WholeViewWanted,
 )
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ class VirtualLink:
         if end is not self._beats:
             return
         match message:
-            case WholeWanted():
+            case WholeViewWanted():
                 self._beat(self._whole())
             case BundlesOrdered(order):
                 self._news.bundles_asked(order)
