@@ -99,6 +99,7 @@ def view_of(node: messages.Node) -> NodeView:
         dict(node.labels),
         draining=(node.reason or "it is drained") if is_draining else "",
         bundles=bundles,
+        jobs={each.job_id: Resources.of_units(each.used) for each in node.jobs},
     )
 
 
@@ -113,6 +114,8 @@ def _put_view(node: messages.Node, view: NodeView) -> None:
             )
             there.total.update(bundle.total)
             there.free.update(bundle.free)
+    for job, used in view.jobs.items():
+        node.jobs.add(job_id=job).used.update(used)
 
 
 # ------------------------------------------------------------------ changes of the view

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import signal
@@ -20,6 +21,7 @@ from weft._transport.control.client import ControlClient
 from weft._transport.control.joining import join_cluster
 from weft._transport.credentials import open_credentials
 from weft.exceptions import AuthenticationError
+from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -242,3 +244,61 @@ def test_standby_head_takes_over_within_five_seconds(
         first.until_used(2)
     finally:
         first.close()
+
+
+@weft.remote
+def waits_for(folder: str, number: int) -> int:
+    """Say that it has begun, and end when it is told to."""
+    Path(folder, f"{number}.begun").touch()
+    while not Path(folder, "go").exists():
+        time.sleep(0.01)
+    return number
+
+
+def test_quota_bounds_a_job_on_all_nodes_together(cluster: RealCluster, tmp_path: Path) -> None:
+    cluster.add()
+    weft.init(address=cluster.head.started.session)
+    job = weft.get_runtime_context().get_job_id()
+    known = messages.ListJobsRequest()
+    cluster.until(
+        lambda: (
+            job in [each.job_id.hex() for each in cluster.client.call("Jobs", "list", known).jobs]
+        )
+    )
+
+    def limit(cpus: int) -> None:
+        limits = messages.Limits(quota={"CPU": cpus * 10_000})
+        request = messages.LimitJobRequest(job_id=bytes.fromhex(job), limits=limits)
+        cluster.client.call("Jobs", "limit", request)
+
+    def begun() -> int:
+        return len(list(tmp_path.glob("*.begun")))
+
+    limit(0)
+    # The nodes hear of it a moment later. Each of these wants a worker of its own.
+    no_cpu = f"job {job} has used up its quota: 0 CPU at most, and this needs 1"
+    sizes = itertools.count(1)
+    cluster.until(lambda: no_cpu in weft.why(where.options(memory=next(sizes)).remote()))
+    here = weft.get_runtime_context().get_node_id()
+    there = next(n.node_id.hex() for n in cluster.living() if n.node_id.hex() != here)
+    near, far = (NodeAffinitySchedulingStrategy(node, soft=False) for node in (here, there))
+    first = waits_for.options(scheduling_strategy=near).remote(str(tmp_path), 0)
+    assert no_cpu in weft.why(first)
+    limit(1)
+    cluster.until(begun)
+
+    def is_held() -> bool:
+        probe = where.options(scheduling_strategy=far, memory=next(sizes)).remote()
+        return not weft.wait([probe], timeout=2)[0]
+
+    cluster.until(is_held)
+    others = [
+        waits_for.options(scheduling_strategy=at).remote(str(tmp_path), number)
+        for number, at in enumerate((far, far, near), 1)
+    ]
+    cluster.until(lambda: f"job {job} has used up its quota: 1 of 1 CPU" in weft.why(others[-1]))
+    assert begun() == 1
+    limit(3)
+    cluster.until(lambda: begun() == 3)
+    (tmp_path / "go").touch()
+    assert weft.get([first, *others], timeout=WAIT_S) == [0, 1, 2, 3]

@@ -748,6 +748,12 @@ class Leases:
             for _, demand in self._queue
         )
 
+    def over_quota(self, shape: Shape) -> str:
+        """Say which quota keeps a demand of this shape waiting; empty if none does."""
+        waiting = (demand for demand in self._lanes if demand.shape == shape)
+        first = next(waiting, None)
+        return "" if first is None else self.shares.explain(first.job, first.takes)
+
     def explain(self, shape: Shape, now: float) -> str:
         """Say what a demand of this shape waits for, in a few lines."""
         need = Resources.of_units(dict(shape.amounts))
@@ -757,8 +763,7 @@ class Leases:
         turns = self._in_order(now)
         waiting = [demand for demand in turns if demand.shape == shape]
         asks = _to_be_free(shape, need)
-        over = self.shares.explain(waiting[0].job, waiting[0].takes) if waiting else ""
-        if over:
+        if over := self.over_quota(shape):
             lines = [over]
         elif waiting and self._is_held(waiting[0]) and self._stock.fits(asks):
             lines = [self._headroom.explain(waiting[0].learned)]

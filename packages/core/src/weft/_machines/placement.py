@@ -74,6 +74,8 @@ class NodeView(msgspec.Struct, frozen=True):
     """Why it is given nothing any more; empty if it is not so."""
     bundles: dict[PlacementGroupId, dict[int, BundleView]] = {}
     """By group and index: what it holds for placement groups, which is not `free`."""
+    jobs: dict[bytes, Resources] = {}
+    """What each job takes there."""
 
 
 class Placed(msgspec.Struct, frozen=True):

@@ -15,6 +15,8 @@ import msgspec
 from weft._clock import wall
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
+from weft._machines.elsewhere import Elsewhere
+from weft._machines.shares import JobLimits
 from weft._node.cluster_acting import ClusterActing
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
@@ -73,6 +75,7 @@ class InCluster(ControlNews):
         self._view = scheduling.view()
         self._jobs: dict[bytes, dict[str, Any]] = {}
         """Those that run, of drivers on other nodes."""
+        self._elsewhere = Elsewhere(self._view.node_id)
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
         control: tuple[str, ...] = (cluster.control,)
@@ -209,6 +212,8 @@ class InCluster(ControlNews):
         members = self.link.members
         addresses = {view.node_id: members[view.node_id].facts.address for view in changed.views}
         self._scheduling.seen(changed.views, changed.gone, addresses)
+        for limited in self._elsewhere.see(changed.views, changed.gone):
+            self._daemon.rules.tell_leases(limited)
 
     @override
     def drain_asked(self, message: str, deadline_s: float) -> bool:
@@ -241,7 +246,10 @@ class InCluster(ControlNews):
     @override
     def job_changed(self, job: JobFacts) -> None:
         begun = job.begun
-        if job.ended_at >= 0:
+        is_over = job.ended_at >= 0
+        limits = JobLimits() if is_over else job.limits
+        self._daemon.rules.tell_leases(self._elsewhere.limit(begun.job, limits))
+        if is_over:
             self._jobs.pop(begun.job, None)
             self._daemon.job_ended(begun.job)
         elif begun.job not in self._jobs and begun.node != self._view.node_id:

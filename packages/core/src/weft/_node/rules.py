@@ -62,7 +62,8 @@ class Rules:
 
     def view(self) -> NodeView:
         """Return the node as placement sees it, with what is free now."""
-        return structs.replace(self._view, free=self.leases.available(self.now()))
+        free, jobs = self.leases.available(self.now()), self.leases.shares.used()
+        return structs.replace(self._view, free=free, jobs=jobs)
 
     def tell_leases(self, event: lease_rules.Event) -> None:
         """Tell the machine of leases what has happened."""

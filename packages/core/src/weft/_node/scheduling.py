@@ -193,7 +193,10 @@ class ClusterScheduling(Scheduling):
     @override
     def explain(self, shape: Shape) -> str:
         here = self._machine.explain(shape, self._rules.now())
-        return here or self._demands.explain(shape, self._rules.now())
+        # No room on any node helps who has used up what it may have on all.
+        over = self._rules.leases.over_quota(shape) if here else ""
+        told = "\n".join(filter(None, (over, here)))
+        return told or self._demands.explain(shape, self._rules.now())
 
     @override
     def waiting(self) -> dict[spillover.At, tuple[Shape, int]]:

@@ -542,7 +542,7 @@ class EndOwnerRequest(_message.Message):
     def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., owner_id: _Optional[bytes] = ...) -> None: ...
 
 class Node(_message.Message):
-    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "is_known", "bundles", "is_head")
+    __slots__ = ("node_id", "incarnation", "address", "host", "total", "free", "labels", "state", "reason", "is_known", "bundles", "is_head", "jobs")
     class TotalEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -576,6 +576,7 @@ class Node(_message.Message):
     IS_KNOWN_FIELD_NUMBER: _ClassVar[int]
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     IS_HEAD_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
     node_id: bytes
     incarnation: int
     address: str
@@ -588,7 +589,23 @@ class Node(_message.Message):
     is_known: bool
     bundles: _containers.RepeatedCompositeFieldContainer[BundleThere]
     is_head: bool
-    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., is_known: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleThere, _Mapping]]] = ..., is_head: _Optional[bool] = ...) -> None: ...
+    jobs: _containers.RepeatedCompositeFieldContainer[JobThere]
+    def __init__(self, node_id: _Optional[bytes] = ..., incarnation: _Optional[int] = ..., address: _Optional[str] = ..., host: _Optional[str] = ..., total: _Optional[_Mapping[str, int]] = ..., free: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., state: _Optional[_Union[NodeState, str]] = ..., reason: _Optional[str] = ..., is_known: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleThere, _Mapping]]] = ..., is_head: _Optional[bool] = ..., jobs: _Optional[_Iterable[_Union[JobThere, _Mapping]]] = ...) -> None: ...
+
+class JobThere(_message.Message):
+    __slots__ = ("job_id", "used")
+    class UsedEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    USED_FIELD_NUMBER: _ClassVar[int]
+    job_id: bytes
+    used: _containers.ScalarMap[str, int]
+    def __init__(self, job_id: _Optional[bytes] = ..., used: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class BundleThere(_message.Message):
     __slots__ = ("group_id", "index", "total", "free", "size", "attempt")
