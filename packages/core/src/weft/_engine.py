@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from weft._ids import ActorId, ObjectId, TaskId
     from weft._metrics import Readings
     from weft._refs import ObjectRef, ObjectRefGenerator
-    from weft._specs import ActorMeta, ActorSpec, CallSpec, Place, TaskSpec
+    from weft._specs import ActorMeta, ActorSpec, CallSpec, NodeReply, Place, TaskSpec
 
 
 class Engine(Protocol):
@@ -167,6 +167,15 @@ class Engine(Protocol):
         """Answer a question about the session, of _node/questions.py or _node/history.py.
 
         Blocks while processes are asked. ValueError: it cannot be answered.
+        """
+        ...
+
+    def inspect_nodes(
+        self, whats: Sequence[str], body: object = None, *, node_id: str = ""
+    ) -> list[NodeReply]:
+        """Ask the same of all nodes, or of one. Blocks, at most 2 s for one that does not answer.
+
+        Each question has the body. ValueError: it cannot be answered.
         """
         ...
 

@@ -168,6 +168,19 @@ class CallSpec(msgspec.Struct, frozen=True):
     """As of TaskSpec."""
 
 
+class NodeReply(msgspec.Struct, frozen=True):
+    """What one node has answered."""
+
+    node_id: str
+    """In hexadecimal digits."""
+    address: str
+    """HOST:PORT; empty: a machine alone."""
+    bodies: list[bytes]
+    """One each question; none if it is silent."""
+    silent: str = ""
+    """Why it has not answered."""
+
+
 class Place(msgspec.Struct, frozen=True):
     """Where code runs: what `get_runtime_context` tells."""
 

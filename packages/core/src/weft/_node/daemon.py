@@ -13,7 +13,7 @@ what was queued is sent.
     memory     what is lent of it, and spilled
     governing  what is done when memory is short
     metrics    what all processes have measured
-    history    what became of their tasks
+    history    what became of their tasks          everywhere what other nodes are asked
     logs       what they wrote                 followers  who reads along
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
@@ -62,6 +62,7 @@ from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.drivers import BYE_S, REAP_S, Drivers
 from weft._node.environments import Environments
+from weft._node.everywhere import Everywhere, NodePlace
 from weft._node.facts import NodeFacts
 from weft._node.followers import Followers
 from weft._node.governing import Governing
@@ -84,6 +85,8 @@ from weft._wire.messages import (
     Answer,
     Ask,
     AskLoan,
+    AskNodes,
+    AskNoMore,
     BeginsJob,
     Blocked,
     Busy,
@@ -280,6 +283,13 @@ class Daemon:
         )
         self.deaths = Deaths(self.clients.send)
         self._history = history.History(self.clients, self.roster, self._timers)
+        self._everywhere = Everywhere(
+            self.facts.node_id,
+            self.clients,
+            self._timers,
+            nodes=self._places,
+            ask_here=self._message,
+        )
         self._metrics = NodeMetrics(
             self,
             node,
@@ -409,7 +419,14 @@ class Daemon:
             self._message(client, message)
             self.rules.settle(self._do)
 
+    def _places(self) -> list[NodePlace]:
+        """Return the nodes that live, this one first."""
+        here = NodePlace(self.facts.node_id, self._node.home.daemon_address())
+        others = [] if self.in_cluster is None else self.in_cluster.others()
+        return [here, *others]
+
     def _lost(self, client: Client) -> None:
+        self._everywhere.lost(client)
         if not client.is_local and self.far_owners is not None:
             self.far_owners.lost(client)
         if client.role == NEIGHBOUR:
@@ -518,6 +535,12 @@ class Daemon:
                 self._drain(client, request, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
+            case AskNodes():
+                self._everywhere.ask(client, message)
+            case AskNoMore(request):
+                self._followers.answer_no_more(client, request)
+            case Answer():
+                self._everywhere.take(client, message)
             case Ask(request, what, body) if what in acting.QUESTIONS:
                 self.acting.ask(client, request, what, body)
             case Ask(request, what, body):

@@ -43,8 +43,8 @@ class Followers:
         self._own_path = Path(session_dir, LOG_FILE)
         self._written_of: dict[str, int] = {}
         """Of files that are followed, or were, as long as somebody may write to them."""
-        self._asked_of: dict[str, dict[bytes, int]] = {}
-        """By file and client: the request that is not answered yet."""
+        self._asked_of: dict[str, list[tuple[Client, int]]] = {}
+        """By file: who has asked, in which request that is not answered yet."""
 
     def ask(self, client: Client, request: int, body: bytes) -> None:
         """A client follows a file."""
@@ -62,7 +62,7 @@ class Followers:
         if written != known:
             self._clients.send(client, Answer(request, pack((written, False))))
         else:
-            self._asked_of.setdefault(name, {})[client.worker_id] = request
+            self._asked_of.setdefault(name, []).append((client, request))
 
     def _may_grow(self, name: str) -> bool:
         found = _WORKER_FILE.fullmatch(name)
@@ -93,12 +93,21 @@ class Followers:
 
     def _tell(self, name: str, *, is_over: bool) -> None:
         body = pack((self._written_of[name], is_over))
-        for client, request in self._asked_of.pop(name, {}).items():
-            self._clients.send_to(client, Answer(request, body))
+        for client, request in self._asked_of.pop(name, ()):
+            self._clients.send(client, Answer(request, body))
+
+    def answer_no_more(self, client: Client, request: int) -> None:
+        """A client does not want an answer any more, if it has not come."""
+        self._forget(lambda asked: asked == (client, request))
 
     def forget(self, client: bytes) -> None:
         """A client is gone."""
-        for name in [name for name, asked in self._asked_of.items() if client in asked]:
-            del self._asked_of[name][client]
-            if not self._asked_of[name]:
+        self._forget(lambda asked: asked[0].worker_id == client)
+
+    def _forget(self, is_it: Callable[[tuple[Client, int]], bool]) -> None:
+        for name, asked in list(self._asked_of.items()):
+            left = [one for one in asked if not is_it(one)]
+            if left:
+                self._asked_of[name] = left
+            else:
                 del self._asked_of[name]

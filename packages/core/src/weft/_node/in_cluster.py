@@ -21,6 +21,7 @@ from weft._node.cluster_acting import ClusterActing
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._node.draining import Draining
+from weft._node.everywhere import NodePlace
 from weft._override import override
 from weft._transport.addresses import CONTROL_SOCKET, split
 from weft._transport.control import messages
@@ -157,6 +158,14 @@ class InCluster(ControlNews):
             then(str(answer) if isinstance(answer, Exception) else "")
 
         self.link.call("Members", "drain", request, told)
+
+    def others(self) -> list[NodePlace]:
+        """Return the other nodes that live."""
+        return [
+            NodePlace(node_id, standing.facts.address)
+            for node_id, standing in self.link.members.items()
+            if node_id != self._view.node_id and not standing.is_dead
+        ]
 
     # -------------------------------------------------------------- jobs
 

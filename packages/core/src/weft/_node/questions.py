@@ -6,7 +6,6 @@ question that cannot be answered raises ValueError, whose text is the answer's `
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -64,6 +63,8 @@ def _node(view: NodeView, address: str, name: str | None, death: str = "") -> di
     name = name or os.uname().nodename
     return {
         "NodeID": view.node_id.hex(),
+        "Address": where.node if where else "",
+        "IsHead": False,
         "Alive": not death,
         "alive": not death,
         "NodeManagerAddress": where.host if where else "127.0.0.1",
@@ -72,6 +73,7 @@ def _node(view: NodeView, address: str, name: str | None, death: str = "") -> di
         "NodeName": name,
         "Resources": view.total.to_floats(),
         "Labels": view.labels,
+        "Draining": view.draining,
         "DeathReasonMessage": death,
     }
 

@@ -34,7 +34,7 @@ from weft._runtime.inline_streams import InlineStream
 from weft._runtime.inline_values import ADDRESS, FAILED, PENDING, PLAIN, Cell, InlineValues
 from weft._serialize.refs import hooks
 from weft._settings import temp_root
-from weft._specs import ActorMeta, Place
+from weft._specs import ActorMeta, NodeReply, Place
 from weft.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
@@ -587,6 +587,15 @@ class InlineEngine:
                 raise ValueError(
                     f"the inline engine cannot tell of {what}: weft.init(engine='local') can"
                 )
+
+    def inspect_nodes(
+        self, whats: Sequence[str], body: object = None, *, node_id: str = ""
+    ) -> list[NodeReply]:
+        """Answer for the one node; see Engine."""
+        if node_id not in ("", self._node_id.hex()):
+            raise ValueError(f"no node {node_id} lives")
+        bodies = [self.inspect(what, body) for what in whats]
+        return [NodeReply(self._node_id.hex(), "", bodies)]
 
     def _describe(self) -> dict[str, Any]:
         pid = os.getpid()

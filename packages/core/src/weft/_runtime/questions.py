@@ -12,18 +12,20 @@ from weft._metrics import Readings
 from weft._runtime import reasons
 from weft._runtime.loop import Waiter
 from weft._runtime.reasons import Reason, Step
+from weft._runtime.tools import replies
 from weft._specs import ActorMeta
 from weft._wire import codec
-from weft._wire.messages import Answer, Ask, Because, Message, Why
+from weft._wire.messages import Answer, Ask, AskNodes, Because, Message, NodeTold, Why
 from weft.exceptions import ObjectLostError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from weft._machines.ownership import Entry
     from weft._refs import ObjectRef
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
+    from weft._specs import NodeReply
 
 # How long another process may take to say what it waits for.
 ANSWER_S = 1.0
@@ -39,6 +41,8 @@ class Questions:
         self._peers = links.peers
         self._objects = links.objects
         self._answers: dict[int, tuple[Waiter, list[Message]]] = {}
+        self._told_of: dict[int, list[NodeTold]] = {}
+        """By request to all nodes: what has come before its answer."""
         self._requests = 0
         self.explain_object: Callable[[ObjectId], Reason]
         """What an object of this process waits for."""
@@ -69,6 +73,32 @@ class Questions:
         if answer.error:
             raise ValueError(answer.error)
         return answer.body
+
+    def inspect_nodes(
+        self, whats: Sequence[str], body: object = None, *, node_id: str = ""
+    ) -> list[NodeReply]:
+        """Return what nodes say; see Engine."""
+        waiter = Waiter()
+        with self._guard:
+            self._links.refuse_if_ended()
+            request = self.expect(waiter)
+            question = AskNodes(request, list(whats), codec.pack(body), bytes.fromhex(node_id))
+            self._peers.send(self._links.daemon, question)
+            self._peers.flush()
+            told = self._told_of[request] = []
+        try:
+            answer: Answer = self.wait(request, waiter)
+        finally:
+            with self._guard:
+                del self._told_of[request]
+        if answer.error:
+            raise ValueError(answer.error)
+        return replies(told)
+
+    def on_told(self, peer: Peer, message: NodeTold) -> None:
+        told = self._told_of.get(message.request)
+        if told is not None:
+            told.append(message)
 
     def find_actor(self, name: str, namespace: str) -> tuple[ActorMeta, ObjectRef[Any] | None]:
         """Look a named actor up; see Engine."""

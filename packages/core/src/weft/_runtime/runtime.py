@@ -75,6 +75,7 @@ from weft._wire.messages import (
     Message,
     NodeDrains,
     NodeLost,
+    NodeTold,
     Orphaned,
     Output,
     Preload,
@@ -218,6 +219,7 @@ class Runtime:
             WorkerLives: self.calling.checking.on_worker_lives,
             ActorNews: self.calling.on_actor_state,
             Answer: self.questions.on_answer,
+            NodeTold: self.questions.on_told,
             Because: self.questions.on_answer,
             Why: self.questions.on_why,
             Welcome: self._on_welcome,
@@ -246,6 +248,7 @@ class Runtime:
         self.named_actors = self.questions.named_actors
         self.nodes = self.questions.nodes
         self.inspect = self.questions.inspect
+        self.inspect_nodes = self.questions.inspect_nodes
         self.metrics = self.questions.metrics
         self.why = self.questions.why
         hooks.rebuild_ref = self.objects.rebuild_ref

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from weft._clock import monotonic
 from weft._ids import WorkerId
 from weft._runtime.peers import hello
+from weft._specs import NodeReply
 from weft._transport.addresses import DAEMON_SOCKET
 from weft._transport.sockets import Poller, SocketConnection, connect
 from weft._wire.codec import pack
-from weft._wire.messages import Answer, Ask
+from weft._wire.messages import Answer, Ask, AskNodes, NodeTold
 from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
@@ -53,18 +54,42 @@ class Tool:
 
     def ask(self, what: str, body: object = None) -> bytes:
         """Return the answer's body. Blocks. ValueError with the daemon's words if it refuses."""
+        answer, _ = self._ask(Ask(next(self._numbers), what, pack(body)))
+        return answer.body
+
+    def ask_nodes(
+        self,
+        whats: Sequence[str],
+        body: object = None,
+        *,
+        node_id: str = "",
+        is_patient: bool = False,
+    ) -> list[NodeReply]:
+        """Return what all nodes say, or one; see Engine.inspect_nodes.
+
+        `is_patient`: it may take as long as it does. What is refused is a ValueError.
+        """
         request = next(self._numbers)
-        self._connection.queue(Ask(request, what, pack(body)))
+        of = bytes.fromhex(node_id)
+        _, told = self._ask(AskNodes(request, list(whats), pack(body), of, is_patient))
+        return replies(told)
+
+    def _ask(self, message: Ask | AskNodes) -> tuple[Answer, list[NodeTold]]:
+        request = message.request
+        told: list[NodeTold] = []
+        self._connection.queue(message)
         self._connection.flush()
         timeout_s = self._timeout_s
         until = None if timeout_s is None else monotonic() + timeout_s
         while True:
             inbox, self._inbox = self._inbox, []
-            for message in inbox:
-                if isinstance(message, Answer) and message.request == request:
-                    if message.error:
-                        raise ValueError(message.error)
-                    return message.body
+            for heard in inbox:
+                if isinstance(heard, NodeTold) and heard.request == request:
+                    told.append(heard)
+                elif isinstance(heard, Answer) and heard.request == request:
+                    if heard.error:
+                        raise ValueError(heard.error)
+                    return heard, told
             if self._lost:
                 raise SessionError(f"the daemon ended before it answered: {self._lost}")
             left_s = None if until is None else until - monotonic()
@@ -87,3 +112,11 @@ class Tool:
     def __exit__(self, *error: object) -> None:
         """End the connection."""
         self.close()
+
+
+def replies(told: Sequence[NodeTold]) -> list[NodeReply]:
+    """Return what nodes have said. ValueError: one refuses to answer."""
+    for one in told:
+        if one.error:
+            raise ValueError(one.error)
+    return [NodeReply(one.node_id.hex(), one.address, one.bodies, one.silent) for one in told]

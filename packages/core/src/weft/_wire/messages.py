@@ -325,6 +325,21 @@ class Ask(Message, frozen=True, tag=50):
     """msgpack, as the question's entry says."""
 
 
+class AskNodes(Message, frozen=True, tag=160):
+    """Questions to the daemons of all nodes, or of one. Answered by NodeTold for each, then Answer.
+    """
+
+    request: int
+    whats: list[str]
+    """Each is asked when the one before was answered."""
+    body: bytes = b""
+    """Of each of them."""
+    node_id: bytes = b""
+    """Empty: all."""
+    is_patient: bool = False
+    """The answers may take as long as they do."""
+
+
 class Demand(Message, frozen=True, tag=51):
     """How many more workers of a shape the sender wants, in all.
 
@@ -572,6 +587,21 @@ class Answer(Message, frozen=True, tag=70):
     request: int
     body: bytes = b""
     error: str = ""
+
+
+class NodeTold(Message, frozen=True, tag=161):
+    """What a node's daemon has answered to AskNodes."""
+
+    request: int
+    node_id: bytes
+    address: str
+    """HOST:PORT of the node; empty: a machine alone."""
+    bodies: list[bytes] = []
+    """One each question."""
+    silent: str = ""
+    """Why there is no answer."""
+    error: str = ""
+    """Why it refuses to answer."""
 
 
 class Granted(Message, frozen=True, tag=71):
@@ -897,6 +927,13 @@ class Measured(Message, frozen=True, tag=94):
 
 
 # ------------------------------------------------------------------ in a cluster
+
+
+class AskNoMore(Message, frozen=True, tag=162):
+    """Daemon to daemon: who wanted this answer is gone."""
+
+    request: int
+    """Of an Ask of the sender's."""
 
 
 class Transfer(Message, frozen=True, tag=120):
