@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from weft._cli.asking import format_option, session_options, telling_refusals
 from weft._cli.out import say
-from weft._cli.state import COLUMNS, say_json, say_objects
+from weft._cli.state import columns_of, say_json, say_objects
 from weft._cli.tables import table, width
 from weft._exits import amount
 from weft.util.state import _objects
 from weft.util.state._listing import Session
+from weft.util.state._sources import name_of
 from weft.util.state.common import StateResource
 
 
@@ -22,30 +24,40 @@ def memory(limit: int, form: str, address: str | None, timeout: float) -> None:
     """Show what objects take, and what made them."""
     with telling_refusals():
         session = Session(address, timeout)
-        usage = session.ask("store")
+        replies = session.ask_nodes("store")
         objects = session.objects()
+    usages = [(reply, msgspec.msgpack.decode(reply.bodies[0])) for reply in replies]
+    usage = {key: sum(each[key] for _, each in usages) for key in usages[0][1]}
     owned = [each for each in objects if each.is_owner]
     numbers = _objects.summary(owned)
     if form == "json":
         say_json(
             {
                 "store": usage,
+                "nodes": {reply.node_id: each for reply, each in usages},
                 "objects": [each.asdict() for each in owned[:limit]],
                 "summary": numbers,
             }
         )
         return
-    sizes = {key: amount(size_bytes) for key, size_bytes in usage.items()}
-    say(
-        f"shared memory: {sizes['used_bytes']} used ({sizes['spare_bytes']} of it spare) "
-        f"of {sizes['budget_bytes']}, {sizes['spilled_bytes']} on disk only"
-    )
+    say(f"shared memory: {_in_words(usage)}")
+    if len(usages) > 1:
+        for reply, each in usages:
+            say(f"  {name_of(reply)}: {_in_words(each)}")
     size_bytes = sum(each.object_size for each in owned)
     say(f"{len(owned):,} objects, {amount(size_bytes)}")
     if owned:
-        columns = COLUMNS[StateResource.OBJECTS]
+        columns = columns_of(StateResource.OBJECTS, session)
         say(f"\nthe {min(limit, len(owned))} largest")
         rows = [[of(each) for of in columns.values()] for each in owned[:limit]]
         say(table(list(columns), rows, width()))
         say("\nby what made them")
         say_objects(numbers)
+
+
+def _in_words(usage: dict[str, int]) -> str:
+    sizes = {key: amount(size_bytes) for key, size_bytes in usage.items()}
+    return (
+        f"{sizes['used_bytes']} used ({sizes['spare_bytes']} of it spare) "
+        f"of {sizes['budget_bytes']}, {sizes['spilled_bytes']} on disk only"
+    )

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from weft.util.state.common import Filter
 
 _FILTER = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>|\bin\b)\s*(.*)", re.DOTALL)
+NODE_DIGITS = 12
+"""Of a node's id, where others have it too."""
 # The objects of a task have numbers there, a task has not.
 _TASK_TAIL = "0" * 8
 
@@ -84,12 +86,13 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         **_one(ENDED="exit_type"),
     },
     StateResource.NODES: {
-        **_one(NODE="node_id", NAME="node_name", AT="node_ip", STATE="state"),
-        "HEAD": lambda node: "head" if node.is_head_node else "",
+        **_one(NODE="node_id", AT="address", NAME="node_name"),
+        "STATE": lambda node: f"{node.state}, head" if node.is_head_node else node.state,
         "RESOURCES": lambda node: ", ".join(
             f"{name} {amount(value) if 'memory' in name else f'{value:g}'}"
             for name, value in node.resources_total.items()
         ),
+        "": lambda node: node.state_message,
     },
     StateResource.JOBS: _one(
         JOB="job_id", STATUS="status", PID="driver_pid", ENTRYPOINT="entrypoint"
@@ -100,6 +103,29 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         SEVERITY="severity", SOURCE="source_type", MESSAGE="message"
     ),
 }
+_AT_NODE: dict[StateResource, str] = {
+    StateResource.TASKS: "node_id",
+    StateResource.ACTORS: "node_id",
+    StateResource.OBJECTS: "node_id",
+    StateResource.WORKERS: "node_id",
+    StateResource.JOBS: "driver_node_id",
+    StateResource.RUNTIME_ENVS: "node_id",
+}
+
+
+def columns_of(kind: StateResource, session: Session) -> dict[str, Callable[[Any], object]]:
+    """Return a table's columns; of a cluster, with the node before the process."""
+    columns = COLUMNS[kind]
+    field = _AT_NODE.get(kind)
+    if field is None or not session.is_cluster:
+        return columns
+    headers = list(columns)
+    at = headers.index("PID") if "PID" in headers else 1
+    parts = list(columns.items())
+    node = "NODE", lambda record: (getattr(record, field) or "")[:NODE_DIGITS]
+    return dict([*parts[:at], node, *parts[at:]])
+
+
 _BY_NAME = {resource.value.replace("_", "-"): resource for resource in StateResource}
 
 
@@ -153,13 +179,14 @@ def list_records(
     kind = _BY_NAME[resource]
     wanted = [read_filter(text) for text in filters]
     with telling_refusals():
-        found = Session(address, timeout).find(kind, wanted, limit)
+        session = Session(address, timeout)
+        found = session.find(kind, wanted, limit)
     if form == "json":
         say_json([record.asdict() for record in found.records])
     elif detail:
         say("\n\n".join(block(record.asdict()) for record in found.records))
     elif found.records:
-        columns = COLUMNS[kind]
+        columns = columns_of(kind, session)
         rows = [[of(record) for of in columns.values()] for record in found.records]
         used = [index for index in range(len(columns)) if any(row[index] for row in rows)]
         headers = list(columns)

@@ -174,7 +174,7 @@ class Everywhere:
 
     def _give_up(self, errands: list[_Errand]) -> None:
         for errand in self._take_out(lambda errand: errand in errands):
-            self._end(errand, silent=f"it has not answered for {NODES_S:g} s")
+            self._end(errand, silent=f"no answer for {NODES_S:g} s")
 
     def lost(self, client: Client) -> None:
         """A daemon cannot be reached, or who has asked is gone."""

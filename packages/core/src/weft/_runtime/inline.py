@@ -86,7 +86,7 @@ class InlineEngine:
         self._job_id = JobId.from_random()
         self._node_id = NodeId.from_random()
         self._worker_id = WorkerId.from_random()
-        self.records = InlineRecords(self._worker_id)
+        self.records = InlineRecords(self._worker_id, self._job_id)
         self._namespace = options.namespace or JobId.from_random().hex()
         cpus = (
             len(os.sched_getaffinity(0))
@@ -531,6 +531,10 @@ class InlineEngine:
                 "NodeID": self._node_id.hex(),
                 "Alive": True,
                 "alive": True,
+                "Address": "",
+                "IsHead": True,
+                "Draining": "",
+                "DeathReasonMessage": "",
                 "NodeName": platform.node(),
                 "IsHeadNode": True,
                 "NodeManagerAddress": ADDRESS,

@@ -16,7 +16,7 @@ from weft._runtime.inline_calls import here
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from weft._ids import WorkerId
+    from weft._ids import JobId, WorkerId
     from weft._runtime import inspection
     from weft._runtime.inline_actors import InlineActor
     from weft._runtime.inline_calls import InlineCall
@@ -36,8 +36,9 @@ BATCH_ROWS = 1000
 class InlineRecords:
     """What became of an inline session's tasks, and what runs now."""
 
-    def __init__(self, me: WorkerId) -> None:
+    def __init__(self, me: WorkerId, job: JobId) -> None:
         self._me = me
+        self._job = job
         self._ended: deque[tuple[Row, tuple[str, str] | None]] = deque(maxlen=RECORDS)
         self._count = 0
         self.began_at = wall()
@@ -57,6 +58,7 @@ class InlineRecords:
                 for call in running
             ],
             [records.BegunTask(call.task_id, call.began_at, is_waiting=False) for call in running],
+            self._job,
         )
         ended = list(self._ended)
         batches = [self._batch(some) for some in _batched(ended)]
@@ -69,7 +71,7 @@ class InlineRecords:
     def _batch(self, some: list[tuple[Row, tuple[str, str] | None]]) -> bytes:
         errors = {index: error for index, (_, error) in enumerate(some) if error is not None}
         columns = zip(*(row for row, _ in some), strict=True)
-        return records.pack_columns(self._me, columns, errors, _what)
+        return records.pack_columns(self._me, columns, errors, _what, job=self._job)
 
     def _told(self, body: object) -> ProcessTold:
         return records.ProcessTold(self._me, os.getpid(), "driver", codec.pack(body))

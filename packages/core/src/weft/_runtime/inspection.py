@@ -63,7 +63,7 @@ class Inspection:
             OpenTask(note.task_id, what_now(note, 0), note.made_at, "ready")
             for note in self._runtime.calling.creations()
         ]
-        return TasksTold(opened, begun)
+        return TasksTold(opened, begun, self._runtime.job())
 
     def _open(self) -> Iterator[Attempted]:
         yield from self._runtime.leasing.tasks.open.values()

@@ -9,10 +9,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from weft._serialize.failures import describe_failure
+from weft._transport.addresses import split
 from weft._wire.messages import Recorded
 from weft._wire.records import OWN_FIELDS, What, pack_columns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._ids import TaskId, WorkerId
     from weft._runtime.links import Links
     from weft._runtime.submissions import Submission
@@ -27,8 +30,10 @@ MESSAGE_CHARACTERS = 1000
 class TaskRecorder:
     """Collects rows and sends them. Inside the guard."""
 
-    def __init__(self, links: Links, worker_id: WorkerId) -> None:
+    def __init__(self, links: Links, worker_id: WorkerId, job: Callable[[], bytes]) -> None:
+        """`job` tells whose tasks these are."""
         self._links = links
+        self._job = job
         self._me = worker_id
         self._rows: list[Any] = []
         """The fields of all rows, one after the other: a thousand tuples that stay for a while
@@ -72,7 +77,8 @@ class TaskRecorder:
         if not self._links.daemon.connection.closed:
             columns = [rows[field::FIELDS] for field in range(FIELDS)]
             whats = zip(*columns[OWN_FIELDS:], strict=True)
-            body = pack_columns(self._me, (*columns[:OWN_FIELDS], whats), errors, what_of)
+            columns = [*columns[:OWN_FIELDS], whats]
+            body = pack_columns(self._me, columns, errors, what_of, job=self._job())
             self._links.peers.send(self._links.daemon, Recorded(len(rows) // FIELDS, body))
 
 
@@ -101,4 +107,7 @@ def what_of(key: tuple[Any, ...]) -> What:
     if method:
         function = f"{function}.{method}"
     worker, pid = (b"", 0) if peer is None else (peer.worker_id, peer.pid)
-    return What(name, function, actor, parent, worker, pid, attempt, has_failed, amounts, site)
+    node = split(peer.address).node if peer is not None and peer.is_far else ""
+    return What(
+        name, function, actor, parent, worker, pid, attempt, has_failed, amounts, site, node
+    )

@@ -152,7 +152,7 @@ class Runtime:
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
         self.room.why = lambda: self.questions.why_room(worker_id)
-        self.recorder = TaskRecorder(self.links, worker_id)
+        self.recorder = TaskRecorder(self.links, worker_id, self.job)
         self.leasing = Leasing(self.links, self.streams, self.recorder)
         self.calling = Calling(self.links, self.streams, self.recorder, self.questions, self.timers)
         self._submissions = (self.leasing.tasks, self.calling.calls)
@@ -450,6 +450,10 @@ class Runtime:
                 self.leasing.give_up_idle()
         both = codec.unpack(self.questions.ask("resources"), dict[str, dict[str, float]])
         return both["available" if available else "total"]
+
+    def job(self) -> bytes:
+        """Return the job that this process works for; empty: the daemon has not said yet."""
+        return self.welcome.job_id if self.welcome is not None else b""
 
     def context(self) -> Place:
         """Say where the calling code runs; see Engine."""

@@ -326,8 +326,7 @@ class Ask(Message, frozen=True, tag=50):
 
 
 class AskNodes(Message, frozen=True, tag=160):
-    """Questions to the daemons of all nodes, or of one. Answered by NodeTold for each, then Answer.
-    """
+    """Questions to all nodes, or to one. Answered by NodeTold for each, then an Answer."""
 
     request: int
     whats: list[str]

@@ -42,6 +42,8 @@ class What(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of resources, in units."""
     site: str = ""
     """File and line of the call, if it is known."""
+    node: str = ""
+    """HOST:PORT of the node of who ran it; empty: that of the process that had submitted it."""
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True):
@@ -59,6 +61,8 @@ class Batch(msgspec.Struct, frozen=True, array_like=True):
     ended_at: bytes
     errors: dict[int, tuple[str, str]]
     """By row: (type, message)."""
+    job: bytes = b""
+    """Of the process that had submitted them."""
 
     def row_of(self, task_id: bytes) -> int | None:
         """Return which row a task is, if it is here."""
@@ -85,6 +89,8 @@ def pack_columns(
     columns: Iterable[Iterable[Any]],
     errors: Mapping[int, tuple[str, str]],
     what_of: Callable[[tuple[Any, ...]], What],
+    *,
+    job: bytes = b"",
 ) -> bytes:
     """Return a packed Batch of some rows, by the columns of Row: fewer than 65,536 rows."""
     ids, made, began, ended, keys = columns
@@ -101,6 +107,7 @@ def pack_columns(
             struct.pack(f"{size}{TIME}", *began),
             struct.pack(f"{size}{TIME}", *ended),
             dict(errors),
+            job,
         )
     )
 
@@ -139,6 +146,8 @@ class TasksTold(msgspec.Struct, frozen=True, array_like=True):
 
     open: list[OpenTask]
     begun: list[BegunTask]
+    job: bytes = b""
+    """Of the process that tells."""
 
 
 class ObjectTold(msgspec.Struct, frozen=True, array_like=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
@@ -11,8 +12,8 @@ from weft._wire.codec import unpack
 from weft._wire.records import SessionSnapshot
 from weft.util.state import _objects
 from weft.util.state._filters import checked_limit, select, tests
-from weft.util.state._sources import ask, report_silent
-from weft.util.state._tasks import TaskTable
+from weft.util.state._sources import ask, ask_nodes, report_silent, report_silent_nodes
+from weft.util.state._tasks import NodeTasks, TaskTable
 from weft.util.state.common import (
     ActorState,
     ClusterEventState,
@@ -29,6 +30,7 @@ from weft.util.state.common import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from weft._specs import NodeReply
     from weft.util.state.common import Filter
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -59,6 +61,8 @@ class Session:
         self._address = address
         self._timeout_s = timeout
         self._needs_all = needs_all
+        self.is_cluster = False
+        """Whether one of the nodes that were asked has said that it is of a cluster."""
 
     def ask(self, what: str) -> Any:
         """Ask the daemon alone."""
@@ -67,14 +71,31 @@ class Session:
     def _ask(self, what: str) -> bytes:
         return ask(what, address=self._address, timeout=self._timeout_s)
 
-    def ask_all(self, what: str) -> SessionSnapshot:
-        """Ask all processes; some may not answer."""
-        return unpack(self._ask(what), SessionSnapshot)
+    def ask_nodes(self, *whats: str, needs_all: bool | None = None) -> list[NodeReply]:
+        """Ask all nodes; return what those say that answer. Who does not is reported.
 
-    def snapshot(self, what: str) -> SessionSnapshot:
-        """Ask all processes. DataSourceUnavailable: some do not answer, and all are needed."""
-        found = self.ask_all(what)
-        report_silent(found, what, needs_all=self._needs_all)
+        DataSourceUnavailable: that is an error.
+        """
+        needed = self._needs_all if needs_all is None else needs_all
+        found = self.ask_any_nodes(*whats)
+        report_silent_nodes(found, whats[-1].replace("_", " "), needs_all=needed)
+        return [reply for reply in found if not reply.silent]
+
+    def ask_any_nodes(self, *whats: str) -> list[NodeReply]:
+        """Ask all nodes; some may be silent."""
+        replies = ask_nodes(whats, address=self._address, timeout=self._timeout_s)
+        self.is_cluster = any(reply.address for reply in replies)
+        return replies
+
+    def snapshots(self, what: str, *more: str) -> list[tuple[NodeReply, SessionSnapshot]]:
+        """Ask all processes of all nodes; the snapshot is the first body of each reply.
+
+        DataSourceUnavailable: some do not answer, and all are needed.
+        """
+        replies = self.ask_nodes(what, *more)
+        found = [(reply, unpack(reply.bodies[0], SessionSnapshot)) for reply in replies]
+        for _, snapshot in found:
+            report_silent(snapshot, what, needs_all=self._needs_all)
         return found
 
     # -------------------------------------------------------------- by kind
@@ -94,12 +115,12 @@ class Session:
 
     def tasks(self) -> TaskTable:
         """Return all tasks."""
-        facts = self.ask("session")
-        return TaskTable(self.snapshot("tasks"), job_id=_only_job(facts), node_id=facts["node_id"])
+        node_of = {node["Address"]: node["NodeID"] for node in self.ask("nodes")}
+        told = [NodeTasks(reply.node_id, snapshot) for reply, snapshot in self.snapshots("tasks")]
+        return TaskTable(told, node_of)
 
     def actors(self) -> list[ActorState]:
         """Return all actors."""
-        facts = self.ask("session")
         return [
             ActorState(
                 actor_id=one["actor_id"].hex(),
@@ -108,7 +129,7 @@ class Session:
                 job_id=one.get("job_id") or _only_job(facts),
                 name=one["name"],
                 namespace=one["namespace"],
-                node_id=one["node_id"].hex() or None,
+                node_id=reply.node_id if one["worker"] else None,
                 pid=one["pid"] or None,
                 worker_id=one["worker"].hex() or None,
                 death_cause=one["cause"] or None,
@@ -116,84 +137,40 @@ class Session:
                 num_restarts=one["restarts"],
                 required_resources={name: units / UNITS for name, units in one["amounts"]},
             )
-            for one in self.ask("actors")
+            for reply in self.ask_nodes("session", "actors")
+            for facts, actors in [map(msgspec.msgpack.decode, reply.bodies)]
+            for one in actors
         ]
 
     def objects(self) -> list[ObjectState]:
         """Return all objects, as each process sees them, the largest first."""
-        found = _objects.states(self.snapshot("objects"), self.ask("segments"))
-        return sorted(found, key=lambda each: -each.object_size)
+        # What a node knows of segments is as new as what its processes have told.
+        told = [
+            _objects.NodeObjects(reply.node_id, snapshot, msgspec.msgpack.decode(reply.bodies[1]))
+            for reply, snapshot in self.snapshots("objects", "segments")
+        ]
+        return sorted(_objects.states(told), key=lambda each: -each.object_size)
 
     def workers(self) -> list[WorkerState]:
         """Return the drivers and all workers, those that live first."""
-        facts = self.ask("session")
-        node = facts["node_id"]
-        drivers = [
-            WorkerState(
-                worker_id=job["driver_id"],
-                is_alive=True,
-                worker_type="DRIVER",
-                state="running",
-                node_id=job["node_id"],
-                pid=job["driver_pid"],
-                start_time_ms=_ms(job["began_at"]),
-            )
-            for job in facts["jobs"]
-        ]
-        living = [
-            WorkerState(
-                worker_id=one["worker_id"],
-                is_alive=True,
-                worker_type="WORKER",
-                state=one["state"],
-                node_id=node,
-                pid=one["pid"],
-                running=one["function"],
-                runtime_env=one["runtime_env"],
-                actor_id=one["actor_id"] or None,
-                actor=one["actor"],
-                start_time_ms=_ms(one["started_at"]),
-            )
-            for one in self.ask("workers")
-        ]
-        ended = [
-            WorkerState(
-                worker_id=one["worker_id"],
-                is_alive=False,
-                worker_type="WORKER",
-                state="gone",
-                node_id=node,
-                pid=one["pid"],
-                exit_type=one["how"],
-                exit_detail=one["stderr"] or None,
-                running=one["function"],
-                start_time_ms=_ms(one["started_at"]),
-                end_time_ms=_ms(one["ended_at"]),
-            )
-            for one in reversed(self.ask("ended_workers"))
-        ]
-        return [*drivers, *living, *ended]
+        replies = self.ask_nodes("session", "workers", "ended_workers")
+        by_kind: list[list[WorkerState]] = [[], [], []]
+        for reply in replies:
+            facts, living, ended = map(msgspec.msgpack.decode, reply.bodies)
+            by_kind[0] += [_driver(reply.node_id, job) for job in facts["jobs"]]
+            by_kind[1] += [_living(reply.node_id, one) for one in living]
+            by_kind[2] += [_ended(reply.node_id, one) for one in ended]
+        by_kind[2].sort(key=lambda worker: -(worker.end_time_ms or 0))
+        return [worker for kind in by_kind for worker in kind]
 
     def nodes(self) -> list[NodeState]:
-        """Return all nodes."""
-        began_at = self.ask("session")["began_at"]
-        return [
-            NodeState(
-                node_id=one["NodeID"],
-                node_ip=one["NodeManagerAddress"],
-                is_head_node=one["IsHeadNode"],
-                state="ALIVE" if one["Alive"] else "DEAD",
-                node_name=one["NodeName"],
-                resources_total=one["Resources"],
-                labels=one["Labels"],
-                start_time_ms=began_at * 1000,
-            )
-            for one in self.ask("nodes")
-        ]
+        """Return all nodes, also the newest of the dead."""
+        reply_of = {reply.node_id: reply for reply in self.ask_any_nodes("session")}
+        return [_node(one, reply_of.get(one["NodeID"])) for one in self.ask("nodes")]
 
     def jobs(self) -> list[JobState]:
         """Return the jobs whose drivers are connected, the oldest first."""
-        return [
+        found = [
             JobState(
                 job_id=job["job_id"],
                 type="DRIVER",
@@ -201,21 +178,91 @@ class Session:
                 entrypoint=job["entrypoint"],
                 driver_pid=job["driver_pid"],
                 start_time=job["began_at"] * 1000,
+                driver_node_id=reply.node_id,
             )
-            for job in self.ask("session")["jobs"]
+            for reply in self.ask_nodes("session")
+            for job in msgspec.msgpack.decode(reply.bodies[0])["jobs"]
         ]
+        return sorted(found, key=lambda job: job.start_time)
 
     def runtime_envs(self) -> list[RuntimeEnvState]:
         """Return the environments that workers have."""
-        node = self.ask("session")["node_id"]
-        counts: dict[str, int] = {}
-        for one in self.ask("workers"):
-            if one["runtime_env"]:
-                counts[one["runtime_env"]] = counts.get(one["runtime_env"], 0) + 1
-        return [
-            RuntimeEnvState(runtime_env=env, success=True, node_id=node, ref_cnt=number)
-            for env, number in counts.items()
-        ]
+        found = []
+        for reply in self.ask_nodes("workers"):
+            envs = [one["runtime_env"] for one in msgspec.msgpack.decode(reply.bodies[0])]
+            found += [
+                RuntimeEnvState(
+                    runtime_env=env, success=True, node_id=reply.node_id, ref_cnt=number
+                )
+                for env, number in Counter(filter(None, envs)).items()
+            ]
+        return found
+
+
+def _driver(node_id: str, job: dict[str, Any]) -> WorkerState:
+    return WorkerState(
+        worker_id=job["driver_id"],
+        is_alive=True,
+        worker_type="DRIVER",
+        state="running",
+        node_id=node_id,
+        pid=job["driver_pid"],
+        start_time_ms=_ms(job["began_at"]),
+    )
+
+
+def _living(node_id: str, one: dict[str, Any]) -> WorkerState:
+    return WorkerState(
+        worker_id=one["worker_id"],
+        is_alive=True,
+        worker_type="WORKER",
+        state=one["state"],
+        node_id=node_id,
+        pid=one["pid"],
+        running=one["function"],
+        runtime_env=one["runtime_env"],
+        actor_id=one["actor_id"] or None,
+        actor=one["actor"],
+        start_time_ms=_ms(one["started_at"]),
+    )
+
+
+def _ended(node_id: str, one: dict[str, Any]) -> WorkerState:
+    return WorkerState(
+        worker_id=one["worker_id"],
+        is_alive=False,
+        worker_type="WORKER",
+        state="gone",
+        node_id=node_id,
+        pid=one["pid"],
+        exit_type=one["how"],
+        exit_detail=one["stderr"] or None,
+        running=one["function"],
+        start_time_ms=_ms(one["started_at"]),
+        end_time_ms=_ms(one["ended_at"]),
+    )
+
+
+def _node(one: dict[str, Any], reply: NodeReply | None) -> NodeState:
+    message, began_at = one["DeathReasonMessage"], None
+    if reply is not None:
+        message = reply.silent
+        if not reply.silent:
+            began_at = msgspec.msgpack.decode(reply.bodies[0])["began_at"] * 1000
+    if one["Draining"]:
+        message = f"it drains: {one['Draining']}"
+    return NodeState(
+        node_id=one["NodeID"],
+        node_ip=one["NodeManagerAddress"],
+        is_head_node=one["IsHead"],
+        state="ALIVE" if one["Alive"] else "DEAD",
+        state_message=message or None,
+        node_name=one["NodeName"],
+        address=one["Address"],
+        resources_total=one["Resources"],
+        labels=one["Labels"],
+        start_time_ms=began_at,
+    )
 
 
 def _only_job(facts: dict[str, Any]) -> str:

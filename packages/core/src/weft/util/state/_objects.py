@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weft._wire.codec import unpack
 from weft._wire.records import ObjectTold, SessionSnapshot
 from weft.util.state.common import ObjectState, ObjectSummaries, ObjectSummaryPerKey
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from weft._wire.records import ProcessTold
 
@@ -29,16 +29,29 @@ _LABELS = {"token": "an actor's handle", "failed": "a failed task"}
 _MEGABYTE = 1_000_000
 
 
-def states(snapshot: SessionSnapshot, segments: Iterable[dict[str, Any]]) -> Iterator[ObjectState]:
+class NodeObjects(NamedTuple):
+    """What one node has told."""
+
+    node_id: str
+    told: SessionSnapshot
+    segments: list[dict[str, Any]]
+    """Of its store."""
+
+
+def states(nodes: Sequence[NodeObjects]) -> Iterator[ObjectState]:
     """Yield the objects, as each process has told of them."""
-    segment_of = {segment["name"]: segment for segment in segments}
-    for one in snapshot.told:
-        if one.body is not None:
-            for told in unpack(one.body, list[ObjectTold]):
-                yield _state(one, told, segment_of.get(told.segment, {}))
+    # An owner knows what its object is called on the node where it was made.
+    segment_of = {segment["name"]: segment for node in nodes for segment in node.segments}
+    for node in nodes:
+        for one in node.told.told:
+            if one.body is not None:
+                for told in unpack(one.body, list[ObjectTold]):
+                    yield _state(node.node_id, one, told, segment_of.get(told.segment, {}))
 
 
-def _state(process: ProcessTold, told: ObjectTold, segment: dict[str, Any]) -> ObjectState:
+def _state(
+    node_id: str, process: ProcessTold, told: ObjectTold, segment: dict[str, Any]
+) -> ObjectState:
     place = _PLACES.get(told.state)
     if place is None:
         place = "disk" if segment.get("state") == "disk" else "memory"
@@ -51,6 +64,7 @@ def _state(process: ProcessTold, told: ObjectTold, segment: dict[str, Any]) -> O
         call_site=segment.get("site", ""),
         label=segment.get("label", "") or told.task or _LABELS.get(told.state, ""),
         type=process.role.upper(),
+        node_id=node_id,
         pid=process.pid,
         is_owner=not told.owner,
         local_references=told.local,
@@ -89,8 +103,8 @@ def _per_key(found: list[ObjectState]) -> ObjectSummaryPerKey:
     return ObjectSummaryPerKey(
         total_objects=len(found),
         total_size_mb=sum(each.object_size for each in found) / _MEGABYTE,
-        total_num_workers=len({each.pid for each in found}),
-        total_num_nodes=1,
+        total_num_workers=len({(each.node_id, each.pid) for each in found}),
+        total_num_nodes=len({each.node_id for each in found}),
         place_counts=_tally(each.place for each in found),
         ref_type_counts=_tally(each.reference_type for each in found),
         task_state_counts=_tally(each.task_status for each in found),

@@ -18,6 +18,9 @@ from weft.util.state.exception import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from weft._specs import NodeReply
     from weft._wire.records import SessionSnapshot
 
 
@@ -41,6 +44,42 @@ def ask(
         raise ServerUnavailable(str(error)) from None
     except ValueError as error:
         raise StateApiException(str(error)) from None
+
+
+def ask_nodes(
+    whats: Sequence[str],
+    *,
+    address: str | None,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    node_id: str = "",
+) -> list[NodeReply]:
+    """Ask the same of all nodes, or of one. Blocks; errors are those of `ask`."""
+    try:
+        engine = current.engine
+        if address is None and engine is not None:
+            return engine.inspect_nodes(whats, node_id=node_id)
+        place = find_session(address or ADDRESS.value())
+        with Tool(place.directory, timeout) as tool:
+            return tool.ask_nodes(whats, node_id=node_id)
+    except (SessionError, OptionError) as error:
+        raise ServerUnavailable(str(error)) from None
+    except ValueError as error:
+        raise StateApiException(str(error)) from None
+
+
+def name_of(reply: NodeReply) -> str:
+    """Return a node's name for people."""
+    return f"node {reply.node_id[:12]} at {reply.address}" if reply.address else "the node"
+
+
+def report_silent_nodes(replies: Iterable[NodeReply], what: str, *, needs_all: bool) -> None:
+    """As `report_silent`, of nodes."""
+    for reply in replies:
+        if reply.silent:
+            words = f"{name_of(reply)}: {reply.silent}; what only it knows of {what} is missing"
+            if needs_all:
+                raise DataSourceUnavailable(words)
+            logger().warning(words)
 
 
 def report_silent(snapshot: SessionSnapshot, what: str, *, needs_all: bool) -> None:

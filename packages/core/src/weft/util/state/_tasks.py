@@ -7,8 +7,9 @@ records that are wanted are made.
 from __future__ import annotations
 
 from collections import Counter
+from heapq import merge
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weft._resources import UNITS
 from weft._wire.codec import unpack
@@ -21,7 +22,7 @@ from weft.util.state.common import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from weft._wire.records import BegunTask, OpenTask, What
 
@@ -39,41 +40,59 @@ _TIMES = {
 _OF_A_ROW = {"task_id", "error_type", "error_message", *_TIMES}
 
 
+class NodeTasks(NamedTuple):
+    """What the processes of one node have told."""
+
+    node_id: str
+    told: SessionSnapshot
+
+
+class _Source(NamedTuple):
+    """Where a process is that has submitted tasks, and whose it is."""
+
+    node_id: str
+    job: bytes
+
+
 class TaskTable:
     """The tasks of a session, at one moment."""
 
-    def __init__(self, snapshot: SessionSnapshot, *, job_id: str, node_id: str) -> None:
-        self.dropped = snapshot.dropped
-        self._job_id = job_id
-        self._node_id = node_id
-        self._batches = snapshot.batches
-        self.live = list(self._live(snapshot))
+    def __init__(self, nodes: Sequence[NodeTasks], node_of: Mapping[str, str]) -> None:
+        """`node_of`: the nodes' ids by their addresses."""
+        self.dropped = sum(node.told.dropped for node in nodes)
+        self._nodes = nodes
+        self._node_of = node_of
+        self.live = list(self._live())
         """Those that have not ended."""
 
-    def batches(self) -> Iterator[Batch]:
-        """Yield the records of those that have ended, the newest first."""
-        return (unpack(body, Batch) for body in reversed(self._batches))
+    def batches(self) -> Iterator[tuple[_Source, Batch]]:
+        """Yield the records of those that have ended, with whose they are; the newest first."""
+        return merge(*map(_batches, self._nodes), key=_newest_first)
 
     # -------------------------------------------------------------- those that live
 
-    def _live(self, snapshot: SessionSnapshot) -> Iterator[TaskState]:
-        bodies = [unpack(one.body, TasksTold) for one in snapshot.told if one.body is not None]
-        begun = {task.task_id: task for body in bodies for task in body.begun}
-        on_pages = {task_id for _, _, task_id in snapshot.running}
-        ended = self._late_ids(snapshot.late)
-        for body in bodies:
+    def _live(self) -> Iterator[TaskState]:
+        told_by = [
+            (node, unpack(one.body, TasksTold))
+            for node in self._nodes
+            for one in node.told.told
+            if one.body is not None
+        ]
+        # Who runs a task may be on another node than who has submitted it.
+        begun = {task.task_id: task for _, body in told_by for task in body.begun}
+        on_pages = {task_id for node in self._nodes for _, _, task_id in node.told.running}
+        ended = {task_id for node in self._nodes for task_id in _late_ids(node)}
+        for node, body in told_by:
+            source = _Source(node.node_id, body.job)
             for task in body.open:
                 if task.task_id in ended:
                     continue
                 is_running = task.task_id in on_pages
-                yield self._open(task, begun.get(task.task_id), is_running=is_running)
+                yield self._open(source, task, begun.get(task.task_id), is_running=is_running)
 
-    def _late_ids(self, late: int) -> set[bytes]:
-        """Return what has ended since the first process has told what was open."""
-        batches = islice(self.batches(), late)
-        return {batch.id_at(row) for batch in batches for row in range(len(batch.ids) // 16)}
-
-    def _open(self, task: OpenTask, begun: BegunTask | None, *, is_running: bool) -> TaskState:
+    def _open(
+        self, source: _Source, task: OpenTask, begun: BegunTask | None, *, is_running: bool
+    ) -> TaskState:
         state = _STATES[task.state]
         if begun is not None:
             state = "RUNNING_IN_GET" if begun.is_waiting else "RUNNING"
@@ -85,20 +104,20 @@ class TaskTable:
             creation_time_ms=_ms(task.made_at),
             start_time_ms=_ms(begun.began_at) if begun is not None else None,
             required_resources=_amounts(task.what),
-            **self._common(task.what),
+            **self._common(source, task.what),
         )
 
     # -------------------------------------------------------------- those that have ended
 
-    def _common(self, what: What) -> dict[str, Any]:
+    def _common(self, source: _Source, what: What) -> dict[str, Any]:
         """Return the fields that tasks have in common, but for the state."""
         return {
             "attempt_number": what.attempt,
             "name": what.name,
             "type": _type(what),
             "func_or_class_name": what.function,
-            "job_id": self._job_id,
-            "node_id": self._node_id,
+            "job_id": source.job.hex(),
+            "node_id": self._node_of.get(what.node, "") if what.node else source.node_id,
             "actor_id": what.actor.hex() or None,
             "parent_task_id": what.parent.hex() or None,
             "worker_id": what.worker.hex() if what.pid else None,
@@ -115,10 +134,10 @@ class TaskTable:
             wanted = bytes.fromhex(task_id)
         except ValueError:
             return None
-        for batch in self.batches():
+        for source, batch in self.batches():
             row = batch.row_of(wanted)
             if row is not None:
-                return next(self._made(batch, [row]))
+                return next(self._made(source, batch, [row]))
         return None
 
     def of_actor(self, actor_id: str) -> list[TaskState]:
@@ -130,18 +149,18 @@ class TaskTable:
         live = select(self.live, wanted)
         found = live[:limit]
         total = len(live)
-        for batch in self.batches():
-            rows = self._rows(batch, wanted)
+        for source, batch in self.batches():
+            rows = self._rows(source, batch, wanted)
             total += len(rows)
-            found += self._made(batch, islice(reversed(rows), limit - len(found)))
+            found += self._made(source, batch, islice(reversed(rows), limit - len(found)))
         return found, total
 
-    def _rows(self, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
+    def _rows(self, source: _Source, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
         common = [test for test in wanted if test.key not in _OF_A_ROW]
         fitting = set()
         for number, what in enumerate(batch.whats):
             fields = {
-                **self._common(what),
+                **self._common(source, what),
                 "state": _end(what),
                 "required_resources": _amounts(what),
             }
@@ -158,7 +177,7 @@ class TaskTable:
                 rows = _passing(batch, rows, test)
         return rows
 
-    def _made(self, batch: Batch, rows: Any) -> Iterator[TaskState]:
+    def _made(self, source: _Source, batch: Batch, rows: Any) -> Iterator[TaskState]:
         numbers = column(NUMBER, batch.numbers)
         made, began, ended = (
             column(TIME, times) for times in (batch.made_at, batch.began_at, batch.ended_at)
@@ -175,7 +194,7 @@ class TaskTable:
                 error_type=error[0] if error else None,
                 error_message=error[1] if error else None,
                 required_resources=_amounts(what),
-                **self._common(what),
+                **self._common(source, what),
             )
 
     # -------------------------------------------------------------- in numbers
@@ -186,9 +205,9 @@ class TaskTable:
         for task in select(self.live, wanted):
             key = (task.func_or_class_name, task.type)
             counts.setdefault(key, Counter())[task.state] += 1
-        for batch in self.batches():
+        for source, batch in self.batches():
             numbers = column(NUMBER, batch.numbers)
-            rows = self._rows(batch, wanted)
+            rows = self._rows(source, batch, wanted)
             found = numbers if len(rows) == len(numbers) else [numbers[row] for row in rows]
             for number, tasks in Counter(found).items():
                 what = batch.whats[int(number)]
@@ -210,6 +229,22 @@ class TaskTable:
             total_actor_scheduled=total["ACTOR_CREATION_TASK"],
             dropped=self.dropped,
         )
+
+
+def _batches(node: NodeTasks) -> Iterator[tuple[_Source, Batch]]:
+    for body in reversed(node.told.batches):
+        batch = unpack(body, Batch)
+        yield _Source(node.node_id, batch.job), batch
+
+
+def _newest_first(batch: tuple[_Source, Batch]) -> float:
+    return -column(TIME, batch[1].ended_at)[-1]
+
+
+def _late_ids(node: NodeTasks) -> Iterator[bytes]:
+    """Yield what has ended since the first process of a node has told what was open."""
+    for _, batch in islice(_batches(node), node.told.late):
+        yield from (batch.id_at(row) for row in range(len(batch.ids) // 16))
 
 
 def _passing(batch: Batch, rows: Sequence[int], test: Test) -> Sequence[int]:

@@ -90,6 +90,7 @@ class TaskState(_State, frozen=True, kw_only=True):
     func_or_class_name: str
     job_id: str
     node_id: str
+    """Where it ran last, or runs; else where it was submitted. Empty: a node that is forgotten."""
     actor_id: str | None = None
     parent_task_id: str | None = None
     worker_id: str | None = None
@@ -176,6 +177,8 @@ class ObjectState(_State, frozen=True, kw_only=True):
     """What made it, where that is known."""
     type: str
     """WORKER or DRIVER: the process that has the references."""
+    node_id: str
+    """Of that process."""
     pid: int
     is_owner: bool
     local_references: int
@@ -198,7 +201,12 @@ class NodeState(_State, frozen=True, kw_only=True):
     node_name: str
     resources_total: dict[str, float]
     labels: dict[str, str]
-    start_time_ms: float
+    start_time_ms: float | None
+    """None: it does not answer, or is dead."""
+    state_message: str | None = None
+    """Why it is dead, that it drains, or does not answer."""
+    address: str = ""
+    """HOST:PORT by which other nodes reach it; empty: a machine alone."""
 
 
 class JobState(_State, frozen=True, kw_only=True):
@@ -210,6 +218,7 @@ class JobState(_State, frozen=True, kw_only=True):
     entrypoint: str
     driver_pid: int
     start_time: float
+    driver_node_id: str = ""
 
 
 class RuntimeEnvState(_State, frozen=True, kw_only=True):
