@@ -59,11 +59,13 @@ def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]
 
     Returns:
         Chrome trace events, if there is no `filename`. The newest ones: the number kept is bounded.
+        Tasks of a cluster are told apart by the node where they ran. Those that processes of a node
+        had submitted which does not answer are missing: `weft timeline` names it.
 
     Raises:
         SessionError: There is no session.
     """
-    events = timelines.trace_events(running().inspect("tasks"))
+    events = timelines.trace_events(running().inspect_nodes(["tasks"]))
     if filename is None:
         return events
     # pathlib would be loaded for this alone.

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from weft._cli.out import plain
 from weft.util.state.exception import StateApiException
+
+if TYPE_CHECKING:
+    from weft.util.state._listing import Session
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,6 +35,25 @@ def session_options(command: Command) -> Command:
         metavar="SECONDS",
         help="How long the session's daemon may take.",
     )(command)
+
+
+node_option = click.option(
+    "--node",
+    metavar="NODE",
+    help="Only of this node of a cluster: the beginning of its id, or its HOST:PORT.",
+)
+
+
+def of_node(session: Session, node: str | None) -> str | None:
+    """Return the id of the node that --node means; None: all. StateApiException: there is none."""
+    if node is None:
+        return None
+    nodes = session.ask("nodes")
+    found = [one["NodeID"] for one in nodes if one["NodeID"].startswith(node)]
+    found += [one["NodeID"] for one in nodes if one["Address"] == node]
+    if len(found) == 1:
+        return str(found[0])
+    raise StateApiException(f"{'no node' if not found else 'more than one node'} is {node}")
 
 
 format_option = click.option(

@@ -5,28 +5,23 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
-from weft._cli.asking import format_option, session_options, telling_refusals
+from weft._cli.asking import format_option, node_option, of_node, session_options, telling_refusals
 from weft._cli.out import note, say
-from weft._cli.state import runs, say_json
+from weft._cli.state import NODE_DIGITS, runs, say_json
 from weft._cli.tables import table, width
 from weft.util.state._listing import Session
 from weft.util.state._logs import (
+    WorkerPlace,
     find_worker,
     follow_log,
-    log_directory,
+    log_source,
     read_log,
-    worker_log,
 )
 from weft.util.state.exception import StateApiException
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from weft.util.state._logs import LogFile
 
 INTERRUPTED = 130
 """What a shell expects of a program that Ctrl-C has ended."""
@@ -45,6 +40,7 @@ _HEX = re.compile(r"[0-9a-f]{24}|[0-9a-f]{32}")
     help="How many of the last lines; -1: all that are kept.",
 )
 @click.option("--follow", "-f", is_flag=True, help="Go on until the worker has ended.")
+@node_option
 @format_option
 @session_options
 def logs(
@@ -53,6 +49,7 @@ def logs(
     err: bool,
     tail: int,
     follow: bool,
+    node: str | None,
     form: str,
     address: str | None,
     timeout: float,
@@ -67,18 +64,21 @@ def logs(
     suffix = "err" if err else "out"
     with telling_refusals():
         session = Session(address, timeout)
-        directory = log_directory(session)
+        source = log_source(session)
         if whose is None:
-            _list(session, directory, form)
+            _list(session, of_node(session, node), form)
             return
-        worker = _worker(session, whose)
-        log = worker_log(directory, worker, suffix)
+        worker = _worker(session, whose, of_node(session, node))
+        log = source.worker_log(worker, suffix)
     if form == "json":
-        text = "".join(read_log(log, tail=tail))
-        say_json({"worker_id": worker, "stream": f"std{suffix}", "lines": text.splitlines()})
+        with telling_refusals():
+            text = "".join(read_log(log, tail=tail))
+        say_json(
+            {"worker_id": worker.worker_id, "stream": f"std{suffix}", "lines": text.splitlines()}
+        )
         return
     is_empty = True
-    texts = follow_log(log, directory, tail=tail) if follow else read_log(log, tail=tail)
+    texts = follow_log(log, source.directory, tail=tail) if follow else read_log(log, tail=tail)
     with telling_refusals(), contextlib.closing(texts):
         try:
             for text in texts:
@@ -93,46 +93,44 @@ def logs(
         note(f"nothing was written to std{suffix}")
 
 
-def _list(session: Session, directory: Path, form: str) -> None:
-    found = []
-    for worker in session.workers():
-        if worker.worker_type == "WORKER":
-            out, err = (
-                _written_bytes(worker_log(directory, worker.worker_id, suffix))
-                for suffix in ("out", "err")
-            )
-            found.append(
-                {
-                    "pid": worker.pid,
-                    "state": worker.state,
-                    "stdout_bytes": out,
-                    "stderr_bytes": err,
-                    "running": runs(worker),
-                    "worker_id": worker.worker_id,
-                }
-            )
+def _list(session: Session, node_id: str | None, form: str) -> None:
+    size_of: dict[str, int] = {}
+    for reply in session.ask_nodes("log_sizes"):
+        for name, size_bytes in msgspec.msgpack.decode(reply.bodies[0]).items():
+            whole = name.removesuffix(".1")
+            size_of[whole] = size_of.get(whole, 0) + size_bytes
+    found = [
+        {
+            "node_id": worker.node_id,
+            "pid": worker.pid,
+            "state": worker.state,
+            "stdout_bytes": size_of.get(f"worker-{worker.worker_id}.out", 0),
+            "stderr_bytes": size_of.get(f"worker-{worker.worker_id}.err", 0),
+            "running": runs(worker),
+            "worker_id": worker.worker_id,
+        }
+        for worker in session.workers()
+        if worker.worker_type == "WORKER" and node_id in (None, worker.node_id)
+    ]
     if form == "json":
         say_json(found)
         return
-    rows = [list(each.values())[:-1] for each in found]
-    say(table(["PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"], rows, width()))
+    rows = [[str(each["node_id"])[:NODE_DIGITS], *list(each.values())[1:-1]] for each in found]
+    headers = ["NODE", "PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"]
+    first = 0 if session.is_cluster else 1
+    say(table(headers[first:], [row[first:] for row in rows], width()))
 
 
-def _written_bytes(log: LogFile) -> int:
-    with log:
-        return len(log.tail(-1))
-
-
-def _worker(session: Session, whose: str) -> str:
-    """Return the id of the worker that is meant."""
-    workers = {worker.worker_id for worker in session.workers()}
-    if whose in workers:
-        return whose
+def _worker(session: Session, whose: str, node_id: str | None) -> WorkerPlace:
+    """Return the worker that is meant."""
+    for worker in session.workers():
+        if whose == worker.worker_id:
+            return WorkerPlace(worker.node_id, worker.worker_id)
     actors = [actor for actor in session.actors() if whose in (actor.name, actor.actor_id)]
     if actors:
         return find_worker(session, actor_id=actors[-1].actor_id)
     if _HEX.fullmatch(whose):
         return find_worker(session, task_id=whose.ljust(32, "0"))
     if whose.isdecimal():
-        return find_worker(session, pid=int(whose))
+        return find_worker(session, pid=int(whose), node_id=node_id)
     raise StateApiException(f"{whose!r} is no worker, actor or task of the session")

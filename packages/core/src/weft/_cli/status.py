@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+import msgspec
 
 from weft._cli.asking import format_option, session_options, telling_refusals
 from weft._cli.out import plain, say
@@ -12,6 +13,10 @@ from weft._cli.state import say_json
 from weft._cli.tables import table, width
 from weft._exits import amount
 from weft.util.state._listing import Session
+from weft.util.state._sources import name_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 
 @click.command()
@@ -20,16 +25,44 @@ from weft.util.state._listing import Session
 def status(form: str, address: str | None, timeout: float) -> None:
     """Show nodes, what they have, and what waits for more."""
     with telling_refusals():
-        found = Session(address, timeout).ask("status")
+        session = Session(address, timeout)
+        nodes = session.ask("status")["nodes"]
+        replies = session.ask_nodes("session", "waiting")
+    told = [
+        (reply, *map(msgspec.msgpack.decode, reply.bodies))
+        for reply in sorted(replies, key=lambda reply: reply.address)
+    ]
+    jobs = [{**job, "node_id": reply.node_id} for reply, facts, _ in told for job in facts["jobs"]]
+    waiting = merged([(name_of(reply), wishes) for reply, _, wishes in told])
+    found = {"nodes": nodes, "jobs": jobs, "waiting": waiting}
     if form == "json":
         say_json(found)
         return
-    nodes, jobs, waiting = found["nodes"], found["jobs"], found["waiting"]
     say(_nodes(nodes))
     say("")
     say(_jobs(jobs))
     say("")
     say(_waiting(waiting))
+
+
+def merged(told: Iterable[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Join what waits on several nodes, by what it needs; those that want most come first.
+
+    `told`: by name of a node. What all nodes say of why is said once, else it is said who says it.
+    """
+    wishes: dict[object, dict[str, Any]] = {}
+    whys: dict[object, dict[str, list[str]]] = {}
+    for name, wanted in told:
+        for one in wanted:
+            key = tuple(sorted(one["needs"].items())), one["strategy"], one["are_actors"]
+            first = wishes.setdefault(key, {**one, "workers": 0})
+            first["workers"] += one["workers"]
+            whys.setdefault(key, {}).setdefault(one["why"], []).append(name)
+    for key, one in wishes.items():
+        reasons = whys[key]
+        if len(reasons) > 1:
+            one["why"] = "\n".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
+    return sorted(wishes.values(), key=lambda one: -one["workers"])
 
 
 def _nodes(nodes: list[dict[str, Any]]) -> str:

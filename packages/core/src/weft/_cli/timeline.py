@@ -10,7 +10,7 @@ import msgspec
 from weft._api.timelines import trace_events
 from weft._cli.asking import session_options, telling_refusals
 from weft._cli.out import note
-from weft.util.state._sources import ask
+from weft.util.state._listing import Session
 
 
 @click.command()
@@ -29,9 +29,10 @@ def timeline(output: Path, address: str | None, timeout: float) -> None:
     That is, for chrome://tracing or ui.perfetto.dev.
     """
     with telling_refusals():
-        events = trace_events(ask("tasks", address=address, timeout=timeout))
+        events = trace_events(Session(address, timeout).ask_nodes("tasks"))
     try:
         output.write_bytes(msgspec.json.encode(events))
     except OSError as error:
         raise click.ClickException(f"{output} cannot be written: {error.strerror}") from None
-    note(f"{len(events):,} events in {output}: open it in chrome://tracing or ui.perfetto.dev")
+    ran = sum(event["ph"] == "X" for event in events)
+    note(f"{ran:,} events in {output}: open it in chrome://tracing or ui.perfetto.dev")

@@ -355,6 +355,11 @@ class Daemon:
         return min((at for at in times if at is not None), default=None)
 
     @property
+    def session_dir(self) -> str:
+        """Where the session's files are."""
+        return self._node.session_dir
+
+    @property
     def head(self) -> str:
         """HOST:PORT of the cluster's head; empty: a machine alone."""
         return self._node.cluster.control if self._node.cluster is not None else ""

@@ -14,6 +14,7 @@ from weft._env.jobs import without_job
 from weft._machines.leases import ACTOR_KEY
 from weft._machines.placement import NodeView
 from weft._machines.stock import NOTHING
+from weft._node import log_files
 from weft._node.acting import QUESTIONS as ACTING
 from weft._node.followers import QUESTION as FOLLOWED
 from weft._node.history import QUESTIONS as HISTORY
@@ -27,6 +28,7 @@ from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
@@ -147,6 +149,30 @@ def ended_workers(daemon: Daemon, body: bytes) -> Any:
     ]
 
 
+def log_sizes(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: how many bytes each log file has, by name."""
+    return log_files.sizes(daemon.session_dir)
+
+
+def log_tail(daemon: Daemon, body: bytes) -> Any:
+    """Body: [name of a log file, how many lines; -1: all]. Answer: a LogPart."""
+    name, lines = unpack(body, tuple[str, int])
+    return log_files.read_tail(_log(daemon, name), lines)
+
+
+def log_more(daemon: Daemon, body: bytes) -> Any:
+    """Body: [name of a log file, LogPlace]. Answer: a LogPart, of no bytes at the end."""
+    name, place = unpack(body, tuple[str, log_files.LogPlace])
+    return log_files.read_more(_log(daemon, name), place)
+
+
+def _log(daemon: Daemon, name: str) -> Path:
+    path = log_files.path_of(daemon.session_dir, name)
+    if path is None:
+        raise ValueError(f"there is no log {name!r}")
+    return path
+
+
 def segments(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a segment of the store."""
     return [msgspec.structs.asdict(facts) for facts in daemon.memory.machine.list_segments()]
@@ -165,7 +191,7 @@ def session(daemon: Daemon, body: bytes) -> Any:
 
 
 def status(daemon: Daemon, body: bytes) -> Any:
-    """No body. Answer: a map of nodes, jobs and what waits, as this node knows them."""
+    """No body. Answer: a map of the nodes, as this one knows them."""
     head = daemon.head
     return {
         "nodes": [
@@ -181,8 +207,6 @@ def status(daemon: Daemon, body: bytes) -> Any:
             }
             for view, address in _nodes(daemon)
         ],
-        "jobs": daemon.describe_jobs(),
-        "waiting": _waiting(daemon),
     }
 
 
@@ -191,8 +215,8 @@ def _free(view: NodeView) -> dict[str, float]:
     return {name: max(0.0, free.get(name, 0.0)) for name in view.total}
 
 
-def _waiting(daemon: Daemon) -> list[dict[str, Any]]:
-    """Return what waits, by what it needs; those that want most come first."""
+def waiting(daemon: Daemon, body: bytes) -> Any:
+    """No body. Answer: a map for each need of what waits here; those that want most come first."""
     workers_by: dict[tuple[Shape, bool], int] = {}
     for (_, key), (shape, workers) in daemon.scheduling.waiting().items():
         of = shape, key == ACTOR_KEY
@@ -214,10 +238,14 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "ended_workers": ended_workers,
     "nodes": nodes,
     "resources": resources,
+    "log_more": log_more,
+    "log_sizes": log_sizes,
+    "log_tail": log_tail,
     "segments": segments,
     "session": session,
     "status": status,
     "store": store,
+    "waiting": waiting,
     "why_room": why_room,
     "why_shape": why_shape,
     "workers": workers,

@@ -12,7 +12,13 @@ from weft._wire.codec import unpack
 from weft._wire.records import SessionSnapshot
 from weft.util.state import _objects
 from weft.util.state._filters import checked_limit, select, tests
-from weft.util.state._sources import ask, ask_nodes, report_silent, report_silent_nodes
+from weft.util.state._sources import (
+    ask,
+    ask_nodes,
+    name_of,
+    report_silent,
+    report_silent_nodes,
+)
 from weft.util.state._tasks import NodeTasks, TaskTable
 from weft.util.state.common import (
     ActorState,
@@ -26,6 +32,7 @@ from weft.util.state.common import (
     TaskState,
     WorkerState,
 )
+from weft.util.state.exception import ServerUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,6 +93,15 @@ class Session:
         replies = ask_nodes(whats, address=self._address, timeout=self._timeout_s)
         self.is_cluster = any(reply.address for reply in replies)
         return replies
+
+    def ask_node(self, node_id: str, what: str, body: object = None) -> bytes:
+        """Ask one node. ServerUnavailable: it does not answer."""
+        (reply,) = ask_nodes(
+            [what], body, address=self._address, timeout=self._timeout_s, node_id=node_id
+        )
+        if reply.silent:
+            raise ServerUnavailable(f"{name_of(reply)}: {reply.silent}")
+        return reply.bodies[0]
 
     def snapshots(self, what: str, *more: str) -> list[tuple[NodeReply, SessionSnapshot]]:
         """Ask all processes of all nodes; the snapshot is the first body of each reply.

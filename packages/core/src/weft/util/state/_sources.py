@@ -48,6 +48,7 @@ def ask(
 
 def ask_nodes(
     whats: Sequence[str],
+    body: object = None,
     *,
     address: str | None,
     timeout: float = DEFAULT_TIMEOUT_S,
@@ -57,10 +58,10 @@ def ask_nodes(
     try:
         engine = current.engine
         if address is None and engine is not None:
-            return engine.inspect_nodes(whats, node_id=node_id)
+            return engine.inspect_nodes(whats, body, node_id=node_id)
         place = find_session(address or ADDRESS.value())
         with Tool(place.directory, timeout) as tool:
-            return tool.ask_nodes(whats, node_id=node_id)
+            return tool.ask_nodes(whats, body, node_id=node_id)
     except (SessionError, OptionError) as error:
         raise ServerUnavailable(str(error)) from None
     except ValueError as error:
