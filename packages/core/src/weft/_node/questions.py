@@ -6,6 +6,7 @@ question that cannot be answered raises ValueError, whose text is the answer's `
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
