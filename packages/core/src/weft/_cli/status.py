@@ -54,12 +54,12 @@ def merged(told: Iterable[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, A
     whys: dict[object, dict[str, list[str]]] = {}
     for name, wanted in told:
         for one in wanted:
-            key = tuple(sorted(one["needs"].items())), one["strategy"], one["are_actors"]
+            key = (*sorted(one["needs"].items()), one["strategy"], one["are_actors"])
             first = wishes.setdefault(key, {**one, "workers": 0})
             first["workers"] += one["workers"]
             whys.setdefault(key, {}).setdefault(one["why"], []).append(name)
-    for key, one in wishes.items():
-        reasons = whys[key]
+    for wish, one in wishes.items():
+        reasons = whys[wish]
         if len(reasons) > 1:
             one["why"] = "\n".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     return sorted(wishes.values(), key=lambda one: -one["workers"])

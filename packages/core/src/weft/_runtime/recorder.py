@@ -77,8 +77,8 @@ class TaskRecorder:
         if not self._links.daemon.connection.closed:
             columns = [rows[field::FIELDS] for field in range(FIELDS)]
             whats = zip(*columns[OWN_FIELDS:], strict=True)
-            columns = [*columns[:OWN_FIELDS], whats]
-            body = pack_columns(self._me, columns, errors, what_of, job=self._job())
+            shared = (*columns[:OWN_FIELDS], whats)
+            body = pack_columns(self._me, shared, errors, what_of, job=self._job())
             self._links.peers.send(self._links.daemon, Recorded(len(rows) // FIELDS, body))
 
 

@@ -121,7 +121,7 @@ class NodeLog:
 
     def more(self) -> bytes:
         """Return what was written since the last look."""
-        parts = []
+        parts: list[bytes] = []
         while True:
             question = [self.name, self._place]
             part = self._take(self._session.ask_node(self.node_id, "log_more", question))
