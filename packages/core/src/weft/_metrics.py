@@ -300,6 +300,30 @@ def measured(
     return Readings(declaration, {key: [float(value)] for key, value in value_of.items()})
 
 
+def of_nodes(readings_of: Mapping[str, list[Readings] | None]) -> list[Readings]:
+    """Return the numbers of several nodes with a tag more, the node, and who answers.
+
+    `readings_of`: by a node's name; None: it does not answer, and has no numbers.
+    """
+    # What two nodes declare differently each has told its own drivers.
+    totals = Totals(lambda why: None)
+    for node, readings in readings_of.items():
+        totals.put(node, [_of_node(one, node) for one in readings or ()])
+    answers = {(node,): float(readings is not None) for node, readings in readings_of.items()}
+    up = measured("gauge", "weft_node_up", "Whether the node answers.", ("node",), answers)
+    return [*totals.readings(), up]
+
+
+def _of_node(readings: Readings, node: str) -> Readings:
+    known = readings.declaration
+    # As Prometheus calls a label that is a target's own and the program's too.
+    keys = tuple("exported_node" if key == "node" else key for key in known.tag_keys)
+    declaration = msgspec.structs.replace(known, tag_keys=("node", *keys))
+    return Readings(
+        declaration, {(node, *key): numbers for key, numbers in readings.numbers_of.items()}
+    )
+
+
 # ------------------------------------------------------------------ the text
 
 

@@ -36,7 +36,7 @@ TEXT = "text/plain"
 def status_of(data: bytes, *, is_all: bool = False) -> int:
     """Return the status that a request gets; 0: more is to come."""
     try:
-        return 200 if read_request(data, "/metrics", is_all=is_all) else 0
+        return 200 if read_request(data, {"/metrics"}, is_all=is_all) else 0
     except RequestRefusedError as refused:
         return refused.status
 
@@ -55,7 +55,7 @@ def status_of(data: bytes, *, is_all: bool = False) -> int:
     ],
 )
 def test_request_is_understood(data: bytes, accept: str) -> None:
-    assert read_request(data, "/metrics", is_all=False) == ("GET", accept)
+    assert read_request(data, {"/metrics"}, is_all=False) == ("GET", "/metrics", accept)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ class Served:
         self.accepts: list[str] = []
         self.waiting: list[Callable[[str, str], None]] = []
         self.is_slow = False
-        self.server = ScrapeServer(self.poller, self.timers, "/metrics", self.write)
+        self.server = ScrapeServer(self.poller, self.timers, {"/metrics": self.write})
         self.listener = socket.socket(socket.AF_UNIX)
         self.path = str(path)
         self.listener.bind(self.path)

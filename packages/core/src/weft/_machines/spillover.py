@@ -445,7 +445,8 @@ class Spillover:
             hops = max(wish.hops for wish in wishes)
             if hops:
                 rest_s = max(0.0, *(wish.rest_until - now for wish in wishes))
-                lines.append(f"sent on {hops} times, and not again for {rest_s:.1f} s")
+                times = "once" if hops == 1 else f"{hops} times"
+                lines.append(f"sent on {times}, and not again for {rest_s:.1f} s")
         if self.nodes.find(shape) is None:
             lines.append(self.nodes.why(shape).text())
         return "\n".join(lines)

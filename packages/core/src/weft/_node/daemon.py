@@ -296,6 +296,7 @@ class Daemon:
             self._poller,
             self._timers,
             warn=self._say,
+            everywhere=self._everywhere,
             store=self.memory.machine.usage,
         )
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from weft._node.clients import NEIGHBOUR, Client
 from weft._transport.addresses import split
-from weft._wire.messages import Answer, Ask, AskNoMore, Hello, NodeTold
+from weft._wire.messages import Answer, Ask, AskNodes, AskNoMore, Hello, NodeTold
 from weft._wire.version import WIRE
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from weft._node.clients import Clients
     from weft._transport.sockets import SocketConnection
     from weft._transport.timers import Timers
-    from weft._wire.messages import AskNodes, Message
+    from weft._wire.messages import Message
 
 # A daemon waits a second for its own processes (rounds.py): who is not stopped answers in time.
 NODES_S = 1.6
@@ -105,8 +105,7 @@ class Everywhere:
         self._timers = timers
         self._nodes = nodes
         self._ask_here = ask_here
-        connection = cast("SocketConnection", OwnConnection(self._heard_here))
-        self._own = Client(connection, Hello(WIRE, me, "", 0, NEIGHBOUR))
+        self._own = self._client(self._heard_here)
         self._numbers = count(1)
         self._errand_of: dict[int, _Errand] = {}
 
@@ -124,6 +123,22 @@ class Everywhere:
             self._timers.call_later(NODES_S, lambda: self._give_up(errands))
         for errand in errands:
             self._send(errand)
+
+    def gather(self, what: str, then: Callable[[list[NodeTold]], None]) -> None:
+        """Ask all nodes for this daemon itself; `then` gets what they have said."""
+        told: list[NodeTold] = []
+
+        def heard(message: Message) -> None:
+            if isinstance(message, NodeTold):
+                told.append(message)
+            else:
+                then(told)
+
+        self.ask(self._client(heard), AskNodes(0, [what]))
+
+    def _client(self, heard: Callable[[Message], None]) -> Client:
+        connection = cast("SocketConnection", OwnConnection(heard))
+        return Client(connection, Hello(WIRE, self._me, "", 0, NEIGHBOUR))
 
     def _send(self, errand: _Errand) -> None:
         """Ask a node the next question."""

@@ -6,7 +6,7 @@ that ends by itself sends its last numbers; of one that is killed, those of the 
 known.
 
 They are served over HTTP on the socket `metrics` in the session's directory, and on the port that
-WEFT_METRICS_PORT asks for.
+WEFT_METRICS_PORT asks for: those of this node at /metrics, those of all at /metrics/nodes.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from weft._launch import METRICS_SOCKET
 from weft._lazy import lazy
-from weft._metrics import OPENMETRICS_TYPE, TEXT_TYPE, Readings, Totals, exposition
+from weft._metrics import OPENMETRICS_TYPE, TEXT_TYPE, Readings, Totals, exposition, of_nodes
 from weft._node.rounds import Rounds
 from weft._node.scrapes import ScrapeServer
 from weft._wire import codec
@@ -31,14 +31,18 @@ if TYPE_CHECKING:
     from weft._node import measures
     from weft._node.clients import Client
     from weft._node.daemon import Daemon
+    from weft._node.everywhere import Everywhere
     from weft._node.measures import StoreNumbers
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
+    from weft._wire.messages import NodeTold
 else:
     # With psutil: 10 ms and 3 MB that a node does without until somebody asks.
     measures = lazy("weft._node.measures")
 
 PATH = "/metrics"
+NODES_PATH = "/metrics/nodes"
+"""Of all nodes of a cluster."""
 _OPENMETRICS = OPENMETRICS_TYPE.partition(";")[0]
 
 
@@ -53,6 +57,7 @@ class NodeMetrics:
         timers: Timers,
         *,
         warn: Callable[[str], None],
+        everywhere: Everywhere,
         store: Callable[[], StoreNumbers],
     ) -> None:
         """`warn` tells the driver's user a line; `store` reads the index of shared memory."""
@@ -61,11 +66,13 @@ class NodeMetrics:
         self._clients = daemon.clients
         self._traffic = poller.traffic
         self._store = store
+        self._everywhere = everywhere
         self._totals = Totals(lambda why: warn(f"weft: {why}; it is left out of the metrics"))
         self._watched: set[str] = set()
         """The processes that were there at the last question."""
         self._rounds: Rounds[None] = Rounds(timers)
-        server = ScrapeServer(poller, timers, PATH, self._write)
+        writers = {PATH: self._write, NODES_PATH: self._write_nodes}
+        server = ScrapeServer(poller, timers, writers)
         server.listen(_bind(f"{node.session_dir}/{METRICS_SOCKET}"))
         for fd in node.metrics_fds:
             server.listen(socket.socket(fileno=fd))
@@ -79,12 +86,17 @@ class NodeMetrics:
         )
 
     def _write(self, accept: str, done: Callable[[str, str], None]) -> None:
-        accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
-        openmetrics = _OPENMETRICS in accepted
-        content_type = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
-        self._collect(
-            lambda readings: done(content_type, exposition(readings, openmetrics=openmetrics))
-        )
+        self._collect(lambda readings: done(*_text(readings, accept)))
+
+    def _write_nodes(self, accept: str, done: Callable[[str, str], None]) -> None:
+        def over(told: list[NodeTold]) -> None:
+            readings_of = {
+                one.address: codec.unpack(one.bodies[0], list[Readings]) if one.bodies else None
+                for one in sorted(told, key=lambda one: one.address)
+            }
+            done(*_text(of_nodes(readings_of), accept))
+
+        self._everywhere.gather("metrics", over)
 
     def _collect(self, over: Callable[[list[Readings]], None]) -> None:
         self._rounds.begin(
@@ -143,6 +155,14 @@ class NodeMetrics:
                 if process.pid
             },
         }
+
+
+def _text(readings: list[Readings], accept: str) -> tuple[str, str]:
+    """Return the type that an Accept header asks for, and readings as text of it."""
+    accepted = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    openmetrics = _OPENMETRICS in accepted
+    content_type = OPENMETRICS_TYPE if openmetrics else TEXT_TYPE
+    return content_type, exposition(readings, openmetrics=openmetrics)
 
 
 def _bind(path: str) -> socket.socket:

@@ -27,7 +27,7 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container, Mapping
 
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
@@ -66,10 +66,12 @@ class RequestRefusedError(Exception):
         self.why = why
 
 
-def read_request(data: bytes, path: str, *, is_all: bool) -> tuple[str, str] | None:
-    """Return (method, Accept header) of a request for `path`; None: its head is not whole yet.
+def read_request(
+    data: bytes, paths: Container[str], *, is_all: bool
+) -> tuple[str, str, str] | None:
+    """Return (method, path, Accept header) of a request; None: its head is not whole yet.
 
-    RequestRefusedError: it is no request, or none for this text. `is_all`: nothing more will come.
+    RequestRefusedError: it is no request, or for none of `paths`. `is_all`: nothing more will come.
     """
     end = data.find(b"\r\n\r\n")
     head = data if end < 0 else data[:end]
@@ -93,11 +95,12 @@ def read_request(data: bytes, path: str, *, is_all: bool) -> tuple[str, str] | N
         if header[1].lower() == b"accept":
             accepts.append(header[2].decode("latin-1"))
     method, target = request[1].decode(), request[2].decode()
-    if target.partition("?")[0] != path:
-        raise RequestRefusedError(404, f"metrics are at {path}")
+    path = target.partition("?")[0]
+    if path not in paths:
+        raise RequestRefusedError(404, "metrics are at /metrics")
     if method not in {"GET", "HEAD"}:
         raise RequestRefusedError(405, "use GET")
-    return method, ", ".join(accepts)
+    return method, path, ", ".join(accepts)
 
 
 def response(status: int, content_type: str, text: str, *, has_body: bool = True) -> bytes:
@@ -156,16 +159,16 @@ class Scrape:
     def _read(self, data: bytes) -> None:
         self._received += data
         try:
-            request = read_request(self._received, self._server.path, is_all=not data)
+            request = read_request(self._received, self._server.writers, is_all=not data)
         except RequestRefusedError as refused:
             self._answer(refusal(refused.status, refused.why))
             return
         if request is None:
             return
-        method, accept = request
+        method, path, accept = request
         self._is_reading = False
         self._poller.remove(self._sock.fileno())
-        self._server.write(
+        self._server.writers[path](
             accept,
             lambda content_type, text: self._made(
                 response(200, content_type, text, has_body=method == "GET")
@@ -210,11 +213,11 @@ class Scrape:
 
 
 class ScrapeServer:
-    """Answers requests for one path."""
+    """Answers requests for texts."""
 
-    def __init__(self, poller: Poller, timers: Timers, path: str, write: Write) -> None:
-        self.path = path
-        self.write = write
+    def __init__(self, poller: Poller, timers: Timers, writers: Mapping[str, Write]) -> None:
+        """`writers`: by path."""
+        self.writers = writers
         self._poller = poller
         self._timers = timers
         self._scrapes: set[Scrape] = set()

@@ -296,7 +296,8 @@ class Executor:
     def _explain(self, task_id: TaskId) -> Reason:
         now = self._running.get(task_id)
         if now is not None and now.waits_for_memory:
-            room = Step("room", "", self.runtime.worker_id)
+            home = self.runtime.links.home
+            room = Step("room", home.daemon_address(), self.runtime.worker_id)
             return Reason(f"{now.name} (waits for room in shared memory)", [room])
         if now is not None:
             return explain_waits(now.name, now.began, now.waits, self.runtime.links.address)

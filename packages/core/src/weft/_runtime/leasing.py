@@ -285,6 +285,12 @@ class Leasing:
         """Return the shape of a pool."""
         return self._pools[key][0]
 
+    def asked(self, key: int) -> list[str]:
+        """Return the daemons that are to find workers for a pool; who is to find most is first."""
+        found = self._asks.asked(key) or {asks.OWN: 0}
+        own = self._links.home.daemon_address()
+        return [at or own for at, _ in sorted(found.items(), key=lambda one: -one[1])]
+
     def worker(self, worker_id: WorkerId) -> Peer:
         """Return a leased worker."""
         return self._workers[worker_id]

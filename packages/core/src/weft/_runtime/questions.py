@@ -8,12 +8,14 @@ import msgspec
 
 from weft._clock import monotonic
 from weft._ids import ActorId, ObjectId, TaskId
-from weft._metrics import Readings
+from weft._metrics import Readings, of_nodes
 from weft._runtime import reasons
 from weft._runtime.loop import Waiter
+from weft._runtime.peers import Peer
 from weft._runtime.reasons import Reason, Step
 from weft._runtime.tools import replies
 from weft._specs import ActorMeta
+from weft._transport.addresses import split
 from weft._wire import codec
 from weft._wire.messages import Answer, Ask, AskNodes, Because, Message, NodeTold, Why
 from weft.exceptions import ObjectLostError, SessionError
@@ -24,7 +26,6 @@ if TYPE_CHECKING:
     from weft._machines.ownership import Entry
     from weft._refs import ObjectRef
     from weft._runtime.links import Links
-    from weft._runtime.peers import Peer
     from weft._specs import NodeReply
 
 # How long another process may take to say what it waits for.
@@ -128,12 +129,19 @@ class Questions:
 
     def metrics(self) -> list[Readings]:
         """Return what the session has measured; see Engine."""
-        return codec.unpack(self.ask("metrics"), list[Readings])
+        replies = self.inspect_nodes(["metrics"])
+        readings_of = {
+            reply.address: None if reply.silent else codec.unpack(reply.bodies[0], list[Readings])
+            for reply in replies
+        }
+        alone = readings_of.get("")
+        return of_nodes(readings_of) if alone is None else alone
 
     def why(self, subject: ObjectRef[Any] | ActorId) -> str:
         """Say what a reference or actor waits for; see Engine."""
         if isinstance(subject, ActorId):
-            return reasons.tell(self.reason_of, reasons.actor_step(subject))
+            step = Step("actor", self._links.home.daemon_address(), subject)
+            return reasons.tell(self.reason_of, step)
         return self.why_entry(subject._entry)
 
     def why_room(self, worker_id: bytes) -> str:
@@ -146,29 +154,53 @@ class Questions:
 
     def reason_of(self, step: Step) -> Reason:
         """Answer one question, here or by asking who knows. Blocks for at most `ANSWER_S`."""
-        if step.kind == "shape":
-            return Reason(self.ask("why_shape", msgspec.msgpack.decode(step.key)).decode())
-        if step.kind == "room":
-            return Reason(self.why_room(step.key))
-        if step.kind == "actor":
-            return Reason(self.ask("why_actor", step.key.hex()).decode())
+        if step.kind in reasons.DAEMONS:
+            return self._reason_of_daemon(step)
         if step.address == self._links.address:
             with self._guard:
                 return self._explain(step.kind, step.key)
+        answer = self._ask_at(step.address, lambda request: Why(request, step.kind, step.key))
+        match answer:
+            case None:
+                return Reason("the process that knows is gone")
+            case Peer():
+                words = "it runs code that does not let others in, or its node cannot be reached"
+                return Reason(f"{reasons.named(answer)} does not answer: {words}")
+            case _:
+                assert isinstance(answer, Because)
+                return codec.unpack(answer.body, Reason)
+
+    def _reason_of_daemon(self, step: Step) -> Reason:
+        what = f"why_{step.kind}"
+        key = msgspec.msgpack.decode(step.key) if step.kind == "shape" else step.key.hex()
+        if step.address == self._links.home.daemon_address():
+            return Reason(self.ask(what, key).decode())
+        body = codec.pack(key)
+        answer = self._ask_at(step.address, lambda request: Ask(request, what, body))
+        node = f"node {split(step.address).node}"
+        match answer:
+            case Answer(_, told, ""):
+                return Reason(f"{node}: {told.decode()}" if told else "")
+            case Answer(_, _, error):
+                return Reason(f"{node}: {error}")
+            case _:
+                return Reason(f"{node} does not answer")
+
+    def _ask_at(self, address: str, question: Callable[[int], Message]) -> Message | Peer | None:
+        """Ask another process; return its answer, or who does not answer.
+
+        Blocks for at most `ANSWER_S`. None: it is gone.
+        """
         waiter = Waiter()
         with self._guard:
-            peer = self._peers.connect(step.address)
+            peer = self._peers.connect(address)
             if peer is None:
-                return Reason("the process that knows is gone")
+                return None
             request = self.expect(waiter)
-            self._peers.send(peer, Why(request, step.kind, step.key))
+            self._peers.send(peer, question(request))
             self._peers.flush()
-        answer: Because | None = self.wait(request, waiter, monotonic() + ANSWER_S)
-        if answer is None:
-            return Reason(
-                f"process {peer.pid} does not answer: it runs code that does not let others in"
-            )
-        return codec.unpack(answer.body, Reason)
+        answer: Message | None = self.wait(request, waiter, monotonic() + ANSWER_S)
+        return peer if answer is None else answer
 
     def _explain(self, kind: str, key: bytes) -> Reason:
         if kind == "task":

@@ -11,21 +11,24 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from weft._clock import monotonic
+from weft._transport.addresses import split
 from weft._wire import codec
 from weft._wire.messages import Failure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from weft._ids import ActorId, ObjectId, TaskId
+    from weft._ids import ObjectId, TaskId
     from weft._machines.calls import ActorCall
     from weft._machines.ownership import Entry
     from weft._machines.tasks import Task
     from weft._runtime.calling import Calling
     from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
+    from weft._runtime.peers import Peer
     from weft._runtime.submissions import Submission
 
+DAEMONS = ("shape", "actor", "room")
 # Enough to show where a program stands; a value may wait for thousands of others.
 STEPS = 3
 LINES = 20
@@ -35,8 +38,8 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
     """A further question: `key` at the process that listens at `address`."""
 
     kind: Literal["object", "task", "shape", "actor", "room"]
-    """The owner explains an object, the worker a task, the daemon a shape, an actor, or what room
-    in memory the worker `key` waits for.
+    """The owner explains an object, the worker a task, a daemon (DAEMONS) a shape, an actor, or
+    what room in memory the worker `key` waits for.
     """
     address: str
     key: bytes
@@ -56,7 +59,8 @@ def tell(ask: Callable[[Step], Reason], start: Step) -> str:
     """
     lines = []
     for depth, text in _follow(ask, start, []):
-        lines.append("  " * depth + text)
+        indent = "  " * depth
+        lines.append(indent + text.replace("\n", f"\n{indent}"))
         if len(lines) == LINES:
             lines.append("...")
             break
@@ -135,7 +139,10 @@ class Reasons:
             behind = f", {ahead} before it" if ahead else ""
             if task.displaced:
                 behind += f"; it was ended to make room in memory ({task.displaced}x)"
-            return Reason(f"{task.name} waits for a worker{behind}", [Step("shape", "", shape)])
+            return Reason(
+                f"{task.name} waits for a worker{behind}",
+                [Step("shape", daemon, shape) for daemon in self._leasing.asked(task.shape)],
+            )
         assert task.worker is not None
         lease = self._leasing.machine.leases[task.worker]
         if lease.lost:
@@ -144,12 +151,12 @@ class Reasons:
         first = next(iter(lease.tasks))
         pause = self._leasing.pause_of(task.worker)
         if pause:
-            return Reason(f"{task.name} is paused in worker {peer.pid}: memory is short, {pause}")
+            return Reason(f"{task.name} is paused in {named(peer)}: memory is short, {pause}")
         if first == task.id:
             return Reason(
-                f"{task.name} is with worker {peer.pid}", [Step("task", peer.address, task.id)]
+                f"{task.name} is with {named(peer)}", [Step("task", peer.address, task.id)]
             )
-        text = f"{task.name} waits in worker {peer.pid} behind {lease.tasks[first].name}"
+        text = f"{task.name} waits in {named(peer)} behind {lease.tasks[first].name}"
         return Reason(text, [Step("task", peer.address, first)])
 
     def _explain_call(self, call: ActorCall) -> Reason:
@@ -164,12 +171,19 @@ class Reasons:
         if first is not call and first.state == "waiting":
             steps = [Step("object", self._links.address, first.id.object_id(1))]
             return Reason(f"{call.name} waits for the call before it", steps)
-        return Reason(f"{call.name} waits for its actor", [Step("actor", "", call.actor)])
+        step = Step("actor", self._links.home.daemon_address(), call.actor)
+        return Reason(f"{call.name} waits for its actor", [step])
 
     def _missing_arguments(self, note: Submission) -> Iterator[Step]:
         for ref in note.arguments.deps:
             if ref._entry.value is None:
                 yield step_of(ref._entry, self._links.address)
+
+
+def named(worker: Peer) -> str:
+    """Return which worker this is, for people."""
+    where = f" of node {split(worker.address).node}" if worker.is_far else ""
+    return f"worker {worker.pid}{where}" if worker.pid else f"a worker{where}"
 
 
 def step_of(entry: Entry, address: str) -> Step:
@@ -199,8 +213,3 @@ def explain_waits(name: str, began: float, waits: list[Entry], address: str) -> 
 def unknown_task(_task_id: TaskId) -> Reason:
     """Say that this process runs no such task."""
     return Reason("it has ended, and its answer is on the way")
-
-
-def actor_step(actor: ActorId) -> Step:
-    """Return the question what an actor waits for, to the directory."""
-    return Step("actor", "", actor)
