@@ -24,6 +24,7 @@ from weft._metrics import (
     Totals,
     exposition,
     measured,
+    of_nodes,
 )
 
 if TYPE_CHECKING:
@@ -439,3 +440,24 @@ def test_the_order_of_the_page_does_not_depend_on_the_order_of_readings() -> Non
 def test_readings_travel() -> None:
     sent = [Readings(SIZES, {(): [1.0, 0.0, 2.0, 30.5]}), Readings(GAUGE, {("a",): [1.0, 2.0]})]
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(sent), type=list[Readings]) == sent
+
+
+# ------------------------------------------------------------------ over nodes
+
+
+def test_numbers_of_nodes_stand_beside_each_other_with_who_answers() -> None:
+    rows = Readings(Declaration("counter", "rows", "", ("table",)), {("users",): [3.0]})
+    text = exposition(of_nodes({"a:1": [rows], "b:2": [rows], "c:3": None}), openmetrics=False)
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'rows_total{node="a:1",table="users"} 3.0',
+        'rows_total{node="b:2",table="users"} 3.0',
+        'weft_node_up{node="a:1"} 1.0',
+        'weft_node_up{node="b:2"} 1.0',
+        'weft_node_up{node="c:3"} 0.0',
+    ]
+
+
+def test_tag_of_a_program_that_is_called_node_stays_beside_the_nodes() -> None:
+    rows = Readings(Declaration("gauge", "rows", "", ("node",)), {("leaf",): [3.0, 1.0]})
+    text = exposition(of_nodes({"a:1": [rows]}), openmetrics=False)
+    assert 'rows{node="a:1",exported_node="leaf"} 3.0\n' in text

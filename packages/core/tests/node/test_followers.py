@@ -126,3 +126,14 @@ def test_question_that_is_none_is_refused(files: Rostered) -> None:
     files.ask(1, "which")
     (error,) = files.answers()
     assert "not a" in error
+
+
+def test_question_that_nobody_wants_an_answer_to_is_forgotten(files: Rostered) -> None:
+    files.ask(1, OUT, -1)
+    files.ask(2, OUT, 0)
+    files.ask(3, OUT, 0)
+    files.answers()
+    files.followers.answer_no_more(files.readers, 2)
+    files.followers.answer_no_more(files.readers, 9)
+    files.followers.wrote(OUT, 3)
+    assert files.answers() == [(3, 3, False)]

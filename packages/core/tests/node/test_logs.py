@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from weft._launch import LOGS
-from weft._node import logs
+from weft._launch import LOG_FILE, LOGS
+from weft._node import log_files, logs
 from weft._node.logs import WorkerLogs
 from weft.util.state._logs import LogFile
 
@@ -109,3 +109,61 @@ def test_who_follows_a_file_reads_its_rest_though_it_is_removed(tmp_path: Path) 
         path.unlink()
         assert log.more() == b"two\n"
         assert log.more() == b""
+
+
+# ------------------------------------------------------------------ as a daemon reads for others
+
+
+def test_log_is_read_from_a_place_over_its_turn(tmp_path: Path) -> None:
+    kept = WorkerLogs(str(tmp_path))
+    path = tmp_path / LOGS / "worker-61.out"
+    part = log_files.read_tail(path, 10)
+    assert part.data == log_files.read_more(path, part.place).data == b""
+    kept.write(b"a", b"one\ntwo\n", is_stderr=False)
+    part = log_files.read_more(path, part.place)
+    assert part.data == b"one\ntwo\n"
+    kept.write(b"a", b"x" * 90, is_stderr=False)
+    kept.write(b"a", b"y" * 90, is_stderr=False)
+    read = b""
+    while (part := log_files.read_more(path, part.place)).data:
+        read += part.data
+    assert read == b"x" * 90 + b"y" * 90
+
+
+def test_last_lines_of_a_log_are_those_of_both_its_files(tmp_path: Path) -> None:
+    kept = WorkerLogs(str(tmp_path))
+    path = tmp_path / LOGS / "worker-61.out"
+    kept.write(b"a", b"one\n" * 20, is_stderr=False)
+    kept.write(b"a", b"two\n" * 10, is_stderr=False)
+    part = log_files.read_tail(path, 11)
+    assert part.data == b"one\n" + b"two\n" * 10
+    assert log_files.read_more(path, part.place).data == b""
+    assert log_files.read_tail(path, 0).data == b""
+    assert log_files.read_tail(path, -1).data == b"one\n" * 20 + b"two\n" * 10
+
+
+def test_parts_of_a_log_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_files, "PART_BYTES", 10)
+    log = tmp_path / LOG_FILE
+    log.write_bytes(b"0123456789abcdefghijklm")
+    assert log_files.read_tail(log, -1).data == b"defghijklm"
+    place = log_files.LogPlace(log.stat().st_ino, 0)
+    read = []
+    while (part := log_files.read_more(log, place)).data:
+        place = part.place
+        read.append(part.data)
+    assert read == [b"0123456789", b"abcdefghij", b"klm"]
+
+
+@pytest.mark.parametrize(
+    "name", ["../daemon.log", "worker-/../../x", "", ".", "other", "/etc/passwd"]
+)
+def test_nothing_but_logs_can_be_asked_for(tmp_path: Path, name: str) -> None:
+    assert log_files.path_of(str(tmp_path), name) is None
+
+
+def test_sizes_of_logs_are_told_by_name(tmp_path: Path) -> None:
+    (tmp_path / LOG_FILE).write_text("began")
+    assert log_files.sizes(str(tmp_path)) == {LOG_FILE: 5}
+    WorkerLogs(str(tmp_path)).write(b"a", b"one\n", is_stderr=True)
+    assert log_files.sizes(str(tmp_path)) == {LOG_FILE: 5, "worker-61.err": 4}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import click
 from click.testing import CliRunner
@@ -9,6 +10,7 @@ from click.testing import CliRunner
 import weft
 from weft._cli.main import COMMANDS, main
 from weft._cli.out import plain
+from weft._cli.status import merged
 from weft._cli.tables import block, moment, table
 
 
@@ -123,3 +125,21 @@ def test_misuse_is_told_in_one_line() -> None:
 
 def test_table_shows_what_a_terminal_would_obey() -> None:
     assert table(["A"], [["x\x1b[31m\ny"]]).splitlines()[1] == "x\\x1b[31m y"
+
+
+def test_what_waits_on_several_nodes_is_joined_and_says_who_says_why() -> None:
+    def wish(workers: int, why: str, cpus: float = 1.0) -> dict[str, Any]:
+        needs = {"CPU": cpus}
+        return {
+            "needs": needs, "strategy": "DEFAULT", "are_actors": False, "workers": workers,
+            "why": why,
+        }  # fmt: skip
+
+    joined = merged(
+        [
+            ("a", [wish(2, "full"), wish(1, "small", 2.0)]),
+            ("b", [wish(3, "full")]),
+            ("c", [wish(4, "busy")]),
+        ]
+    )
+    assert joined == [wish(9, "a, b: full\nc: busy"), wish(1, "small", 2.0)]

@@ -545,8 +545,8 @@ class Daemon:
                 self._everywhere.ask(client, message)
             case AskNoMore(request):
                 self._followers.answer_no_more(client, request)
-            case Answer():
-                self._everywhere.take(client, message)
+            case Answer() if self._everywhere.take(client, message):
+                pass
             case Ask(request, what, body) if what in acting.QUESTIONS:
                 self.acting.ask(client, request, what, body)
             case Ask(request, what, body):

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 # A daemon waits a second for its own processes (rounds.py): who is not stopped answers in time.
 NODES_S = 1.6
+# Apart from the numbers of what else this daemon asks others.
+FIRST_NUMBER = 1 << 32
 
 
 class NodePlace(NamedTuple):
@@ -106,7 +108,7 @@ class Everywhere:
         self._nodes = nodes
         self._ask_here = ask_here
         self._own = self._client(self._heard_here)
-        self._numbers = count(1)
+        self._numbers = count(FIRST_NUMBER)
         self._errand_of: dict[int, _Errand] = {}
 
     def ask(self, client: Client, message: AskNodes) -> None:
@@ -162,20 +164,21 @@ class Everywhere:
         assert isinstance(message, Answer)
         self.take(self._own, message)
 
-    def take(self, daemon: Client, answer: Answer) -> None:
-        """A daemon has answered. One that is late is not heard."""
+    def take(self, daemon: Client, answer: Answer) -> bool:
+        """A daemon has answered; False: this was not asked here. One that is late is dropped."""
         errand = self._errand_of.get(answer.request)
         if errand is None or errand.daemon is not daemon:
-            return
+            return answer.request >= FIRST_NUMBER
         del self._errand_of[answer.request]
         if answer.error:
             self._end(errand, error=answer.error)
-            return
+            return True
         errand.bodies.append(answer.body)
         if len(errand.bodies) < len(errand.round.message.whats):
             self._send(errand)
         else:
             self._end(errand)
+        return True
 
     def _end(self, errand: _Errand, *, silent: str = "", error: str = "") -> None:
         asked, node = errand.round, errand.node

@@ -137,26 +137,16 @@ class Session:
 
     def actors(self) -> list[ActorState]:
         """Return all actors."""
-        return [
-            ActorState(
-                actor_id=one["actor_id"].hex(),
-                class_name=one["class_name"],
-                state=_ACTOR_STATES[one["state"]],
-                job_id=one.get("job_id") or _only_job(facts),
-                name=one["name"],
-                namespace=one["namespace"],
-                node_id=reply.node_id if one["worker"] else None,
-                pid=one["pid"] or None,
-                worker_id=one["worker"].hex() or None,
-                death_cause=one["cause"] or None,
-                is_detached=one["is_detached"],
-                num_restarts=one["restarts"],
-                required_resources={name: units / UNITS for name, units in one["amounts"]},
-            )
-            for reply in self.ask_nodes("session", "actors")
-            for facts, actors in [map(msgspec.msgpack.decode, reply.bodies)]
-            for one in actors
-        ]
+        found: dict[str, ActorState] = {}
+        for reply in self.ask_nodes("session", "actors"):
+            facts, actors = map(msgspec.msgpack.decode, reply.bodies)
+            for one in actors:
+                actor = _actor(reply.node_id, _only_job(facts), one)
+                known = found.get(actor.actor_id)
+                # Several nodes may know an actor; the one where it lives knows its process.
+                if known is None or (known.pid is None and actor.pid is not None):
+                    found[actor.actor_id] = actor
+        return list(found.values())
 
     def objects(self) -> list[ObjectState]:
         """Return all objects, as each process sees them, the largest first."""
@@ -213,6 +203,25 @@ class Session:
                 for env, number in Counter(filter(None, envs)).items()
             ]
         return found
+
+
+def _actor(told_by: str, only_job: str, one: dict[str, Any]) -> ActorState:
+    node = one.get("node_id", b"").hex() or told_by
+    return ActorState(
+        actor_id=one["actor_id"].hex(),
+        class_name=one["class_name"],
+        state=_ACTOR_STATES[one["state"]],
+        job_id=one.get("job_id") or only_job,
+        name=one["name"],
+        namespace=one["namespace"],
+        node_id=node if one["worker"] else None,
+        pid=one["pid"] or None,
+        worker_id=one["worker"].hex() or None,
+        death_cause=one["cause"] or None,
+        is_detached=one["is_detached"],
+        num_restarts=one["restarts"],
+        required_resources={name: units / UNITS for name, units in one["amounts"]},
+    )
 
 
 def _driver(node_id: str, job: dict[str, Any]) -> WorkerState:
