@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,6 +24,8 @@ from weft.util.state.exception import DataSourceUnavailable, ServerUnavailable, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from weft.util.state.common import TaskState
 
 pytestmark = pytest.mark.slow
 WAIT_S = 20.0
@@ -87,10 +90,45 @@ class Three:
         return json.loads(self.shown(*arguments, "--format", "json"))
 
 
+@contextmanager
+def three_nodes() -> Iterator[Three]:
+    """Start a head and two nodes, in a directory of their own: pytest's is too long for sockets."""
+    with (
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setenv("WEFT_TEMP_DIR", folder)
+        patch.setenv("WEFT_CHECK", "1")
+        with Cluster(initialize_head=True, head_node_args={"num_cpus": 1}) as cluster:
+            yield Three(cluster)
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Three]:
+    with three_nodes() as three:
+        yield three
+
+
 @pytest.fixture
-def three(roots: object) -> Iterator[Three]:
-    with Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1}) as cluster:
-        yield Three(cluster)
+def three(nodes: Three) -> Iterator[Three]:
+    """Three nodes that are there for all tests; this process drives a job of its own."""
+    nodes.cluster.connect()
+    yield nodes
+    weft.shutdown()
+
+
+@pytest.fixture
+def fragile() -> Iterator[Three]:
+    """Three nodes of which one may be killed."""
+    with three_nodes() as three:
+        three.cluster.connect()
+        yield three
+
+
+def tasks_of(name: str, **fields: str) -> list[TaskState]:
+    """Return this job's tasks of a name."""
+    filters = {"name": name, "job_id": weft.get_runtime_context().get_job_id(), **fields}
+    return state.list_tasks(filters=[(key, "=", value) for key, value in filters.items()])
 
 
 def on(name: str) -> dict[str, Any]:
@@ -126,21 +164,18 @@ def test_state_of_all_nodes_is_told_by_one(three: Three) -> None:
     listed = {node.node_id: node for node in state.list_nodes()}
     assert listed[three.right.node_id].resources_total["right"] == 2
     assert listed[three.right.node_id].start_time_ms is not None
-    tasks = {task.name: task for task in state.list_tasks(filters=[("name", "=", "speak")])}
-    assert tasks["speak"].job_id == weft.get_runtime_context().get_job_id()
-    where = {task.node_id for task in state.list_tasks(filters=[("name", "=", "speak")])}
+    where = {task.node_id for task in tasks_of("speak")}
     assert where == {three.left.node_id, three.right.node_id}
-    (task,) = state.list_tasks(
-        filters=[("name", "=", "speak"), ("node_id", "=", three.left.node_id)]
-    )
+    (task,) = tasks_of("speak", node_id=three.left.node_id)
     assert state.get_task(task.task_id) == task
-    assert state.summarize_tasks().summary["speak"].state_counts == {"FINISHED": 2}
+    counts = state.summarize_tasks(filters=[("job_id", "=", task.job_id)]).summary["speak"]
+    assert counts.state_counts == {"FINISHED": 2}
 
     workers = {worker.worker_id: worker for worker in state.list_workers()}
     assert task.worker_id is not None
     assert workers[task.worker_id].node_id == three.left.node_id
-    (actor,) = state.list_actors()
-    assert (actor.name, actor.state) == ("teller", "ALIVE")
+    (actor,) = state.list_actors(filters=[("state", "=", "ALIVE")])
+    assert actor.name == "teller"
     assert actor.pid == weft.get(teller.tell.remote("again"))
     (kept,) = state.list_objects(filters=[("object_id", "=", data.hex())])
     assert (kept.node_id, kept.place) == (three.head.node_id, "memory")
@@ -178,21 +213,21 @@ def test_a_node_that_says_nothing_is_named_and_holds_nobody_up(three: Three) -> 
     assert three.left.node_id[:12] in ended.stdout
     assert three.right.node_id[:12] not in ended.stdout
     words = f"node {three.right.node_id[:12]} at {three.right.address}: no answer for 1.6 s; "
-    assert ended.stderr == f"{words}what only it knows of ended workers is missing\n"
+    assert ended.stderr == f"{words}what only it knows of workers is missing\n"
 
 
-def test_a_node_that_is_dead_is_listed_as_dead_and_asked_no_more(three: Three) -> None:
-    three.cluster.remove_node(three.right, allow_graceful=False)
+def test_a_node_that_is_dead_is_listed_as_dead_and_asked_no_more(fragile: Three) -> None:
+    fragile.cluster.remove_node(fragile.right, allow_graceful=False)
     dead = until(lambda: [node for node in weft.nodes() if not node["Alive"]])
-    assert [node["NodeID"] for node in dead] == [three.right.node_id]
+    assert [node["NodeID"] for node in dead] == [fragile.right.node_id]
     assert dead[0]["DeathReasonMessage"]
     states = {node.node_id: node.state for node in state.list_nodes()}
-    assert states[three.right.node_id] == "DEAD"
+    assert states[fragile.right.node_id] == "DEAD"
     assert {worker.node_id for worker in state.list_workers()} <= set(states) - {
-        three.right.node_id
+        fragile.right.node_id
     }
     with pytest.raises(StateApiException, match=r"no node .* lives"):
-        state.list_logs(node_id=three.right.node_id)
+        state.list_logs(node_id=fragile.right.node_id)
 
 
 @weft.remote(num_cpus=0, max_retries=0)
@@ -207,9 +242,7 @@ def follow_talk(three: Three, folder: Path) -> tuple[Iterator[str], Any, Path]:
     pipe = folder / "pipe"
     os.mkfifo(pipe)
     talking = talk.options(**on("right")).remote(str(pipe))
-    (task,) = until(
-        lambda: state.list_tasks(filters=[("name", "=", "talk"), ("state", "=", "RUNNING")])
-    )
+    (task,) = until(lambda: tasks_of("talk", state="RUNNING"))
     texts = state.get_log(task_id=task.task_id, follow=True)
     assert next(texts) == "first\n"
     return texts, talking, pipe
@@ -217,7 +250,7 @@ def follow_talk(three: Three, folder: Path) -> tuple[Iterator[str], Any, Path]:
 
 def test_logs_of_any_node_are_read_and_followed(three: Three, tmp_path: Path) -> None:
     weft.get(speak.options(**on("left")).remote("one\nsaid two"))
-    (task,) = state.list_tasks(filters=[("name", "=", "speak")])
+    (task,) = tasks_of("speak")
     worker = task.worker_id
     log = f"worker-{worker}.out"
     assert log in state.list_logs(node_id=three.left.node_id)["worker_out"]
@@ -237,22 +270,22 @@ def test_logs_of_any_node_are_read_and_followed(three: Three, tmp_path: Path) ->
     heard = "first\n"
     while "second" not in heard:
         heard += next(texts)
-    (task,) = state.list_tasks(filters=[("name", "=", "talk")])
+    (task,) = tasks_of("talk")
     assert task.worker_pid is not None
     os.kill(task.worker_pid, signal.SIGKILL)
     assert heard + "".join(texts) == "first\nsecond\n"
 
-    (task,) = state.list_tasks(filters=[("name", "=", "speak")])
+    (task,) = tasks_of("speak")
     text = three.shown("logs", str(task.worker_pid), "--node", three.left.address)
     assert "said two" in text
     assert three.left.node_id[:12] in three.shown("logs")
     assert "no node is nowhere" in three.command("logs", "--node", "nowhere").stderr
 
 
-def test_who_follows_a_log_is_told_when_its_node_is_gone(three: Three, tmp_path: Path) -> None:
-    texts, _, _ = follow_talk(three, tmp_path)
-    three.cluster.remove_node(three.right, allow_graceful=False)
-    with pytest.raises(ServerUnavailable, match=f"{three.right.address}: its daemon"):
+def test_who_follows_a_log_is_told_when_its_node_is_gone(fragile: Three, tmp_path: Path) -> None:
+    texts, _, _ = follow_talk(fragile, tmp_path)
+    fragile.cluster.remove_node(fragile.right, allow_graceful=False)
+    with pytest.raises(ServerUnavailable, match=f"{fragile.right.address}: its daemon"):
         list(texts)
 
 
@@ -261,7 +294,7 @@ def test_stacks_and_times_are_those_of_all_nodes(three: Three, tmp_path: Path) -
     os.mkfifo(pipe)
     held = hold.options(**on("left")).remote(str(pipe))
     weft.get([speak.options(**on(name)).remote("x") for name in ("left", "right")])
-    until(lambda: state.list_tasks(filters=[("name", "=", "hold"), ("state", "=", "RUNNING")]))
+    until(lambda: tasks_of("hold", state="RUNNING"))
     text = three.shown("stack", "--node", three.left.address)
     assert f"node {three.left.node_id[:12]} at {three.left.address}" in text
     assert "hold (" in text
@@ -275,7 +308,7 @@ def test_stacks_and_times_are_those_of_all_nodes(three: Three, tmp_path: Path) -
 
     events = weft.timeline()
     names = {event["pid"]: event["args"]["name"] for event in events if event["ph"] == "M"}
-    ran = {(event["name"], names[event["pid"]]) for event in events if event["ph"] == "X"}
+    ran = [(event["name"], names[event["pid"]]) for event in events if event["ph"] == "X"]
     assert ("hold", f"node {three.left.address}") in ran
     assert ("speak", f"node {three.right.address}") in ran
     trace = tmp_path / "trace.json"
@@ -296,7 +329,7 @@ def test_why_asks_the_daemon_that_a_demand_was_sent_to(three: Three, tmp_path: P
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     first = full.remote(str(pipe))
-    until(lambda: state.list_tasks(filters=[("name", "=", "full"), ("state", "=", "RUNNING")]))
+    until(lambda: tasks_of("full", state="RUNNING"))
     second = outer.remote()
     words = ("outer (waits in get", "full waits for a worker", "needs left 2", "has 0 free")
     said = until(lambda: text if all(word in (text := weft.why(second)) for word in words) else "")

@@ -95,7 +95,7 @@ def logs(
 
 def _list(session: Session, node_id: str | None, form: str) -> None:
     size_of: dict[str, int] = {}
-    for reply in session.ask_nodes("log_sizes"):
+    for reply in session.ask_nodes("log_sizes", about="logs"):
         for name, size_bytes in msgspec.msgpack.decode(reply.bodies[0]).items():
             whole = name.removesuffix(".1")
             size_of[whole] = size_of.get(whole, 0) + size_bytes

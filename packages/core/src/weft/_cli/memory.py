@@ -24,7 +24,7 @@ def memory(limit: int, form: str, address: str | None, timeout: float) -> None:
     """Show what objects take, and what made them."""
     with telling_refusals():
         session = Session(address, timeout)
-        replies = session.ask_nodes("store")
+        replies = session.ask_nodes("store", about="memory")
         objects = session.objects()
     usages = [(reply, msgspec.msgpack.decode(reply.bodies[0])) for reply in replies]
     usage = {key: sum(each[key] for _, each in usages) for key in usages[0][1]}

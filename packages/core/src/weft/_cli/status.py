@@ -27,7 +27,7 @@ def status(form: str, address: str | None, timeout: float) -> None:
     with telling_refusals():
         session = Session(address, timeout)
         nodes = session.ask("status")["nodes"]
-        replies = session.ask_nodes("session", "waiting")
+        replies = session.ask_nodes("session", "waiting", about="jobs and of what waits")
     told = [
         (reply, *map(msgspec.msgpack.decode, reply.bodies))
         for reply in sorted(replies, key=lambda reply: reply.address)

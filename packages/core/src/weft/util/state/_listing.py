@@ -78,14 +78,14 @@ class Session:
     def _ask(self, what: str) -> bytes:
         return ask(what, address=self._address, timeout=self._timeout_s)
 
-    def ask_nodes(self, *whats: str, needs_all: bool | None = None) -> list[NodeReply]:
-        """Ask all nodes; return what those say that answer. Who does not is reported.
+    def ask_nodes(self, *whats: str, about: str = "") -> list[NodeReply]:
+        """Ask all nodes; return what those say that answer.
 
+        Who does not is reported, as one of whom something `about` this is missing.
         DataSourceUnavailable: that is an error.
         """
-        needed = self._needs_all if needs_all is None else needs_all
         found = self.ask_any_nodes(*whats)
-        report_silent_nodes(found, whats[-1].replace("_", " "), needs_all=needed)
+        report_silent_nodes(found, about or whats[0], needs_all=self._needs_all)
         return [reply for reply in found if not reply.silent]
 
     def ask_any_nodes(self, *whats: str) -> list[NodeReply]:
@@ -138,8 +138,8 @@ class Session:
     def actors(self) -> list[ActorState]:
         """Return all actors."""
         found: dict[str, ActorState] = {}
-        for reply in self.ask_nodes("session", "actors"):
-            facts, actors = map(msgspec.msgpack.decode, reply.bodies)
+        for reply in self.ask_nodes("actors", "session"):
+            actors, facts = map(msgspec.msgpack.decode, reply.bodies)
             for one in actors:
                 actor = _actor(reply.node_id, _only_job(facts), one)
                 known = found.get(actor.actor_id)
@@ -159,10 +159,10 @@ class Session:
 
     def workers(self) -> list[WorkerState]:
         """Return the drivers and all workers, those that live first."""
-        replies = self.ask_nodes("session", "workers", "ended_workers")
+        replies = self.ask_nodes("workers", "ended_workers", "session")
         by_kind: list[list[WorkerState]] = [[], [], []]
         for reply in replies:
-            facts, living, ended = map(msgspec.msgpack.decode, reply.bodies)
+            living, ended, facts = map(msgspec.msgpack.decode, reply.bodies)
             by_kind[0] += [_driver(reply.node_id, job) for job in facts["jobs"]]
             by_kind[1] += [_living(reply.node_id, one) for one in living]
             by_kind[2] += [_ended(reply.node_id, one) for one in ended]
@@ -186,7 +186,7 @@ class Session:
                 start_time=job["began_at"] * 1000,
                 driver_node_id=reply.node_id,
             )
-            for reply in self.ask_nodes("session")
+            for reply in self.ask_nodes("session", about="jobs")
             for job in msgspec.msgpack.decode(reply.bodies[0])["jobs"]
         ]
         return sorted(found, key=lambda job: job.start_time)

@@ -281,7 +281,7 @@ def _files(session: Session, node_id: str | None) -> list[tuple[str, str]]:
         return [(node_id, name) for name in names]
     return [
         (reply.node_id, name)
-        for reply in session.ask_nodes("log_sizes")
+        for reply in session.ask_nodes("log_sizes", about="logs")
         for name in msgspec.msgpack.decode(reply.bodies[0])
     ]
 

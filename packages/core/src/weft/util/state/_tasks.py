@@ -47,7 +47,7 @@ class NodeTasks(NamedTuple):
     told: SessionSnapshot
 
 
-class _Source(NamedTuple):
+class _Submitter(NamedTuple):
     """Where a process is that has submitted tasks, and whose it is."""
 
     node_id: str
@@ -65,7 +65,7 @@ class TaskTable:
         self.live = list(self._live())
         """Those that have not ended."""
 
-    def batches(self) -> Iterator[tuple[_Source, Batch]]:
+    def batches(self) -> Iterator[tuple[_Submitter, Batch]]:
         """Yield the records of those that have ended, with whose they are; the newest first."""
         return merge(*map(_batches, self._nodes), key=_newest_first)
 
@@ -83,7 +83,7 @@ class TaskTable:
         on_pages = {task_id for node in self._nodes for _, _, task_id in node.told.running}
         ended = {task_id for node in self._nodes for task_id in _late_ids(node)}
         for node, body in told_by:
-            source = _Source(node.node_id, body.job)
+            source = _Submitter(node.node_id, body.job)
             for task in body.open:
                 if task.task_id in ended:
                     continue
@@ -91,7 +91,7 @@ class TaskTable:
                 yield self._open(source, task, begun.get(task.task_id), is_running=is_running)
 
     def _open(
-        self, source: _Source, task: OpenTask, begun: BegunTask | None, *, is_running: bool
+        self, source: _Submitter, task: OpenTask, begun: BegunTask | None, *, is_running: bool
     ) -> TaskState:
         state = _STATES[task.state]
         if begun is not None:
@@ -109,7 +109,7 @@ class TaskTable:
 
     # -------------------------------------------------------------- those that have ended
 
-    def _common(self, source: _Source, what: What) -> dict[str, Any]:
+    def _common(self, source: _Submitter, what: What) -> dict[str, Any]:
         """Return the fields that tasks have in common, but for the state."""
         return {
             "attempt_number": what.attempt,
@@ -155,7 +155,7 @@ class TaskTable:
             found += self._made(source, batch, islice(reversed(rows), limit - len(found)))
         return found, total
 
-    def _rows(self, source: _Source, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
+    def _rows(self, source: _Submitter, batch: Batch, wanted: Sequence[Test]) -> Sequence[int]:
         common = [test for test in wanted if test.key not in _OF_A_ROW]
         fitting = set()
         for number, what in enumerate(batch.whats):
@@ -177,7 +177,7 @@ class TaskTable:
                 rows = _passing(batch, rows, test)
         return rows
 
-    def _made(self, source: _Source, batch: Batch, rows: Any) -> Iterator[TaskState]:
+    def _made(self, source: _Submitter, batch: Batch, rows: Any) -> Iterator[TaskState]:
         numbers = column(NUMBER, batch.numbers)
         made, began, ended = (
             column(TIME, times) for times in (batch.made_at, batch.began_at, batch.ended_at)
@@ -231,13 +231,13 @@ class TaskTable:
         )
 
 
-def _batches(node: NodeTasks) -> Iterator[tuple[_Source, Batch]]:
+def _batches(node: NodeTasks) -> Iterator[tuple[_Submitter, Batch]]:
     for body in reversed(node.told.batches):
         batch = unpack(body, Batch)
-        yield _Source(node.node_id, batch.job), batch
+        yield _Submitter(node.node_id, batch.job), batch
 
 
-def _newest_first(batch: tuple[_Source, Batch]) -> float:
+def _newest_first(batch: tuple[_Submitter, Batch]) -> float:
     return -column(TIME, batch[1].ended_at)[-1]
 
 
