@@ -23,6 +23,9 @@ else:
 def nodes() -> list[dict[str, Any]]:
     """Return one record a node: NodeID, Alive, Resources, Labels ... Blocks for one message.
 
+    In a cluster they are as the node of the caller knows them: what has changed elsewhere is known
+    a tenth of a second later. The dead are listed too, with a DeathReasonMessage.
+
     Raises:
         SessionError: There is no session.
     """
@@ -30,7 +33,7 @@ def nodes() -> list[dict[str, Any]]:
 
 
 def cluster_resources() -> dict[str, float]:
-    """Return the amounts of all resources. Blocks for one message.
+    """Return the amounts of all resources of all nodes. Blocks for one message.
 
     Raises:
         SessionError: There is no session.
@@ -40,6 +43,8 @@ def cluster_resources() -> dict[str, float]:
 
 def available_resources() -> dict[str, float]:
     """Return the amounts that nobody uses now. Blocks for one message.
+
+    Of other nodes, as they have told last.
 
     Raises:
         SessionError: There is no session.

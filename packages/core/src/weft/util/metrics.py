@@ -279,6 +279,9 @@ def export(*, openmetrics: bool = False) -> str:
     in time, the numbers are those of its last answer. With the inline engine there is one process,
     and no metrics of Weft's own.
 
+    In a cluster each series has a label more, `node`. A node that does not answer for 1.6 s is left
+    out, and `weft_node_up` is 0 for it.
+
     Args:
         openmetrics: In the format of OpenMetrics 1.0 instead of Prometheus's 0.0.4.
 

@@ -4,6 +4,8 @@ Inside a session the functions ask it. Elsewhere they look for this user's only 
 this machine, or for the one that `address` names: a session's name, the beginning of one, or its
 directory. They block until the session's processes have answered; one that runs C code for long
 does not: after a second it is left out, and named in a warning or a DataSourceUnavailable.
+
+In a cluster they tell of all nodes; a node that does not answer in time is treated likewise.
 """
 
 from weft.util.state import common, exception
