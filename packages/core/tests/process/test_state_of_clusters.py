@@ -289,6 +289,38 @@ def test_who_follows_a_log_is_told_when_its_node_is_gone(fragile: Three, tmp_pat
         list(texts)
 
 
+TERMINAL_PROGRAM = """
+import sys, weft
+weft.init(address=sys.argv[1])
+
+@weft.remote(num_cpus=0)
+def speak(word):
+    print("said", word)
+
+weft.get(speak.remote("here"))
+weft.get(speak.options(resources={"right": 1}).remote("there"))
+"""
+
+
+def test_what_is_written_on_another_node_says_so_on_the_drivers_terminal(three: Three) -> None:
+    reader, terminal = os.openpty()
+    with os.fdopen(reader, "rb", buffering=0) as shown:
+        try:
+            subprocess.run(
+                [sys.executable, "-c", TERMINAL_PROGRAM, three.cluster.address],
+                stdout=terminal,
+                check=True,
+                timeout=60,
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            )
+            here, there = (line.decode().split("pid=") for line in shown.read(10_000).splitlines())
+        finally:
+            os.close(terminal)
+    assert here[0] == there[0] == "(speak "
+    assert here[1].lstrip("0123456789") == ") said here"
+    assert there[1].lstrip("0123456789") == f", node={three.right.address}) said there"
+
+
 def test_stacks_and_times_are_those_of_all_nodes(three: Three, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

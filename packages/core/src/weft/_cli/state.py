@@ -92,7 +92,7 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
             f"{name} {amount(value) if 'memory' in name else f'{value:g}'}"
             for name, value in node.resources_total.items()
         ),
-        "": lambda node: node.state_message,
+        "NOTE": lambda node: node.state_message,
     },
     StateResource.JOBS: _one(
         JOB="job_id", STATUS="status", PID="driver_pid", ENTRYPOINT="entrypoint"

@@ -134,12 +134,12 @@ def daemon_died(what: str, words: str, advice: str = "call weft.init() again") -
 def show_output(output: Output) -> None:
     """Write what a worker wrote where the program's own output goes.
 
-    On a terminal with a prefix.
+    On a terminal with a prefix: (f pid=12), or (f pid=12, node=10.0.0.7:41234) of another node.
     """
     stream = sys.stderr if output.is_stderr else sys.stdout
     text = output.data.decode(errors="replace")
     if stream.isatty():
-        at = f" {output.node}" if output.node else ""
+        at = f", node={output.node}" if output.node else ""
         prefix = f"({output.label or 'worker'} pid={output.pid}{at}) "
         text = "".join(prefix + line for line in text.splitlines(keepends=True))
     stream.write(text)

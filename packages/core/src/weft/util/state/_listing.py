@@ -110,8 +110,8 @@ class Session:
         """
         replies = self.ask_nodes(what, *more)
         found = [(reply, unpack(reply.bodies[0], SessionSnapshot)) for reply in replies]
-        for _, snapshot in found:
-            report_silent(snapshot, what, needs_all=self._needs_all)
+        for reply, snapshot in found:
+            report_silent(reply, snapshot, what, needs_all=self._needs_all)
         return found
 
     # -------------------------------------------------------------- by kind

@@ -74,7 +74,7 @@ def name_of(reply: NodeReply) -> str:
 
 
 def report_silent_nodes(replies: Iterable[NodeReply], what: str, *, needs_all: bool) -> None:
-    """As `report_silent`, of nodes."""
+    """Say which nodes have not answered, as `report_silent` does."""
     for reply in replies:
         if reply.silent:
             words = f"{name_of(reply)}: {reply.silent}; what only it knows of {what} is missing"
@@ -83,9 +83,15 @@ def report_silent_nodes(replies: Iterable[NodeReply], what: str, *, needs_all: b
             logger().warning(words)
 
 
-def report_silent(snapshot: SessionSnapshot, what: str, *, needs_all: bool) -> None:
-    """Say who has not answered: in a warning, or in a DataSourceUnavailable if all are needed."""
-    silent = [f"{one.role} {one.pid}" for one in snapshot.told if one.body is None]
+def report_silent(
+    reply: NodeReply, snapshot: SessionSnapshot, what: str, *, needs_all: bool
+) -> None:
+    """Say which processes of a node have not answered.
+
+    In a warning, or in a DataSourceUnavailable if all are needed.
+    """
+    at = f" of {name_of(reply)}" if reply.address else ""
+    silent = [f"{one.role} {one.pid}{at}" for one in snapshot.told if one.body is None]
     if silent:
         words = (
             f"{', '.join(silent)} did not answer, as one that runs C code for long: "
