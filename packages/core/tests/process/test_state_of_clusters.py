@@ -147,7 +147,7 @@ def until(condition: Callable[[], Any]) -> Any:
 def test_state_of_all_nodes_is_told_by_one(three: Three) -> None:
     assert weft.get(speak.options(**on("left")).remote("one")) == three.left.node_id
     assert weft.get(speak.options(**on("right")).remote("two")) == three.right.node_id
-    teller = Teller.options(name="teller").remote()
+    teller = Teller.options(name="teller", **on("right")).remote()
     weft.get(teller.tell.remote("hello"))
     data = weft.put(bytes(2_000_000))
 
@@ -175,7 +175,7 @@ def test_state_of_all_nodes_is_told_by_one(three: Three) -> None:
     assert task.worker_id is not None
     assert workers[task.worker_id].node_id == three.left.node_id
     (actor,) = state.list_actors(filters=[("state", "=", "ALIVE")])
-    assert actor.name == "teller"
+    assert (actor.name, actor.node_id) == ("teller", three.right.node_id)
     assert actor.pid == weft.get(teller.tell.remote("again"))
     (kept,) = state.list_objects(filters=[("object_id", "=", data.hex())])
     assert (kept.node_id, kept.place) == (three.head.node_id, "memory")

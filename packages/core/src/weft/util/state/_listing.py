@@ -136,17 +136,15 @@ class Session:
         return TaskTable(told, node_of)
 
     def actors(self) -> list[ActorState]:
-        """Return all actors."""
-        found: dict[str, ActorState] = {}
-        for reply in self.ask_nodes("actors", "session"):
-            actors, facts = map(msgspec.msgpack.decode, reply.bodies)
-            for one in actors:
-                actor = _actor(reply.node_id, _only_job(facts), one)
-                known = found.get(actor.actor_id)
-                # Several nodes may know an actor; the one where it lives knows its process.
-                if known is None or (known.pid is None and actor.pid is not None):
-                    found[actor.actor_id] = actor
-        return list(found.values())
+        """Return all actors, which any node of a cluster knows."""
+        facts = self.ask("session")
+        # Their processes only the node knows where they are.
+        pid_of = {
+            worker["worker_id"]: worker["pid"]
+            for reply in self.ask_nodes("workers", about="actors")
+            for worker in msgspec.msgpack.decode(reply.bodies[0])
+        }
+        return [_actor(one, pid_of, facts) for one in self.ask("actors")]
 
     def objects(self) -> list[ObjectState]:
         """Return all objects, as each process sees them, the largest first."""
@@ -205,18 +203,18 @@ class Session:
         return found
 
 
-def _actor(told_by: str, only_job: str, one: dict[str, Any]) -> ActorState:
-    node = one.get("node_id", b"").hex() or told_by
+def _actor(one: dict[str, Any], pid_of: dict[str, int], facts: dict[str, Any]) -> ActorState:
+    worker = one["worker"].hex()
     return ActorState(
         actor_id=one["actor_id"].hex(),
         class_name=one["class_name"],
         state=_ACTOR_STATES[one["state"]],
-        job_id=one.get("job_id") or only_job,
+        job_id=one.get("job_id") or _only_job(facts),
         name=one["name"],
         namespace=one["namespace"],
-        node_id=node if one["worker"] else None,
-        pid=one["pid"] or None,
-        worker_id=one["worker"].hex() or None,
+        node_id=(one.get("node_id", b"").hex() or facts["node_id"]) if worker else None,
+        pid=one["pid"] or pid_of.get(worker),
+        worker_id=worker or None,
         death_cause=one["cause"] or None,
         is_detached=one["is_detached"],
         num_restarts=one["restarts"],
