@@ -129,10 +129,9 @@ class Questions:
 
     def metrics(self) -> list[Readings]:
         """Return what the session has measured; see Engine."""
-        replies = self.inspect_nodes(["metrics"])
         readings_of = {
             reply.address: None if reply.silent else codec.unpack(reply.bodies[0], list[Readings])
-            for reply in replies
+            for reply in self.inspect_nodes(["metrics"])
         }
         alone = readings_of.get("")
         return of_nodes(readings_of) if alone is None else alone
@@ -164,8 +163,10 @@ class Questions:
             case None:
                 return Reason("the process that knows is gone")
             case Peer():
-                words = "it runs code that does not let others in, or its node cannot be reached"
-                return Reason(f"{reasons.named(answer)} does not answer: {words}")
+                who = reasons.named(answer) if answer.is_far else f"process {answer.pid}"
+                or_else = ", or its node cannot be reached" if answer.is_far else ""
+                words = f"it runs code that does not let others in{or_else}"
+                return Reason(f"{who} does not answer: {words}")
             case _:
                 assert isinstance(answer, Because)
                 return codec.unpack(answer.body, Reason)
