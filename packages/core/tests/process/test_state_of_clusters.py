@@ -157,7 +157,9 @@ def test_state_of_all_nodes_is_told_by_one(three: Three) -> None:
     assert left["Alive"]
     assert left["Labels"]["side"] == "left"
     assert left["Address"] == three.left.address
-    assert [node_id for node_id, node in nodes.items() if node["IsHead"]] == [three.head.node_id]
+    assert [node_id for node_id, node in nodes.items() if node["IsHeadNode"]] == [
+        three.head.node_id
+    ]
     assert weft.cluster_resources()["CPU"] == 3
     assert weft.cluster_resources()["left"] == 2
 

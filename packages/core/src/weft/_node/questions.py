@@ -49,10 +49,8 @@ def nodes(daemon: Daemon, body: bytes) -> Any:
             for facts in dead
         ),
     ]
-    head = split(daemon.head) if daemon.head else None
     for node in found:
-        at = (node["NodeManagerAddress"], node["NodeManagerPort"])
-        node["IsHeadNode"] = node["Alive"] and (head is None or (head.host, head.port) == at)
+        node["IsHeadNode"] = node["Alive"] and daemon.head in {"", node["Address"]}
     return found
 
 
@@ -67,7 +65,6 @@ def _node(view: NodeView, address: str, name: str | None, death: str = "") -> di
     return {
         "NodeID": view.node_id.hex(),
         "Address": where.node if where else "",
-        "IsHead": False,
         "Alive": not death,
         "alive": not death,
         "NodeManagerAddress": where.host if where else "127.0.0.1",

@@ -532,7 +532,6 @@ class InlineEngine:
                 "Alive": True,
                 "alive": True,
                 "Address": "",
-                "IsHead": True,
                 "Draining": "",
                 "DeathReasonMessage": "",
                 "NodeName": platform.node(),

@@ -277,7 +277,7 @@ def _node(one: dict[str, Any], reply: NodeReply | None) -> NodeState:
     return NodeState(
         node_id=one["NodeID"],
         node_ip=one["NodeManagerAddress"],
-        is_head_node=one["IsHead"],
+        is_head_node=one["IsHeadNode"],
         state="ALIVE" if one["Alive"] else "DEAD",
         state_message=message or None,
         node_name=one["NodeName"],
