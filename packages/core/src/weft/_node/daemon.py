@@ -365,20 +365,12 @@ class Daemon:
         """HOST:PORT of the cluster's head; empty: a machine alone."""
         return self._node.cluster.control if self._node.cluster is not None else ""
 
-    def describe_jobs(self) -> list[dict[str, Any]]:
-        """Return what is told of the jobs that run, for people and tools."""
-        here = {job["job_id"]: job for job in self.jobs.describe()}
-        for job in here.values():
-            job["node_id"] = self.facts.node_id.hex()
-        there = [] if self.in_cluster is None else self.in_cluster.jobs()
-        return [*here.values(), *(job for job in there if job["job_id"] not in here)]
-
     def describe(self) -> dict[str, Any]:
         """Return what the session is, for people and tools."""
         return {
             "session": self._node.session,
             "session_dir": self._node.session_dir,
-            "jobs": self.describe_jobs(),
+            "jobs": self.jobs.describe(),
             "node_id": self.facts.node_id.hex(),
             "daemon_pid": os.getpid(),
             "began_at": self._began_at,

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._clock import wall
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
@@ -74,8 +73,6 @@ class InCluster(ControlNews):
         self._scheduling = scheduling
         self._say = say
         self._view = scheduling.view()
-        self._jobs: dict[bytes, dict[str, Any]] = {}
-        """Those that run, of drivers on other nodes."""
         self._elsewhere = Elsewhere(self._view.node_id)
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
@@ -132,10 +129,6 @@ class InCluster(ControlNews):
             self.link.publish(view)
         self._view = view
         self.draining.look()
-
-    def jobs(self) -> list[dict[str, Any]]:
-        """Return what is told of the jobs of drivers on other nodes, the oldest first."""
-        return list(self._jobs.values())
 
     def names(self) -> dict[NodeId, str]:
         """Return the nodes' hosts by their names."""
@@ -259,18 +252,7 @@ class InCluster(ControlNews):
         limits = JobLimits() if is_over else job.limits
         self._daemon.rules.tell_leases(self._elsewhere.limit(begun.job, limits))
         if is_over:
-            self._jobs.pop(begun.job, None)
             self._daemon.job_ended(begun.job)
-        elif begun.job not in self._jobs and begun.node != self._view.node_id:
-            self._jobs[begun.job] = {
-                "job_id": begun.job.hex(),
-                "driver_id": begun.driver.hex(),
-                "driver_pid": 0,
-                "entrypoint": begun.entrypoint,
-                "namespace": begun.namespace,
-                "began_at": wall(),
-                "node_id": begun.node.hex(),
-            }
 
     @override
     def node_died(self, node: MemberFacts) -> None:
