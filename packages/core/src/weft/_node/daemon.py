@@ -688,7 +688,7 @@ class Daemon:
         self._logs.write(process.worker_id, data, is_stderr=is_stderr)
         self._followers.wrote(names_of(process.worker_id)[is_stderr], len(data))
         actor = self.grants.actor_on(process.worker_id)
-        label = process.running()[1] if actor is None else self.acting.label(actor)
+        label = process.last_run() if actor is None else self.acting.label(actor)
         process.job.show(process.worker_id, process.pid, label, data, is_stderr=is_stderr)
 
     def _say(self, text: str) -> None:

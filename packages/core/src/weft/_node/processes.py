@@ -2,8 +2,8 @@
 
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
 task id, the attempt's number in four bytes, the length of the function's name in two (both
-little-endian), a byte of facts about the task, the name in UTF-8. When the worker is idle the
-length is zero, and the rest is what it ran last. The last byte of the page is 1 while other
+little-endian), a byte of facts about the task, the name in UTF-8 and a zero byte. When the worker
+is idle the length is zero, and the rest is what it ran last. The last byte of the page is 1 while other
 processes hold objects of this one. The daemon writes 1 into the byte before it to be told (Busy)
 when the worker next begins something; the worker writes 0 there as it tells. The page outlives the
 process, so what a killed worker had begun is known.
@@ -169,6 +169,11 @@ class Process:
             return b"", ""
         doing = self.doing()
         return doing.begun[:_ATTEMPT_AT] if doing.function else b"", doing.function
+
+    def last_run(self) -> str:
+        """Return the function that it runs, or that it ran last; empty if none."""
+        name = os.pread(self._page_fd, _READ_NAME_BYTES - _NAME_AT, _NAME_AT)
+        return name.partition(b"\0")[0].decode(errors="replace")
 
     def _begun(self) -> tuple[bytes, int]:
         """Return (task id, attempt) of what it began last; (b"", 0) if nothing."""

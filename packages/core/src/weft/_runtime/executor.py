@@ -567,4 +567,4 @@ class Executor:
 def page_tail(name: str, facts: int) -> bytes:
     """Return what follows a task's attempt in the status page."""
     encoded = name.encode()[:4000]
-    return len(encoded).to_bytes(2, "little") + bytes([facts]) + encoded
+    return len(encoded).to_bytes(2, "little") + bytes([facts]) + encoded + b"\0"
