@@ -375,3 +375,54 @@ def test_driver_that_forks_and_dies_ends_its_job_though_its_child_lives(
         assert gone([worker], WAIT_S) == []
     finally:
         os.kill(child, signal.SIGKILL)
+
+
+def test_driver_joins_the_session_of_another_program_and_that_goes_on(
+    roots: tuple[Path, Path], program: Callable[..., Program]
+) -> None:
+    with weft.init(num_cpus=2) as context:
+        here = weft.get(process.remote())
+        guest = program(
+            """
+            import os, sys
+            weft.init(address="auto")
+            @weft.remote
+            def process():
+                print("of the guest")
+                return os.getpid()
+            pid = weft.get(process.remote())
+            pause(f"{weft.get_runtime_context().get_session_name()} {pid}")
+            """
+        )
+        assert guest.process.stdout is not None
+        lines = [guest.process.stdout.readline().rstrip() for _ in range(2)]
+        assert "of the guest" in lines
+        lines.remove("of the guest")
+        session, pid = lines[0].split()
+        assert session == context["session_name"]
+        assert int(pid) != here
+        assert len(state.list_jobs()) == 2
+        assert guest.end() == ("", "", 0)
+        wait_until(lambda: len(state.list_jobs()) == 1)
+        assert weft.get(process.remote()) == here
+
+
+def test_driver_of_a_session_that_ends_is_told_so(
+    roots: tuple[Path, Path], program: Callable[..., Program]
+) -> None:
+    with weft.init(num_cpus=1):
+        guest = program(
+            """
+            weft.init(address="auto")
+            pause("ready")
+            try:
+                weft.get(weft.remote(int).remote())
+            except weft.exceptions.DaemonDiedError as error:
+                print(str(error))
+            """
+        )
+        guest.until("ready")
+    out, err, code = guest.end()
+    assert (err, code) == ("", 0)
+    assert out.startswith("the node daemon is gone")
+    assert len(out.splitlines()) == 1
