@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -316,3 +317,27 @@ def _wait(condition: Callable[[], object]) -> None:
     while not condition():
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+@weft.remote(num_cpus=0, resources={"there": 1})
+def word_there() -> str:
+    return Path("word").read_text()
+
+
+def test_environments_are_built_beside_the_threads_of_a_cluster(
+    cluster: Cluster, roots: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (other,) = cluster.worker_nodes
+    (tmp_path / "word").write_text("found")
+    cluster.connect()
+    good = word_there.options(runtime_env={"working_dir": str(tmp_path)})
+    assert weft.get(good.remote()) == "found"
+    bad = word_there.options(runtime_env={"pip": ["./no-such-file.whl"]})
+    with pytest.raises(weft.exceptions.RuntimeEnvSetupError, match="no-such-file"):
+        weft.get(bad.remote())
+    log = Path(other.session_dir, "daemon.log").read_text()
+    assert "fork" not in log
+    assert not list(Path(other.session_dir).glob("env-????????????????"))
+    cluster.shutdown()
+    # What is built outlasts sessions, in a place of the user's.
+    shutil.rmtree(roots[0] / f"weft-env-{os.getuid()}")

@@ -1,6 +1,6 @@
 """The builder: makes what an environment names ready on this machine, and says so.
 
-The daemon forks it (`_node/environments.py`) and goes on with its work. It writes one file for the
+The daemon starts it (`_node/environments.py`) and goes on with its work. It writes one file for the
 environment's workers into the session's directory and prints the variables that they start with, as
 a JSON object, on stdout. If it fails, the last lines of its stderr are the reason, and its exit
 code is not 0.
@@ -9,9 +9,10 @@ code is not 0.
 from __future__ import annotations
 
 import os
+import sys
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -20,6 +21,17 @@ from weft._env.cache import EnvCache, default_root
 from weft._env.packages import Installer, InstallError, ensure_packages, packages_dir, say
 from weft._env.spec import BUILT, CONTENT, SETUP_TIMEOUT_S, decode
 from weft._env.trees import claim
+
+
+def run(session_dir: str, name: str, out_fd: str, err_fd: str) -> NoReturn:
+    """Build the environment that a file of the session says, as a process of its own."""
+    for fd, target in ((int(out_fd), 1), (int(err_fd), 2)):
+        os.dup2(fd, target)
+        os.close(fd)
+    path = Path(session_dir, name)
+    env = path.read_text("utf-8")
+    path.unlink()
+    sys.exit(main(env, session_dir))
 
 
 def main(env: str, session_dir: str) -> int:

@@ -201,7 +201,9 @@ class Daemon:
         self._followers = Followers(
             node.session_dir, self.clients, lambda worker: self.roster.get(worker) is not None
         )
-        self._environments = Environments(self._poller, outputs, node.session_dir)
+        self._environments = Environments(
+            self._poller, outputs, node.session_dir, may_fork=node.cluster is None
+        )
         self.demands = Demands(self.rules, self._environments)
         self.scheduling: Scheduling = (
             AloneScheduling(self.rules, self.demands)
