@@ -1,7 +1,6 @@
 """Nodes of a cluster on this machine: real daemons, and TLS between them.
 
-Most have a driver on each node, and no control service: the tests say what that would. The last
-ones have a whole cluster.
+The first tests have a driver on each node, and no control service; the last ones a whole cluster.
 """
 
 from __future__ import annotations
@@ -16,21 +15,17 @@ import pytest
 
 import weft
 from weft._clock import monotonic
-from weft._engine import current
 from weft._launch import ClusterFile, NodeOptions, start_daemon
-from weft._machines import asks
 from weft._node.sessions import remove_tree
 from weft._options import InitOptions
 from weft._runtime.local import join_node
 from weft._runtime.loop import Waiter
 from weft._runtime.tools import Tool
-from weft._serialize.refs import hooks
 from weft._transport.credentials import make_credentials
 from weft._transport.gate import listen
 from weft._wire.codec import unpack
-from weft._wire.messages import NodeDrains, NodeLost, SentOn
 from weft._wire.transfers import CHUNK_BYTES
-from weft.cluster_utils import Cluster
+from weft.cluster_utils import Cluster, ClusterNode
 from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError, StoreFullError
 
 if TYPE_CHECKING:
@@ -72,32 +67,6 @@ class Node:
 
     def get(self, ref: ObjectRef[Any], timeout_s: float = PATIENCE_S) -> Any:
         return self.runtime.get([ref], timeout_s)[0]
-
-    def use(self) -> None:
-        """Let `weft` mean this node's driver."""
-        current.engine = self.runtime
-        hooks.rebuild_ref = self.runtime.objects.rebuild_ref
-
-    def send_on(self, there: Node) -> None:
-        """Do as if the own daemon had sent on all that this driver demands."""
-        leasing = self.runtime.leasing
-        with self.runtime.guard:
-            for key in list(leasing._pools):
-                workers = leasing._asks.asked(key).get(asks.OWN, 0)
-                sent = SentOn(key, workers, b"", f"{there.address}/node", 1, "")
-                leasing.on_sent_on(self.runtime.links.daemon, sent)
-            self.runtime.peers.flush()
-
-    def hear_of_death(self, other: Node, node_id: bytes) -> None:
-        """Do as if the own daemon had told this driver."""
-        with self.runtime.guard:
-            lost = NodeLost(node_id, f"{other.address}/node", "it was silent for 5 s")
-            self.runtime._on_node_lost(self.runtime.links.daemon, lost)
-            self.runtime.peers.flush()
-
-    @property
-    def life(self) -> tuple[bytes, int, str]:
-        return self.runtime.welcome.node_id, 0, self.address
 
     def states(self) -> dict[str, str]:
         """Return where the node's objects are, by their segments."""
@@ -148,10 +117,8 @@ def nodes(tmp_path: Path) -> Iterator[Callable[..., Node]]:
         return made[-1]
 
     yield make
-    current.engine = None
     for node in made:
         node.end()
-    hooks.reset()
 
 
 def test_value_of_another_node_is_read_here(nodes: Callable[..., Node]) -> None:
@@ -200,57 +167,6 @@ def test_time_is_up_before_a_value_has_come(nodes: Callable[..., Node]) -> None:
     assert len(here.get(mine)) == 1_000_000
 
 
-@weft.remote
-def add(first: Any, second: Any) -> Any:
-    return first + second
-
-
-@weft.remote(num_returns=3)
-def split(value: Any) -> Any:
-    return tuple(np.array_split(value, 3))
-
-
-@weft.remote
-def total(values: list[Any]) -> float:
-    return float(sum(each.sum() for each in weft.get(values)))
-
-
-def test_tasks_run_elsewhere_with_large_arguments_and_results(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes(num_cpus=0)
-    here.use()
-    value = np.arange(1_000_000.0)
-    result = add.remote(weft.put(value), value)
-    here.send_on(there)
-    assert np.array_equal(weft.get(result, timeout=PATIENCE_S), 2 * value)
-    # What was made there is an argument there.
-    again = add.remote(result, 1.0)
-    here.send_on(there)
-    assert np.array_equal(weft.get(again, timeout=PATIENCE_S), 2 * value + 1)
-    parts = split.remote(again)
-    here.send_on(there)
-    # References inside an argument: the worker gets what lies here and what lies there.
-    sum_of_all = total.remote([result, *parts])
-    here.send_on(there)
-    assert weft.get(sum_of_all, timeout=PATIENCE_S) == (4 * value + 1).sum()
-
-
-def test_what_was_lost_with_its_node_is_made_again(nodes: Callable[..., Node]) -> None:
-    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
-    here.use()
-    value = weft.put(np.arange(3_000_000))
-    first, second, _ = split.remote(value)
-    here.send_on(there)
-    weft.wait([first, second], num_returns=2, timeout=PATIENCE_S, fetch_local=False)
-    weft.get(second, timeout=PATIENCE_S)
-    there.kill()
-    here.hear_of_death(there, b"")
-    # This is made again.
-    here.send_on(third)
-    assert weft.get(first, timeout=PATIENCE_S)[10] == 10
-    # Of this there is a copy.
-    assert weft.get(second, timeout=PATIENCE_S)[10] == 1_000_010
-
-
 def test_wait_can_ask_for_values_on_this_node(nodes: Callable[..., Node]) -> None:
     here, there = nodes(), nodes()
     refs = [there.runtime.put(np.full(1_000_000, number)) for number in range(2)]
@@ -262,18 +178,6 @@ def test_wait_can_ask_for_values_on_this_node(nodes: Callable[..., Node]) -> Non
     there.go_on()
     assert here.runtime.wait(mine, 1, PATIENCE_S, fetch_local=True) == (mine[:1], mine[1:])
     assert len(here.segments()) == 1
-
-
-def test_objects_end_with_their_owner_on_another_node(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes(num_cpus=0)
-    here.use()
-    argument = weft.put(np.arange(1_000_000))
-    result = add.remote(argument, 1)
-    here.send_on(there)
-    weft.get(result, timeout=PATIENCE_S)
-    assert len(there.segments()) == 2
-    here.runtime.close()
-    there.until(lambda: not there.segments())
 
 
 MANY_BYTES = 20 << 20
@@ -311,33 +215,6 @@ def test_copy_goes_to_disk_while_all_memory_is_viewed(nodes: Callable[..., Node]
     assert "file" in here.states().values()
 
 
-def test_another_copy_is_read_when_the_node_of_the_original_died(
-    nodes: Callable[..., Node],
-) -> None:
-    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
-    here.use()
-    result = add.remote(np.zeros(1_000_000), 1.0)
-    here.send_on(there)
-    weft.wait([result], timeout=PATIENCE_S, fetch_local=False)
-    copy = third.get(third.borrow(result))
-    there.kill()
-    here.hear_of_death(there, b"")
-    assert np.array_equal(weft.get(result, timeout=PATIENCE_S), copy)
-    assert third.states()
-
-
-def test_loss_says_what_was_tried(nodes: Callable[..., Node]) -> None:
-    there, here = nodes(), nodes(num_cpus=0)
-    here.use()
-    result = add.options(max_retries=0).remote(np.zeros(1_000_000), 1.0)
-    here.send_on(there)
-    weft.wait([result], timeout=PATIENCE_S, fetch_local=False)
-    there.kill()
-    here.hear_of_death(there, b"\1")
-    with pytest.raises(ObjectLostError, match=r"its node 01 died \(it was silent.*max_retries"):
-        weft.get(result, timeout=PATIENCE_S)
-
-
 def test_objects_of_an_owner_that_died_are_lost(nodes: Callable[..., Node]) -> None:
     here, there = nodes(), nodes()
     mine = here.borrow(there.runtime.put(np.zeros(1_000_000)))
@@ -346,24 +223,6 @@ def test_objects_of_an_owner_that_died_are_lost(nodes: Callable[..., Node]) -> N
     with pytest.raises((OwnerDiedError, ObjectLostError)):
         here.get(mine)
     here.until(lambda: not here.segments())
-
-
-def test_what_is_on_a_node_that_drains_is_moved(nodes: Callable[..., Node]) -> None:
-    there, third, here = nodes(), nodes(), nodes(num_cpus=0)
-    here.use()
-    results = split.options(max_retries=0).remote(np.arange(3_000_000))
-    here.send_on(there)
-    weft.wait(results, num_returns=3, timeout=PATIENCE_S, fetch_local=False)
-    copies = here.runtime.objects.copies
-    with here.runtime.guard:
-        daemon = here.runtime.peers.connect(f"{there.address}/node")
-        copies.on_node_drains(daemon, NodeDrains(there.life, [third.life], 1))
-    here.until(lambda: not copies._draining)
-    there.kill()
-    here.hear_of_death(there, there.life[0])
-    assert len(third.segments()) == 3
-    parts = weft.get(results, timeout=PATIENCE_S)
-    assert [part[0] for part in parts] == [0, 1_000_000, 2_000_000]
 
 
 def test_owner_whose_connection_broke_is_called_again(nodes: Callable[..., Node]) -> None:
@@ -397,10 +256,112 @@ def look(value: Any) -> tuple[str, float]:
 def cluster() -> Iterator[Cluster]:
     """Three nodes with a CPU each, of which the control service knows; this is a driver there."""
     with Cluster(initialize_head=True, connect=True, head_node_args={"num_cpus": 1}) as made:
-        for _ in range(2):
-            made.add_node(num_cpus=1)
+        for number in (1, 2):
+            made.add_node(num_cpus=1, resources={f"node{number}": 9, "any": 9})
         made.wait_for_nodes()
         yield made
+
+
+def on(number: int, **options: Any) -> dict[str, Any]:
+    """Return options that lead to a node."""
+    return {"resources": {f"node{number}": 1}, **options}
+
+
+def has_resource(cluster: Cluster, name: str) -> ClusterNode:
+    """Return the node that has a resource."""
+    (found,) = (node for node in weft.nodes() if name in node["Resources"])
+    return next(node for node in cluster.worker_nodes if node.node_id == found["NodeID"])
+
+
+def kill(cluster: Cluster, node: ClusterNode) -> None:
+    cluster.remove_node(node, allow_graceful=False)
+
+
+def segments_of(node: ClusterNode) -> list[str]:
+    with Tool(node.session_dir, PATIENCE_S) as tool:
+        return [each["name"] for each in unpack(tool.ask("segments"), list[dict[str, Any]])]
+
+
+@weft.remote
+def add(first: Any, second: Any) -> Any:
+    return first + second
+
+
+@weft.remote(num_returns=3)
+def split(value: Any) -> Any:
+    return tuple(np.array_split(value, 3))
+
+
+@weft.remote
+def total(values: list[Any]) -> float:
+    return float(sum(each.sum() for each in weft.get(values)))
+
+
+@weft.remote(max_retries=0)
+def own_and_die(fifo: str) -> None:
+    kept = add.options(**on(2)).remote(np.zeros(1_000_000), 1.0)
+    weft.wait([kept], fetch_local=False)
+    Path(fifo).write_text("made")
+    Path(fifo).read_text()
+    os._exit(1)
+
+
+def test_tasks_run_elsewhere_with_large_arguments_and_results(cluster: Cluster) -> None:
+    value = np.arange(1_000_000.0)
+    there = add.options(**on(1))
+    result = there.remote(weft.put(value), value)
+    assert np.array_equal(weft.get(result, timeout=60), 2 * value)
+    # What was made there is an argument there.
+    again = there.remote(result, 1.0)
+    assert np.array_equal(weft.get(again, timeout=60), 2 * value + 1)
+    parts = split.options(**on(2)).remote(again)
+    # References inside an argument: the worker gets what lies on three nodes.
+    sum_of_all = total.options(**on(1)).remote([result, *parts, weft.put(value)])
+    assert weft.get(sum_of_all, timeout=60) == (5 * value + 1).sum()
+
+
+def test_what_was_lost_with_its_node_is_made_again_the_rest_is_not(cluster: Cluster) -> None:
+    elsewhere = split.options(resources={"any": 1}, max_retries=5)
+    argument = weft.put(np.arange(3_000_000))
+    first, second, _ = elsewhere.remote(argument)
+    copy = weft.get(second, timeout=60)
+    address = first._entry.value.creator.partition("/")[0]
+    kill(cluster, next(node for node in cluster.worker_nodes if node.address == address))
+    assert weft.get(first, timeout=60)[10] == 10
+    assert weft.get(second, timeout=60)[10] == copy[10] == 1_000_010
+
+
+def test_another_copy_is_read_when_the_node_of_the_original_died(cluster: Cluster) -> None:
+    made = add.options(**on(1, max_retries=0)).remote(np.zeros(1_000_000), 1.0)
+    assert weft.get(total.options(**on(2)).remote([made]), timeout=60) == 1_000_000
+    kill(cluster, has_resource(cluster, "node1"))
+    assert weft.get(made, timeout=60).sum() == 1_000_000
+
+
+def test_loss_says_what_was_tried(cluster: Cluster) -> None:
+    made = add.options(**on(1, max_retries=0)).remote(np.zeros(1_000_000), 1.0)
+    weft.wait([made], timeout=60, fetch_local=False)
+    node = has_resource(cluster, "node1")
+    kill(cluster, node)
+    with pytest.raises(
+        ObjectLostError, match=rf"its node {node.node_id} died \(.*\); .*max_retries"
+    ):
+        weft.get(made, timeout=60)
+
+
+def test_objects_end_with_their_owner_on_another_node(cluster: Cluster, tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    node = has_resource(cluster, "node2")
+    owner = own_and_die.options(**on(1)).remote(str(fifo))
+    assert fifo.read_text() == "made"
+    assert len(segments_of(node)) == 2
+    fifo.write_text("die")
+    with pytest.raises(weft.exceptions.WorkerDiedError):
+        weft.get(owner, timeout=60)
+    end = monotonic() + PATIENCE_S
+    while segments_of(node):
+        assert monotonic() < end
 
 
 def test_objects_go_where_tasks_run(cluster: Cluster) -> None:
