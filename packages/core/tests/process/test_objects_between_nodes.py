@@ -232,11 +232,15 @@ def test_owner_whose_connection_broke_is_called_again(nodes: Callable[..., Node]
     here.get(mine)
     # The daemon here has called the owner there: that connection breaks.
     peers = there.runtime.peers
+
+    def callers() -> list[Any]:
+        return [peer for peer in peers._all if peer.address == f"{here.address}/node"]
+
     with there.runtime.guard:
-        peer = peers.by_address[f"{here.address}/node"]
+        (peer,) = callers()
         peer.connection.close()
         peers._on_lost(peer.connection, "the test has cut it")
-    there.until(lambda: f"{here.address}/node" in peers.by_address)
+    there.until(callers)
     assert len(here.segments()) == 1
     del ref, mine
     here.until(lambda: not here.segments() and not there.segments())
@@ -295,6 +299,15 @@ def split(value: Any) -> Any:
 @weft.remote
 def total(values: list[Any]) -> float:
     return float(sum(each.sum() for each in weft.get(values)))
+
+
+@weft.remote(num_cpus=0)
+class Keeper:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def sum(self) -> float:
+        return float(self.value.sum())
 
 
 @weft.remote(max_retries=0)
@@ -362,6 +375,15 @@ def test_objects_end_with_their_owner_on_another_node(cluster: Cluster, tmp_path
     end = monotonic() + PATIENCE_S
     while segments_of(node):
         assert monotonic() < end
+
+
+def test_node_that_has_called_an_owner_lends_it_workers(cluster: Cluster) -> None:
+    """What it grants goes to who has asked, over the connection on which that was."""
+    large = weft.put(np.ones(1_000_000))
+    keepers = [Keeper.options(**on(number)).remote(large) for number in (1, 2)]
+    assert weft.get([keeper.sum.remote() for keeper in keepers], timeout=60) == [1_000_000] * 2
+    there = add.options(**on(1))
+    assert weft.get(there.remote(1, 2), timeout=60) == 3
 
 
 def test_objects_go_where_tasks_run(cluster: Cluster) -> None:

@@ -237,4 +237,8 @@ class Copies:
     def _daemon(self, node: NodeLife) -> Peer | None:
         if node.address == self._home.node:
             return self._links.daemon
-        return self._links.peers.connect(f"{node.address}/{DAEMON}")
+        address = f"{node.address}/{DAEMON}"
+        caller = self._daemons.get(address)
+        if caller is not None and not caller.connection.closed:
+            return caller
+        return self._links.peers.connect(address)

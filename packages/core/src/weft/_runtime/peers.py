@@ -28,13 +28,16 @@ class Peer:
     """A process at the other end of a connection. Hashable by identity."""
 
     __slots__ = (
-        "actor_id", "address", "connection", "exported", "is_far", "pid", "role", "worker_id",
+        "actor_id", "address", "connection", "exported", "has_called", "is_far", "pid", "role",
+        "worker_id",
     )  # fmt: skip
 
     def __init__(self, address: str, *, is_far: bool = False) -> None:
         self.address = address
         self.is_far = is_far
         """It is on another node: it cannot read segments of this one."""
+        self.has_called = not address
+        """It has opened the connection."""
         self.worker_id = WorkerId.nil()
         self.actor_id = ActorId.nil()
         """The actor that it is, if this process calls it."""
@@ -46,8 +49,8 @@ class Peer:
 
     @property
     def connects_to_daemon(self) -> bool:
-        """Whether it is the daemon of another node."""
-        return is_daemon(self.address)
+        """Whether it is the daemon of another node, which this process has called."""
+        return is_daemon(self.address) and not self.has_called
 
     @override
     def __repr__(self) -> str:
@@ -142,7 +145,10 @@ class Peers:
             peer.role, peer.pid, peer.worker_id = hello.role, hello.pid, WorkerId(hello.worker_id)
             if not peer.address:
                 peer.address = hello.address
-                self.by_address.setdefault(hello.address, peer)
+                # A daemon that has called speaks about objects. Who asks it for something says so
+                # in a Hello of its own, as a guest.
+                if not is_daemon(peer.address):
+                    self.by_address.setdefault(peer.address, peer)
             messages = messages[1:]
         if messages:
             self._received(peer, messages)
