@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from weft._ids import ActorId, NodeId
-from weft._machines.orders import DropOrder, KillOrder, WantOrder
+from weft._machines.leases import ACTOR_KEY
+from weft._machines.orders import DropOrder, KillOrder, MakeOrder, WantOrder
 from weft._node.actor_questions import NOT_FOUND
 from weft._node.cluster_acting import ClusterActing
 from weft._node.control_link import FENCED
@@ -16,6 +17,7 @@ from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
     ActorNews,
+    ActorReady,
     Answer,
     CreateActor,
     EndActor,
@@ -35,6 +37,7 @@ ACTOR = ActorId(b"actor" + bytes(11))
 HERE, THERE = NodeId(b"here" + bytes(12)), NodeId(b"there" + bytes(11))
 HERE_ADDRESS, THERE_ADDRESS = "here:1/node", "there:1/node"
 OWNER, OTHER, WORKER = b"owner", b"other", b"worker"
+OWNER_ADDRESS = f"here:1/{OWNER.hex()}"
 
 
 class FakeConnection:
@@ -103,6 +106,11 @@ class Node:
         """(workers, hops)."""
         self.doomed: list[bytes] = []
         self.is_reachable = True
+        self.client = ACTOR
+        """Of the one grant that there is."""
+        self.key = ACTOR_KEY
+        self.accelerators: dict[str, list[str]] = {}
+        self.shape = Shape()
         everything = cast("Any", self)
         self.acting = ClusterActing(
             cast("Any", self.control),
@@ -151,6 +159,12 @@ class Node:
     def get(self, worker: bytes) -> None:
         return None
 
+    def served_by(self, worker: bytes) -> Any:
+        return self
+
+    def variables(self, grant: Any) -> dict[str, str]:
+        return {}
+
     # what is said
 
     def say(self, client: FakeClient, message: Message) -> None:
@@ -172,7 +186,7 @@ class Node:
 def creation(*, request: int = 0, **options: Any) -> CreateActor:
     meta = ActorMeta(ACTOR, "Counter", {}, "name", "space")
     return CreateActor(
-        meta, Shape((("CPU", 10_000),)), b"f", b"code", b"", [], "owner:1/ab", options, request
+        meta, Shape((("CPU", 10_000),)), b"f", b"code", b"", [], OWNER_ADDRESS, options, request
     )
 
 
@@ -191,7 +205,7 @@ def test_creation_says_what_control_and_callers_need(node: Node) -> None:
     assert (request.name, request.namespace, request.max_restarts) == ("name", "space", 2)
     assert (request.class_name, dict(request.amounts)) == ("Counter", {"CPU": 10_000})
     assert unpack(request.creation, CreateActor) == creation(request=4, max_restarts=2)
-    assert unpack(request.handle, tuple[ActorMeta, str])[1] == "owner:1/ab"
+    assert unpack(request.handle, tuple[ActorMeta, str])[1] == OWNER_ADDRESS
     assert node.owner.heard == [Answer(4)]
 
 
@@ -221,6 +235,23 @@ def test_end_of_who_owns_nothing_is_not_told(node: Node) -> None:
     assert node.control.methods() == []
     node.say(node.owner, EndActor(ACTOR, graceful=False, no_restart=True, reason="asked"))
     assert node.control.methods() == ["end"]
+
+
+@pytest.mark.parametrize(("options", "doomed"), [({}, [WORKER]), ({"lifetime": "detached"}, [])])
+def test_what_a_process_owns_on_its_node_ends_with_it_at_once(
+    node: Node, options: dict[str, Any], doomed: list[bytes]
+) -> None:
+    node.by_id[WORKER] = FakeClient(WORKER)
+    node.acting.ordered(MakeOrder(ACTOR, WORKER, 0, pack(creation(**options))))
+    assert (node.acting.states(), node.acting.label(ACTOR)) == (["pending"], "name")
+    node.say(node.by_id[WORKER], ActorReady(ACTOR))
+    assert node.acting.states() == ["alive"]
+    node.acting.gone(OTHER)
+    assert node.doomed == []
+    node.acting.gone(OWNER)
+    assert node.doomed == doomed
+    node.acting.lost(ACTOR, WORKER, "it was ended")
+    assert node.acting.states() == []
 
 
 # ------------------------------------------------------------------ who watches

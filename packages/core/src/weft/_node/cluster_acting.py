@@ -10,7 +10,8 @@
 What is always true
 1. What is said of one actor is said in order, each when the one before was answered.
 2. That an owner is gone is said after all that it created.
-3. While there is no control service all of this waits; calls to actors go on.
+3. While there is no control service all of this waits; calls to actors go on. But what a process
+   of this node owns on this node ends with it, also then.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from weft._node.actor_questions import ActorQuestions, words_of
 from weft._node.actor_watchers import ActorWatchers
 from weft._node.control_link import FENCED
 from weft._override import override
+from weft._transport.addresses import process_of
 from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
@@ -69,6 +71,18 @@ if TYPE_CHECKING:
     from weft._wire.messages import Message
 
 
+class _ActorHere:
+    """An actor that a worker of this node is."""
+
+    __slots__ = ("label", "owner", "state", "worker")
+
+    def __init__(self, worker: bytes, creation: CreateActor) -> None:
+        self.worker = worker
+        self.label = label_of(creation)
+        self.owner = b"" if is_detached(creation) else process_of(creation.owner)
+        self.state = "pending"
+
+
 class ClusterActing(Acting):
     """The control service has the directory."""
 
@@ -99,8 +113,8 @@ class ClusterActing(Acting):
         self._checks = _settings.CHECK.value()
         self._askers: dict[str, Client] = {}
         """Other nodes' daemons that have asked for workers."""
-        self._here: dict[bytes, tuple[str, str]] = {}
-        """The actors of this node: (label, state)."""
+        self._here: dict[bytes, _ActorHere] = {}
+        """The actors of this node."""
         self._owners: set[bytes] = set()
         """Processes of this node that have actors which end with them."""
         self._creating: Counter[bytes] = Counter()
@@ -203,7 +217,7 @@ class ClusterActing(Acting):
         else:
             report.started.SetInParent()
             if actor in self._here:
-                self._here[actor] = (self.label(actor), "alive")
+                self._here[actor].state = "alive"
         self._say("report", actor, report)
 
     @override
@@ -216,6 +230,8 @@ class ClusterActing(Acting):
     @override
     def gone(self, client: bytes) -> None:
         self.watchers.remove(client)
+        for actor in [each for each in self._here.values() if each.owner == client]:
+            self._end_worker(actor.worker, "the process that created it has ended")
         if client in self._creating:
             self._ended.add(client)
         elif client in self._owners:
@@ -250,7 +266,7 @@ class ClusterActing(Acting):
         grant = self._grants.served_by(worker)
         if grant is None or (grant.client, grant.key) != (actor, ACTOR_KEY):
             return  # It has ended, and control knows or will.
-        self._here[actor] = (label_of(creation), "pending")
+        self._here[actor] = _ActorHere(worker, creation)
         variables = self._grants.variables(grant)
         self._clients.send_to(worker, become(creation, grant, variables, restarts))
 
@@ -359,8 +375,9 @@ class ClusterActing(Acting):
 
     @override
     def label(self, actor: bytes) -> str:
-        return self._here.get(actor, ("", ""))[0]
+        here = self._here.get(actor)
+        return "" if here is None else here.label
 
     @override
     def states(self) -> list[str]:
-        return [state for _, state in self._here.values()]
+        return [actor.state for actor in self._here.values()]
