@@ -25,12 +25,14 @@ from weft._launch import (
     NodeOptions,
     Started,
     claim_session,
+    read_cluster,
     start_daemon,
 )
 from weft._lazy import lazy
 from weft._node.sessions import remove_tree
 from weft._runtime.local import START_S, daemon_died
 from weft._runtime.tools import Tool
+from weft._transport.addresses import CONTROL_SOCKET
 from weft._transport.credentials import (
     MemberCredentials,
     make_credentials,
@@ -56,6 +58,7 @@ BACKLOG = 1024
 # Slurm starts the tasks of a job within seconds of each other; nodes may boot meanwhile.
 JOIN_FILE_S = 120.0
 LOOK_AGAIN_S = 0.1
+LOOK_SOON_S = 0.01
 # Any address that is not this machine's: nothing is sent there.
 _ELSEWHERE = ("192.0.2.1", 9)
 
@@ -224,17 +227,28 @@ def read_join_file(path: Path, timeout_s: float = JOIN_FILE_S) -> JoinString:
 
 
 def wait_for_node(started: Started) -> None:
-    """Wait until a node serves drivers and callers. Blocks.
+    """Wait until a node serves drivers and callers, and a head those who join. Blocks.
 
     DaemonDiedError, with its last words: it has ended, or does not answer.
     """
     try:
         with Tool(started.session_dir, START_S) as tool:
             tool.ask("session")
+        cluster = read_cluster(started.session_dir)
+        if cluster is not None and cluster.is_head and not cluster.standby:
+            _wait_for_control(started)
     except SessionError as error:
         started.process.kill()
         words = started.last_words() or str(error)
         raise daemon_died("the node did not start", words, "mend that and start it again") from None
+
+
+def _wait_for_control(started: Started) -> None:
+    """Wait until a head's control service serves. SessionError: it does not."""
+    place, until = Path(started.session_dir, CONTROL_SOCKET), monotonic() + START_S
+    while not place.exists():
+        if started.process.wait(LOOK_SOON_S) is not None or monotonic() >= until:
+            raise SessionError("the control service does not start")
 
 
 def amounts(started: Started) -> dict[str, float]:

@@ -488,6 +488,11 @@ def test_journal_that_is_none_is_refused(place: Place, url: str) -> None:
     assert "give sqlite:PATH, etcd://HOST:PORT,.../PREFIX or memory:" in text
 
 
+def test_journal_that_cannot_be_opened_is_told(place: Place, tmp_path: Path) -> None:
+    text = ended(place.start("--journal", f"sqlite:{tmp_path / 'nowhere' / 'journal'}"))
+    assert "cannot be opened: No such file or directory" in text
+
+
 def wait_until(condition: Callable[[], Any]) -> None:
     until = time.monotonic() + WAIT_S
     while not condition():

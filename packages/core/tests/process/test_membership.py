@@ -20,7 +20,7 @@ from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
 from weft._transport.control.joining import join_cluster
 from weft._transport.credentials import open_credentials
-from weft.exceptions import AuthenticationError
+from weft.exceptions import AuthenticationError, DaemonDiedError
 from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
@@ -146,6 +146,25 @@ def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -
     assert time.monotonic() - killed_at < 2.0
     cluster.until(lambda: all(node.is_known for node in cluster.living()))
     assert [node.incarnation for node in cluster.living()] == incarnations
+
+
+@pytest.mark.parametrize(
+    ("journal", "told"),
+    [
+        ("oracle://x", "give sqlite:PATH, etcd://HOST:PORT,.../PREFIX or memory:"),
+        ("sqlite:/nowhere/at/all", "/nowhere/at/all"),
+    ],
+)
+def test_head_whose_journal_cannot_be_had_says_so_and_ends(
+    roots: tuple[Path, Path], journal: str, told: str
+) -> None:
+    head = start_head(HeadOptions(node=NodeOptions(num_cpus=1), host="127.0.0.1", journal=journal))
+    with pytest.raises(DaemonDiedError, match="the node did not start: weft control") as caught:
+        wait_for_node(head.started)
+    assert told in str(caught.value)
+    head.started.process.wait(WAIT_S)
+    # The next node on this machine removes the log.
+    shutil.rmtree(head.started.session_dir)
 
 
 def test_template_that_was_killed_is_replaced_beside_threads(cluster: RealCluster) -> None:

@@ -55,7 +55,11 @@ class SqliteJournal(CommandJournal):
 
     @override
     def open(self, wait_s: float = 0.0) -> Opened:
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        try:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        except OSError as error:
+            reason = f"the journal {self._path} cannot be opened: {error.strerror}"
+            raise JournalError(f"{reason}; give a file that is yours to write") from None
         database = sqlite3.connect(
             self._path, timeout=wait_s, isolation_level=None, check_same_thread=False
         )

@@ -1,7 +1,9 @@
 """The control service's process, as the daemon of the head has it: its start, and its next one.
 
-When it ends it is started again: at once the first time, then after pauses that grow. It ends with
-the daemon, whatever ends that: the daemon holds the other end of its lifeline.
+When it ends it is started again: at once the first time, then after pauses that grow. If it has
+not served even once, and says that it cannot, the node ends: its user is there to mend that.
+
+It ends with the daemon, whatever ends that: the daemon holds the other end of its lifeline.
 """
 
 from __future__ import annotations
@@ -10,10 +12,12 @@ import os
 import select
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
 from weft._launch import is_journal_shared, spawn
+from weft._transport.addresses import CONTROL_SOCKET
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,6 +30,8 @@ PAUSES_S = (0.0, 0.1, 0.25, 0.5, 1.0)
 """Before it is started again; the last one from then on."""
 WELL_S = 30.0
 """Who has lived so long is not blamed for the ends before."""
+_REFUSED = "exit code 1"
+"""How it ends when its journal cannot be had, its folder will not do, and so on."""
 # It does what waits, and lets its journal go.
 END_S = 2.0
 
@@ -34,13 +40,23 @@ class ControlProcess:
     """Keeps a control service running beside the daemon of the head."""
 
     def __init__(
-        self, poller: Poller, timers: Timers, node: NodeFile, say: Callable[[str], None]
+        self,
+        poller: Poller,
+        timers: Timers,
+        node: NodeFile,
+        *,
+        say: Callable[[str], None],
+        failed: Callable[[], None],
     ) -> None:
-        """`say` tells the users of the node."""
+        """`say` tells the users of the node.
+
+        `failed`: it cannot even be started, and has said why in the daemon's log.
+        """
         assert node.cluster is not None
         self._poller = poller
         self._timers = timers
         self._session_dir = node.session_dir
+        self._socket = f"{node.session_dir}/{CONTROL_SOCKET}"
         journal = node.cluster.journal
         self._options = ["--credentials", node.cluster.credentials]
         if journal:
@@ -50,6 +66,7 @@ class ControlProcess:
         self._is_shared = is_journal_shared(journal)
         self._stands_by = node.cluster.standby
         self._say = say
+        self._failed = failed
         self._ends = 0
         """How often in a row it has ended soon."""
         self._began_at = 0.0
@@ -79,6 +96,9 @@ class ControlProcess:
 
     def _ended(self, events: int) -> None:
         how = self._reap()
+        if not self._ends and how == _REFUSED and not Path(self._socket).exists():
+            self._failed()
+            return
         self._stands_by = self._is_shared
         if monotonic() - self._began_at > WELL_S:
             self._ends = 0

@@ -160,6 +160,7 @@ class Daemon:
         self._over = ""
         """Why the session ends; empty while it goes on."""
         self._is_clean = False
+        self._has_failed = False
         self._is_told_to_end = False
         self._has_swept = False
         self._began_at = wall()
@@ -338,8 +339,8 @@ class Daemon:
             self._say(f"weft: the node daemon failed and ends the session: {error}")
             self._end(keep_log=True)
             return 1
-        self._end()
-        return 0
+        self._end(keep_log=self._has_failed)
+        return int(self._has_failed)
 
     def _start_ahead(self, env: str) -> None:
         """Start workers of a driver's environment before it wants any."""
@@ -735,6 +736,11 @@ class Daemon:
         if self.jobs.driven():
             return "drivers are connected"
         return ""
+
+    def fail(self) -> None:
+        """End: the node cannot do what it is for, and the last line of its log says why."""
+        self._has_failed = True
+        self.finish("the node has failed")
 
     def finish(self, why: str) -> None:
         """End the session, when what is being done is done."""

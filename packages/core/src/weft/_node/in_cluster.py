@@ -78,7 +78,7 @@ class InCluster(ControlNews):
         self._process: ControlProcess | None = None
         control: tuple[str, ...] = (cluster.control,)
         if cluster.is_head:
-            self._process = ControlProcess(poller, timers, node, say)
+            self._process = ControlProcess(poller, timers, node, say=say, failed=daemon.fail)
             if is_journal_shared(cluster.journal):
                 control = tuple(dict.fromkeys((cluster.control, cluster.node)))
             else:
