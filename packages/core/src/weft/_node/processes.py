@@ -3,10 +3,10 @@
 A status page is a file of 4 KiB that the worker maps. It holds what the worker runs: 16 bytes of
 task id, the attempt's number in four bytes, the length of the function's name in two (both
 little-endian), a byte of facts about the task, the name in UTF-8 and a zero byte. When the worker
-is idle the length is zero, and the rest is what it ran last. The last byte of the page is 1 while other
-processes hold objects of this one. The daemon writes 1 into the byte before it to be told (Busy)
-when the worker next begins something; the worker writes 0 there as it tells. The page outlives the
-process, so what a killed worker had begun is known.
+is idle the length is zero, and the rest is what it ran last. The last byte of the page is 1 while
+other processes hold objects of this one. The daemon writes 1 into the byte before it to be told
+(Busy) when the worker next begins something; the worker writes 0 there as it tells. The page
+outlives the process, so what a killed worker had begun is known.
 
 Facts about job control: SIGSTOP takes effect later than `kill` returns. SIGKILL ends a stopped
 process too, also that of PR_SET_PDEATHSIG.
