@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weft import _settings
 from weft._ids import ObjectId
 from weft._machines.ownership import SegmentGone
 from weft._machines.places import (
@@ -62,6 +63,7 @@ class Copies:
         self._objects = objects
         self._room = room
         self._home = home
+        self._checks = _settings.CHECK.value()
         self._edition_of: dict[str, Edition] = {}
         """By segment: what `places` knows of."""
         self._life_of: dict[str, NodeLife] = {}
@@ -123,9 +125,13 @@ class Copies:
 
     def _meet(self, life: NodeLife) -> None:
         known = self._life_of.get(life.address)
-        if known is None or known.incarnation <= life.incarnation:
-            self._life_of[life.address] = life
-            self._dead.discard(life.address)
+        if known == life or (known is not None and known.incarnation > life.incarnation):
+            return
+        self._life_of[life.address] = life
+        self._dead.discard(life.address)
+        if known is not None:
+            # Its death may be told later, when another has its address.
+            self._tell(PlacesDied(known, "its node has begun anew"))
 
     def node_lost(self, node_id: bytes, daemon: str, cause: str) -> None:
         """Another node is dead. `daemon`: the address of its own."""
@@ -221,7 +227,10 @@ class Copies:
     # -------------------------------------------------------------- the machine
 
     def _tell(self, event: places.Event) -> None:
-        for effect in self.places.handle(event, 0.0):
+        effects = self.places.handle(event, 0.0)
+        if self._checks:
+            self.places.check()
+        for effect in effects:
             match effect:
                 case TellNode(node, message):
                     peer = self._daemon(node)
