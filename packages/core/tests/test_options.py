@@ -121,11 +121,13 @@ class TestTasks:
     def test_rays_spelling_of_back_pressure_is_taken(self) -> None:
         assert task(_generator_backpressure_num_objects=3).backpressure == 3
 
-    def test_placement_groups_are_refused_by_name(self) -> None:
+    def test_what_looks_like_a_placement_group_is_refused(self) -> None:
         class Grouped:
-            placement_group = None
+            placement_group = "mine"
+            placement_group_bundle_index = -1
+            placement_group_capture_child_tasks = None
 
-        with pytest.raises(OptionError, match="placement group"):
+        with pytest.raises(OptionError, match="has to name a PlacementGroup"):
             task(scheduling_strategy=Grouped())
 
     def test_environment_is_kept_as_canonical_json(self) -> None:

@@ -14,7 +14,6 @@ def test_bundles_are_counted_together_and_the_first_is_the_trials_own() -> None:
     assert factory.required_resources == {"CPU": 2.5, "GPU": 0.5}
     assert (factory.head_cpus, factory.head_bundle_is_empty) == (0.5, False)
     assert PlacementGroupFactory([{}, {"CPU": 1}]).head_bundle_is_empty
-    assert factory() is factory
 
 
 def test_equal_factories_are_equal() -> None:

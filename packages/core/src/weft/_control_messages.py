@@ -198,11 +198,12 @@ def asked_of(
                 index: Resources.of_units(amounts.of)
                 for index, amounts in order.reserve.bundles.items()
             }
-            return ReserveAsked(control, group, attempt, bundles, order.reserve.size)
+            asked, at = order.reserve, (control, group, attempt)
+            return ReserveAsked(*at, bundles, asked.size, asked.patience_s, asked.job_id)
         case "commit":
             return CommitAsked(control, group, attempt)
         case _:
-            return ReleaseAsked(control, group, attempt)
+            return ReleaseAsked(control, group, attempt, order.reason)
 
 
 # ------------------------------------------------------------------ orders and jobs

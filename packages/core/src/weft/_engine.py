@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from concurrent.futures import Future
 
-    from weft._ids import ActorId, ObjectId, TaskId
+    from weft._ids import ActorId, ObjectId, PlacementGroupId, TaskId
     from weft._metrics import Readings
     from weft._refs import ObjectRef, ObjectRefGenerator
-    from weft._specs import ActorMeta, ActorSpec, CallSpec, NodeReply, Place, TaskSpec
+    from weft._specs import ActorMeta, ActorSpec, CallSpec, GroupSpec, NodeReply, Place, TaskSpec
 
 
 class Engine(Protocol):
@@ -183,8 +183,27 @@ class Engine(Protocol):
         """What the session's processes have measured. Blocks while they are asked."""
         ...
 
-    def why(self, subject: ObjectRef[Any] | ActorId) -> str:
-        """What a reference or an actor waits for, as text of a few lines."""
+    def why(self, subject: ObjectRef[Any] | ActorId | PlacementGroupId) -> str:
+        """What a reference, an actor or a placement group waits for, as text of a few lines."""
+        ...
+
+    def create_group(self, spec: GroupSpec) -> None:
+        """Create a placement group.
+
+        Blocks until it is known, not until it is ready. UnschedulableError: it can never be placed;
+        ValueError: its name is taken. There is no such group then.
+        """
+        ...
+
+    def remove_group(self, group: PlacementGroupId, reason: str) -> None:
+        """End what runs in a placement group, and the group. Does not block."""
+        ...
+
+    def group_ready(self, group: PlacementGroupId, value: Any) -> ObjectRef[Any]:
+        """Return a reference to `value`, which is there once the group is ready. Does not block.
+
+        If the group is removed before, it fails with TaskPlacementGroupRemoved.
+        """
         ...
 
     def preload(self, modules: Sequence[str]) -> None:

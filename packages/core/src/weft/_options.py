@@ -6,9 +6,12 @@ is always a good one. Each option has one rule, in `_RULES`: it returns the valu
 what the value has to be.
 
 What is always true
-1. A record that these functions return holds only checked values: strategies as text or conditions,
+1. A record that these functions return holds only checked values: strategies as text or records,
    exceptions as a tuple, environments as canonical JSON.
-2. None as a value means "not given", so that a program may pass its own defaults through.
+2. None as a value means "not given", so that a program may pass its own defaults through; but
+   `placement_group=None` means "in none".
+
+It is one file, since a reader looks for the rule of an option in one place.
 """
 
 from __future__ import annotations
@@ -18,18 +21,35 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypedDict, TypeVar, runtime_checkable
+from typing import (
+    Any,
+    Final,
+    Literal,
+    Protocol,
+    TypeAlias,
+    TypedDict,
+    TypeGuard,
+    TypeVar,
+    runtime_checkable,
+)
 
 import msgspec
 
+from weft._ids import PlacementGroupId
 from weft._lazy import lazy
 from weft._resources import ACCELERATORS, Resources
 from weft.exceptions import OptionError
 
 difflib = lazy("difflib")
 
+UNSAID: Final = ""
+"""The strategy of options that name none: in a placement group that captures, that group."""
 DEFAULT: Final = "DEFAULT"
 SPREAD: Final = "SPREAD"
+
+ANY_BUNDLE: Final = -1
+
+RuleT = TypeVar("RuleT")
 
 NumReturns: TypeAlias = int | Literal["streaming", "dynamic"]
 RetryExceptions: TypeAlias = bool | tuple[type[BaseException], ...]
@@ -42,6 +62,22 @@ class LabelConditions(msgspec.Struct, frozen=True):
     """They hold, besides the label selector."""
     soft: dict[str, str]
     """They hold where they can."""
+
+
+class GroupPlace(msgspec.Struct, frozen=True):
+    """A place in a placement group."""
+
+    group: str
+    """The group's id, in hexadecimal; empty: in none, also where one captures."""
+    bundle: int
+    """-1: any that has room."""
+    captures: bool
+    """What is started there goes into the group too, if it does not say otherwise."""
+    bundles: tuple[dict[str, float], ...]
+    """What each bundle has."""
+
+
+NO_GROUP: Final = GroupPlace("", ANY_BUNDLE, captures=False, bundles=())
 
 
 class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +99,7 @@ class TaskOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Which of the task's own exceptions are retried too."""
     max_calls: int = 0
     """A worker ends after this many calls of the function; 0: never."""
-    scheduling_strategy: str | LabelConditions = DEFAULT
+    scheduling_strategy: str | LabelConditions | GroupPlace = UNSAID
     """Text as in Shape.strategy."""
     label_selector: dict[str, str] = {}
     fallback_strategy: tuple[dict[str, str], ...] = ()
@@ -97,7 +133,7 @@ class ActorOptions(msgspec.Struct, frozen=True, kw_only=True):
     """None: 1, or 1000 for a class with async methods."""
     concurrency_groups: dict[str, int] = {}
     max_pending_calls: int = -1
-    scheduling_strategy: str | LabelConditions = DEFAULT
+    scheduling_strategy: str | LabelConditions | GroupPlace = UNSAID
     label_selector: dict[str, str] = {}
     fallback_strategy: tuple[dict[str, str], ...] = ()
     runtime_env: str = ""
@@ -162,6 +198,31 @@ class NodeLabels(Protocol):
 
     hard: Mapping[str, LabelCondition]
     soft: Mapping[str, LabelCondition]
+
+
+class GroupHandle(Protocol):
+    """A handle of a placement group (`PlacementGroup`); see `_is_group`."""
+
+    id: PlacementGroupId
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it stands for no group."""
+        ...
+
+    @property
+    def bundle_specs(self) -> list[dict[str, float]]:
+        """What each bundle has."""
+        ...
+
+
+@runtime_checkable
+class GroupBundle(Protocol):
+    """A strategy that names a placement group (`PlacementGroupSchedulingStrategy`)."""
+
+    placement_group: Any
+    placement_group_bundle_index: int
+    placement_group_capture_child_tasks: bool | None
 
 
 # ------------------------------------------------------------------ what users may write, for type
@@ -269,6 +330,10 @@ def _resources(value: Any) -> dict[str, float]:
             raise _WrongValueError(
                 f"cannot hold {known!r}: write {option}={amounts[known]!r} instead"
             )
+    return _amounts(amounts)
+
+
+def _amounts(amounts: dict[str, float]) -> dict[str, float]:
     for name, amount in amounts.items():
         if isinstance(amount, bool) or not isinstance(amount, int | float):
             raise _WrongValueError(f"has to hold numbers, and {name!r} is {amount!r}")
@@ -351,11 +416,15 @@ def _groups(value: Any) -> dict[str, int]:
     return {name: limit(threads) for name, threads in groups.items()}
 
 
-def _strategy(value: Any) -> str | LabelConditions:
+def _strategy(value: Any) -> str | LabelConditions | GroupPlace:
+    if isinstance(value, GroupBundle):
+        return _in_group(
+            value.placement_group,
+            value.placement_group_bundle_index,
+            captures=bool(value.placement_group_capture_child_tasks),
+        )
     if value in (DEFAULT, SPREAD):
         return str(value)
-    if hasattr(value, "placement_group"):
-        raise _WrongValueError("cannot be a placement group: this version of Weft has none")
     if isinstance(value, NodeAffinity):
         node: object = value.node_id
         if not isinstance(node, str) or not re.fullmatch("[0-9a-f]{32}", node):
@@ -366,9 +435,70 @@ def _strategy(value: Any) -> str | LabelConditions:
     if isinstance(value, NodeLabels):
         return LabelConditions(_conditions(value.hard), _conditions(value.soft))
     raise _WrongValueError(
-        "has to be 'DEFAULT', 'SPREAD', NodeAffinitySchedulingStrategy(node_id, soft) or "
-        "NodeLabelSchedulingStrategy(hard, soft=soft)"
+        "has to be 'DEFAULT', 'SPREAD', NodeAffinitySchedulingStrategy(node_id, soft), "
+        "NodeLabelSchedulingStrategy(hard, soft=soft) or "
+        "PlacementGroupSchedulingStrategy(placement_group)"
     )
+
+
+def _in_group(group: Any, bundle: Any, *, captures: bool) -> GroupPlace:
+    if group is None or (_is_group(group) and group.is_empty):
+        if bundle != ANY_BUNDLE:
+            raise _WrongValueError("names a bundle and no placement group")
+        return NO_GROUP
+    if not _is_group(group):
+        raise _WrongValueError("has to name a PlacementGroup, as placement_group() returns it")
+    place = GroupPlace(group.id.hex(), ANY_BUNDLE, captures, tuple(group.bundle_specs))
+    return msgspec.structs.replace(place, bundle=_bundle(bundle, len(place.bundles)))
+
+
+def bundle_amounts(bundle: Any, subject: str) -> Resources:
+    """Check what a bundle is to have, as {"CPU": 1}. OptionError, which names `subject`."""
+    return _checked(_bundle_amounts, bundle, subject)
+
+
+def bundle_labels(selector: Any, subject: str) -> dict[str, str]:
+    """Check what labels a bundle's node is to have. OptionError, which names `subject`."""
+    return _checked(_labels, selector, subject)
+
+
+def _checked(rule: Callable[[Any], RuleT], value: Any, subject: str) -> RuleT:
+    try:
+        return rule(value)
+    except _WrongValueError as error:
+        raise OptionError(f"{subject}, {value!r}, {error}") from None
+
+
+def _bundle_amounts(value: Any) -> Resources:
+    amounts = _amounts(_mapping(value, "amounts by name, like {'CPU': 1}"))
+    if not any(amounts.values()):
+        raise _WrongValueError("has to have an amount of something")
+    return Resources(amounts)
+
+
+def wrong_bundle(index: Any, bundles: int) -> str:
+    """Say why this is no index of a bundle, of so many; empty if it is."""
+    if not isinstance(index, bool) and isinstance(index, int) and ANY_BUNDLE <= index < bundles:
+        return ""
+    which = f"bundles 0 to {bundles - 1}" if bundles > 1 else "bundle 0"
+    return f"names bundle {index!r}, and the placement group has {which} (-1: any of them)"
+
+
+def _bundle(index: Any, bundles: int) -> int:
+    if wrong := wrong_bundle(index, bundles):
+        raise _WrongValueError(wrong)
+    return int(index)
+
+
+def _is_group(value: object) -> TypeGuard[GroupHandle]:
+    # What a handle's bundles are may have to be asked for, so they are not looked at here.
+    return isinstance(getattr(value, "id", None), PlacementGroupId)
+
+
+def _group(value: Any) -> Any:
+    if value not in ("default", None) and not _is_group(value):
+        raise _WrongValueError("has to be a PlacementGroup, None (in none) or 'default'")
+    return value
 
 
 def _conditions(given: Mapping[str, LabelCondition]) -> dict[str, str]:
@@ -467,31 +597,34 @@ _RULES: Final[dict[str, Callable[[Any], Any]]] = {
     "concurrency_groups": _groups,
     "concurrency_group": _text,
     "max_pending_calls": _whole(-1, " (no limit)"),
-    # Taken for programs that come from Ray; they change nothing here.
-    "enable_task_events": _flag,
-    "placement_group": _only("default"),
-    "placement_group_bundle_index": _only(-1),
+    "placement_group": _group,
+    "placement_group_bundle_index": _whole(ANY_BUNDLE, " (any)"),
     "placement_group_capture_child_tasks": _flag,
     "enable_tensor_transport": _only(False),
     "tensor_transport": _only("object_store", "OBJECT_STORE"),
     "allow_out_of_order_execution": _flag,
+    "enable_task_events": _flag,
 }
 
 # Ray's other spellings.
 _ALIASES: Final = {"_generator_backpressure_num_objects": "backpressure"}
-_ANYWHERE: Final = frozenset(
+_GROUP: Final = frozenset(
     {
-        "enable_task_events",
         "placement_group",
         "placement_group_bundle_index",
         "placement_group_capture_child_tasks",
     }
 )
-_WITHOUT_EFFECT: Final = _ANYWHERE | {
-    "enable_tensor_transport",
-    "tensor_transport",
-    "allow_out_of_order_execution",
-}
+_ANYWHERE: Final = _GROUP | {"enable_task_events"}
+# Taken for programs that come from Ray; they change nothing here.
+_WITHOUT_EFFECT: Final = frozenset(
+    {
+        "enable_task_events",
+        "enable_tensor_transport",
+        "tensor_transport",
+        "allow_out_of_order_execution",
+    }
+)
 _TASK: Final = _ANYWHERE | frozenset(TaskOptions.__struct_fields__)
 _ACTOR: Final = (
     _ANYWHERE
@@ -560,7 +693,7 @@ def _laid_over(
         name = _ALIASES.get(written, written)
         if name not in allowed:
             raise OptionError(_unknown(written, kind, allowed, subject))
-        if value is None:
+        if value is None and name != "placement_group":
             continue
         try:
             kept = _RULES[name](value)
@@ -568,7 +701,72 @@ def _laid_over(
             raise OptionError(f"{written}={value!r} of {subject} {error}") from None
         if name not in _WITHOUT_EFFECT:
             changes[name] = kept
-    return msgspec.structs.replace(base, **changes) if changes else base
+    if not changes:
+        return base
+    if not _GROUP.isdisjoint(changes):
+        _join_group(changes, base, subject)
+    options = msgspec.structs.replace(base, **changes)
+    if not isinstance(options, MethodOptions):
+        _check_group(options, subject)
+    return options
+
+
+def _join_group(changes: dict[str, Any], base: Any, subject: str) -> None:
+    """Make one strategy of the options that name a placement group one by one."""
+    group = changes.pop("placement_group", "default")
+    index = changes.pop("placement_group_bundle_index", None)
+    captures = changes.pop("placement_group_capture_child_tasks", None)
+    if "scheduling_strategy" in changes:
+        if group in ("default", None) and index in (None, ANY_BUNDLE):
+            return
+        raise OptionError(
+            f"{subject} has both placement_group and scheduling_strategy: write "
+            "scheduling_strategy=PlacementGroupSchedulingStrategy(placement_group, ...) alone"
+        )
+    before = base.scheduling_strategy
+    try:
+        if group == "default" and isinstance(before, GroupPlace):
+            index = before.bundle if index is None else _bundle(index, len(before.bundles))
+            captures = before.captures if captures is None else captures
+            place = msgspec.structs.replace(before, bundle=index, captures=captures)
+        else:
+            given = None if group == "default" else group
+            index = ANY_BUNDLE if index is None else index
+            place = _in_group(given, index, captures=bool(captures))
+    except _WrongValueError as error:
+        raise OptionError(f"placement_group of {subject} {error}") from None
+    if group != "default" or place is not NO_GROUP:
+        changes["scheduling_strategy"] = place
+
+
+def _check_group(options: TaskOptions | ActorOptions, subject: str) -> None:
+    """OptionError: no bundle that it may go to could ever hold it."""
+    place = options.scheduling_strategy
+    if not isinstance(place, GroupPlace) or not place.group:
+        return
+    need = amounts_of(options)
+    bundles = place.bundles if place.bundle == ANY_BUNDLE else (place.bundles[place.bundle],)
+    if not any(need.fits(Resources(bundle)) for bundle in bundles):
+        which = "any bundle" if place.bundle == ANY_BUNDLE else f"bundle {place.bundle}"
+        has = ", ".join(repr(Resources(bundle)) for bundle in bundles)
+        raise OptionError(
+            f"{subject} needs {need!r}, and cannot go into {which} of its placement group: {has}"
+        )
+
+
+def amounts_of(options: TaskOptions | ActorOptions) -> Resources:
+    """Return what a task or an actor with these options takes."""
+    amounts = dict(options.resources)
+    amounts["CPU"] = options.num_cpus
+    amounts["GPU"] = options.num_gpus
+    if options.memory is not None:
+        amounts["memory"] = options.memory
+    if options.object_store_memory is not None:
+        amounts["object_store_memory"] = options.object_store_memory
+    if options.accelerator_type is not None:
+        # Ray's convention: a sliver of a resource that every device of the type brings along.
+        amounts[f"accelerator_type:{options.accelerator_type}"] = 0.001
+    return Resources(amounts)
 
 
 def _unknown(name: str, kind: str, allowed: frozenset[str], subject: str) -> str:

@@ -11,8 +11,16 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import msgspec
 
 from weft._ids import ActorId, FunctionId, JobId, NodeId, PlacementGroupId, TaskId, WorkerId
-from weft._options import DEFAULT, ActorOptions, LabelConditions, TaskOptions
-from weft._resources import Resources
+from weft._options import (
+    ANY_BUNDLE,
+    DEFAULT,
+    UNSAID,
+    ActorOptions,
+    GroupPlace,
+    LabelConditions,
+    TaskOptions,
+    amounts_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -37,36 +45,70 @@ class Shape(msgspec.Struct, frozen=True, array_like=True):
     """Of the nodes that will do, those that meet most of these come first."""
     is_learned: bool = False
     """`memory` is what such tasks were seen to take; the user has asked for less."""
+    captures: bool = False
+    """What it starts goes into its placement group too, if it does not say otherwise."""
 
 
 def shape_of(options: TaskOptions | ActorOptions) -> Shape:
     """Return what a worker must be for a task or an actor with these options."""
-    amounts = dict(options.resources)
-    amounts["CPU"] = options.num_cpus
-    amounts["GPU"] = options.num_gpus
-    if options.memory is not None:
-        amounts["memory"] = options.memory
-    if options.object_store_memory is not None:
-        amounts["object_store_memory"] = options.object_store_memory
-    if options.accelerator_type is not None:
-        # Ray's convention: a sliver of a resource that every device of the type brings along.
-        amounts[f"accelerator_type:{options.accelerator_type}"] = 0.001
     strategy = options.scheduling_strategy
     conditions = strategy if isinstance(strategy, LabelConditions) else LabelConditions({}, {})
     return Shape(
-        amounts=tuple(sorted(Resources(amounts).items())),
-        strategy=strategy if isinstance(strategy, str) else DEFAULT,
+        amounts=tuple(sorted(amounts_of(options).items())),
+        strategy=_text_of(strategy),
         labels=_selector(options.label_selector, conditions.hard),
         env=options.runtime_env,
         fallbacks=tuple(
             _selector(selector, conditions.hard) for selector in options.fallback_strategy
         ),
         preferred=_selector(conditions.soft),
+        captures=isinstance(strategy, GroupPlace) and strategy.captures,
     )
+
+
+def _text_of(strategy: str | LabelConditions | GroupPlace) -> str:
+    match strategy:
+        case GroupPlace(group, bundle) if group:
+            return f"group:{group}:{'any' if bundle == ANY_BUNDLE else bundle}"
+        case str() if strategy != UNSAID:
+            return strategy
+        case _:
+            return DEFAULT
+
+
+def group_strategy(shape: Shape) -> str:
+    """Return the strategy of a shape if it names a placement group; else nothing."""
+    return shape.strategy if shape.strategy.startswith("group:") else ""
+
+
+def captured(shape: Shape, strategy: object, parent: Shape | None) -> Shape:
+    """Return the shape of what is started in a task, or an actor, of the shape `parent`.
+
+    It goes into that one's placement group, if that captures and the options do not say otherwise.
+    """
+    if parent is None or not parent.captures or strategy != UNSAID:
+        return shape
+    group = parent.strategy.rpartition(":")[0]
+    return msgspec.structs.replace(shape, strategy=f"{group}:any", captures=True)
 
 
 def _selector(*conditions: Mapping[str, str]) -> LabelSelector:
     return tuple(sorted({pair for each in conditions for pair in each.items()}))
+
+
+class GroupSpec(msgspec.Struct, frozen=True, array_like=True):
+    """The creation of a placement group."""
+
+    group_id: PlacementGroupId
+    bundles: tuple[Shape, ...]
+    """What each is to have: amounts, and labels of its node."""
+    strategy: str
+    """PACK, SPREAD, STRICT_PACK or STRICT_SPREAD."""
+    job_id: JobId
+    """Which job has created it."""
+    name: str = ""
+    namespace: str = ""
+    is_detached: bool = False
 
 
 class Code:
@@ -194,6 +236,8 @@ class Place(msgspec.Struct, frozen=True):
     actor_name: str = ""
     namespace: str = ""
     placement_group_id: PlacementGroupId | None = None
+    captures: bool = False
+    """Tasks that are started here go into the same placement group."""
     resources: dict[str, float] = {}
     """Assigned to the running task or actor, as users write them."""
     accelerators: dict[str, list[str]] = {}

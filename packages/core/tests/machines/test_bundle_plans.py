@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from weft._ids import NodeId
-from weft._machines.bundle_plans import BundleSpec, GroupWish, Strategy, is_possible, plan, why_not
+from weft._machines.bundle_plans import BundleSpec, GroupWish, Strategy, plan, why_never, why_not
 from weft._machines.nodes import Nodes
 from weft._machines.placement import NodeView
 from weft._resources import Resources
@@ -63,8 +63,8 @@ def test_node_that_has_refused_is_passed_over() -> None:
         refused = wish(strategy, 1, refused_by=frozenset({A}))
         assert plan(refused, nodes_of(8, 8)) == {0: B}
         assert plan(refused, nodes_of(8)) is None
-        assert why_not(refused, nodes_of(8)).endswith("1 nodes have refused it as they are")
-        assert is_possible(refused, nodes_of(8))
+        assert why_not(refused, nodes_of(8)).endswith("1 node has refused it")
+        assert not why_never(refused, nodes_of(8))
     held = wish("PACK", 1, held={0: A}, refused_by=frozenset({A}))
     assert plan(held, nodes_of(8, 8)) == {1: B}
 

@@ -13,6 +13,7 @@ from weft._machines import bundles as bundles_module
 from weft._machines import group_queue
 from weft._machines.bundle_plans import BundleSpec, Strategy
 from weft._machines.bundles import (
+    PRESS_S,
     BundleEvent,
     Bundles,
     BundlesCommitted,
@@ -34,7 +35,7 @@ from weft._machines.bundles import (
     ReserveBundles,
     TellGroup,
 )
-from weft._machines.group_queue import LATE_S, PASSED_S, ROUND_S
+from weft._machines.group_queue import FOREVER, LATE_S, PASSED_S, ROUND_S
 from weft._machines.placement import NodeView
 from weft._machines.reservations import (
     AmountsGranted,
@@ -79,6 +80,8 @@ class Site:
         self.reservations = Reservations(total)
         self.tasks = NOTHING
         """What runs outside of bundles."""
+        self.actors = NOTHING
+        """The same, and does not end."""
         self.taken: dict[BundleKey, Resources] = {}
         self.wanted: dict[BundleKey, Resources] = {}
         self.open: dict[BundleKey, Resources] = {}
@@ -89,7 +92,7 @@ class Site:
 
     @property
     def free(self) -> Resources:
-        return self.total - self.tasks - sum(self.taken.values(), NOTHING)
+        return self.total - self.tasks - self.actors - sum(self.taken.values(), NOTHING)
 
     def view(self) -> NodeView:
         bundles = self.reservations.views(lambda key: self.open[key])
@@ -110,8 +113,8 @@ class Site:
             case DropAmounts(bundle):
                 assert self.wanted.pop(bundle, None) or self.taken.pop(bundle)
                 self.open.pop(bundle, None)
-            case OpenBundle(bundle, amounts):
-                self.open[bundle] = amounts
+            case OpenBundle(bundle):
+                self.open[bundle] = self.taken[bundle]
             case EndBundle(bundle):
                 self.ending.append(bundle)
             case TellReserved(group, attempt):
@@ -126,7 +129,7 @@ class Site:
         for bundle, amounts in list(self.wanted.items()):
             if bundle in self.wanted and amounts.fits(self.free):
                 self.taken[bundle] = self.wanted.pop(bundle)
-                self.tell(AmountsGranted(bundle, {}), now)
+                self.tell(AmountsGranted(bundle), now)
 
     def say(self) -> None:
         if self.is_linked:
@@ -136,11 +139,14 @@ class Site:
 class World:
     """Control and its nodes, with links that are in order while they hold."""
 
-    def __init__(self, *nodes: tuple[NodeId, float], **facts: Any) -> None:
+    def __init__(
+        self, *nodes: tuple[NodeId, float], press_s: float = FOREVER, **facts: Any
+    ) -> None:
         self.now = 0.0
+        self.press_s = press_s
         self.control = 1
         self.incarnations = 0
-        self.bundles = Bundles()
+        self.bundles = Bundles(press_s)
         self.sites: dict[NodeId, Site] = {}
         self.told: list[TellGroup | RefuseGroup] = []
         self.journal: list[BundleEvent] = []
@@ -178,7 +184,7 @@ class World:
         for site in self.sites.values():
             self.unlink(site)
         self.control += 1
-        self.bundles = Bundles()
+        self.bundles = Bundles(self.press_s)
         for event in self.journal:
             self.bundles.handle(event, self.now)
         nodes = frozenset((s.node_id, s.incarnation) for s in self.sites.values())
@@ -216,12 +222,12 @@ class World:
         control, effect = site.inbox.popleft()
         event: ReservationEvent
         match effect:
-            case ReserveBundles(group=group, attempt=attempt, bundles=bundles, size=size):
-                event = ReserveAsked(control, group, attempt, bundles, size)
+            case ReserveBundles(_, _, group, attempt, bundles, size, job, patience_s):
+                event = ReserveAsked(control, group, attempt, bundles, size, patience_s, job)
             case CommitBundles(group=group, attempt=attempt):
                 event = CommitAsked(control, group, attempt)
-            case ReleaseBundles(group=group, attempt=attempt):
-                event = ReleaseAsked(control, group, attempt)
+            case ReleaseBundles(group=group, attempt=attempt, reason=reason):
+                event = ReleaseAsked(control, group, attempt, reason)
         site.tell(event, self.now)
 
     def hear(self, site: Site) -> None:
@@ -257,7 +263,7 @@ class World:
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
         for site in self.sites.values():
-            site.tell(ReservationsTicked(site.free), self.now)
+            site.tell(ReservationsTicked(site.free, site.free + site.tasks), self.now)
         at = self.bundles.wake_at()
         if at is not None and at <= self.now:
             self.tell(BundlesTicked())
@@ -413,7 +419,7 @@ def test_node_that_has_refused_is_asked_again_only_after_it_has_changed() -> Non
     assert not a.inbox
     world.pass_time(1.0)
     assert world.state(G) == "pending"
-    assert "1 nodes have refused it as they are" in world.bundles.explain(G, 1.0)
+    assert "1 node has refused it" in world.bundles.explain(G, 1.0)
     a.tasks = cpus(0.5)
     a.say()
     a.tasks = NOTHING
@@ -478,6 +484,62 @@ def test_node_that_dies_in_any_state_loses_only_its_bundles(delivered: int) -> N
     world.report()
     assert sorted(world.places(G).values()) == [B, C]
     assert world.free() == {B: 0, C: 0}
+
+
+# ------------------------------------------------------------------ tasks in the way
+
+
+def test_group_that_finds_no_room_waits_for_tasks_to_end() -> None:
+    world = World((A, 2), (B, 1), press_s=PRESS_S)
+    world.sites[A].tasks = cpus(2)
+    world.report()
+    world.create(G, 2)
+    world.report()
+    assert world.state(G) == "pending"
+    world.pass_time(PRESS_S)
+    world.pump()
+    assert world.state(G) == "preparing"
+    world.sites[A].tasks = NOTHING
+    world.report()
+    assert world.places(G) == {0: A}
+
+
+def test_group_waits_for_tasks_for_a_while_then_lets_others_pass_for_twice_as_long() -> None:
+    world = World((A, 2), press_s=PRESS_S)
+    world.sites[A].tasks = cpus(1)
+    world.report()
+    world.create(G, 2)
+    world.pass_time(PRESS_S)
+    world.pump()
+    assert world.state(G) == "preparing"
+    world.create(K, 1)
+    world.report()
+    assert world.state(K) == "pending"
+    world.pass_time(PRESS_S)
+    world.report()
+    assert world.state(K) == "ready"
+    assert world.state(G) == "pending"
+    assert "has refused it: needs CPU 2, this node has 1 free" in world.bundles.explain(G, 0)
+    world.remove(K)
+    world.sites[A].tasks = NOTHING
+    world.report()
+    assert world.state(G) == "ready"
+
+
+def test_node_where_actors_are_in_the_way_refuses_at_once_and_another_is_tried() -> None:
+    world = World((A, 2), (B, 2), (C, 2), press_s=PRESS_S)
+    world.sites[A].actors = cpus(2)
+    world.sites[B].actors = cpus(1)
+    world.sites[C].tasks = cpus(2)
+    world.report()
+    world.create(G, 2)
+    world.pump()
+    for _ in range(3):
+        world.pass_time(PRESS_S)
+        world.pump()
+    world.sites[C].tasks = NOTHING
+    world.report()
+    assert world.places(G) == {0: C}
 
 
 def test_group_that_was_never_ready_holds_nothing_after_a_node_died_while_others_committed() -> (
@@ -1041,7 +1103,7 @@ class BundleStories(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.world = World((A, 4), (B, 3), (C, 2))
+        self.world = World((A, 4), (B, 3), (C, 2), press_s=PRESS_S)
         self.made = 0
 
     @rule(
@@ -1081,7 +1143,7 @@ class BundleStories(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.world.now += seconds
         for site in self.world.sites.values():
-            site.tell(ReservationsTicked(site.free), self.world.now)
+            site.tell(ReservationsTicked(site.free, site.free + site.tasks), self.world.now)
         self.world.tell(BundlesTicked())
 
     @precondition(lambda self: self.world.sites)

@@ -48,7 +48,7 @@ class Node:
         return effects
 
     def reserve(self) -> list[ReservationEffect]:
-        return self.tell(RESERVE, AmountsGranted(FIRST, {}), AmountsGranted(SECOND, {"GPU": ["1"]}))
+        return self.tell(RESERVE, AmountsGranted(FIRST), AmountsGranted(SECOND))
 
     def commit(self) -> list[ReservationEffect]:
         return self.tell(CommitAsked(1, G, 7))
@@ -57,19 +57,19 @@ class Node:
 def test_bundles_are_reserved_when_all_their_amounts_are_granted() -> None:
     node = Node()
     assert node.tell(RESERVE) == [WantAmounts(FIRST, ONE), WantAmounts(SECOND, TWO)]
-    assert node.tell(AmountsGranted(SECOND, {})) == []
+    assert node.tell(AmountsGranted(SECOND)) == []
     assert node.reservations.held() == ()
-    assert node.tell(AmountsGranted(FIRST, {})) == [TellReserved(G, 7)]
+    assert node.tell(AmountsGranted(FIRST)) == [TellReserved(G, 7)]
     assert node.reservations.held() == (HeldBundles(G, 7, (0, 1), is_committed=False),)
     assert node.reservations.wake_at() is None
 
 
-def test_committed_bundles_are_opened_with_their_devices() -> None:
+def test_committed_bundles_are_opened() -> None:
     node = Node()
     node.reserve()
     assert node.commit() == [
-        OpenBundle(FIRST, ONE, {}),
-        OpenBundle(SECOND, TWO, {"GPU": ["1"]}),
+        OpenBundle(FIRST, 3),
+        OpenBundle(SECOND, 3),
         TellCommitted(G, 7),
     ]
     assert node.reservations.held() == (HeldBundles(G, 7, (0, 1), is_committed=True),)
@@ -84,19 +84,35 @@ def test_what_the_node_could_never_hold_is_refused_at_once_in_numbers() -> None:
 
 def test_what_is_not_granted_in_time_is_refused_and_what_was_granted_is_dropped() -> None:
     node = Node()
-    node.tell(RESERVE, AmountsGranted(FIRST, {}))
+    node.tell(RESERVE, AmountsGranted(FIRST))
     assert node.reservations.wake_at() == node.now + WAIT_S
-    assert node.tell(ReservationsTicked(ONE)) == []
+    assert node.tell(ReservationsTicked(ONE, FOUR)) == []
     node.now += WAIT_S
-    assert node.tell(ReservationsTicked(ONE)) == [
+    assert node.tell(ReservationsTicked(ONE, FOUR)) == [
         DropAmounts(FIRST),
         DropAmounts(SECOND),
         TellRefused(G, 7, "needs CPU 2, this node has 1 free"),
     ]
     node.tell(RESERVE)
     node.now += WAIT_S
-    (*_, refused) = node.tell(ReservationsTicked(FOUR))
+    (*_, refused) = node.tell(ReservationsTicked(FOUR, FOUR))
     assert refused == TellRefused(G, 7, "it is kept for others, or in parts")
+
+
+def test_patient_bundles_wait_for_tasks_and_are_refused_when_these_are_not_all_they_wait_for() -> (
+    None
+):
+    node = Node()
+    node.tell(ReserveAsked(1, G, 7, {0: ONE, 1: TWO}, 2, patience_s=10), AmountsGranted(FIRST))
+    node.now += WAIT_S
+    assert node.tell(ReservationsTicked(ONE, TWO)) == []
+    assert node.reservations.wake_at() == node.now + WAIT_S
+    node.now += WAIT_S
+    assert node.tell(ReservationsTicked(ONE, ONE)) == [
+        DropAmounts(FIRST),
+        DropAmounts(SECOND),
+        TellRefused(G, 7, "needs CPU 2, this node has 1 free"),
+    ]
 
 
 def test_what_is_asked_again_is_answered_again_and_taken_once() -> None:
@@ -104,7 +120,7 @@ def test_what_is_asked_again_is_answered_again_and_taken_once() -> None:
     node.tell(RESERVE)
     assert node.tell(RESERVE) == []
     assert node.tell(CommitAsked(1, G, 7)) == []
-    node.tell(AmountsGranted(FIRST, {}), AmountsGranted(SECOND, {}))
+    node.tell(AmountsGranted(FIRST), AmountsGranted(SECOND))
     assert node.tell(RESERVE) == [TellReserved(G, 7)]
     node.commit()
     assert node.tell(RESERVE) == [TellReserved(G, 7)]
@@ -126,7 +142,10 @@ def test_release_of_open_bundles_ends_what_runs_in_them_first() -> None:
     node = Node()
     node.reserve()
     node.commit()
-    assert node.tell(ReleaseAsked(1, G, 7)) == [EndBundle(FIRST), EndBundle(SECOND)]
+    assert node.tell(ReleaseAsked(1, G, 7, "why")) == [
+        EndBundle(FIRST, "why"),
+        EndBundle(SECOND, "why"),
+    ]
     assert node.tell(ReleaseAsked(1, G, 7)) == []
     assert node.reservations.held() == ()
     assert node.tell(RESERVE) == []
@@ -139,7 +158,7 @@ def test_attempts_of_one_group_are_apart() -> None:
     node = Node()
     node.reserve()
     node.commit()
-    node.tell(ReserveAsked(1, G, 8, {2: ONE}, 3), AmountsGranted(BundleKey(G, 8, 2), {}))
+    node.tell(ReserveAsked(1, G, 8, {2: ONE}, 3), AmountsGranted(BundleKey(G, 8, 2)))
     assert node.tell(ReleaseAsked(1, G, 8)) == [DropAmounts(BundleKey(G, 8, 2))]
     assert len(node.reservations.held()) == 1
 
@@ -158,8 +177,8 @@ def test_fenced_node_ends_all_bundles() -> None:
     node.commit()
     node.tell(ReserveAsked(1, H, 9, {0: ONE}, 1))
     assert node.tell(NodeFenced()) == [
-        EndBundle(FIRST),
-        EndBundle(SECOND),
+        EndBundle(FIRST, "its node was declared dead"),
+        EndBundle(SECOND, "its node was declared dead"),
         DropAmounts(BundleKey(H, 9, 0)),
     ]
 
@@ -175,7 +194,7 @@ def test_bundles_are_shown_while_they_are_held_and_full_until_they_are_open() ->
     node = Node()
     node.tell(RESERVE)
     assert node.reservations.views(lambda _: ONE) == {}
-    node.tell(AmountsGranted(FIRST, {}), AmountsGranted(SECOND, {}))
+    node.tell(AmountsGranted(FIRST), AmountsGranted(SECOND))
     assert node.reservations.views(lambda _: ONE) == {
         G: {0: BundleView(ONE, Resources(), 3, 7), 1: BundleView(TWO, Resources(), 3, 7)}
     }

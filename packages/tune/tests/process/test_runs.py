@@ -31,6 +31,7 @@ from weft.tune.experiment import Experiment
 from weft.tune.schedulers import TrialScheduler
 from weft.tune.search.sample import choice, uniform
 from weft.tune.search.variant_generator import grid_search
+from weft.util.placement_group import placement_group_table, remove_placement_group
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("session")]
 
@@ -310,6 +311,45 @@ def test_first_bundle_is_the_trials_own_and_the_rest_is_for_what_it_starts(runs:
     bundles = tune.PlacementGroupFactory([{"CPU": 1}, {"CPU": 1}])
     results = runs.fit(tune.with_resources(objective, bundles), num_samples=4)
     assert [result.metrics["loss"] for result in results] == [5] * 4
+
+
+@pytest.mark.parametrize("first", [{"CPU": 0.5}, {}])
+def test_trial_with_several_bundles_runs_in_a_placement_group(
+    runs: Runs, first: dict[str, float]
+) -> None:
+    def group_here() -> str | None:
+        return weft.get_runtime_context().get_placement_group_id()
+
+    def objective(config: dict[str, Any]) -> dict[str, Any]:
+        inside, outside = weft.remote(group_here), weft.remote(group_here)
+        outside = outside.options(scheduling_strategy="DEFAULT", num_cpus=0)
+        return {
+            "loss": 1,
+            "own": group_here(),
+            "inside": weft.get(inside.remote()),
+            "outside": weft.get(outside.remote()),
+        }
+
+    bundles = tune.PlacementGroupFactory([first, {"CPU": 1}], strategy="STRICT_PACK")
+    results = runs.fit(tune.with_resources(objective, bundles), num_samples=3)
+    for result in results:
+        assert result.metrics["own"] is not None
+        assert result.metrics["inside"] == result.metrics["own"]
+        assert result.metrics["outside"] is None
+    table = placement_group_table()
+    assert {result.metrics["own"] for result in results} <= table.keys()
+    assert {row["strategy"] for row in table.values()} == {"STRICT_PACK"}
+    until = time.monotonic() + 30
+    while any(row["state"] != "REMOVED" for row in placement_group_table().values()):
+        assert time.monotonic() < until
+
+
+def test_factory_makes_the_group_that_it_describes(runs: Runs) -> None:
+    group = tune.PlacementGroupFactory([{}, {"CPU": 1}, {"CPU": 0.5}], "SPREAD")(name="mine")
+    assert group.wait(30)
+    assert group.bundle_specs == [{"CPU": 1}, {"CPU": 0.5}]
+    assert placement_group_table(group)["strategy"] == "SPREAD"
+    remove_placement_group(group)
 
 
 def endless(config: dict[str, Any]) -> None:

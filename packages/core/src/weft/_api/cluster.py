@@ -15,8 +15,9 @@ from weft.exceptions import ArgumentError
 if TYPE_CHECKING:
     from os import PathLike
 
-    from weft._api import timelines
+    from weft._api import groups, timelines
 else:
+    groups = lazy("weft._api.groups")
     timelines = lazy("weft._api.timelines")
 
 
@@ -80,12 +81,12 @@ def timeline(filename: str | PathLike[str] | None = None) -> list[dict[str, Any]
 
 
 def why(subject: Any) -> str:
-    """Tell in a few lines what a reference or an actor waits for.
+    """Tell in a few lines what a reference, an actor or a placement group waits for.
 
     That is: which resource falls short by how much, which arguments are to come, who died of what.
 
     Args:
-        subject: A reference or an actor's handle.
+        subject: A reference, or a handle of an actor or a placement group.
 
     Raises:
         ArgumentError: It is something else (a TypeError).
@@ -95,6 +96,9 @@ def why(subject: Any) -> str:
         return running().why(subject._weft_meta.actor_id)
     if isinstance(subject, ObjectRef):
         return running().why(subject)
+    if isinstance(subject, groups.PlacementGroup):
+        return running().why(subject.id)
     raise ArgumentError(
-        f"weft.why takes a reference or an actor's handle, not {type(subject).__name__}"
+        "weft.why takes a reference, or a handle of an actor or a placement group, not "
+        f"{type(subject).__name__}"
     )

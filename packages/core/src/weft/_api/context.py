@@ -109,7 +109,7 @@ class RuntimeContext:
     @property
     def should_capture_child_tasks_in_placement_group(self) -> bool:
         """Whether tasks started here run in the same placement group."""
-        return False
+        return self._place().captures
 
     def get_assigned_resources(self) -> dict[str, float]:
         """Return the amounts that the running task or actor holds."""

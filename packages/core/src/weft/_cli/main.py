@@ -24,7 +24,7 @@ COMMANDS = {
         "weft._cli.drain:drain_node",
         "Let a node take nothing new, and end when it is empty.",
     ),
-    "get": ("weft._cli.state:get", "Show one task, actor, object or worker."),
+    "get": ("weft._cli.state:get", "Show one task, actor, object, worker or placement group."),
     "list": ("weft._cli.state:list_records", "List tasks, actors, objects, workers and more."),
     "logs": ("weft._cli.logs:logs", "Show what a worker wrote."),
     "memory": ("weft._cli.memory:memory", "Show what objects take, and what made them."),

@@ -51,6 +51,10 @@ def _error(task: Any) -> str:
     return f"{task.error_type}: {task.error_message}" if task.error_type else ""
 
 
+def _bundle(bundle: dict[str, Any]) -> str:
+    return " ".join(f"{name} {value:g}" for name, value in bundle["resources"].items())
+
+
 def _one(**parts: str) -> dict[str, Callable[[Any], object]]:
     def part(field: str) -> Callable[[Any], object]:
         return lambda record: getattr(record, field)
@@ -98,7 +102,11 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         JOB="job_id", STATUS="status", PID="driver_pid", ENTRYPOINT="entrypoint"
     ),
     StateResource.RUNTIME_ENVS: _one(WORKERS="ref_cnt", ENVIRONMENT="runtime_env"),
-    StateResource.PLACEMENT_GROUPS: _one(GROUP="placement_group_id", NAME="name", STATE="state"),
+    StateResource.PLACEMENT_GROUPS: {
+        **_one(GROUP="placement_group_id", NAME="name", STATE="state", STRATEGY="strategy"),
+        "BUNDLES": lambda group: ", ".join(map(_bundle, group.bundles)),
+        "WHY": lambda group: group.stats["reason"],
+    },
     StateResource.CLUSTER_EVENTS: _one(
         SEVERITY="severity", SOURCE="source_type", MESSAGE="message"
     ),
@@ -217,6 +225,7 @@ _GETS: dict[str, Callable[..., Any]] = {
     "workers": state.get_worker,
     "nodes": state.get_node,
     "jobs": state.get_job,
+    "placement-groups": state.get_placement_group,
 }
 
 
@@ -226,7 +235,7 @@ _GETS: dict[str, Callable[..., Any]] = {
 @format_option
 @session_options
 def get(resource: str, key: str, form: str, address: str | None, timeout: float) -> None:
-    """Show one task, actor, object or worker."""
+    """Show one task, actor, object, worker or placement group."""
     if resource == "tasks" and len(key) == 24:
         key += _TASK_TAIL
     with telling_refusals():

@@ -19,6 +19,7 @@ from weft._machines.stock import NOTHING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from collections.abc import Set as AbstractSet
 
     from weft._ids import NodeId, PlacementGroupId
     from weft._machines.placement import NodeView
@@ -80,6 +81,20 @@ class Accounts:
         return Nodes(
             msgspec.structs.replace(view, free=free[view.node_id]) for view in self.nodes.views()
         )
+
+    def once_tasks_ended(self, but_not: AbstractSet[NodeId]) -> Nodes:
+        """Return the nodes as they would be if nothing ran there but bundles, for trying plans on.
+
+        What actors hold there the nodes know; `but_not` are those that have said that they do.
+        """
+        nodes = Nodes()
+        for view in self.nodes.views():
+            if view.node_id not in but_not:
+                said = self._said[view.node_id]
+                bundles = (b.total for each in said.bundles.values() for b in each.values())
+                others = (said.total - sum(bundles, NOTHING)).shortfall(said.free)
+                nodes.put(msgspec.structs.replace(view, free=view.free + others))
+        return nodes
 
     def check(self) -> None:
         """Assert what is always true."""

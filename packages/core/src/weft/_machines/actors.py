@@ -101,7 +101,7 @@ class ActorRefused(msgspec.Struct, frozen=True):
     actor: bytes
     reason: str
     kind: str = "unschedulable"
-    """Or environment."""
+    """Or environment, or placement_group: then it may have one, which ends."""
 
 
 class EndAsked(msgspec.Struct, frozen=True):
@@ -376,7 +376,7 @@ class Actors:
 
     def _refused(self, actor: ActorRecord, reason: str, effects: list[Effect]) -> None:
         if actor.state != "dead":
-            self._die(actor, reason, effects)
+            self._stop(actor, reason, effects)
 
     def _left(self, actor: ActorRecord | None, reason: str) -> None:
         if actor is not None and not actor.ending:

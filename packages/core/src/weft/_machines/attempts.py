@@ -78,6 +78,7 @@ FailKind = Literal[
     "unavailable",
     "unschedulable",
     "environment",
+    "placement_group",
     "exhausted",
 ]
 

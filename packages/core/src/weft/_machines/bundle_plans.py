@@ -193,16 +193,21 @@ def why_not(wanted: GroupWish, nodes: Nodes) -> str:
         if isinstance(short, Never):
             lines.append("no node could ever hold it")
     if used:
-        lines.append(f"{len(used)} nodes have other bundles of it")
+        lines.append(f"{_nodes(used)} other bundles of it")
     if wanted.refused_by:
-        lines.append(f"{len(wanted.refused_by)} nodes have refused it as they are")
+        lines.append(f"{_nodes(wanted.refused_by)} refused it")
     which = f"bundle {found.left[0]}" if together == 1 else f"all {together} bundles on one node"
     found.undo()
     return f"{which}: " + "; ".join(lines)
 
 
-def is_possible(wanted: GroupWish, nodes: Nodes) -> bool:
-    """Tell whether there would be a plan with all of every node free."""
+def _nodes(some: AbstractSet[NodeId]) -> str:
+    return "1 node has" if len(some) == 1 else f"{len(some)} nodes have"
+
+
+def why_never(wanted: GroupWish, nodes: Nodes) -> str:
+    """Say why there would be no plan even with all of every node free; empty if there would be."""
     views = nodes.views()
     empty = type(nodes)(msgspec.structs.replace(view, free=view.total) for view in views)
-    return plan(msgspec.structs.replace(wanted, refused_by=frozenset()), empty) is not None
+    wanted = msgspec.structs.replace(wanted, refused_by=frozenset())
+    return why_not(wanted, empty) if plan(wanted, empty) is None else ""

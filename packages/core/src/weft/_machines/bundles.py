@@ -14,7 +14,8 @@ What is always true
 2. A group that was never ready holds nothing while it waits: two groups do not wait for each other.
    One that was ready and lost a node keeps the rest of its bundles, where they are.
 3. Ready: all bundles are committed. Preparing: all have a place. Removed: none has.
-4. Nothing is planned on a node that is dead, or beyond what it has free (accounts.py).
+4. Nothing is planned on a node that is dead, or beyond what it has free (accounts.py); but for a
+   group that has found no room for a while: that may wait for tasks to end, for a while again.
 5. Who waits is tried in order: first those that lost bundles, then the first come (group_queue.py).
 6. A node that has refused a group is not asked again before it has said that something has changed.
 7. At most `MOST_GROUPS` are not removed, and the newest `REMOVED_KEPT` removed are remembered.
@@ -36,7 +37,7 @@ import msgspec
 
 from weft._ids import NodeId, PlacementGroupId
 from weft._machines.accounts import Accounts
-from weft._machines.bundle_plans import BundleSpec, GroupWish, Strategy, is_possible, plan, why_not
+from weft._machines.bundle_plans import BundleSpec, GroupWish, Strategy, plan, why_never, why_not
 from weft._machines.group_queue import GroupQueue, Waiting
 from weft._machines.placement import NodeView
 from weft._resources import Resources
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 100_000
 REMOVED_KEPT = 1_000
+# A group that finds no room for so long goes where tasks are, and waits for them to end.
+PRESS_S = 1.0
+MOST_PRESS_S = 60.0
+GIVEN_UP = "the bundle of its placement group is not wanted on this node any more"
 
 Stage: TypeAlias = Literal["asked", "reserved", "committing", "committed"]
 GroupState: TypeAlias = Literal["pending", "preparing", "ready", "rescheduling", "removed"]
@@ -179,6 +184,10 @@ class ReserveBundles(msgspec.Struct, frozen=True):
     """By index."""
     size: int
     """How many bundles the group has."""
+    owner: bytes = b""
+    """The job that they count for; empty: none."""
+    patience_s: float = 0.0
+    """So long they may wait for tasks to end."""
 
 
 class CommitBundles(msgspec.Struct, frozen=True):
@@ -197,6 +206,7 @@ class ReleaseBundles(msgspec.Struct, frozen=True):
     incarnation: int
     group: PlacementGroupId
     attempt: int
+    reason: str
 
 
 class TellGroup(msgspec.Struct, frozen=True):
@@ -257,10 +267,11 @@ class _Part:
 
 class _PlacementGroup(Waiting):
     __slots__ = (
-        "created", "is_recovering", "parts", "reason", "refused", "state", "was_ready",
+        "busy_at", "created", "has_patience", "is_recovering", "parts", "press_at", "press_s",
+        "reason", "refused", "state", "was_ready",
     )  # fmt: skip
 
-    def __init__(self, created: GroupCreated, arrival: int, now: float) -> None:
+    def __init__(self, created: GroupCreated, arrival: int, now: float, press_s: float) -> None:
         super().__init__(arrival, now)
         self.created = created
         self.state: GroupState = "pending"
@@ -270,6 +281,14 @@ class _PlacementGroup(Waiting):
         self.is_recovering = False
         self.refused: dict[NodeId, Resources] = {}
         """What nodes said to be free when they refused."""
+        self.press_at = now + press_s
+        """From then on it may go where tasks have to end first..."""
+        self.press_s = press_s
+        """...and wait there for so long."""
+        self.has_patience = False
+        """This attempt waits for tasks to end."""
+        self.busy_at: set[NodeId] = set()
+        """Nodes where others than tasks are in the way, or tasks have not ended in time."""
         self.reason = ""
 
     @property
@@ -289,7 +308,9 @@ class _PlacementGroup(Waiting):
 class Bundles:
     """The placement groups of one cluster."""
 
-    def __init__(self) -> None:
+    def __init__(self, press_s: float = PRESS_S) -> None:
+        """`press_s`: so long a group looks for room that is free before it waits for tasks."""
+        self._press_s = press_s
         self._accounts = Accounts()
         self._attempts = 0
         self._group_of: dict[PlacementGroupId, _PlacementGroup] = {}
@@ -373,7 +394,9 @@ class Bundles:
 
     def _add(self, event: GroupCreated, now: float) -> _PlacementGroup:
         self._arrivals += 1
-        group = self._group_of[event.group] = _PlacementGroup(event, self._arrivals, now)
+        group = self._group_of[event.group] = _PlacementGroup(
+            event, self._arrivals, now, self._press_s
+        )
         if event.name:
             self._group_by_name[event.namespace, event.name] = event.group
         return group
@@ -381,7 +404,7 @@ class Bundles:
     def _remove(self, group: _PlacementGroup, reason: str, effects: list[BundleEffect]) -> None:
         self._queue.drop(group)
         for part in list(group.parts.values()):
-            self._release(group, part, effects)
+            self._release(group, part, f"its placement group was removed: {reason}", effects)
         group.state = "removed"
         del self._group_of[group.id]
         if group.created.name:
@@ -407,11 +430,31 @@ class Bundles:
 
         def place(group: _PlacementGroup) -> bool:
             found = plan(self._wanted(group), self._accounts.nodes)
+            group.has_patience = False
+            if found is None and group.press_at <= now:
+                found = self._press(group, now)
             if found is not None:
                 self._prepare(group, found, effects)
             return found is not None
 
         self._queue.round(now, place, self._ideal, self._accounts.nodes, only)
+
+    def _press(self, group: _PlacementGroup, now: float) -> dict[int, NodeId] | None:
+        """Return where a group could go once tasks have ended; None: nowhere, for a while."""
+        nodes = self._accounts.once_tasks_ended(group.busy_at)
+        wish = msgspec.structs.replace(self._wanted(group), refused_by=frozenset())
+        found = plan(wish, nodes)
+        group.has_patience = found is not None
+        if found is None:
+            self._let_be(group, now)
+        return found
+
+    @staticmethod
+    def _let_be(group: _PlacementGroup, now: float) -> None:
+        """Let tasks run for as long as it was willing to wait for them; twice that, next time."""
+        group.press_at = now + group.press_s
+        group.press_s = min(2 * group.press_s, MOST_PRESS_S)
+        group.busy_at.clear()
 
     def _wanted(self, group: _PlacementGroup) -> GroupWish:
         free = self._accounts.said_free
@@ -465,6 +508,8 @@ class Bundles:
             part.attempt,
             self._amounts(group, part),
             len(group.created.bundles),
+            group.created.owner,
+            group.press_s if group.has_patience else 0.0,
         )
 
     @staticmethod
@@ -477,9 +522,13 @@ class Bundles:
     ) -> tuple[PlacementGroupId, int, int]:
         return group.id, index, part.attempt
 
-    def _release(self, group: _PlacementGroup, part: _Part, effects: list[BundleEffect]) -> None:
+    def _release(
+        self, group: _PlacementGroup, part: _Part, reason: str, effects: list[BundleEffect]
+    ) -> None:
         self._lose(group, part)
-        effects.append(ReleaseBundles(part.node_id, part.incarnation, group.id, part.attempt))
+        effects.append(
+            ReleaseBundles(part.node_id, part.incarnation, group.id, part.attempt, reason)
+        )
 
     def _lose(self, group: _PlacementGroup, part: _Part) -> None:
         del group.parts[part.node_id, part.attempt]
@@ -512,6 +561,8 @@ class Bundles:
             case BundlesRefused(node_id, reason=reason):
                 self._lose(group, part)
                 group.refused[node_id] = self._accounts.said_free(node_id)
+                if group.has_patience:
+                    group.busy_at.add(node_id)
                 group.reason = f"node {node_id.hex()} has refused it: {reason}"
                 self._give_up(group, effects)
                 self._round(now, effects, only=group)
@@ -542,7 +593,7 @@ class Bundles:
         """End an attempt: release what it has reserved, and wait again."""
         for part in list(group.parts.values()):
             if part.stage != "committed" or not group.was_ready:
-                self._release(group, part, effects)
+                self._release(group, part, GIVEN_UP, effects)
         group.state = "rescheduling" if group.was_ready else "pending"
         self._queue.put(group, is_first=group.was_ready)
 
@@ -642,10 +693,10 @@ class Bundles:
             rivals = [p for p in group.parts.values() if {*p.indices} & {*part.indices}]
             if all(_weight(part) > _weight(rival) for rival in rivals):
                 for rival in rivals:
-                    self._release(group, rival, effects)
+                    self._release(group, rival, GIVEN_UP, effects)
                 self._adopt(group, part)
                 return
-        effects.append(ReleaseBundles(node_id, incarnation, held.group, held.attempt))
+        effects.append(ReleaseBundles(node_id, incarnation, held.group, held.attempt, GIVEN_UP))
 
     def _heard_of(
         self,
@@ -698,6 +749,11 @@ class Bundles:
         """Return the group of this name."""
         return self._group_by_name.get((namespace, name))
 
+    def why_never(self, created: GroupCreated) -> str:
+        """Say why a group has no place on these nodes even when nothing runs; empty if it has."""
+        wish = GroupWish(created.strategy, dict(enumerate(created.bundles)))
+        return why_never(wish, self._accounts.nodes)
+
     def explain(self, group_id: PlacementGroupId, now: float) -> str:
         """Say in what state a group is, and what it waits for, in numbers."""
         group = self._group_of.get(group_id)
@@ -716,7 +772,7 @@ class Bundles:
             lines.append(group.reason)
         wanted, nodes = self._wanted(group), self._accounts.nodes
         lines.append(why_not(wanted, nodes) or self._queue.explain(group, now))
-        if not is_possible(wanted, nodes):
+        if why_never(wanted, nodes):
             lines.append("it would not fit if all of every node were free")
         return "\n".join(lines)
 

@@ -8,7 +8,8 @@
 
 A lease says what a client may use; which process does the work is the worker pool's matter
 (workers.py), so the shell maps leases to workers. Actors wait in the same queue, before all tasks:
-their client is the actor itself.
+their client is the actor itself. So do the amounts of a placement group's bundles; a bundle that
+has them is opened (open_bundles.py), and demands of its group are granted out of it.
 
 What is always true
 1. Free amounts are the total, less the amounts of all leases, plus the CPU of those that are
@@ -27,7 +28,8 @@ What is always true
    blocked tasks waits for ever while leases are returned, however many small ones come. This goes
    for the demands of one job; of several, each job's turn is by priority, weight and what it takes
    (shares.py), and no demand is granted that exceeds its job's quota.
-7. Every lease ends in one LeaseReturned or one CancelGrant.
+7. Every lease ends in one LeaseReturned or one CancelGrant; that of a bundle in AmountsDropped,
+   when nothing runs in the bundle any more.
 
 Those that are held back may be what a running task waits for in a way that nobody sees: the rest of
 a group that meets over sockets, say. So a late demand holds others back for a while, then lets them
@@ -42,6 +44,8 @@ Why the deepest first: a task that waits for tasks that it started holds memory 
 finish those first bounds both by depth times cores (the order of a depth-first search, as in Cilk's
 "busy-leaves" property: Blumofe and Leiserson, Scheduling Multithreaded Computations by Work
 Stealing, section 3).
+
+It is one file, since what is granted, kept and asked back hangs together in every line of it.
 """
 
 from __future__ import annotations
@@ -53,9 +57,27 @@ from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 import msgspec
 
+from weft._ids import PlacementGroupId
 from weft._machines.headroom import Headroom, MemoryMeasured
 from weft._machines.lanes import Lanes, Rank
-from weft._machines.placement import Never, NodeView, lacking, place
+from weft._machines.open_bundles import (
+    BundleKey,
+    BundleRoom,
+    OpenBundles,
+    entry_to,
+    is_own,
+    plain_name,
+)
+from weft._machines.placement import (
+    ANY,
+    Never,
+    NodeView,
+    group_of,
+    lacking,
+    obstacle,
+    place,
+    terms_of,
+)
 from weft._machines.shares import NO_TURN, JobLimited, Shares
 from weft._machines.stock import NOTHING, Stock
 from weft._resources import UNITS, Resources
@@ -77,6 +99,7 @@ PASSED_S = 1.0
 FOREVER = float("inf")
 ACTOR_DEPTH = 1 << 40
 ACTOR_KEY = -1
+BUNDLE_KEY = -2
 
 Short: TypeAlias = dict[tuple[bytes | None, str], set[tuple[bytes, int]]]
 """Demands that wait, by what falls short."""
@@ -150,6 +173,42 @@ class EnvironmentFailed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class AmountsWanted(msgspec.Struct, frozen=True):
+    """A bundle is to have these amounts."""
+
+    bundle: BundleKey
+    amounts: Resources
+    job: bytes = b""
+
+
+class AmountsDropped(msgspec.Struct, frozen=True):
+    """A bundle does not need its amounts: it is not open, or BundleEmpty was said of it."""
+
+    bundle: BundleKey
+
+
+class BundleOpened(msgspec.Struct, frozen=True):
+    """Who demands a bundle may have what was lent to it."""
+
+    bundle: BundleKey
+    size: int
+    """How many bundles the group has."""
+
+
+class BundleClosed(msgspec.Struct, frozen=True):
+    """What runs in a bundle is to end; BundleEmpty follows."""
+
+    bundle: BundleKey
+    reason: str
+
+
+class GroupGone(msgspec.Struct, frozen=True):
+    """A placement group is no more: what waits for its bundles waits in vain."""
+
+    group: PlacementGroupId
+    reason: str
+
+
 class LeasesTicked(msgspec.Struct, frozen=True):
     """`wake_at` has come."""
 
@@ -164,6 +223,11 @@ Event = (
     | TaskUnblocked
     | ClientGone
     | EnvironmentFailed
+    | AmountsWanted
+    | AmountsDropped
+    | BundleOpened
+    | BundleClosed
+    | GroupGone
     | LeasesTicked
     | MemoryMeasured
     | JobLimited
@@ -205,7 +269,7 @@ class Refuse(msgspec.Struct, frozen=True):
     client: bytes
     key: int
     kind: str
-    """unschedulable or environment."""
+    """unschedulable, environment or placement_group."""
     reason: str
 
 
@@ -215,7 +279,19 @@ class AskReclaim(msgspec.Struct, frozen=True):
     client: bytes
 
 
-Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim
+class AmountsLent(msgspec.Struct, frozen=True):
+    """A bundle has what it wanted."""
+
+    bundle: BundleKey
+
+
+class BundleEmpty(msgspec.Struct, frozen=True):
+    """Nothing runs any more in a bundle that was closed."""
+
+    bundle: BundleKey
+
+
+Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim | AmountsLent | BundleEmpty
 
 
 # ------------------------------------------------------------------ state
@@ -224,8 +300,12 @@ Effect = Grant | CancelGrant | KillLease | Refuse | AskReclaim
 class _Demand:
     __slots__ = (
         "alike",
+        "asked",
         "client",
         "depth",
+        "group",
+        "index",
+        "is_free_to_choose",
         "job",
         "kept_until",
         "key",
@@ -246,10 +326,15 @@ class _Demand:
         self.job = event.job
         self.key = event.key
         self.shape = event.shape
-        self.takes = need
+        self.asked = need
+        """What its shape says; `takes` is what it takes of the stock."""
         self.learned = need.get("memory", 0) if event.shape.is_learned else None
         """Memory that such tasks were seen to take, in 1/10,000 bytes."""
-        self.need = _to_be_free(event.shape, need)
+        terms = terms_of(event.shape)
+        self.group = terms.group
+        self.is_free_to_choose = terms.index == ANY
+        """Among the bundles of its group, if it has one."""
+        self.aim(terms.index)
         self.wanted = wanted
         self.depth = event.depth
         self.task_name = event.task_name
@@ -261,6 +346,16 @@ class _Demand:
         self.alike = (*kind, event.depth, event.job)
         """Demands of which this is the same fit at the same time."""
         self.let_pass(since, PASSED_S)
+
+    def aim(self, index: int) -> None:
+        """Take from this bundle of its placement group, if it has one."""
+        self.index = index
+        to_be_free = _to_be_free(self.shape, self.asked)
+        if self.group is None:
+            self.takes, self.need = self.asked, to_be_free
+        else:
+            # Memory that such tasks were seen to take is no part of a bundle.
+            self.takes = self.need = entry_to(self.group, index, to_be_free)
 
     def let_pass(self, now: float, patience_s: float) -> None:
         """Let others pass for so long."""
@@ -277,8 +372,10 @@ class _Demand:
 
 class _Lease:
     __slots__ = (
+        "asked",
         "blocked",
         "bound",
+        "bundle",
         "client",
         "contended",
         "depth",
@@ -291,16 +388,25 @@ class _Lease:
         "task_name",
     )
 
-    def __init__(self, number: int, demand: _Demand, devices: list[tuple[str, str, int]]) -> None:
+    def __init__(
+        self,
+        number: int,
+        demand: _Demand,
+        devices: list[tuple[str, str, int]],
+        bundle: BundleRoom | None,
+    ) -> None:
         self.number = number
         self.client = demand.client
         self.job = demand.job
         self.key = demand.key
         self.depth = demand.depth
         self.shape = demand.shape
+        self.asked = demand.asked
         self.need = demand.takes
         self.task_name = demand.task_name
         self.devices = devices
+        self.bundle = bundle
+        """The one that it takes from; None: from the node."""
         self.contended = False
         """Its client is told with the grant that others wait for it."""
         self.bound = False
@@ -308,12 +414,23 @@ class _Lease:
 
     @property
     def is_task(self) -> bool:
-        """Whether it is for tasks, not for an actor."""
-        return self.key != ACTOR_KEY
+        """Whether it is for tasks, not for an actor or a bundle."""
+        return self.key >= 0
+
+    @property
+    def memory(self) -> int:
+        """Memory that it takes at this moment, in 1/10,000 bytes."""
+        return 0 if self.blocked and self.shape.is_learned else self.asked.get("memory", 0)
+
+    @property
+    def is_in_stock(self) -> bool:
+        """Whether what it takes comes back to the stock, as it does not to a closed bundle."""
+        return self.bundle is None or not self.bundle.closed
 
     def lent(self) -> Resources:
         """Return what it gives to others while it is blocked."""
-        return _only(("CPU", "memory") if self.shape.is_learned else ("CPU",), self.need)
+        names = ("CPU", "memory") if self.shape.is_learned else ("CPU",)
+        return _only(names if self.bundle is None else map(self.bundle.name, names), self.need)
 
     def taken(self) -> Resources:
         """Return what the lease takes at this moment."""
@@ -322,7 +439,7 @@ class _Lease:
     def grant(self) -> Grant:
         accelerators: dict[str, list[str]] = {}
         for name, device, _ in self.devices:
-            accelerators.setdefault(name, []).append(device)
+            accelerators.setdefault(plain_name(name), []).append(device)
         return Grant(
             self.number, self.client, self.key, self.shape, accelerators, contended=self.contended
         )
@@ -339,6 +456,12 @@ class Leases:
             node.total,
             {name: dict.fromkeys(devices, UNITS) for name, devices in (accelerators or {}).items()},
         )
+        self.bundles = OpenBundles(self._stock)
+        self.lasting = NOTHING
+        """What actors and bundles take of the node; the rest is free once tasks have ended."""
+        self._wanted_for: dict[bytes, BundleKey] = {}
+        """By client: the bundles that want amounts, or have them."""
+        self._emptied: list[BundleKey] = []
         self._demand_of: dict[tuple[bytes, int], _Demand] = {}
         self._lanes: Lanes[_Demand] = Lanes()
         """Demands that want at least one worker."""
@@ -382,6 +505,10 @@ class Leases:
                 self._client_gone(client, effects)
             case EnvironmentFailed(env, reason):
                 self._environment_failed(env, reason, effects)
+            case AmountsWanted() | AmountsDropped() | BundleOpened() | BundleClosed():
+                self._reserve(event, now, effects)
+            case GroupGone(group, reason):
+                self._group_ended(group, reason, effects)
             case LeasesTicked():
                 pass
             case MemoryMeasured():
@@ -394,8 +521,14 @@ class Leases:
         # Who waits is known only now.
         short = self._short()
         for lease in granted:
+            if lease.key == BUNDLE_KEY:
+                self._bound(lease)
+                effects.append(AmountsLent(self._wanted_for[lease.client]))
+                continue
             lease.contended = self._is_wanted(lease, short)
             effects.append(lease.grant())
+        effects.extend(map(BundleEmpty, self._emptied))
+        self._emptied.clear()
         self._reclaim(short, now, effects)
         return effects
 
@@ -433,7 +566,7 @@ class Leases:
                 self._enqueue(demand, arrival=old.rank[1])
 
     def _never(self, shape: Shape, need: Resources) -> str:
-        placement = place(shape, [self._node])
+        placement = place(shape, [self._seen_by(shape)])
         if isinstance(placement, Never):
             return placement.text()
         for name in self._stock.devices:
@@ -441,6 +574,15 @@ class Leases:
             if amount > UNITS and amount % UNITS:
                 return f"needs {name} {amount / UNITS:g}: more than one device is lent whole"
         return ""
+
+    def _seen_by(self, shape: Shape) -> NodeView:
+        """Return the node as a demand of this shape sees it: empty, but for its group's bundles."""
+        if not shape.strategy.startswith("group:"):
+            return self._node
+        group = group_of(shape)
+        if group is None:
+            return self._node
+        return msgspec.structs.replace(self._node, bundles={group: self.bundles.views_of(group)})
 
     def _lower(self, at: tuple[bytes, int], workers: int, effects: list[Effect]) -> None:
         """Take back what `at` was promised beyond `workers`."""
@@ -465,8 +607,9 @@ class Leases:
             self._count(lease, -1)
             lease.blocked = blocked
             self._count(lease, 1)
-            lent = lease.lent()
-            self._stock.amounts += lent if blocked else NOTHING - lent
+            if lease.is_in_stock:
+                lent = lease.lent()
+                self._stock.amounts += lent if blocked else NOTHING - lent
 
     def _client_gone(self, client: bytes, effects: list[Effect]) -> None:
         for key in tuple(self._keys_of.get(client, ())):
@@ -486,6 +629,88 @@ class Leases:
         for client, key in keys:
             self._lower((client, key), 0, effects)
             effects.append(Refuse(client, key, "environment", reason))
+
+    # -------------------------------------------------------------- bundles
+
+    def _reserve(
+        self,
+        event: AmountsWanted | AmountsDropped | BundleOpened | BundleClosed,
+        now: float,
+        effects: list[Effect],
+    ) -> None:
+        key, client = event.bundle, event.bundle.client
+        match event:
+            case AmountsWanted(_, amounts, job):
+                self._wanted_for[client] = key
+                shape = Shape(tuple(sorted(amounts.items())))
+                name = f"{key.index} of placement group {key.group.hex()}"
+                wanted = Demanded(client, BUNDLE_KEY, shape, 1, ACTOR_DEPTH, name, job)
+                self._demanded(wanted, now, effects)
+            case AmountsDropped():
+                self._lower((client, BUNDLE_KEY), 0, effects)
+                for number in tuple(self._leases_of_client.get(client, ())):
+                    self._end(self._lease_of[number])
+                del self._wanted_for[client]
+            case BundleOpened(_, size):
+                (number,) = self._leases_of_client[client]
+                lease = self._lease_of[number]
+                self.bundles.open(key, size, lease.asked, lease.devices)
+            case BundleClosed(_, reason):
+                self._close(key, reason, now, effects)
+            case _:
+                assert_never(event)
+
+    def _close(self, key: BundleKey, reason: str, now: float, effects: list[Effect]) -> None:
+        bundle = self.bundles.close(key, reason)
+        if bundle is None:
+            return
+        for number in sorted(bundle.leases):
+            lease = self._lease_of[number]
+            if lease.bound:
+                effects.append(KillLease(number, reason))
+            else:
+                effects.append(CancelGrant(number))
+                self._end(lease)
+                self._want_again(lease, now)
+        self._forget_if_over(bundle)
+
+    def _want_again(self, lease: _Lease, now: float) -> None:
+        """A lease ended before its client heard of it: the client waits on."""
+        demand = self._demand_of.get((lease.client, lease.key))
+        if demand is not None:
+            demand.wanted += 1
+        else:
+            at = (lease.client, lease.key, lease.shape)
+            wanted = Demanded(*at, 1, lease.depth, lease.task_name, lease.job)
+            self._enqueue(_Demand(wanted, lease.asked, 1, now))
+
+    def _forget_if_over(self, bundle: BundleRoom) -> None:
+        if self.bundles.forget_if_over(bundle):
+            self._emptied.append(bundle.key)
+
+    def _group_ended(self, group: PlacementGroupId, reason: str, effects: list[Effect]) -> None:
+        keys = {at: None for at, demand in self._demand_of.items() if demand.group == group}
+        keys |= {
+            at: None
+            for at, leases in self._unbound_of.items()
+            if (bundle := leases[0].bundle) is not None and bundle.key.group == group
+        }
+        keys |= {
+            (lease.client, lease.key): None
+            for lease in self._lease_of.values()
+            if lease.key == ACTOR_KEY
+            and lease.bundle is not None
+            and lease.bundle.key.group == group
+        }
+        for client, key in keys:
+            self._lower((client, key), 0, effects)
+            effects.append(Refuse(client, key, "placement_group", reason))
+
+    def _aim(self, demand: _Demand) -> None:
+        """Choose a bundle for a demand that may go into any of its group."""
+        if demand.group is not None and demand.is_free_to_choose:
+            need = _to_be_free(demand.shape, demand.asked)
+            demand.aim(self.bundles.choose(demand.group, need))
 
     # -------------------------------------------------------------- the queue
 
@@ -520,6 +745,7 @@ class Leases:
         while lines:
             _, _, line = heappop(lines)
             demand = line.popleft()[1]
+            self._aim(demand)
             if self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand):
                 pass
             elif demand.need in full or not self._may_have(demand, late.values(), now):
@@ -562,7 +788,7 @@ class Leases:
 
     def _is_held(self, demand: _Demand) -> bool:
         """Tell whether a demand has to wait because memory is short."""
-        return demand.key != ACTOR_KEY and self._headroom.holds(demand.learned)
+        return demand.key >= 0 and self._headroom.holds(demand.learned)
 
     def _exceeds(self, demand: _Demand) -> bool:
         """Tell whether a demand has to wait because its job has used up its quota."""
@@ -571,8 +797,7 @@ class Leases:
     def _count(self, lease: _Lease, sign: int) -> None:
         self.shares.count(lease.job, lease.taken(), sign)
         if lease.is_task:
-            memory = lease.taken().get("memory", 0)
-            self._headroom.count(memory, sign, is_blocked=lease.blocked)
+            self._headroom.count(lease.memory, sign, is_blocked=lease.blocked)
 
     def _turns(self, now: float) -> list[tuple[Rank, _Demand]]:
         """Return the queue in the order in which the demands of each job are looked at."""
@@ -615,14 +840,20 @@ class Leases:
             return late
         stock = self._stock.copy()
         for lease in self._lease_of.values():
-            if lease.is_task and not lease.blocked:
+            if lease.is_task and not lease.blocked and lease.is_in_stock:
                 stock.give(lease.need, lease.devices)
         return [demand for demand in late if stock.fits(demand.need)]
 
     def _lend(self, demand: _Demand) -> _Lease:
         self._leases += 1
-        lease = _Lease(self._leases, demand, self._stock.take(demand.takes))
+        group = demand.group
+        bundle = None if group is None else self.bundles.at(group, demand.index)
+        lease = _Lease(self._leases, demand, self._stock.take(demand.takes), bundle)
         self._count(lease, 1)
+        if bundle is not None:
+            bundle.leases.add(lease.number)
+        elif not lease.is_task:
+            self.lasting += lease.need
         self._lease_of[lease.number] = lease
         self._unbound_of.setdefault((lease.client, lease.key), []).append(lease)
         self._leases_of_client.setdefault(lease.client, set()).add(lease.number)
@@ -630,8 +861,14 @@ class Leases:
 
     def _end(self, lease: _Lease) -> None:
         self._count(lease, -1)
-        self._stock.give(lease.taken(), lease.devices)
+        if lease.is_in_stock:
+            self._stock.give(lease.taken(), lease.devices)
         del self._lease_of[lease.number]
+        if lease.bundle is not None:
+            lease.bundle.leases.remove(lease.number)
+            self._forget_if_over(lease.bundle)
+        elif not lease.is_task:
+            self.lasting -= lease.need
         numbers = self._leases_of_client[lease.client]
         numbers.remove(lease.number)
         if not numbers:
@@ -698,13 +935,18 @@ class Leases:
 
     @property
     def free(self) -> Resources:
-        """What no lease takes, in 1/10,000; of CPU it can be less than nothing."""
+        """What no lease takes, in 1/10,000, also of open bundles by names of their own.
+
+        Of CPU it can be less than nothing.
+        """
         return self._stock.amounts
 
     def available(self, now: float) -> Resources:
         """Return what a demand that comes may have: what is free and not kept for another."""
         rest = self.free - _sum_of(self._kept_now(now))
-        return Resources.of_units({name: max(0, units) for name, units in rest.items()})
+        return Resources.of_units(
+            {name: max(0, units) for name, units in rest.items() if not is_own(name)}
+        )
 
     def _kept_now(self, now: float) -> list[_Demand]:
         return self._kept_for(
@@ -727,11 +969,11 @@ class Leases:
 
     def amounts_of(self, number: int) -> dict[str, int]:
         """Return what a lease takes, in 1/10,000, as if it were not blocked."""
-        return dict(self._lease_of[number].need)
+        return dict(self._lease_of[number].asked)
 
     def memory_of(self, number: int) -> int:
         """Return the memory that a lease takes at this moment, in 1/10,000 bytes."""
-        return self._lease_of[number].taken().get("memory", 0)
+        return self._lease_of[number].memory
 
     def is_blocked(self, number: int) -> bool:
         """Tell whether a lease's worker waits for other tasks."""
@@ -762,10 +1004,12 @@ class Leases:
             return f"no node can ever hold it: {reason}"
         turns = self._in_order(now)
         waiting = [demand for demand in turns if demand.shape == shape]
-        asks = _to_be_free(shape, need)
+        asked = waiting[0] if waiting else _Demand(Demanded(b"", 0, shape, 1), need, 1, now)
+        self._aim(asked)
+        asks = asked.need
         if over := self.over_quota(shape):
             lines = [over]
-        elif waiting and self._is_held(waiting[0]) and self._stock.fits(asks):
+        elif waiting and self._is_held(asked) and self._stock.fits(asks):
             lines = [self._headroom.explain(waiting[0].learned)]
         else:
             lines = self._lacks(shape, asks, now)
@@ -787,6 +1031,9 @@ class Leases:
 
     def _lacks(self, shape: Shape, need: Resources, now: float) -> list[str]:
         """Say what keeps a demand from being granted at once."""
+        view = self._seen_by(shape)
+        if view.bundles and (why := obstacle(terms_of(shape), view)):
+            return [why]
         kept = self._kept_now(now)
         others = [demand for demand in kept if demand.shape != shape]
         if not self._stock.fits(need):
@@ -796,8 +1043,8 @@ class Leases:
             return ["a worker process is being started"]
         others = [demand for demand in others if demand.need.keys() & need.keys()]
         return [
-            f"needs {name} {need[name] / UNITS:g}, this node has {self.free[name] / UNITS:g} free, "
-            "kept for others"
+            f"needs {plain_name(name)} {need[name] / UNITS:g}, this node has "
+            f"{self.free[name] / UNITS:g} free, kept for others"
             for name in sorted(need.keys() & _sum_of(others).keys())
         ] + [
             f"kept for {_who(demand.key, demand.task_name)}: {self._falls_short(demand.need)}; "
@@ -818,7 +1065,8 @@ class Leases:
                 user = (name, _who(lease.key, lease.task_name))
                 held[user] = held.get(user, 0) + lease.need[name]
         return [
-            f"{name} {units / UNITS:g} in use by {user}" for (name, user), units in held.items()
+            f"{plain_name(name)} {units / UNITS:g} in use by {user}"
+            for (name, user), units in held.items()
         ]
 
     def check(self) -> None:
@@ -826,10 +1074,16 @@ class Leases:
         leases = self._lease_of.values()
         taken = Resources()
         for lease in leases:
-            taken += lease.taken()
-        assert self.free == self.total - taken, 1
+            taken += lease.taken() if lease.is_in_stock else NOTHING
+        is_open = [bundle for bundle in self.bundles.all() if not bundle.closed]
+        bundles = sum((bundle.own_amounts() for bundle in is_open), NOTHING)
+        assert self.free == self.total + bundles - taken, 1
         learned = {"CPU", "memory"} if any(x.shape.is_learned for x in leases) else {"CPU"}
-        assert all(units >= 0 for name, units in self.free.items() if name not in learned), 2
+        assert all(
+            units >= 0 for name, units in self.free.items() if plain_name(name) not in learned
+        ), 2
+        lasting = (x.need for x in leases if not x.is_task and x.bundle is None)
+        assert self.lasting == sum(lasting, NOTHING), 1
         for _, demand in self._queue:
             if self._stock.fits(demand.need) and not (
                 self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand)
@@ -838,12 +1092,20 @@ class Leases:
                 assert any(other.need.keys() & demand.need.keys() for other in holding), 3
         running = [lease for lease in leases if lease.is_task]
         assert self._headroom.running == sum(not lease.blocked for lease in running), 3
-        assert self._headroom.promised == sum(x.taken().get("memory", 0) for x in running), 3
+        assert self._headroom.promised == sum(x.memory for x in running), 3
+        parts = {
+            (bundle.name(name), device): units
+            for bundle in is_open
+            for name, device, units in bundle.devices
+        }
         for name, free in self._stock.devices.items():
             for device, units in free.items():
                 lent = [u for x in leases for n, d, u in x.devices if (n, d) == (name, device)]
-                assert units == UNITS - sum(lent), 4
+                assert units == parts.get((name, device), UNITS) - sum(lent), 4
                 assert units >= 0, 4
+        for bundle in self.bundles.all():
+            assert bundle.leases == {x.number for x in leases if x.bundle is bundle}, 7
+            assert not bundle.closed or bundle.leases, 7
         self._lanes.check()
         assert all(demand.wanted > 0 for demand in self._lanes), 5
         assert set(self._lanes) == set(self._demand_of.values()), 5
@@ -876,7 +1138,8 @@ def _sum_of(demands: Iterable[_Demand]) -> Resources:
 
 
 def _who(key: int, name: str) -> str:
-    return f"{'actor' if key == ACTOR_KEY else 'tasks of'} {name or 'no name'}"
+    kind = {ACTOR_KEY: "actor", BUNDLE_KEY: "bundle"}.get(key, "tasks of")
+    return f"{kind} {name or 'no name'}"
 
 
 def _as_late(entry: tuple[Rank, _Demand], waited_for: int, now: float) -> tuple[Rank, _Demand]:

@@ -141,6 +141,10 @@ def terms_of(shape: Shape) -> Terms:
         return Terms(shape, need, NodeId.from_hex(hex_id), detail)
     if kind == "group":
         index = ANY if detail == "any" else int(detail)
+        if shape.is_learned:
+            # What tasks were seen to take is measured, and no part of a bundle.
+            amounts = {name: units for name, units in need.items() if name != "memory"}
+            need = Resources.of_units(amounts)
         return Terms(shape, need, group=PlacementGroupId.from_hex(hex_id), index=index)
     raise ValueError(shape.strategy)
 

@@ -6,8 +6,10 @@
 
 A bundle's amounts are taken from the node as an actor's are: they are wanted (WantAmounts), and the
 queue of leases grants them before any task (AmountsGranted). What is not granted within `WAIT_S` is
-refused, for the rest of the group is held on other nodes meanwhile. An open bundle is a small node
-inside the node, with amounts and devices of its own.
+refused, for the rest of the group is held on other nodes meanwhile, or another node has it free.
+With patience it waits longer, for tasks to end, and is refused at once if they are not all that it
+waits for. An open bundle is a small node inside the node, with amounts and devices of its own
+(open_bundles.py).
 
 What is always true
 1. The bundles of one group and attempt are reserved all or none, and answered once: reserved or
@@ -28,6 +30,7 @@ import msgspec
 
 from weft._ids import PlacementGroupId
 from weft._machines.bundles import HeldBundles
+from weft._machines.open_bundles import BundleKey
 from weft._machines.placement import BundleView, lacking
 from weft._machines.stock import NOTHING
 from weft._resources import Resources
@@ -39,14 +42,6 @@ if TYPE_CHECKING:
 WAIT_S = 0.5
 
 Step: TypeAlias = Literal["asked", "reserved", "open", "ending"]
-
-
-class BundleKey(msgspec.Struct, frozen=True):
-    """Which bundle; amounts are wanted under it."""
-
-    group: PlacementGroupId
-    attempt: int
-    index: int
 
 
 # ------------------------------------------------------------------ events
@@ -62,6 +57,10 @@ class ReserveAsked(msgspec.Struct, frozen=True):
     bundles: dict[int, Resources]
     size: int
     """How many bundles the group has."""
+    patience_s: float = 0.0
+    """So long they may wait for tasks to end."""
+    job: bytes = b""
+    """The job that they count for; empty: none."""
 
 
 class CommitAsked(msgspec.Struct, frozen=True):
@@ -78,13 +77,13 @@ class ReleaseAsked(msgspec.Struct, frozen=True):
     control: int
     group: PlacementGroupId
     attempt: int
+    reason: str = ""
 
 
 class AmountsGranted(msgspec.Struct, frozen=True):
     """What `WantAmounts` wanted is taken from the node."""
 
     bundle: BundleKey
-    accelerators: dict[str, list[str]]
 
 
 class BundleEnded(msgspec.Struct, frozen=True):
@@ -102,9 +101,10 @@ class NodeFenced(msgspec.Struct, frozen=True):
 
 
 class ReservationsTicked(msgspec.Struct, frozen=True):
-    """`wake_at` has come; this is free."""
+    """`wake_at` has come; this is free, and this when all tasks that run have ended."""
 
     free: Resources
+    free_later: Resources
 
 
 ReservationEvent = (
@@ -127,6 +127,7 @@ class WantAmounts(msgspec.Struct, frozen=True):
 
     bundle: BundleKey
     amounts: Resources
+    job: bytes = b""
 
 
 class DropAmounts(msgspec.Struct, frozen=True):
@@ -139,14 +140,15 @@ class OpenBundle(msgspec.Struct, frozen=True):
     """Let tasks in."""
 
     bundle: BundleKey
-    amounts: Resources
-    accelerators: dict[str, list[str]]
+    size: int
+    """How many bundles the group has."""
 
 
 class EndBundle(msgspec.Struct, frozen=True):
     """Let no task in, end all that run in it, then say BundleEnded."""
 
     bundle: BundleKey
+    reason: str
 
 
 class TellReserved(msgspec.Struct, frozen=True):
@@ -180,7 +182,16 @@ ReservationEffect = (
 
 
 class _Reservation:
-    __slots__ = ("attempt", "bundles", "granted", "group", "refuse_at", "size", "step")
+    __slots__ = (
+        "attempt",
+        "bundles",
+        "granted",
+        "group",
+        "patient_until",
+        "refuse_at",
+        "size",
+        "step",
+    )
 
     def __init__(self, event: ReserveAsked, now: float) -> None:
         self.group = event.group
@@ -188,10 +199,10 @@ class _Reservation:
         self.bundles = dict(event.bundles)
         """Of these, what is not dropped yet."""
         self.size = event.size
+        self.patient_until = now + event.patience_s
         self.step: Step = "asked"
-        self.granted: dict[int, dict[str, list[str]]] = {}
-        """Accelerators by index."""
-        self.refuse_at = now + WAIT_S
+        self.granted: set[int] = set()
+        self.refuse_at = now if event.patience_s else now + WAIT_S
 
     def key(self, index: int) -> BundleKey:
         return BundleKey(self.group, self.attempt, index)
@@ -214,8 +225,8 @@ class Reservations:
                 if event.control >= self._control:
                     self._control = event.control
                     self._asked(event, now, effects)
-            case AmountsGranted(bundle, accelerators):
-                self._granted(bundle, accelerators, effects)
+            case AmountsGranted(bundle):
+                self._granted(bundle, effects)
             case BundleEnded(bundle):
                 self._bundle_ended(bundle, effects)
             case ControlUnlinked():
@@ -223,9 +234,9 @@ class Reservations:
                     self._drop(each, effects)
             case NodeFenced():
                 for each in list(self._at.values()):
-                    self._release(each, effects)
-            case ReservationsTicked(free):
-                self._tick(free, now, effects)
+                    self._release(each, "its node was declared dead", effects)
+            case ReservationsTicked():
+                self._tick(event, now, effects)
             case _:
                 assert_never(event)
         return effects
@@ -252,9 +263,9 @@ class Reservations:
             case CommitAsked():
                 if known is not None and known.step in ("reserved", "open"):
                     self._open(known, effects)
-            case ReleaseAsked():
+            case ReleaseAsked(reason=reason):
                 if known is not None:
-                    self._release(known, effects)
+                    self._release(known, reason, effects)
             case _:
                 assert_never(event)
 
@@ -266,23 +277,25 @@ class Reservations:
             return
         reservation = self._at[event.group, event.attempt] = _Reservation(event, now)
         for index, amounts in event.bundles.items():
-            effects.append(WantAmounts(reservation.key(index), amounts))
+            effects.append(WantAmounts(reservation.key(index), amounts, event.job))
 
     def _open(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
         if reservation.step == "reserved":
             reservation.step = "open"
-            for index, amounts in reservation.bundles.items():
-                accelerators = reservation.granted[index]
-                effects.append(OpenBundle(reservation.key(index), amounts, accelerators))
+            effects.extend(
+                OpenBundle(reservation.key(i), reservation.size) for i in reservation.bundles
+            )
         effects.append(TellCommitted(reservation.group, reservation.attempt))
 
-    def _release(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
+    def _release(
+        self, reservation: _Reservation, reason: str, effects: list[ReservationEffect]
+    ) -> None:
         match reservation.step:
             case "asked" | "reserved":
                 self._drop(reservation, effects)
             case "open":
                 reservation.step = "ending"
-                effects.extend(EndBundle(reservation.key(i)) for i in reservation.bundles)
+                effects.extend(EndBundle(reservation.key(i), reason) for i in reservation.bundles)
             case "ending":
                 pass
             case _:
@@ -294,15 +307,10 @@ class Reservations:
 
     # -------------------------------------------------------------- what the node has
 
-    def _granted(
-        self,
-        bundle: BundleKey,
-        accelerators: dict[str, list[str]],
-        effects: list[ReservationEffect],
-    ) -> None:
+    def _granted(self, bundle: BundleKey, effects: list[ReservationEffect]) -> None:
         reservation = self._at[bundle.group, bundle.attempt]
-        reservation.granted[bundle.index] = accelerators
-        if reservation.granted.keys() == reservation.bundles.keys():
+        reservation.granted.add(bundle.index)
+        if reservation.granted == reservation.bundles.keys():
             reservation.step = "reserved"
             effects.append(TellReserved(bundle.group, bundle.attempt))
 
@@ -314,12 +322,18 @@ class Reservations:
         if not reservation.bundles:
             del self._at[bundle.group, bundle.attempt]
 
-    def _tick(self, free: Resources, now: float, effects: list[ReservationEffect]) -> None:
+    def _tick(
+        self, event: ReservationsTicked, now: float, effects: list[ReservationEffect]
+    ) -> None:
         for reservation in list(self._at.values()):
             if reservation.step == "asked" and reservation.refuse_at <= now:
-                left = reservation.bundles.keys() - reservation.granted.keys()
+                left = reservation.bundles.keys() - reservation.granted
                 together = sum((reservation.bundles[index] for index in left), NOTHING)
-                reason = lacking(together, free, "free") or "it is kept for others, or in parts"
+                if now < reservation.patient_until and together.fits(event.free_later):
+                    reservation.refuse_at = min(now + WAIT_S, reservation.patient_until)
+                    continue
+                short = lacking(together, event.free, "free")
+                reason = short or "it is kept for others, or in parts"
                 self._drop(reservation, effects)
                 effects.append(TellRefused(reservation.group, reservation.attempt, reason))
 
@@ -350,6 +364,6 @@ class Reservations:
         """Assert what is always true."""
         for (group, attempt), each in self._at.items():
             assert (group, attempt) == (each.group, each.attempt), 1
-            is_granted = each.granted.keys() >= each.bundles.keys()
+            is_granted = each.granted >= each.bundles.keys()
             assert is_granted is (each.step != "asked"), 1
             assert each.bundles, 2

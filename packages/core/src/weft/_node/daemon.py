@@ -15,6 +15,7 @@ what was queued is sent.
     metrics    what all processes have measured
     history    what became of their tasks          everywhere what other nodes are asked
     logs       what they wrote                 followers  who reads along
+    groups     placement groups; made for the first one
 
 Each owns what is named beside it, and nobody else changes that. The daemon has the order: which
 event a message is, which of them does an effect, and how the session ends.
@@ -132,12 +133,13 @@ if TYPE_CHECKING:
     import socket
 
     from weft._ids import NodeId
-    from weft._node import far_owners, in_cluster, port, transfers
+    from weft._node import far_owners, groups, in_cluster, port, transfers
     from weft._node.far_owners import FarOwners
     from weft._node.in_cluster import InCluster
     from weft._node.port import Port
     from weft._node.transfers import NodeTransfers
 else:
+    groups = lazy("weft._node.groups")
     in_cluster = lazy("weft._node.in_cluster")
     port = lazy("weft._node.port")
     far_owners = lazy("weft._node.far_owners")
@@ -205,7 +207,8 @@ class Daemon:
         self._environments = Environments(
             self._poller, outputs, node.session_dir, may_fork=node.cluster is None
         )
-        self.demands = Demands(self.rules, self._environments)
+        self._groups: groups.NodeGroups | None = None
+        self.demands = Demands(self.rules, self._environments, lambda: self.groups)
         self.scheduling: Scheduling = (
             AloneScheduling(self.rules, self.demands)
             if node.cluster is None
@@ -303,6 +306,15 @@ class Daemon:
             store=self.memory.machine.usage,
         )
 
+    @property
+    def groups(self) -> groups.NodeGroups:
+        """The placement groups. Most sessions have none: they are made for the first one."""
+        if self._groups is None and self.in_cluster is not None:
+            self._groups = self.in_cluster.groups()
+        elif self._groups is None:
+            self._groups = groups.LocalGroups(self.facts, self.rules, self.clients)
+        return self._groups
+
     # -------------------------------------------------------------- the loop
 
     def run(self) -> int:
@@ -326,6 +338,8 @@ class Daemon:
                 if self.transfers is not None:
                     self.transfers.tick()
                     self.transfers.flush()
+                if self._groups is not None:
+                    self._groups.tick()
                 self.rules.settle(self._do)
                 if self.in_cluster is not None:
                     self.in_cluster.tick()
@@ -356,6 +370,8 @@ class Daemon:
         times += [self.scheduling.wake_at(), self.memory.wake_at()]
         if self.transfers is not None:
             times.append(self.transfers.wake_at())
+        if self._groups is not None:
+            times.append(self._groups.wake_at())
         return min((at for at in times if at is not None), default=None)
 
     @property
@@ -455,6 +471,8 @@ class Daemon:
         self.scheduling.gone(client)
         self._history.forget(client)
         self._followers.forget(client)
+        if self._groups is not None:
+            self._groups.forget(client)
         if not keeps_objects:
             self.memory.lost(client)
         self._metrics.forget(client)
@@ -478,6 +496,8 @@ class Daemon:
         """A driver that had joined is gone, and what it had here ends."""
         if self.in_cluster is not None:
             self.in_cluster.job_ended(job.id, "its driver has ended")
+        elif self._groups is not None:
+            self._groups.job_ended(job.id)
 
     def job_ended(self, job_id: bytes) -> None:
         """A job has ended in the cluster: nobody wants its idle workers, or hears what it says."""
@@ -534,6 +554,8 @@ class Daemon:
                 self._followers.ask(client, request, body)
             case Ask(request, "drain", body):
                 self._drain(client, request, body)
+            case Ask(request, what, body) if what in questions.OF_GROUPS:
+                self.groups.ask(client, request, what, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
             case AskNodes():
@@ -624,6 +646,10 @@ class Daemon:
             case lease_rules.Refuse(client, key, kind, reason):
                 self.scheduling.gone(client, key)
                 self.clients.send_to(client, Refused(key, kind, reason))
+            case lease_rules.AmountsLent(bundle):
+                self.groups.reserving.lent(bundle)
+            case lease_rules.BundleEmpty(bundle):
+                self.groups.reserving.emptied(bundle)
             case lease_rules.AskReclaim(client):
                 self.clients.send_to(client, Reclaim())
             case worker_rules.StartWorker(worker, env):

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 from weft._machines.leases import ACTOR_KEY, ActorWanted, Demanded, Refuse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._node.environments import Environments
+    from weft._node.groups import NodeGroups
     from weft._node.rules import Rules
     from weft._specs import Shape
 
@@ -18,8 +21,12 @@ At = tuple[bytes, int]
 class Demands:
     """The demands of a node's clients and actors."""
 
-    def __init__(self, rules: Rules, environments: Environments) -> None:
+    def __init__(
+        self, rules: Rules, environments: Environments, groups: Callable[[], NodeGroups]
+    ) -> None:
         self._rules = rules
+        self._groups = groups
+        """Makes them for the first one."""
         self._environments = environments
         self._building: dict[At, Demanded | ActorWanted] = {}
         """Those whose environment is being built."""
@@ -27,6 +34,11 @@ class Demands:
     def add(self, demand: Demanded | ActorWanted) -> None:
         """Queue a demand once its environment is there. It replaces the client's last one."""
         at = _at(demand)
+        refusal = self.refusal(demand.shape)
+        if refusal:
+            self._building.pop(at, None)
+            self._rules.add(Refuse(*at, "placement_group", refusal))
+            return
         env = demand.shape.env
         if self._environments.is_ready(env):
             self._building.pop(at, None)
@@ -34,6 +46,10 @@ class Demands:
             return
         self._building[at] = demand
         self._environments.prepare(env, lambda reason: self._prepared(at, env, reason))
+
+    def refusal(self, shape: Shape) -> str:
+        """Say why nothing of this shape can ever go into its placement group; empty if it may."""
+        return self._groups().refusal(shape) if _is_in_group(shape) else ""
 
     def _prepared(self, at: At, env: str, reason: str) -> None:
         demand = self._building.get(at)
@@ -58,7 +74,14 @@ class Demands:
         """Say what a demand of this shape waits for."""
         if any(demand.shape == shape for demand in self._building.values()):
             return "its runtime environment is being built"
+        group = self._groups().state_of(shape) if _is_in_group(shape) else ""
+        if group:
+            return group
         return self._rules.leases.explain(shape, now)
+
+
+def _is_in_group(shape: Shape) -> bool:
+    return shape.strategy.startswith("group:")
 
 
 def _at(demand: Demanded | ActorWanted) -> At:

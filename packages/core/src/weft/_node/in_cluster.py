@@ -15,8 +15,10 @@ import msgspec
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
+from weft._machines.reservations import NodeFenced
 from weft._machines.shares import JobLimits
 from weft._node.cluster_acting import ClusterActing
+from weft._node.cluster_groups import ClusterGroups
 from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._node.draining import Draining
@@ -27,14 +29,16 @@ from weft._transport.control import messages
 from weft._transport.credentials import open_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from weft._ids import NodeId
     from weft._launch import NodeFile
+    from weft._machines.bundles import HeldBundles
     from weft._machines.jobs import JobFacts
     from weft._machines.members import MemberFacts
     from weft._machines.orders import Order
     from weft._machines.spillover import ViewsChanged
+    from weft._node.control_link import BundlesAsked
     from weft._node.daemon import Daemon
     from weft._node.scheduling import ClusterScheduling
     from weft._transport.sockets import Poller
@@ -160,6 +164,12 @@ class InCluster(ControlNews):
             if node_id != self._view.node_id and not standing.is_dead
         ]
 
+    def groups(self) -> ClusterGroups:
+        """Return the placement groups, as this node sees them."""
+        daemon = self._daemon
+        ended = self._scheduling.group_ended
+        return ClusterGroups(daemon.facts, daemon.rules, daemon.clients, self.link, ended)
+
     # -------------------------------------------------------------- jobs
 
     def job_begun(self, job: bytes, driver: bytes, message: BeginsJob) -> None:
@@ -207,7 +217,16 @@ class InCluster(ControlNews):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
         self._say(text)
         self.acting.fenced()
+        self._daemon.groups.reserving.tell(NodeFenced())
         self._daemon.end_all("its node was declared dead")
+
+    @override
+    def held(self) -> Sequence[HeldBundles]:
+        return self._daemon.groups.reserving.held()
+
+    @override
+    def bundles_asked(self, asked: BundlesAsked) -> None:
+        self._daemon.groups.reserving.tell(asked)
 
     @override
     def views_changed(self, changed: ViewsChanged) -> None:

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
 
+OF_GROUPS = ("create_group", "remove_group", "groups", "group_ready", "why_group")
+"""See groups.py."""
 # Each costs a look at the whole queue.
 SHAPES_TOLD = 50
 
@@ -254,7 +256,7 @@ def answer(daemon: Daemon, what: str, body: bytes) -> tuple[bytes, str]:
     """Return (body, error) of the answer to a question."""
     question = QUESTIONS.get(what)
     if question is None:
-        known = ", ".join(sorted([*QUESTIONS, *ACTING, *HISTORY, FOLLOWED, "metrics"]))
+        known = ", ".join(sorted([*QUESTIONS, *ACTING, *HISTORY, FOLLOWED, *OF_GROUPS, "metrics"]))
         return b"", f"the daemon does not know the question {what!r}; it knows {known}"
     try:
         found = question(daemon, body)

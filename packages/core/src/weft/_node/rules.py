@@ -62,8 +62,13 @@ class Rules:
 
     def view(self) -> NodeView:
         """Return the node as placement sees it, with what is free now."""
-        free, jobs = self.leases.available(self.now()), self.leases.shares.used()
-        return structs.replace(self._view, free=free, jobs=jobs)
+        leases = self.leases
+        return structs.replace(
+            self._view,
+            free=leases.available(self.now()),
+            bundles=leases.bundles.views(),
+            jobs=leases.shares.used(),
+        )
 
     def tell_leases(self, event: lease_rules.Event) -> None:
         """Tell the machine of leases what has happened."""

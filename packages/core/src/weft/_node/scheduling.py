@@ -24,7 +24,7 @@ from weft._wire.messages import Refused, SentOn
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from weft._ids import NodeId
+    from weft._ids import NodeId, PlacementGroupId
     from weft._machines.placement import NodeView
     from weft._node.clients import Clients
     from weft._node.demands import Demands
@@ -149,6 +149,11 @@ class ClusterScheduling(Scheduling):
     @override
     def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
         at = demand.client, demand.key
+        refusal = self._demands.refusal(demand.shape)
+        if refusal:
+            self.gone(*at)
+            self._rules.add(lease_rules.Refuse(*at, "placement_group", refusal))
+            return
         self._demand_of[at] = demand
         self._look_here()
         self._tell(spillover.DemandHeard(*at, demand.shape, demand.workers, hops))
@@ -168,6 +173,10 @@ class ClusterScheduling(Scheduling):
         for at in [at for at in self._demand_of if at[0] == client and key in (None, at[1])]:
             del self._demand_of[at]
         self._tell(spillover.DemandsGone(client, key))
+
+    def group_ended(self, group: PlacementGroupId, reason: str) -> None:
+        """A placement group was removed."""
+        self._tell(spillover.GroupEnded(group, reason))
 
     def seen(
         self, views: tuple[NodeView, ...], gone: tuple[NodeId, ...], addresses: Mapping[NodeId, str]

@@ -71,6 +71,8 @@ class Actor:
         self.restarts = message.restarts
         self.resources = message.resources
         self.accelerators = message.accelerators
+        self.group = message.group
+        self.captures = message.captures
         self.exiting = ""
         """Why the actor ends itself."""
         options = message.options

@@ -18,6 +18,7 @@ from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.failures import calling_site, pack_error, unpack_failure
 from weft._serialize.pickling import dump_code
+from weft._specs import captured
 from weft._wire.messages import (
     ActorNews,
     Call,
@@ -31,6 +32,7 @@ from weft._wire.messages import (
 )
 from weft.exceptions import (
     ActorDiedError,
+    ActorPlacementGroupRemoved,
     ActorUnavailableError,
     ActorUnschedulableError,
     EnvSetupError,
@@ -123,6 +125,8 @@ class Calling:
         note = Submission(TaskId(actor), f"{meta.class_name}.__init__", arguments, 1)
         note.code = (function_id, meta.class_name, code)
         note.actor, note.method, note.shape = meta, "__init__", spec.shape
+        if self._links.parent is not None:
+            note.shape = captured(spec.shape, options.scheduling_strategy, self._links.parent)
         note.site = calling_site()
         answer = Waiter()
         with self._guard:
@@ -143,7 +147,7 @@ class Calling:
                 self._links.tell_daemon(
                     CreateActor(
                         meta,
-                        spec.shape,
+                        note.shape,
                         function_id,
                         code,
                         note.arguments.data,
@@ -312,6 +316,8 @@ class Calling:
         match told.refused:
             case "environment":
                 return EnvSetupError(told.cause)
+            case "placement_group":
+                return ActorPlacementGroupRemoved(f"actor {name} has ended: {told.cause}")
             case "unschedulable":
                 return ActorUnschedulableError(f"actor {name} can never run: {told.cause}")
             case _:

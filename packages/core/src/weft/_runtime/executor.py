@@ -33,6 +33,7 @@ from weft._runtime.loop import QUIET_S, Waiter
 from weft._runtime.reasons import Reason, Step, explain_waits, unknown_task
 from weft._runtime.running import Running, running
 from weft._serialize.pickling import load_code
+from weft._specs import Shape
 from weft._wire.messages import (
     Abort,
     ActorExit,
@@ -172,10 +173,12 @@ class Executor:
             idle.ready()
 
     def _on_become(self, peer: Peer, message: BecomeActor) -> None:
+        self.runtime.links.parent = _parent(message)
         self._enqueue(message)
 
     def _on_assigned(self, peer: Peer, message: Assigned) -> None:
         self.assigned = message
+        self.runtime.links.parent = _parent(message)
         self.show_share(message.resources, message.variables)
 
     def show_share(self, resources: dict[str, int], variables: dict[str, str]) -> None:
@@ -562,6 +565,11 @@ class Executor:
         with self.guard:
             self.runtime.peers.send(self.runtime.links.daemon, message)
             self.runtime.peers.flush()
+
+
+def _parent(message: Assigned | BecomeActor) -> Shape | None:
+    """Return what captures what is started here, if it does."""
+    return Shape(strategy=message.group, captures=True) if message.captures else None
 
 
 def page_tail(name: str, facts: int) -> bytes:

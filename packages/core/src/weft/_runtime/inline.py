@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
-from weft._ids import ActorId, JobId, NodeId, ObjectId, TaskId, WorkerId
+from weft._ids import ActorId, JobId, NodeId, ObjectId, PlacementGroupId, TaskId, WorkerId
 from weft._lazy import lazy
 from weft._log import logger
-from weft._machines.placement import Never, NodeView, place
+from weft._machines.placement import Never, NodeView, group_of, place
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._resources import ACCELERATORS, UNITS, Resources
 from weft._runtime.inline_actors import InlineActor
@@ -34,15 +34,17 @@ from weft._runtime.inline_streams import InlineStream
 from weft._runtime.inline_values import ADDRESS, FAILED, PENDING, PLAIN, Cell, InlineValues
 from weft._serialize.refs import hooks
 from weft._settings import temp_root
-from weft._specs import ActorMeta, NodeReply, Place
+from weft._specs import ActorMeta, NodeReply, Place, captured
 from weft.exceptions import (
     ActorAlreadyExistsError,
     ActorHandleNotFoundError,
+    ActorPlacementGroupRemoved,
     ActorUnschedulableError,
     GetTimeoutError,
     ObjectFreedError,
     OptionError,
     SessionError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
 )
 
@@ -54,11 +56,13 @@ if TYPE_CHECKING:
     from weft import _metrics as process_metrics
     from weft._metrics import Readings
     from weft._options import InitOptions, TaskOptions
-    from weft._specs import ActorSpec, CallSpec, Shape, TaskSpec
+    from weft._runtime import inline_groups
+    from weft._specs import ActorSpec, CallSpec, GroupSpec, Shape, TaskSpec
     from weft._wire import codec
 else:
     codec = lazy("weft._wire.codec")
     futures = lazy("concurrent.futures")
+    inline_groups = lazy("weft._runtime.inline_groups")
     platform = lazy("platform")
     process_metrics = lazy("weft._metrics")
 
@@ -105,6 +109,8 @@ class InlineEngine:
         self._labels = {"weft.io/node-id": self._node_id.hex(), **options.labels}
         self._view = NodeView(self._node_id, self._total, self._total, self._labels, is_local=True)
         self._obstacle_to: dict[Shape, str] = {}
+        self._groups: inline_groups.InlineGroups | None = None
+        """Made for the first one."""
         self._is_ending = False
         hooks.rebuild_ref = self._values.rebuild_ref
 
@@ -118,21 +124,28 @@ class InlineEngine:
         if options.timeout is not None or spec.shape.env:
             self._refuse(options, name)
         values = self._values
+        shape = _shape_here(spec)
         call = InlineCall(
             values,
             InlineArguments(values, spec.args, spec.kwargs, name),
             name=name,
             function_name=spec.code.name,
             num_returns=options.num_returns,
-            shape=spec.shape,
+            shape=shape,
             retries=options.max_retries,
             retry_on=options.retry_exceptions,
         )
         call.backpressure, call.site = options.backpressure, spec.site
         refs = call.refs()
-        impossible = self._impossible(spec.shape)
-        if impossible:
-            values.fail(call.cells, TaskUnschedulableError(f"{name} can never run: {impossible}"))
+        impossible = self._impossible(shape)
+        gone = self._gone(shape)
+        if impossible or gone:
+            error = (
+                TaskPlacementGroupRemoved(f"{name} cannot run: {gone}")
+                if gone
+                else TaskUnschedulableError(f"{name} can never run: {impossible}")
+            )
+            values.fail(call.cells, error)
             return self._stream_of(call, refs) if options.num_returns == "streaming" else refs
         function = spec.code.target
         if options.num_returns == "streaming":
@@ -185,10 +198,48 @@ class InlineEngine:
         """Say why nothing of this shape can ever run here; empty if it can."""
         found = self._obstacle_to.get(shape)
         if found is None:
-            placement = place(shape, [self._view])
+            is_in_group = shape.strategy.startswith("group:")
+            placement = place(shape, [self.groups.seen_by(shape) if is_in_group else self._view])
             found = placement.text() if isinstance(placement, Never) else ""
             self._obstacle_to[shape] = found
         return found
+
+    # -------------------------------------------------------------- placement groups
+
+    @property
+    def groups(self) -> inline_groups.InlineGroups:
+        """The placement groups."""
+        if self._groups is None:
+            self._groups = inline_groups.InlineGroups(self._view)
+        return self._groups
+
+    def _gone(self, shape: Shape) -> str:
+        """Say why the placement group of a shape is not there; empty if it is."""
+        group = group_of(shape) if shape.strategy.startswith("group:") else None
+        return self.groups.gone(group) if group is not None else ""
+
+    def create_group(self, spec: GroupSpec) -> None:
+        """Create a placement group; see Engine."""
+        self._check_open()
+        self.groups.create(spec)
+
+    def remove_group(self, group: PlacementGroupId, reason: str) -> None:
+        """End the actors of a placement group, and the group; see Engine."""
+        self._check_open()
+        self.groups.remove(group, reason)
+        for actor in [*self._actors.values()]:
+            if group_of(actor.shape) == group:
+                actor.die(_group_removed(actor.meta, self.groups.gone(group)))
+
+    def group_ready(self, group: PlacementGroupId, value: Any) -> ObjectRef[Any]:
+        """Return a reference to a value that is there; see Engine."""
+        gone = self.groups.gone(group)
+        if not gone:
+            return self.put(value)
+        cell = Cell()
+        ref = self._values.ref(self._values.task_id().object_id(1), cell)
+        self._values.fail([cell], TaskPlacementGroupRemoved(gone))
+        return ref
 
     # -------------------------------------------------------------- actors
 
@@ -202,6 +253,7 @@ class InlineEngine:
                 f"runtime_env of {meta.class_name}: the inline engine runs in this process; "
                 "leave it out, or use engine='local'"
             )
+        spec = msgspec.structs.replace(spec, shape=_shape_here(spec))
         actor = InlineActor(values, spec)
         actor.on_dead = self._forget_actor
         with values.lock:
@@ -218,7 +270,10 @@ class InlineEngine:
             self._actors[meta.actor_id] = actor
         token = actor.make_token()
         impossible = self._impossible(spec.shape)
-        if impossible:
+        gone = self._gone(spec.shape)
+        if gone:
+            actor.die(_group_removed(meta, gone))
+        elif impossible:
             actor.die(
                 ActorUnschedulableError(f"{meta.class_name} can never be started: {impossible}")
             )
@@ -519,6 +574,8 @@ class InlineEngine:
                 for name in ACCELERATORS
                 if name in amounts
             },
+            placement_group_id=group_of(call.shape) if call.shape is not None else None,
+            captures=call.shape is not None and call.shape.captures,
             was_restarted=actor is not None and actor.restarts > 0,
             is_cancelled=call.is_cancelled,
             in_worker=True,
@@ -558,7 +615,10 @@ class InlineEngine:
                 if each.actor is None and each.shape is not None
             ]
         for shape in shapes:
-            free -= Resources.of_units(dict(shape.amounts))
+            if not shape.strategy.startswith("group:"):
+                free -= Resources.of_units(dict(shape.amounts))
+        if self._groups is not None:
+            free -= self._groups.taken()
         return Resources.of_units(
             {name: max(0, amount) for name, amount in free.items()}
         ).to_floats()
@@ -580,6 +640,8 @@ class InlineEngine:
             case "actors":
                 known = {**self._ended, **self._actors}
                 return codec.pack(describe_actors(known.values()))
+            case "groups":
+                return codec.pack(self.groups.describe())
             case "nodes":
                 return codec.pack(self.nodes())
             case "session":
@@ -621,8 +683,10 @@ class InlineEngine:
             "began_at": self.records.began_at,
         }
 
-    def why(self, subject: ObjectRef[Any] | ActorId) -> str:
+    def why(self, subject: ObjectRef[Any] | ActorId | PlacementGroupId) -> str:
         """Say what something waits for; see Engine."""
+        if isinstance(subject, PlacementGroupId):
+            return self.groups.gone(subject) or f"placement group {subject.hex()} is ready"
         if isinstance(subject, ActorId):
             actor = self._actor(subject)
             if actor.cause is not None:
@@ -668,6 +732,17 @@ class InlineEngine:
                 END_S,
                 ", ".join(left),
             )
+
+
+def _shape_here(spec: TaskSpec | ActorSpec) -> Shape:
+    """Return the shape of what is started here, which a placement group may capture."""
+    call = here.get()
+    parent = call.shape if call is not None else None
+    return captured(spec.shape, spec.options.scheduling_strategy, parent)
+
+
+def _group_removed(meta: ActorMeta, why: str) -> ActorPlacementGroupRemoved:
+    return ActorPlacementGroupRemoved(f"actor {meta.class_name} has ended: {why}")
 
 
 def _token_id(actor_id: ActorId) -> ObjectId:

@@ -20,6 +20,7 @@ from weft._runtime.recovery import describe, restore_arguments
 from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.pickling import dump_code
+from weft._specs import captured, group_strategy
 from weft._wire.messages import (
     Abort,
     Assigned,
@@ -41,6 +42,7 @@ from weft._wire.messages import (
 from weft.exceptions import (
     EnvSetupError,
     NodeDiedError,
+    TaskPlacementGroupRemoved,
     TaskUnschedulableError,
     WorkerDiedError,
 )
@@ -91,6 +93,8 @@ class Leasing:
         task_id = self._links.ids.task_id()
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape
+        if self._links.parent is not None:
+            note.shape = captured(spec.shape, options.scheduling_strategy, self._links.parent)
         note.code = (function_id, spec.code.name, code)
         note.retry_on = options.retry_exceptions
         note.max_calls = options.max_calls
@@ -276,6 +280,8 @@ class Leasing:
                 return TaskUnschedulableError(f"{task.name} can never run: {failed.detail}")
             case "environment":
                 return EnvSetupError(str(failed.detail))
+            case "placement_group":
+                return TaskPlacementGroupRemoved(f"{task.name} cannot run: {failed.detail}")
             case _:
                 return worker_died(failed.detail, task.name, task.attempt + 1)
 
@@ -336,6 +342,8 @@ class Leasing:
                 shape.env,
                 self._links.address,
                 message.variables,
+                group_strategy(shape),
+                shape.captures,
             ),
         )
         granted = task_rules.LeaseGranted(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from weft._runtime.loop import Loop
     from weft._runtime.objects import Objects
     from weft._runtime.peers import Peer, Peers
+    from weft._specs import Shape
     from weft._transport.addresses import Home
     from weft._wire.messages import Message
     from weft.exceptions import WeftError
@@ -49,6 +50,8 @@ class Links:
         self.ids = IdSource()
         self.ended: WeftError | None = None
         """Why nothing can be started any more."""
+        self.parent: Shape | None = None
+        """What runs here, if its placement group captures what it starts."""
 
     def refuse_if_ended(self) -> None:
         """Raise why the session is over, if it is."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
-from weft._ids import ActorId, ObjectId, TaskId
+from weft._ids import ActorId, ObjectId, PlacementGroupId, TaskId
 from weft._metrics import Readings, of_nodes
 from weft._runtime import reasons
 from weft._runtime.loop import Waiter
@@ -44,6 +44,8 @@ class Questions:
         self._answers: dict[int, tuple[Waiter, list[Message]]] = {}
         self._told_of: dict[int, list[NodeTold]] = {}
         """By request to all nodes: what has come before its answer."""
+        self._later: dict[int, Callable[[Answer], None]] = {}
+        """What is done with answers that no thread waits for."""
         self._requests = 0
         self.explain_object: Callable[[ObjectId], Reason]
         """What an object of this process waits for."""
@@ -101,6 +103,15 @@ class Questions:
         if told is not None:
             told.append(message)
 
+    def ask_later(self, what: str, body: object, then: Callable[[Answer], None]) -> None:
+        """Ask the daemon; `then` is called inside the guard when it answers, if it does.
+
+        Inside the guard.
+        """
+        self._requests += 1
+        self._later[self._requests] = then
+        self._links.tell_daemon(Ask(self._requests, what, codec.pack(body)))
+
     def find_actor(self, name: str, namespace: str) -> tuple[ActorMeta, ObjectRef[Any] | None]:
         """Look a named actor up; see Engine."""
         body = self.ask("find_actor", [name, namespace])
@@ -136,8 +147,10 @@ class Questions:
         alone = readings_of.get("")
         return of_nodes(readings_of) if alone is None else alone
 
-    def why(self, subject: ObjectRef[Any] | ActorId) -> str:
-        """Say what a reference or actor waits for; see Engine."""
+    def why(self, subject: ObjectRef[Any] | ActorId | PlacementGroupId) -> str:
+        """Say what a reference, an actor or a placement group waits for; see Engine."""
+        if isinstance(subject, PlacementGroupId):
+            return reasons.tell(self.reason_of, Step("group", "", subject))
         if isinstance(subject, ActorId):
             step = Step("actor", self._links.home.daemon_address(), subject)
             return reasons.tell(self.reason_of, step)
@@ -153,6 +166,11 @@ class Questions:
 
     def reason_of(self, step: Step) -> Reason:
         """Answer one question, here or by asking who knows. Blocks for at most `ANSWER_S`."""
+        if step.kind == "group":
+            group = PlacementGroupId(step.key)
+            return Reason(
+                f"placement group {group.hex()} is {self.ask('why_group', group).decode()}"
+            )
         if step.kind in reasons.DAEMONS:
             return self._reason_of_daemon(step)
         if step.address == self._links.address:
@@ -214,6 +232,11 @@ class Questions:
         )
 
     def on_answer(self, peer: Peer, message: Answer | Because) -> None:
+        later = self._later.pop(message.request, None)
+        if later is not None:
+            assert isinstance(message, Answer)
+            later(message)
+            return
         expected = self._answers.get(message.request)
         if expected is not None:
             expected[1].append(message)

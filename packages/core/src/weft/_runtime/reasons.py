@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from weft._machines.ownership import Entry
     from weft._machines.tasks import Task
     from weft._runtime.calling import Calling
+    from weft._runtime.groups import GroupRequests
     from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
@@ -37,9 +38,9 @@ LINES = 20
 class Step(msgspec.Struct, frozen=True, array_like=True):
     """A further question: `key` at the process that listens at `address`."""
 
-    kind: Literal["object", "task", "shape", "actor", "room"]
+    kind: Literal["object", "task", "shape", "actor", "group", "room"]
     """The owner explains an object, the worker a task, a daemon (DAEMONS) a shape, an actor, or
-    what room in memory the worker `key` waits for.
+    what room in memory the worker `key` waits for; its own daemon a placement group.
     """
     address: str
     key: bytes
@@ -101,10 +102,13 @@ def _follow(
 class Reasons:
     """What this process knows of the objects that it owns. The loop's guard is held."""
 
-    def __init__(self, links: Links, leasing: Leasing, calling: Calling) -> None:
+    def __init__(
+        self, links: Links, leasing: Leasing, calling: Calling, groups: GroupRequests
+    ) -> None:
         self._links = links
         self._leasing = leasing
         self._calling = calling
+        self._groups = groups
 
     def explain_object(self, object_id: ObjectId) -> Reason:
         """Say what an object of this process waits for."""
@@ -126,6 +130,9 @@ class Reasons:
         call = self._calling.calls.open.get(task_id)
         if call is not None:
             return self._explain_call(call)
+        group = self._groups.waits_for.get(object_id)
+        if group is not None:
+            return Reason(f"{_ref(object_id)} waits for a group", [Step("group", "", group)])
         return Reason(f"{_ref(object_id)} is on its way")
 
     def _explain_task(self, task: Task) -> Reason:

@@ -7,6 +7,7 @@ a connection:
     leasing.py   tasks and the workers leased for them        calling.py    actors and their calls
     submissions.py   what those two have in common
     streams.py   what generator tasks yield                   values.py     put, get, wait
+    groups.py    placement groups
     objects.py   the table of objects, borrowers, segments    questions.py  of others, and why
 """
 
@@ -27,6 +28,7 @@ from weft._machines.ownership import PeerLost, Sealed
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime import bundles, measures
 from weft._runtime.calling import Calling
+from weft._runtime.groups import GroupRequests
 from weft._runtime.inspection import Inspection
 from weft._runtime.leasing import Leasing
 from weft._runtime.links import Links
@@ -174,8 +176,9 @@ class Runtime:
         self.streams.peer_of = self._peer_of
         self.streams.cancel = self.cancel_task
         self.streams.wait = self.values.wait_for
+        self.groups = GroupRequests(self.links, self.questions)
         self.questions.explain_object = Reasons(
-            self.links, self.leasing, self.calling
+            self.links, self.leasing, self.calling, self.groups
         ).explain_object
         path = Path(home.socket_of(worker_id.hex()))
         self.listener = SocketListener(self.loop.poller, path, self.peers.accept)
@@ -251,6 +254,9 @@ class Runtime:
         self.inspect_nodes = self.questions.inspect_nodes
         self.metrics = self.questions.metrics
         self.why = self.questions.why
+        self.create_group = self.groups.create
+        self.remove_group = self.groups.remove
+        self.group_ready = self.groups.when_ready
         hooks.rebuild_ref = self.objects.rebuild_ref
         _alive.add(self)
 

@@ -15,7 +15,7 @@ from weft import _settings
 from weft._engine import current
 from weft._env.inheritance import inherited
 from weft._env.spec import decode
-from weft._ids import WorkerId
+from weft._ids import PlacementGroupId, WorkerId
 from weft._launch import read_cluster
 from weft._override import override
 from weft._resources import UNITS
@@ -50,10 +50,16 @@ class Worker(Runtime):
                 was_restarted=actor.restarts > 0,
                 resources=to_floats(actor.resources),
                 accelerators=actor.accelerators,
+                placement_group_id=group_in(actor.group),
+                captures=actor.captures,
             )
         if assigned is not None:
             return msgspec.structs.replace(
-                place, resources=to_floats(assigned.resources), accelerators=assigned.accelerators
+                place,
+                resources=to_floats(assigned.resources),
+                accelerators=assigned.accelerators,
+                placement_group_id=group_in(assigned.group),
+                captures=assigned.captures,
             )
         return place
 
@@ -76,6 +82,11 @@ class Worker(Runtime):
             return
         actor.exit("it called exit_actor()")
         raise ActorLeaves
+
+
+def group_in(strategy: str) -> PlacementGroupId | None:
+    """Return the placement group that a strategy names."""
+    return PlacementGroupId.from_hex(strategy.split(":")[1]) if strategy else None
 
 
 def to_floats(units: dict[str, int]) -> dict[str, float]:

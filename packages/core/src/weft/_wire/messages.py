@@ -107,6 +107,10 @@ class Assigned(Message, frozen=True, tag=80):
     owner: str
     variables: dict[str, str] = {}
     """By which libraries see these accelerators, and no others."""
+    group: str = ""
+    """The strategy of its shape, if that names a placement group."""
+    captures: bool = False
+    """As of Shape."""
 
 
 class Export(Message, frozen=True, tag=20):
@@ -752,6 +756,9 @@ class BecomeActor(Message, frozen=True, tag=77):
     """Address of the process that owns its token."""
     variables: dict[str, str] = {}
     """See Assigned."""
+    group: str = ""
+    """As of Assigned."""
+    captures: bool = False
 
 
 class Output(Message, frozen=True, tag=78):

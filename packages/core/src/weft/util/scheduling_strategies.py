@@ -11,8 +11,39 @@ from weft.exceptions import OptionError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from weft._api.groups import PlacementGroup
+
 DEFAULT_SCHEDULING_STRATEGY: Final = "DEFAULT"
 SPREAD_SCHEDULING_STRATEGY: Final = "SPREAD"
+
+
+class PlacementGroupSchedulingStrategy:
+    """Run in a placement group.
+
+    Attributes:
+        placement_group: A handle of it; None: in none, even where the group of the task that starts
+            this one captures what it starts.
+        placement_group_bundle_index: In which bundle; -1: in any that has room.
+        placement_group_capture_child_tasks: Whether what is started from there goes into the group
+            too, if its options do not name a strategy.
+    """
+
+    def __init__(
+        self,
+        placement_group: PlacementGroup | None,
+        placement_group_bundle_index: int = -1,
+        placement_group_capture_child_tasks: bool | None = None,
+    ) -> None:
+        self.placement_group = placement_group
+        self.placement_group_bundle_index = placement_group_bundle_index
+        self.placement_group_capture_child_tasks = placement_group_capture_child_tasks
+
+    @override
+    def __repr__(self) -> str:
+        return (
+            f"PlacementGroupSchedulingStrategy({self.placement_group!r}, "
+            f"{self.placement_group_bundle_index}, {self.placement_group_capture_child_tasks})"
+        )
 
 
 class NodeAffinitySchedulingStrategy:

@@ -410,7 +410,10 @@ class TuneLoop:
             time_total_s=effect.time_total_s,
             checkpoints=trial.checkpoints_made,
         )
-        self._pool.begin(assignment, effect.reserved.bundles[0])
+        strategy = ""
+        if len(effect.reserved.bundles) > 1:
+            strategy = request_of(self._plan.trainable, decode(effect.config)).strategy
+        self._pool.begin(assignment, effect.reserved.bundles, strategy)
 
     def _discard(self, effect: DiscardCheckpoint) -> None:
         trial = self._trials.run_of[effect.trial_id]

@@ -1,14 +1,20 @@
-"""The actors that run trials, as the loop holds them: their answers come into one queue."""
+"""The actors that run trials, as the loop holds them: their answers come into one queue.
+
+An actor of several bundles has a placement group of its own, for as long as it lives: it runs in
+the first bundle, and what its trials start goes into any.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import weft
 from weft.exceptions import WeftError
 from weft.tune._runner import Runner, RunnerAnswer
 from weft.tune._session import sessions
+from weft.util.placement_group import placement_group, remove_placement_group
+from weft.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 if TYPE_CHECKING:
     import queue
@@ -18,6 +24,10 @@ if TYPE_CHECKING:
     from weft import ObjectRef
     from weft.lowlevel import Resources
     from weft.tune._session import Assignment, Settings
+    from weft.util.placement_group import PlacementGroup
+
+    Holding: TypeAlias = tuple[tuple[Resources, ...], str]
+    """Its bundles, and the strategy by which they lie on nodes."""
 
 RunnerActor = weft.remote(Runner)
 
@@ -25,12 +35,12 @@ RunnerActor = weft.remote(Runner)
 class Seat:
     """One actor."""
 
-    __slots__ = ("answers", "bundle", "calls", "due_at", "handle", "is_gone", "trial_id")
+    __slots__ = ("answers", "calls", "due_at", "group", "handle", "holds", "is_gone", "trial_id")
 
-    def __init__(self, handle: Any, bundle: Resources) -> None:
+    def __init__(self, handle: Any, holds: Holding, group: PlacementGroup | None) -> None:
         self.handle = handle
-        self.bundle = bundle
-        """What it holds."""
+        self.holds = holds
+        self.group = group
         self.trial_id = ""
         """Empty: it idles."""
         self.calls = 0
@@ -85,16 +95,19 @@ class RunnerPool:
         self._idle: list[Seat] = []
         self._seat_of: dict[str, Seat] = {}
 
-    def begin(self, assignment: Assignment, bundle: Resources) -> None:
+    def begin(self, assignment: Assignment, bundles: tuple[Resources, ...], strategy: str) -> None:
         """Have an actor that holds this begin a trial."""
-        seat = next((seat for seat in reversed(self._idle) if seat.bundle == bundle), None)
+        holds = bundles, strategy
+        seat = next((seat for seat in reversed(self._idle) if seat.holds == holds), None)
         if seat is not None:
             self._idle.remove(seat)
         else:
             # Those that idle may hold what this one needs.
             for other in list(self._idle):
                 self._retire(other)
-            seat = Seat(_options(bundle).remote(self._trainable, self._settings), bundle)
+            group = _group(bundles, strategy)
+            actor = _options(bundles[0], group).remote(self._trainable, self._settings)
+            seat = Seat(actor, holds, group)
             self._seats.add(seat)
             if self._timeout_s is not None:
                 # The time that the process takes to start is not the trial's.
@@ -148,6 +161,7 @@ class RunnerPool:
         del self._seat_of[seat.trial_id]
         seat.is_gone = True
         self._seats.discard(seat)
+        _let_go(seat)
 
     def overdue(self, now: float) -> Iterator[Seat]:
         """Yield the seats whose trials are late."""
@@ -170,6 +184,7 @@ class RunnerPool:
         seat.is_gone = True
         self._seats.discard(seat)
         weft.kill(seat.handle)
+        _let_go(seat)
 
     def _retire(self, seat: Seat) -> None:
         """Have an idle actor clean up and end."""
@@ -177,8 +192,12 @@ class RunnerPool:
             self._idle.remove(seat)
         self._seats.discard(seat)
         seat.is_gone = True
-        handle = seat.handle
-        handle.end.remote().future().add_done_callback(lambda future: weft.kill(handle))
+
+        def end(future: Any) -> None:
+            weft.kill(seat.handle)
+            _let_go(seat)
+
+        seat.handle.end.remote().future().add_done_callback(end)
 
     def close(self) -> None:
         """End all: those that idle clean up, the others at once. Blocks until they have."""
@@ -199,8 +218,28 @@ class RunnerPool:
 END_S = 10.0
 
 
-def _options(bundle: Resources) -> Any:
+def _group(bundles: tuple[Resources, ...], strategy: str) -> PlacementGroup | None:
+    """Reserve several bundles together; one that is empty needs no place."""
+    if len(bundles) == 1 or not any(bundles):
+        return None
+    return placement_group([bundle.to_floats() for bundle in bundles if bundle], strategy)
+
+
+def _let_go(seat: Seat) -> None:
+    if seat.group is not None:
+        remove_placement_group(seat.group)
+
+
+def _options(bundle: Resources, group: PlacementGroup | None) -> Any:
     amounts = bundle.to_floats()
     cpus, gpus = amounts.pop("CPU", 0.0), amounts.pop("GPU", 0.0)
     memory = amounts.pop("memory", None)
-    return RunnerActor.options(num_cpus=cpus, num_gpus=gpus, memory=memory, resources=amounts)
+    actor = RunnerActor.options(num_cpus=cpus, num_gpus=gpus, memory=memory, resources=amounts)
+    if group is None:
+        return actor
+    index = 0 if bundle else -1
+    return actor.options(
+        scheduling_strategy=PlacementGroupSchedulingStrategy(
+            group, index, placement_group_capture_child_tasks=True
+        )
+    )

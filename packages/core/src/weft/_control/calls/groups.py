@@ -87,6 +87,21 @@ class GroupCalls:
                 if facts.state == "removed":
                     return
 
+    async def wait(self, request: messages.WaitGroupRequest, _: Any) -> messages.PlacementGroup:
+        """Return a group when it is ready, or removed."""
+        group = _group_id(request.group_id)
+        states = ("removed",) if request.until_removed else ("ready", "removed")
+        with self._desk.bells.listen() as listener:
+            listener.follow([("group", group)])
+            while True:
+                await listener.wait_rung()
+                self._desk.read()
+                facts = self._groups.facts(group)
+                if facts is None:
+                    raise missing(f"no placement group {group.hex()} is known here")
+                if facts.state in states:
+                    return self._message(facts)
+
     def _find(self, request: messages.GetGroupRequest) -> GroupFacts:
         if request.WhichOneof("which") == "name":
             name = request.name

@@ -285,14 +285,17 @@ def ordered(effect: ReserveBundles | CommitBundles | ReleaseBundles) -> messages
     """Return what a node is to do with bundles."""
     order = messages.BundleOrder(group_id=effect.group, attempt=effect.attempt)
     match effect:
-        case ReserveBundles(bundles=bundles, size=size):
+        case ReserveBundles(bundles=bundles, size=size, owner=owner, patience_s=patience_s):
             order.reserve.size = size
+            order.reserve.patience_s = patience_s
+            order.reserve.job_id = owner
             for index, amounts in bundles.items():
                 order.reserve.bundles[index].of.update(amounts)
         case CommitBundles():
             order.commit.SetInParent()
-        case ReleaseBundles():
+        case ReleaseBundles(reason=reason):
             order.release.SetInParent()
+            order.reason = reason
         case _:
             assert_never(effect)
     return messages.HeartbeatAnswer(bundles=[order])

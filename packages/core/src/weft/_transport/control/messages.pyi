@@ -694,9 +694,9 @@ class Drain(_message.Message):
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., deadline_s: _Optional[float] = ...) -> None: ...
 
 class BundleOrder(_message.Message):
-    __slots__ = ("group_id", "attempt", "reserve", "commit", "release")
+    __slots__ = ("group_id", "attempt", "reserve", "commit", "release", "reason")
     class Reserve(_message.Message):
-        __slots__ = ("bundles", "size")
+        __slots__ = ("bundles", "size", "job_id", "patience_s")
         class BundlesEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -706,20 +706,26 @@ class BundleOrder(_message.Message):
             def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Amounts, _Mapping]] = ...) -> None: ...
         BUNDLES_FIELD_NUMBER: _ClassVar[int]
         SIZE_FIELD_NUMBER: _ClassVar[int]
+        JOB_ID_FIELD_NUMBER: _ClassVar[int]
+        PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
         bundles: _containers.MessageMap[int, Amounts]
         size: int
-        def __init__(self, bundles: _Optional[_Mapping[int, Amounts]] = ..., size: _Optional[int] = ...) -> None: ...
+        job_id: bytes
+        patience_s: float
+        def __init__(self, bundles: _Optional[_Mapping[int, Amounts]] = ..., size: _Optional[int] = ..., job_id: _Optional[bytes] = ..., patience_s: _Optional[float] = ...) -> None: ...
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]
     COMMIT_FIELD_NUMBER: _ClassVar[int]
     RELEASE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     group_id: bytes
     attempt: int
     reserve: BundleOrder.Reserve
     commit: Done
     release: Done
-    def __init__(self, group_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., reserve: _Optional[_Union[BundleOrder.Reserve, _Mapping]] = ..., commit: _Optional[_Union[Done, _Mapping]] = ..., release: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
+    reason: str
+    def __init__(self, group_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., reserve: _Optional[_Union[BundleOrder.Reserve, _Mapping]] = ..., commit: _Optional[_Union[Done, _Mapping]] = ..., release: _Optional[_Union[Done, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class Amounts(_message.Message):
     __slots__ = ("of",)
@@ -944,6 +950,14 @@ class GetGroupRequest(_message.Message):
     group_id: bytes
     name: GetGroupRequest.GroupName
     def __init__(self, group_id: _Optional[bytes] = ..., name: _Optional[_Union[GetGroupRequest.GroupName, _Mapping]] = ...) -> None: ...
+
+class WaitGroupRequest(_message.Message):
+    __slots__ = ("group_id", "until_removed")
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    group_id: bytes
+    until_removed: bool
+    def __init__(self, group_id: _Optional[bytes] = ..., until_removed: _Optional[bool] = ...) -> None: ...
 
 class ListGroupsRequest(_message.Message):
     __slots__ = ()

@@ -23,6 +23,7 @@ from weft.testing.semantics.errors import ErrorSemantics
 from weft.testing.semantics.graphs import CompiledGraphSemantics, GraphSemantics
 from weft.testing.semantics.objects import ObjectSemantics, ReferenceSemantics
 from weft.testing.semantics.placement import PlacementSemantics
+from weft.testing.semantics.placement_groups import PlacementGroupSemantics
 from weft.testing.semantics.streams import StreamSemantics
 from weft.testing.semantics.tasks import TaskSemantics
 
@@ -39,6 +40,7 @@ ALL = (
     CancelSemantics,
     ContextSemantics,
     PlacementSemantics,
+    PlacementGroupSemantics,
     GraphSemantics,
     CompiledGraphSemantics,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "ErrorSemantics",
     "GraphSemantics",
     "ObjectSemantics",
+    "PlacementGroupSemantics",
     "PlacementSemantics",
     "ReferenceSemantics",
     "Signal",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 import msgspec
 
+from weft._api.groups import STATES as GROUP_STATES
 from weft._resources import UNITS
 from weft._wire.codec import unpack
 from weft._wire.records import SessionSnapshot
@@ -189,6 +190,32 @@ class Session:
         ]
         return sorted(found, key=lambda job: job.start_time)
 
+    def placement_groups(self) -> list[PlacementGroupState]:
+        """Return all placement groups that are known."""
+        return [
+            PlacementGroupState(
+                placement_group_id=one["group_id"],
+                name=one["name"],
+                creator_job_id=one["job_id"],
+                state=GROUP_STATES[one["state"]],
+                strategy=one["strategy"],
+                bundles=[
+                    {
+                        "bundle_index": index,
+                        "resources": {
+                            name: units / UNITS for name, units in bundle["amounts"].items()
+                        },
+                        "label_selector": dict(bundle["labels"]),
+                        "node_id": bundle["node_id"],
+                    }
+                    for index, bundle in enumerate(one["bundles"])
+                ],
+                is_detached=one["is_detached"],
+                stats={"scheduling_state": one["state"].upper(), "reason": one["reason"]},
+            )
+            for one in self.ask("groups")
+        ]
+
     def runtime_envs(self) -> list[RuntimeEnvState]:
         """Return the environments that workers have."""
         found = []
@@ -307,6 +334,6 @@ KINDS: dict[StateResource, tuple[type[msgspec.Struct], Callable[[Session], list[
     StateResource.NODES: (NodeState, Session.nodes),
     StateResource.JOBS: (JobState, Session.jobs),
     StateResource.RUNTIME_ENVS: (RuntimeEnvState, Session.runtime_envs),
-    StateResource.PLACEMENT_GROUPS: (PlacementGroupState, lambda _: []),
+    StateResource.PLACEMENT_GROUPS: (PlacementGroupState, Session.placement_groups),
     StateResource.CLUSTER_EVENTS: (ClusterEventState, lambda _: []),
 }

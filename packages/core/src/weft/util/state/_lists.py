@@ -180,7 +180,7 @@ def list_placement_groups(
     detail: bool = False,
     raise_on_missing_output: bool = True,
 ) -> list[PlacementGroupState]:
-    """Return a session's placement groups: there are none yet. Blocks.
+    """Return a session's placement groups, also the newest that were removed. Blocks.
 
     Arguments and errors are those of list_tasks.
     """

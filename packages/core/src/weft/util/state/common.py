@@ -232,11 +232,19 @@ class RuntimeEnvState(_State, frozen=True, kw_only=True):
 
 
 class PlacementGroupState(_State, frozen=True, kw_only=True):
-    """A placement group. There are none yet."""
+    """A placement group."""
 
     placement_group_id: str
     name: str
+    creator_job_id: str
+    """The job that it ends with; empty: it is detached."""
     state: str
+    strategy: str
+    bundles: list[dict[str, Any]]
+    """Of each bundle_index, resources, label_selector and node_id (empty: it has no place)."""
+    is_detached: bool
+    stats: dict[str, Any]
+    """scheduling_state, and the reason: why it waits, or was removed."""
 
 
 class ClusterEventState(_State, frozen=True, kw_only=True):
@@ -255,6 +263,7 @@ STATES: dict[type[msgspec.Struct], tuple[str, ...]] = {
         "RUNNING_IN_GET", "FINISHED", "FAILED",
     ),
     ActorState: ("PENDING_CREATION", "ALIVE", "RESTARTING", "DEAD"),
+    PlacementGroupState: ("PENDING", "CREATED", "RESCHEDULING", "REMOVED"),
     WorkerState: ("starting", "idle", "leased", "ending", "gone", "running"),
 }  # fmt: skip
 """By kind: what `state` may be."""

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from weft.lowlevel import Resources, override
+from weft.util.placement_group import placement_group
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from weft.util.placement_group import PlacementGroup
 
 
 _STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
@@ -16,8 +19,8 @@ _STRATEGIES = ("PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD")
 class PlacementGroupFactory:
     """What a trial reserves: one bundle for itself, and others for the tasks and actors it starts.
 
-    The experiment counts all bundles; the trial's own process takes the first, and what it starts
-    takes from the rest.
+    Several bundles are a placement group while the trial is on a process: that runs in the first
+    one, and what it starts goes into any, if its options do not name another strategy.
     """
 
     def __init__(
@@ -31,8 +34,9 @@ class PlacementGroupFactory:
 
         Args:
             bundles: An empty first one: the trial's own process takes nothing.
-            strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD: how bundles lie on nodes. On one
-                machine they are together, so that an experiment refuses STRICT_SPREAD there.
+            strategy: PACK, SPREAD, STRICT_PACK or STRICT_SPREAD: how bundles lie on nodes; see
+                `weft.util.placement_group`. An experiment refuses STRICT_SPREAD where there are
+                fewer nodes than bundles.
             args: What else `placement_group` takes (a name, a lifetime, labels) is refused: an
                 experiment reserves bundles as long as a trial runs, and by their amounts alone.
             kwargs: Likewise.
@@ -71,9 +75,15 @@ class PlacementGroupFactory:
             total += Resources(bundle)
         return total.to_floats()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> PlacementGroupFactory:
-        """Return itself: what it stands for is reserved by the experiment."""
-        return self
+    def __call__(self, *args: Any, **kwargs: Any) -> PlacementGroup:
+        """Create a placement group of these bundles, but for an empty first one.
+
+        Args:
+            args: As `weft.util.placement_group` takes them after the strategy.
+            kwargs: Likewise.
+        """
+        bundles = [bundle for bundle in self.bundles if bundle]
+        return placement_group(bundles, self.strategy, *args, **kwargs)
 
     @override
     def __eq__(self, other: object) -> bool:

@@ -1,0 +1,102 @@
+"""The bundles that this node has reserved: who asks for them is told what becomes of that."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, TypeAlias, assert_never
+
+from weft import _settings
+from weft._clock import monotonic
+from weft._machines.leases import AmountsDropped, AmountsWanted, BundleClosed, BundleOpened
+from weft._machines.reservations import (
+    AmountsGranted,
+    BundleEnded,
+    DropAmounts,
+    EndBundle,
+    OpenBundle,
+    Reservations,
+    ReservationsTicked,
+    TellCommitted,
+    TellRefused,
+    TellReserved,
+    WantAmounts,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from weft._ids import PlacementGroupId
+    from weft._machines.bundles import HeldBundles
+    from weft._machines.open_bundles import BundleKey
+    from weft._machines.placement import BundleView
+    from weft._machines.reservations import ReservationEffect, ReservationEvent
+    from weft._node.facts import NodeFacts
+    from weft._node.rules import Rules
+
+Report: TypeAlias = TellReserved | TellRefused | TellCommitted
+
+
+class Reserving:
+    """The shell round the machine of reservations: it joins it with the queue of leases."""
+
+    def __init__(self, facts: NodeFacts, rules: Rules, report: Callable[[Report], None]) -> None:
+        """`report`: told what control has to know."""
+        self._total = facts.total
+        self._rules = rules
+        self._report = report
+        self._machine = Reservations(facts.total)
+        self._checks = _settings.CHECK.value()
+        self._effects: deque[ReservationEffect] = deque()
+
+    def tell(self, event: ReservationEvent) -> None:
+        """Tell the machine what has happened, and do what it says."""
+        is_outermost = not self._effects
+        self._effects += self._machine.handle(event, monotonic())
+        if self._checks:
+            self._machine.check()
+        while is_outermost and self._effects:
+            # It is taken off when it is done: who is told may tell more meanwhile.
+            self._do(self._effects[0])
+            self._effects.popleft()
+
+    def lent(self, bundle: BundleKey) -> None:
+        """The node's amounts for a bundle are taken."""
+        self.tell(AmountsGranted(bundle))
+
+    def emptied(self, bundle: BundleKey) -> None:
+        """Nothing runs any more in a bundle that was to end."""
+        self.tell(BundleEnded(bundle))
+
+    def _do(self, effect: ReservationEffect) -> None:
+        match effect:
+            case WantAmounts(bundle, amounts, job):
+                self._rules.tell_leases(AmountsWanted(bundle, amounts, job))
+            case DropAmounts(bundle):
+                self._rules.tell_leases(AmountsDropped(bundle))
+            case OpenBundle(bundle, size):
+                self._rules.tell_leases(BundleOpened(bundle, size))
+            case EndBundle(bundle, reason):
+                self._rules.tell_leases(BundleClosed(bundle, reason))
+            case TellReserved() | TellRefused() | TellCommitted():
+                self._report(effect)
+            case _:
+                assert_never(effect)
+
+    def wake_at(self) -> float | None:
+        """Return when `tick` is due, in seconds; None: never."""
+        return self._machine.wake_at()
+
+    def tick(self) -> None:
+        """Tell the machine if its time has come."""
+        at = self._machine.wake_at()
+        if at is not None and at <= monotonic():
+            leases = self._rules.leases
+            self.tell(ReservationsTicked(leases.free, self._total - leases.lasting))
+
+    def held(self) -> tuple[HeldBundles, ...]:
+        """Return what control is told when it is heard again."""
+        return self._machine.held()
+
+    def views(self) -> dict[PlacementGroupId, dict[int, BundleView]]:
+        """Return the bundles as the node's view shows them."""
+        return self._machine.views(self._rules.leases.bundles.free_in)
