@@ -17,6 +17,7 @@ from weft._clock import monotonic
 from weft._machines import actors as actor_rules
 from weft._machines.leases import ActorEnded, ActorWanted
 from weft._override import override
+from weft._specs import group_strategy
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
     ActorExit,
@@ -366,6 +367,8 @@ def become(
         owners=creation.owners,
         large=creation.large,
         owner=creation.owner,
+        group=group_strategy(creation.shape),
+        captures=creation.shape.captures,
     )
 
 
