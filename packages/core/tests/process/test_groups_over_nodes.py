@@ -13,7 +13,13 @@ import pytest
 
 import weft
 from weft.cluster_utils import Cluster
-from weft.exceptions import OptionError, TaskPlacementGroupRemoved
+from weft.exceptions import (
+    ActorDiedError,
+    ActorPlacementGroupRemoved,
+    ActorUnavailableError,
+    OptionError,
+    TaskPlacementGroupRemoved,
+)
 from weft.util import (
     get_placement_group,
     placement_group,
@@ -51,6 +57,16 @@ def node() -> str:
 def node_in_group() -> tuple[str, str | None]:
     context = weft.get_runtime_context()
     return context.get_node_id(), context.get_placement_group_id()
+
+
+@weft.remote
+class Inhabitant:
+    def where(self) -> tuple[str, str | None]:
+        context = weft.get_runtime_context()
+        return context.get_node_id(), context.get_placement_group_id()
+
+    def pid(self) -> int:
+        return os.getpid()
 
 
 @weft.remote
@@ -151,6 +167,53 @@ def test_group_gets_its_room_while_tasks_keep_coming() -> None:
         is_over.set()
         for one in presses:
             one.join()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_actors_run_in_bundles_and_end_with_their_group() -> None:
+    group = made(1, 1, 1, strategy="STRICT_SPREAD")
+    actors = [
+        Inhabitant.options(num_cpus=1, max_restarts=restarts, **at).remote()
+        for restarts, at in (
+            (0, {"scheduling_strategy": inside(group, 0, captures=True)}),
+            (-1, {"scheduling_strategy": inside(group, 1)}),
+            (0, {"scheduling_strategy": inside(group)}),
+        )
+    ]
+    assert get([actor.where.remote() for actor in actors]) == [
+        (at, group.id.hex()) for at in places(group)
+    ]
+    child = Inhabitant.options(scheduling_strategy=inside(group, 2)).remote()
+    assert get(child.where.remote()) == (places(group)[2], group.id.hex())
+    os.kill(get(actors[1].pid.remote()), signal.SIGKILL)
+    wait_until(lambda: is_back(actors[1]))
+    assert get(actors[1].where.remote()) == (places(group)[1], group.id.hex())
+    remove_placement_group(group)
+    for actor in actors:
+        with pytest.raises(
+            (ActorPlacementGroupRemoved, ActorDiedError),
+            match="was removed",
+        ):
+            call_until_it_fails(actor)
+    waiting = Inhabitant.options(scheduling_strategy=inside(group)).remote()
+    with pytest.raises(ActorPlacementGroupRemoved, match="was removed"):
+        get(waiting.where.remote())
+
+
+def is_back(actor: Any) -> bool:
+    try:
+        return bool(get(actor.pid.remote()))
+    except ActorUnavailableError:
+        return False
+
+
+def call_until_it_fails(actor: Any) -> None:
+    """Call an actor that is about to end; its process may live a little longer than it."""
+    while True:
+        try:
+            get(actor.where.remote())
+        except ActorUnavailableError:
+            time.sleep(0.02)
 
 
 @pytest.mark.usefixtures("cluster")
