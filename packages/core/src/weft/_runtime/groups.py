@@ -14,6 +14,7 @@ from weft.exceptions import TaskPlacementGroupRemoved, UnschedulableError
 if TYPE_CHECKING:
     from weft._ids import ObjectId, PlacementGroupId
     from weft._refs import ObjectRef
+    from weft._runtime.leasing import Leasing
     from weft._runtime.links import Links
     from weft._runtime.questions import Questions
     from weft._specs import GroupSpec
@@ -22,9 +23,10 @@ if TYPE_CHECKING:
 class GroupRequests:
     """What an engine does for placement groups."""
 
-    def __init__(self, links: Links, questions: Questions) -> None:
+    def __init__(self, links: Links, questions: Questions, leasing: Leasing) -> None:
         self._links = links
         self._questions = questions
+        self._leasing = leasing
         self.waits_for: dict[ObjectId, PlacementGroupId] = {}
         """Objects that are there once their group is."""
 
@@ -38,6 +40,8 @@ class GroupRequests:
         """Remove a group; see Engine."""
         with self._links.guard:
             self._links.refuse_if_ended()
+            # Nothing more is sent to workers that end with the group.
+            self._leasing.give_up_idle()
             self._links.tell_daemon(Ask(0, "remove_group", codec.pack((group, reason))))
 
     def when_ready(self, group: PlacementGroupId, value: Any) -> ObjectRef[Any]:

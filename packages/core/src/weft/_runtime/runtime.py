@@ -176,7 +176,7 @@ class Runtime:
         self.streams.peer_of = self._peer_of
         self.streams.cancel = self.cancel_task
         self.streams.wait = self.values.wait_for
-        self.groups = GroupRequests(self.links, self.questions)
+        self.groups = GroupRequests(self.links, self.questions, self.leasing)
         self.questions.explain_object = Reasons(
             self.links, self.leasing, self.calling, self.groups
         ).explain_object
