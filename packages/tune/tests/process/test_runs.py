@@ -337,8 +337,8 @@ def test_trial_with_several_bundles_runs_in_a_placement_group(
         assert result.metrics["inside"] == result.metrics["own"]
         assert result.metrics["outside"] is None
     table = placement_group_table()
-    assert {result.metrics["own"] for result in results} <= table.keys()
-    assert {row["strategy"] for row in table.values()} == {"STRICT_PACK"}
+    own = {result.metrics["own"] for result in results}
+    assert {table[group]["strategy"] for group in own} == {"STRICT_PACK"}
     until = time.monotonic() + 30
     while any(row["state"] != "REMOVED" for row in placement_group_table().values()):
         assert time.monotonic() < until
