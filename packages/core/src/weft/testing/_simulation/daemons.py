@@ -318,7 +318,11 @@ class VirtualDaemon(VirtualProcess):
 
     def _ended(self, process: VirtualWorker, why: str) -> None:
         worker = process.worker_id
-        self.client_of.pop(worker, None)
+        client = self.client_of.get(worker)
+        if client is not None:
+            end: Any = client.connection
+            end.read_rest()
+            del self.client_of[worker]
         del self.workers[worker]
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why))
         self._forget_client(worker)

@@ -13,7 +13,12 @@ from weft._machines.bundle_plans import plan as plan_bundles
 from weft._machines.nodes import Nodes
 from weft._machines.placement import Placed, able, place, terms_of
 from weft._machines.tasks import LINGER_S
-from weft.testing._simulation.controls import VirtualControl, VirtualJournal, start_again
+from weft.testing._simulation.controls import (
+    START_AGAIN_S,
+    VirtualControl,
+    VirtualJournal,
+    start_again,
+)
 from weft.testing._simulation.daemons import BROKEN_S, VirtualDaemon
 from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.plans import (
@@ -89,6 +94,8 @@ class Schedule:
             lasts_s = fault.lasts_s
             if fault.kind in ("lose host", "cut", "stop"):
                 lasts_s = max(lasts_s, plan.silence_s + SEEN_S)  # Until it is found out.
+            elif fault.kind == "kill control":
+                lasts_s = START_AGAIN_S[1] + plan.silence_s + SEEN_S  # All have that time again.
             self._quiet_from = max(self._quiet_from, fault.at_s + lasts_s)
 
     def _start_node(self, node: NodePlan) -> VirtualDaemon:

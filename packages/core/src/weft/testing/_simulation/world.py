@@ -159,6 +159,14 @@ class VirtualEnd:
             self.other.arrive(_Closing(why))
             self.other.told = True
 
+    def read_rest(self) -> None:
+        """Hear what is on its way to here from a process of this host that has ended; no more."""
+        while self._inbox and not self.closed:
+            message = self._inbox.popleft()
+            if not isinstance(message, _Closing):
+                self.receive(self, message)
+        self.close()
+
     def tear(self, why: str) -> None:
         """End both ends; of what is on its way to here, some may still arrive."""
         if self.closed:
