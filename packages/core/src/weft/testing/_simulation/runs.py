@@ -92,10 +92,11 @@ class Schedule:
         for fault in plan.faults:
             self.world.later(fault.at_s, lambda f=fault: self._fail(f))  # type: ignore[misc]  # bound as it is
             lasts_s = fault.lasts_s
-            if fault.kind in ("lose host", "cut", "stop"):
-                lasts_s = max(lasts_s, plan.silence_s + SEEN_S)  # Until it is found out.
-            elif fault.kind == "kill control":
-                lasts_s = START_AGAIN_S[1] + plan.silence_s + SEEN_S  # All have that time again.
+            if fault.kind == "kill control":
+                lasts_s = START_AGAIN_S[1]
+            if fault.kind in ("kill control", "lose host", "cut", "stop"):
+                # Until it is found out; after a standstill of control all have that time again.
+                lasts_s += plan.silence_s + SEEN_S
             self._quiet_from = max(self._quiet_from, fault.at_s + lasts_s)
 
     def _start_node(self, node: NodePlan) -> VirtualDaemon:
