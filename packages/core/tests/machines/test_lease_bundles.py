@@ -107,6 +107,12 @@ def grants(effects: list[Effect]) -> list[int]:
 # ------------------------------------------------------------------ amounts
 
 
+def test_bundle_that_is_closed_without_a_word_is_closed() -> None:
+    node = Node(CPU=2)
+    node.open(FIRST, CPU=1)
+    assert node.tell(BundleClosed(FIRST, "")) == [BundleEmpty(FIRST)]
+
+
 def test_bundle_takes_its_amounts_from_the_node_before_any_task() -> None:
     node = Node(CPU=4)
     task = node.granted(shape(CPU=4))

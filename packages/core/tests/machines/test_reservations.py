@@ -99,6 +99,15 @@ def test_what_is_not_granted_in_time_is_refused_and_what_was_granted_is_dropped(
     assert refused == TellRefused(G, 7, "it is kept for others, or in parts")
 
 
+def test_amounts_that_are_granted_as_they_are_dropped_reserve_nothing() -> None:
+    node = Node()
+    node.tell(RESERVE, AmountsGranted(FIRST))
+    node.now += WAIT_S
+    node.tell(ReservationsTicked(ONE, FOUR))
+    assert node.tell(AmountsGranted(SECOND)) == []
+    assert node.reservations.held() == ()
+
+
 def test_patient_bundles_wait_for_tasks_and_are_refused_when_these_are_not_all_they_wait_for() -> (
     None
 ):

@@ -425,7 +425,7 @@ class _Lease:
     @property
     def is_in_stock(self) -> bool:
         """Whether what it takes comes back to the stock, as it does not to a closed bundle."""
-        return self.bundle is None or not self.bundle.closed
+        return self.bundle is None or not self.bundle.is_closed
 
     def lent(self) -> Resources:
         """Return what it gives to others while it is blocked."""
@@ -661,7 +661,7 @@ class Leases:
                 assert_never(event)
 
     def _close(self, key: BundleKey, reason: str, now: float, effects: list[Effect]) -> None:
-        bundle = self.bundles.close(key, reason)
+        bundle = self.bundles.close(key)
         if bundle is None:
             return
         for number in sorted(bundle.leases):
@@ -1075,7 +1075,7 @@ class Leases:
         taken = Resources()
         for lease in leases:
             taken += lease.taken() if lease.is_in_stock else NOTHING
-        is_open = [bundle for bundle in self.bundles.all() if not bundle.closed]
+        is_open = [bundle for bundle in self.bundles.all() if not bundle.is_closed]
         bundles = sum((bundle.own_amounts() for bundle in is_open), NOTHING)
         assert self.free == self.total + bundles - taken, 1
         learned = {"CPU", "memory"} if any(x.shape.is_learned for x in leases) else {"CPU"}
@@ -1105,7 +1105,7 @@ class Leases:
                 assert units >= 0, 4
         for bundle in self.bundles.all():
             assert bundle.leases == {x.number for x in leases if x.bundle is bundle}, 7
-            assert not bundle.closed or bundle.leases, 7
+            assert not bundle.is_closed or bundle.leases, 7
         self._lanes.check()
         assert all(demand.wanted > 0 for demand in self._lanes), 5
         assert set(self._lanes) == set(self._demand_of.values()), 5

@@ -72,7 +72,7 @@ def entry_to(group: PlacementGroupId, index: int, amounts: Resources) -> Resourc
 class BundleRoom:
     """One of them."""
 
-    __slots__ = ("amounts", "closed", "devices", "key", "leases", "size")
+    __slots__ = ("amounts", "devices", "is_closed", "key", "leases", "size")
 
     def __init__(
         self, key: BundleKey, size: int, amounts: Resources, devices: list[tuple[str, str, int]]
@@ -84,8 +84,8 @@ class BundleRoom:
         self.devices = devices
         """(name, device, units), of the node."""
         self.leases: set[int] = set()
-        self.closed = ""
-        """Why it lets nobody in any more; empty while it does."""
+        self.is_closed = False
+        """It lets nobody in any more."""
 
     def name(self, plain: str) -> str:
         """Return its own name of an amount."""
@@ -122,11 +122,11 @@ class OpenBundles:
         for name, device, units in devices:
             self._stock.devices.setdefault(bundle.name(name), {})[device] = units
 
-    def close(self, key: BundleKey, reason: str) -> BundleRoom | None:
+    def close(self, key: BundleKey) -> BundleRoom | None:
         """Let nobody in any more. Return the bundle, if there is one."""
         bundle = self._at.get(key)
-        if bundle is not None and not bundle.closed:
-            bundle.closed = reason
+        if bundle is not None and not bundle.is_closed:
+            bundle.is_closed = True
             self._withdraw(bundle)
             group = self._of_group[key.group]
             del group[key.index]
@@ -136,7 +136,7 @@ class OpenBundles:
 
     def forget_if_over(self, bundle: BundleRoom) -> bool:
         """Forget a bundle that is closed and empty; return whether it was there, and was that."""
-        if not bundle.closed or bundle.leases or bundle.key not in self._at:
+        if not bundle.is_closed or bundle.leases or bundle.key not in self._at:
             return False
         del self._at[bundle.key]
         return True

@@ -308,7 +308,9 @@ class Reservations:
     # -------------------------------------------------------------- what the node has
 
     def _granted(self, bundle: BundleKey, effects: list[ReservationEffect]) -> None:
-        reservation = self._at[bundle.group, bundle.attempt]
+        reservation = self._at.get((bundle.group, bundle.attempt))
+        if reservation is None:
+            return  # It was dropped while the word of this was on its way; with it, what was lent.
         reservation.granted.add(bundle.index)
         if reservation.granted == reservation.bundles.keys():
             reservation.step = "reserved"

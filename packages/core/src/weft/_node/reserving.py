@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
 from weft import _settings
-from weft._clock import monotonic
 from weft._machines.leases import AmountsDropped, AmountsWanted, BundleClosed, BundleOpened
 from weft._machines.reservations import (
     AmountsGranted,
@@ -51,7 +50,7 @@ class Reserving:
     def tell(self, event: ReservationEvent) -> None:
         """Tell the machine what has happened, and do what it says."""
         is_outermost = not self._effects
-        self._effects += self._machine.handle(event, monotonic())
+        self._effects += self._machine.handle(event, self._rules.now())
         if self._checks:
             self._machine.check()
         while is_outermost and self._effects:
@@ -89,7 +88,7 @@ class Reserving:
     def tick(self) -> None:
         """Tell the machine if its time has come."""
         at = self._machine.wake_at()
-        if at is not None and at <= monotonic():
+        if at is not None and at <= self._rules.now():
             leases = self._rules.leases
             self.tell(ReservationsTicked(leases.free, self._total - leases.lasting))
 
@@ -100,3 +99,7 @@ class Reserving:
     def views(self) -> dict[PlacementGroupId, dict[int, BundleView]]:
         """Return the bundles as the node's view shows them."""
         return self._machine.views(self._rules.leases.bundles.free_in)
+
+    def check(self) -> None:
+        """Assert what is always true."""
+        self._machine.check()

@@ -195,13 +195,19 @@ class VirtualControl(VirtualProcess):
                 self._follower_of[follower].send(ViewsSent(delta))
             case bundles.ReserveBundles():
                 order: Any = ReserveAsked(
-                    self.number, event.group, event.attempt, event.bundles, event.size
+                    self.number,
+                    event.group,
+                    event.attempt,
+                    event.bundles,
+                    event.size,
+                    event.patience_s,
+                    event.owner,
                 )
                 self._order(event, order)
             case bundles.CommitBundles():
                 self._order(event, CommitAsked(self.number, event.group, event.attempt))
             case bundles.ReleaseBundles():
-                self._order(event, ReleaseAsked(self.number, event.group, event.attempt))
+                self._order(event, ReleaseAsked(self.number, event.group, event.attempt, event.reason))
             case _:
                 pass
 

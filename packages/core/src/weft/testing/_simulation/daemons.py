@@ -12,21 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._machines import jobs, reservations
+from weft._machines import jobs
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 from weft._machines.bundle_plans import BundleSpec
 from weft._machines.bundles import GroupCreated, GroupRemoved
 from weft._machines.placement import NodeView
+from weft._machines.reservations import ControlUnlinked, NodeFenced
 from weft._node.clients import GUEST, Client
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.grants import Grants
+from weft._node.reserving import Reserving
 from weft._node.rules import Effect, Rules
 from weft._node.scheduling import ClusterScheduling
 from weft._override import override
 from weft._resources import Resources
-from weft._specs import Shape
 from weft._wire.messages import (
     Blocked,
     Certificate,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from weft._ids import NodeId
     from weft._machines.bundles import HeldBundles
     from weft._machines.members import MemberFacts
+    from weft._node.groups import NodeGroups
     from weft.testing._simulation.plans import NodePlan
 
 # As in _node/daemon.py.
@@ -80,6 +82,11 @@ class VirtualFacts:
         """Return the node as placement sees it, all of it free."""
         return self._view
 
+    @property
+    def total(self) -> Resources:
+        """What the node has."""
+        return self._view.total
+
     def shown(self, assigned: object) -> dict[str, str]:
         """Return the variables with which a process sees its devices: here there are none."""
         return {}
@@ -99,7 +106,7 @@ class VirtualDaemon(VirtualProcess):
         self._jobs: set[bytes] = set()
         self.workers: dict[bytes, VirtualWorker] = {}
         shells: Any = self
-        self._demands = Demands(self.rules, shells)
+        self._demands = Demands(self.rules, shells, _no_groups)
         self.scheduling = ClusterScheduling(
             self.rules,
             shells,
@@ -114,12 +121,7 @@ class VirtualDaemon(VirtualProcess):
         self._steps = 0
         self._said = facts.view()
         self.link = VirtualLink(self, self, node_id, facts.view())
-        self.reservations = reservations.Reservations(plan.total())
-        self._bundle_of: dict[bytes, reservations.BundleKey] = {}
-        """By the name under which its amounts are wanted."""
-        self._amounts_in: dict[reservations.BundleKey, Resources] = {}
-        """Of the open ones."""
-        self._bundle_lease: dict[bytes, int] = {}
+        self.reserving = Reserving(facts, self.rules, self.link.report)
         opened = worker_rules.PoolOpened(min(plan.cpus, 2))
         self.step(lambda: self.rules.tell_pool(opened))
         self.step(self.link.begin)
@@ -152,32 +154,25 @@ class VirtualDaemon(VirtualProcess):
             self.rules.wake_at(),
             self.scheduling.wake_at(),
             self.link.wake_at(),
-            self.reservations.wake_at(),
+            self.reserving.wake_at(),
         )
         return min((at for at in times if at is not None), default=None)
 
     @override
     def wake(self) -> None:
         self.link.wake()
-        at = self.reservations.wake_at()
-        if at is not None and at <= self.world.now:
-            self._reserve(reservations.ReservationsTicked(self.rules.leases.free))
+        self.reserving.tick()
 
     def view(self) -> NodeView:
         """Return what this node has, its bundles too."""
-        bundles = self.reservations.views(self._amounts_of)
-        return msgspec.structs.replace(self.scheduling.view(), bundles=bundles)
-
-    def _amounts_of(self, bundle: reservations.BundleKey) -> Resources:
-        """Return what is free in an open bundle: nothing runs in any."""
-        return self._amounts_in[bundle]
+        return self.scheduling.view()
 
     def check(self) -> None:
         """Assert what is always true of the machines."""
         self.rules.leases.check()
         self.rules.pool.check()
         self.scheduling.check()
-        self.reservations.check()
+        self.reserving.check()
         for name, units in self.rules.leases.free.items():
             assert units >= 0 or name == "CPU", f"{self.name} has {units} of {name} free"
 
@@ -268,8 +263,10 @@ class VirtualDaemon(VirtualProcess):
 
     def _do(self, effect: Effect) -> None:
         match effect:
-            case lease_rules.Grant(key=lease_rules.ACTOR_KEY):
-                self._granted_bundle(effect)
+            case lease_rules.AmountsLent(bundle):
+                self.reserving.lent(bundle)
+            case lease_rules.BundleEmpty(bundle):
+                self.reserving.emptied(bundle)
             case lease_rules.Grant():
                 self.grants.add(effect)
             case lease_rules.CancelGrant(lease):
@@ -353,7 +350,7 @@ class VirtualDaemon(VirtualProcess):
 
     def fenced(self, reason: str) -> None:
         """This node was declared dead: end all that it does, and for whom (`Daemon.end_all`)."""
-        self._reserve(reservations.NodeFenced())
+        self.reserving.tell(NodeFenced())
         for client in list(self.client_of.values()):
             if client.role == "driver":
                 self._close(client, reason)
@@ -393,47 +390,15 @@ class VirtualDaemon(VirtualProcess):
 
     def held(self) -> tuple[HeldBundles, ...]:
         """Return what the node holds for placement groups."""
-        return self.reservations.held()
+        return self.reserving.held()
 
     def bundles_asked(self, asked: Any) -> None:
         """Control wants something done with bundles."""
-        self._reserve(asked)
+        self.reserving.tell(asked)
 
     def unlinked(self) -> None:
         """Control cannot be heard."""
-        self._reserve(reservations.ControlUnlinked())
-
-    def _reserve(self, event: reservations.ReservationEvent) -> None:
-        for effect in self.reservations.handle(event, self.world.now):
-            match effect:
-                case reservations.WantAmounts(bundle, amounts):
-                    name = _name_of(bundle)
-                    self._bundle_of[name] = bundle
-                    shape = Shape(tuple(sorted(amounts.items())))
-                    self.rules.tell_leases(lease_rules.ActorWanted(name, shape, "bundle"))
-                case reservations.DropAmounts(bundle):
-                    name = _name_of(bundle)
-                    del self._bundle_of[name]
-                    lease = self._bundle_lease.pop(name, None)
-                    self.rules.tell_leases(
-                        lease_rules.ActorEnded(name)
-                        if lease is None
-                        else lease_rules.LeaseReturned(lease)
-                    )
-                case reservations.OpenBundle(bundle, amounts):
-                    self._amounts_in[bundle] = amounts
-                case reservations.EndBundle(bundle):
-                    del self._amounts_in[bundle]
-                    self._reserve(reservations.BundleEnded(bundle))
-                case _:
-                    self.link.report(effect)
-
-    def _granted_bundle(self, grant: lease_rules.Grant) -> None:
-        bundle = self._bundle_of.get(grant.client)
-        if bundle is not None:  # Else it was dropped meanwhile, and is cancelled.
-            self._bundle_lease[grant.client] = grant.lease
-            self.rules.tell_leases(lease_rules.LeaseBound(grant.lease))
-            self._reserve(reservations.AmountsGranted(bundle, grant.accelerators))
+        self.reserving.tell(ControlUnlinked())
 
     # -------------------------------------------------------------- jobs
 
@@ -453,12 +418,12 @@ class VirtualDaemon(VirtualProcess):
         self.link.call(created, _ignore)
 
 
-def _name_of(bundle: reservations.BundleKey) -> bytes:
-    return bytes(bundle.group) + f"{bundle.attempt}.{bundle.index}".encode()
-
-
 def _no_actor(*what: object) -> None:
     raise AssertionError(f"there are no actors: {what}")
+
+
+def _no_groups() -> NodeGroups:
+    raise AssertionError("no task demands a bundle")
 
 
 def _ignore(ruling: Any) -> None:

@@ -388,7 +388,7 @@ class Schedule:
             "demands": list(rules.leases.waiting()),
             "grants": [n for n in daemon.grants.leases() if n],
             "wishes": daemon.scheduling.waiting(),
-            "bundles": daemon.reservations.held(),
+            "bundles": daemon.reserving.held(),
             "clients": [
                 worker_id
                 for worker_id, client in daemon.client_of.items()
