@@ -28,10 +28,7 @@ def status(form: str, address: str | None, timeout: float) -> None:
         session = Session(address, timeout)
         nodes = session.ask("status")["nodes"]
         replies = session.ask_nodes("session", "waiting", about="jobs and of what waits")
-    told = [
-        (reply, *map(msgspec.msgpack.decode, reply.bodies))
-        for reply in sorted(replies, key=lambda reply: reply.address)
-    ]
+    told = [(reply, *map(msgspec.msgpack.decode, reply.bodies)) for reply in replies]
     jobs = [{**job, "node_id": reply.node_id} for reply, facts, _ in told for job in facts["jobs"]]
     waiting = merged([(name_of(reply), wishes) for reply, _, wishes in told])
     found = {"nodes": nodes, "jobs": jobs, "waiting": waiting}

@@ -115,8 +115,10 @@ class Tool:
 
 
 def replies(told: Sequence[NodeTold]) -> list[NodeReply]:
-    """Return what nodes have said. ValueError: one refuses to answer."""
+    """Return what nodes have said, by address. ValueError: one refuses to answer."""
     for one in told:
         if one.error:
             raise ValueError(one.error)
-    return [NodeReply(one.node_id.hex(), one.address, one.bodies, one.silent) for one in told]
+    # As they come the order would be another each time.
+    ordered = sorted(told, key=lambda one: one.address)
+    return [NodeReply(one.node_id.hex(), one.address, one.bodies, one.silent) for one in ordered]
