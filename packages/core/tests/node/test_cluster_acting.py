@@ -394,7 +394,7 @@ def test_why_is_told_by_who_looks_for_the_worker(node: Node) -> None:
     why(asked_id=THERE)
     (asked,) = node.there.heard
     node.say(node.there, Answer(cast("Any", asked).request, b"there"))
-    assert node.answered().body == b"there"
+    assert node.answered().body == b"node there:1: there"
     why(asked_id=THERE)
     node.acting.daemon_lost(cast("Any", node.there))
     assert "gone" in node.answered().error

@@ -142,4 +142,5 @@ def test_what_waits_on_several_nodes_is_joined_and_says_who_says_why() -> None:
             ("c", [wish(4, "busy")]),
         ]
     )
-    assert joined == [wish(9, "a, b: full\nc: busy"), wish(1, "small", 2.0)]
+    assert joined == [wish(9, "a, b: full\nc: busy"), wish(1, "a: small", 2.0)]
+    assert merged([("the node", [wish(2, "full")])]) == [wish(2, "full")]

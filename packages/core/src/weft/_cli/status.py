@@ -16,7 +16,7 @@ from weft.util.state._listing import Session
 from weft.util.state._sources import name_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Sequence
 
 
 @click.command()
@@ -42,10 +42,10 @@ def status(form: str, address: str | None, timeout: float) -> None:
     say(_waiting(waiting))
 
 
-def merged(told: Iterable[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+def merged(told: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
     """Join what waits on several nodes, by what it needs; those that want most come first.
 
-    `told`: by name of a node. What all nodes say of why is said once, else it is said who says it.
+    `told`: by name of a node. Of several nodes it is said who says why.
     """
     wishes: dict[object, dict[str, Any]] = {}
     whys: dict[object, dict[str, list[str]]] = {}
@@ -57,7 +57,7 @@ def merged(told: Iterable[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, A
             whys.setdefault(key, {}).setdefault(one["why"], []).append(name)
     for wish, one in wishes.items():
         reasons = whys[wish]
-        if len(reasons) > 1:
+        if len(told) > 1:
             one["why"] = "\n".join(f"{', '.join(names)}: {why}" for why, names in reasons.items())
     return sorted(wishes.values(), key=lambda one: -one["workers"])
 

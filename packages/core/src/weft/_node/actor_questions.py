@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._ids import NodeId
 from weft._node.acting import ActorQuery, no_actor
+from weft._transport.addresses import split
 from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import Answer, Ask
@@ -185,8 +186,10 @@ class ActorQuestions:
         """Another daemon has answered; False: it was not asked."""
         asked = self._asked.pop(answer.request, None)
         if asked is not None:
-            _, client, request = asked
-            self._send(client, Answer(request, answer.body, answer.error))
+            daemon, client, request = asked
+            # It says "this node", and is not the one that was asked first.
+            said = f"node {split(daemon.address).node}: ".encode() + answer.body
+            self._send(client, Answer(request, b"" if answer.error else said, answer.error))
         return asked is not None
 
     def daemon_lost(self, daemon: Client) -> None:
