@@ -207,7 +207,9 @@ class VirtualControl(VirtualProcess):
             case bundles.CommitBundles():
                 self._order(event, CommitAsked(self.number, event.group, event.attempt))
             case bundles.ReleaseBundles():
-                self._order(event, ReleaseAsked(self.number, event.group, event.attempt, event.reason))
+                self._order(
+                    event, ReleaseAsked(self.number, event.group, event.attempt, event.reason)
+                )
             case _:
                 pass
 
