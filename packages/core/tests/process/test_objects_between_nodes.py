@@ -27,6 +27,7 @@ from weft._wire.codec import unpack
 from weft._wire.transfers import CHUNK_BYTES
 from weft.cluster_utils import Cluster, ClusterNode
 from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError, StoreFullError
+from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -384,6 +385,21 @@ def test_node_that_has_called_an_owner_lends_it_workers(cluster: Cluster) -> Non
     assert weft.get([keeper.sum.remote() for keeper in keepers], timeout=60) == [1_000_000] * 2
     there = add.options(**on(1))
     assert weft.get(there.remote(1, 2), timeout=60) == 3
+
+
+@weft.remote
+def where_it_is(value: Any) -> tuple[str, float]:
+    return weft.get_runtime_context().get_node_id(), float(value.sum())
+
+
+def test_tasks_go_where_most_of_their_arguments_are(cluster: Cluster) -> None:
+    for number, node in enumerate(cluster.list_all_nodes()):
+        there = NodeAffinitySchedulingStrategy(node.node_id, soft=False)
+        value = filled.options(num_cpus=0, scheduling_strategy=there).remote(number)
+        weft.wait([value], timeout=60, fetch_local=False)
+        # A shape of its own: it finds no worker that was leased before.
+        ran_on, total = weft.get(where_it_is.options(num_cpus=0.1 + number / 10).remote(value))
+        assert (ran_on, total) == (node.node_id, 300_000.0 * number)
 
 
 def test_objects_go_where_tasks_run(cluster: Cluster) -> None:

@@ -518,10 +518,10 @@ class Daemon:
         """Make events of a client's message."""
         me = client.worker_id
         match message:
-            case Demand(key, shape, workers, depth, name, hops):
+            case Demand(key, shape, workers, depth, name, hops, bytes_at):
                 job = self.jobs.of(shape.env).id
                 demanded = lease_rules.Demanded(me, key, shape, workers, depth, name, job)
-                self.scheduling.demanded(demanded, hops)
+                self.scheduling.demanded(demanded, hops, bytes_at)
             case ReturnLease(worker_id, retire):
                 self.grants.take_back(me, worker_id, retire=retire)
             case Blocked():

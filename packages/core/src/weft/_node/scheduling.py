@@ -10,7 +10,7 @@ the machine of spillover.py decides first, on what is known of the other nodes:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import TYPE_CHECKING, Final, Protocol, assert_never
 
 from msgspec import structs
 
@@ -19,6 +19,7 @@ from weft._machines import leases as lease_rules
 from weft._machines import spillover
 from weft._machines.spillover import Spillover
 from weft._override import override
+from weft._transport.addresses import split
 from weft._wire.messages import Refused, SentOn
 
 if TYPE_CHECKING:
@@ -31,12 +32,19 @@ if TYPE_CHECKING:
     from weft._node.rules import Rules
     from weft._specs import Shape
 
+NOTHING_THERE: Final[Mapping[str, int]] = {}
+
 
 class Scheduling(Protocol):
     """Where demands of this node's clients go."""
 
-    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
-        """A client wants workers, having been sent on so many times."""
+    def demanded(
+        self, demand: lease_rules.Demanded, hops: int, bytes_at: Mapping[str, int] = NOTHING_THERE
+    ) -> None:
+        """A client wants workers, having been sent on so many times.
+
+        `bytes_at`: how many bytes of the arguments nodes have, by HOST:PORT.
+        """
         ...
 
     def granted(self, grant: lease_rules.Grant) -> None:
@@ -80,7 +88,9 @@ class AloneScheduling(Scheduling):
         self._demands = demands
 
     @override
-    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
+    def demanded(
+        self, demand: lease_rules.Demanded, hops: int, bytes_at: Mapping[str, int] = NOTHING_THERE
+    ) -> None:
         self._demands.add(demand)
 
     @override
@@ -143,11 +153,15 @@ class ClusterScheduling(Scheduling):
         self._machine = Spillover(local)
         self._demand_of: dict[spillover.At, lease_rules.Demanded] = {}
         """As its client has made it, until nothing of it is here."""
+        self._node_at = {split(address).node: local.node_id}
+        """By HOST:PORT."""
         self._address_of: dict[NodeId, str] = {}
         """Of the other nodes' daemons."""
 
     @override
-    def demanded(self, demand: lease_rules.Demanded, hops: int) -> None:
+    def demanded(
+        self, demand: lease_rules.Demanded, hops: int, bytes_at: Mapping[str, int] = NOTHING_THERE
+    ) -> None:
         at = demand.client, demand.key
         refusal = self._demands.refusal(demand.shape)
         if refusal:
@@ -156,7 +170,10 @@ class ClusterScheduling(Scheduling):
             return
         self._demand_of[at] = demand
         self._look_here()
-        self._tell(spillover.DemandHeard(*at, demand.shape, demand.workers, hops))
+        known = {
+            self._node_at[node]: size for node, size in bytes_at.items() if node in self._node_at
+        }
+        self._tell(spillover.DemandHeard(*at, demand.shape, demand.workers, hops, known))
         self._forget_if_done(at)
 
     @override
@@ -183,8 +200,11 @@ class ClusterScheduling(Scheduling):
     ) -> None:
         """Other nodes are so, and are reached so; those are gone."""
         self._address_of.update(addresses)
+        self._node_at.update((split(each).node, node_id) for node_id, each in addresses.items())
         for node_id in gone:
-            self._address_of.pop(node_id, None)
+            node = split(self._address_of.pop(node_id, "")).node
+            if self._node_at.get(node) == node_id:  # Else another one has its address.
+                del self._node_at[node]
         self._look_here()
         self._tell(spillover.ViewsChanged(views, gone))
 

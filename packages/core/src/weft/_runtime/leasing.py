@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import count
+from itertools import count, islice
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
@@ -21,6 +21,7 @@ from weft._runtime.running import running
 from weft._runtime.submissions import Submission, Submissions
 from weft._serialize.pickling import dump_code
 from weft._specs import captured, group_strategy
+from weft._transport.addresses import split
 from weft._wire.messages import (
     Abort,
     Assigned,
@@ -37,6 +38,7 @@ from weft._wire.messages import (
     ReturnLease,
     Run,
     SentOn,
+    Shared,
     WorkerPaused,
 )
 from weft.exceptions import (
@@ -58,6 +60,9 @@ if TYPE_CHECKING:
     from weft._specs import Shape, TaskSpec
     from weft._wire.messages import Message
     from weft.exceptions import WeftError
+
+# Those behind them may be of other arguments; when they come, the demand is made anew.
+TASKS_LOOKED_AT = 8
 
 
 class Leasing:
@@ -184,8 +189,27 @@ class Leasing:
                 self._ask(asks.DaemonGone(each.daemon))
             elif each.key in self._pools:
                 shape, name = self._pools[each.key]
-                wanted = Demand(each.key, shape, each.workers, running_depth(), name, each.hops)
+                wanted = Demand(
+                    each.key,
+                    shape,
+                    each.workers,
+                    running_depth(),
+                    name,
+                    each.hops,
+                    self._bytes_at(each.key),
+                )
                 self._tell(daemon, wanted)
+
+    def _bytes_at(self, key: int) -> dict[str, int]:
+        """Return how many bytes of the arguments of the next tasks nodes have, by HOST:PORT."""
+        found: dict[str, int] = {}
+        if self._links.home.node:
+            for task in islice(self.machine.pools[key].queue, TASKS_LOOKED_AT):
+                for value in task.note.deps:
+                    if isinstance(value, Shared):
+                        node = split(value.creator).node
+                        found[node] = found.get(node, 0) + value.size_bytes
+        return found
 
     def _daemon_at(self, address: str) -> Peer | None:
         return self._links.daemon if address == asks.OWN else self._peers.connect(address)

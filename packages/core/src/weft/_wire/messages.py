@@ -358,6 +358,8 @@ class Demand(Message, frozen=True, tag=51):
     task_name: str = ""
     hops: int = 0
     """How many nodes have sent it on (SentOn)."""
+    bytes_at: dict[str, int] = {}
+    """How many bytes of the arguments of the next tasks nodes have, by HOST:PORT."""
 
 
 class ReturnLease(Message, frozen=True, tag=52):
