@@ -178,6 +178,10 @@ def test_decisions_are_measured_for_each_number_of_nodes(tmp_path: Path) -> None
     assert completed.returncode == 0, completed.stderr
     head, *lines = completed.stdout.splitlines()
     assert head.split() == ["per", "second", "8", "nodes", "20", "nodes"]
-    rows = json.loads(file.read_text())["rows"]
-    assert [re.split("  +", line)[0] for line in lines] == list(rows)
-    assert all(rate > 0 for rates in rows.values() for rate in rates.values())
+    found = json.loads(file.read_text())
+    measured = [*found["rows"], *found["crowds"]["8"]]
+    names = [re.split("  +", line)[0] for line in lines if line]
+    assert names[:-1] == measured
+    assert names[-1].startswith("simulated schedules with faults")
+    rates = [rate for rates in found["rows"].values() for rate in rates.values()]
+    assert all(rate > 0 for rate in [*rates, found["schedules"]])
