@@ -171,7 +171,9 @@ class Process:
         return doing.begun[:_ATTEMPT_AT] if doing.function else b"", doing.function
 
     def last_run(self) -> str:
-        """Return the function that it runs, or that it ran last; empty if none."""
+        """Return the function that it runs, or that it ran last; empty if none, or if it ended."""
+        if self._page_fd < 0:
+            return ""
         name = os.pread(self._page_fd, _READ_NAME_BYTES - _NAME_AT, _NAME_AT)
         return name.partition(b"\0")[0].decode(errors="replace")
 

@@ -270,6 +270,7 @@ class PlacementGroupSemantics(EngineSemantics):
             remove_placement_group(group)
         assert get(assigned.options(resources={"licence": 2}).remote())["licence"] == 2
 
+    @needs("told_removals")
     def test_removal_ends_the_groups_actors_and_they_say_why(self, group: PlacementGroup) -> None:
         where = inside(group)
         actors = [
@@ -338,6 +339,7 @@ class PlacementGroupSemantics(EngineSemantics):
         with pytest.raises(OptionError, match=words):
             placement_group(bundles, **options)
 
+    @needs("one_node")
     @pytest.mark.parametrize(
         ("bundles", "options", "words"),
         [
