@@ -70,6 +70,14 @@ class ClusterNode:
         """Tell whether its daemon lives. Does not block."""
         return self._process.poll() is None
 
+    @property
+    def control_pid(self) -> int:
+        """The process of the control service; 0: the head has it, or it is not up just now.
+
+        Blocks while the daemon is asked. SessionError: the node has ended.
+        """
+        return int(self._ask("session")["control_pid"])
+
     def _ask(self, what: str) -> Any:
         with Tool(self.session_dir, _QUESTION_S) as tool:
             return msgspec.msgpack.decode(tool.ask(what))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 import weft
@@ -50,6 +51,9 @@ def test_node_that_is_removed_is_gone(
             node = cluster.add_node(wait=False, num_cpus=1, labels={"zone": "a"})
             assert cluster.list_all_nodes() == [cluster.head_node, node]
             assert cluster.worker_nodes == {node}
+            assert cluster.head_node is not None
+            assert psutil.Process(cluster.head_node.control_pid).ppid() == cluster.head_node.pid
+            assert node.control_pid == 0
             cluster.remove_node(node, allow_graceful=graceful)
             assert gone([node.pid], WAIT_S) == []
             assert not Path(node.session_dir).exists()

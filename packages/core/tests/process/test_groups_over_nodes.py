@@ -8,7 +8,6 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import pytest
 
 import weft
@@ -258,20 +257,13 @@ def test_groups_outlive_the_control_service(cluster: Cluster) -> None:
     group = made(1, 1, 1, strategy="STRICT_SPREAD", name="mine")
     before = places(group)
     assert cluster.head_node is not None
-    os.kill(control_of(cluster.head_node.pid), signal.SIGKILL)
+    os.kill(cluster.head_node.control_pid, signal.SIGKILL)
     assert run_in_each(group) == before
     assert get_placement_group("mine") == group
     wait_until(lambda: placement_group_table(group)["state"] == "CREATED")
     assert places(group) == before
     remove_placement_group(group)
     assert len(set(places(made(1, 1, 1, strategy="STRICT_SPREAD")))) == 3
-
-
-def control_of(daemon: int) -> int:
-    """Return the process of the control service, a child of the head's daemon."""
-    children = psutil.Process(daemon).children()
-    (found,) = [child.pid for child in children if "_control.main" in child.cmdline()]
-    return found
 
 
 def test_group_ends_with_its_job_unless_it_is_detached(cluster: Cluster) -> None:

@@ -26,7 +26,7 @@ from weft.exceptions import ObjectLostError, StoreFullError
 from weft.util import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 pytestmark = pytest.mark.slow
 
@@ -78,11 +78,7 @@ def store_dir() -> Path:
 
 def memory_bytes() -> int:
     """How much shared memory the session's segments take."""
-    total = 0
-    for entry in os.scandir(store_dir()):
-        with contextlib.suppress(FileNotFoundError):  # It has gone meanwhile.
-            total += entry.stat().st_blocks * 512
-    return total
+    return sum(status.st_blocks * 512 for status in status_of(store_dir().iterdir()))
 
 
 def line_of(text: str) -> int:
@@ -92,7 +88,14 @@ def line_of(text: str) -> int:
 
 
 def spilled_bytes(spill_dir: Path) -> int:
-    return sum(path.stat().st_size for path in spill_dir.glob("*/*/spill-*"))
+    return sum(status.st_size for status in status_of(spill_dir.glob("*/*/spill-*")))
+
+
+def status_of(paths: Iterable[Path]) -> Iterator[os.stat_result]:
+    """Yield the status of those files that have not gone meanwhile."""
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):
+            yield path.stat()
 
 
 # ------------------------------------------------------------------ more than fits

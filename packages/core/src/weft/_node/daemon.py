@@ -392,6 +392,7 @@ class Daemon:
             "jobs": self.jobs.describe(),
             "node_id": self.facts.node_id.hex(),
             "daemon_pid": os.getpid(),
+            "control_pid": 0 if self.in_cluster is None else self.in_cluster.control_pid,
             "began_at": self._began_at,
         }
 

@@ -120,6 +120,11 @@ class InCluster(ControlNews):
             over=daemon.finish,
         )
 
+    @property
+    def control_pid(self) -> int:
+        """The process of the control service; 0: another node has it, or it is not up just now."""
+        return 0 if self._process is None else self._process.pid
+
     def begin(self) -> None:
         """Join the cluster. The daemon forks no more from here on."""
         if self._process is not None:
