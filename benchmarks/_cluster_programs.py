@@ -207,6 +207,7 @@ def control_killed_s(system: str) -> float:
         head.start_gcs_server()
     else:
         os.kill(head.control_pid, signal.SIGKILL)
-    ray.remote(Named).options(name="named", num_cpus=0).remote()
-    assert ray.get(ray.get_actor("named").value.remote(), timeout=WAIT_S) == b"ok"
+    kept = ray.remote(Named).options(name="named", num_cpus=0).remote()
+    assert ray.get_actor("named") == kept
+    assert ray.get(kept.value.remote(), timeout=WAIT_S) == b"ok"
     return perf_counter() - begin
