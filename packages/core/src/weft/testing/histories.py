@@ -41,6 +41,7 @@ __all__ = [
     "RegisterModel",
     "SequentialModel",
     "UndecidedHistoryError",
+    "ValueModel",
     "check_history",
 ]
 
@@ -262,6 +263,21 @@ class KeyValueModel:
                 return None, state is not None
             case _:
                 raise _unknown(operation, "a key")
+
+
+class ValueModel:
+    """Something that never changes, and of which nobody knows before what it is: `read` -> it."""
+
+    def initial(self) -> Hashable:
+        """Return that nobody has read it."""
+        return None
+
+    def apply(self, state: Hashable, operation: Operation) -> tuple[Hashable, Any]:
+        """See SequentialModel."""
+        if operation.kind != "read":
+            raise _unknown(operation, "a value")
+        value: Hashable = operation.value if state is None else state
+        return value, value
 
 
 def _unknown(operation: Operation, what: str) -> ValueError:
