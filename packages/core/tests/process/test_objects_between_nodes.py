@@ -26,7 +26,13 @@ from weft._transport.gate import listen
 from weft._wire.codec import unpack
 from weft._wire.transfers import CHUNK_BYTES
 from weft.cluster_utils import Cluster, ClusterNode
-from weft.exceptions import GetTimeoutError, ObjectLostError, OwnerDiedError, StoreFullError
+from weft.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    OwnerDiedError,
+    StoreFullError,
+    TaskCancelledError,
+)
 from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 if TYPE_CHECKING:
@@ -400,6 +406,16 @@ def test_tasks_go_where_most_of_their_arguments_are(cluster: Cluster) -> None:
         # A shape of its own: it finds no worker that was leased before.
         ran_on, total = weft.get(where_it_is.options(num_cpus=0.1 + number / 10).remote(value))
         assert (ran_on, total) == (node.node_id, 300_000.0 * number)
+
+
+def test_demand_is_taken_back_with_the_last_task_of_its_shape(cluster: Cluster) -> None:
+    keeper = Keeper.options(resources={"node1": 9}).remote(np.ones(1))
+    assert weft.get(keeper.sum.remote(), timeout=60) == 1.0
+    waiting = where_it_is.options(resources={"node1": 1}).remote(np.ones(1))
+    weft.cancel(waiting)
+    with pytest.raises(TaskCancelledError):
+        weft.get(waiting, timeout=60)
+    assert weft.get(add.remote(1, 2), timeout=60) == 3
 
 
 def test_objects_go_where_tasks_run(cluster: Cluster) -> None:

@@ -203,8 +203,9 @@ class Leasing:
     def _bytes_at(self, key: int) -> dict[str, int]:
         """Return how many bytes of the arguments of the next tasks nodes have, by HOST:PORT."""
         found: dict[str, int] = {}
-        if self._links.home.node:
-            for task in islice(self.machine.pools[key].queue, TASKS_LOOKED_AT):
+        pool = self.machine.pools.get(key)
+        if self._links.home.node and pool is not None:  # None: its demand is taken back with it.
+            for task in islice(pool.queue, TASKS_LOOKED_AT):
                 for value in task.note.deps:
                     if isinstance(value, Shared):
                         node = split(value.creator).node
