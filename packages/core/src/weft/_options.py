@@ -780,7 +780,7 @@ def _unknown(name: str, kind: str, allowed: frozenset[str], subject: str) -> str
 
 # ------------------------------------------------------------------ sessions
 
-ENGINES: Final = ("local", "inline")
+ENGINES: Final = ("local", "inline", "remote")
 
 
 def _modules(value: Any) -> tuple[str, ...]:

@@ -138,6 +138,8 @@ class TaskSpec(msgspec.Struct, frozen=True):
     shape: Shape
     site: str = ""
     """File and line of the call."""
+    task_id: TaskId | None = None
+    """None: it gets one."""
 
 
 class ParameterSpec(msgspec.Struct, frozen=True, array_like=True):
@@ -207,6 +209,8 @@ class CallSpec(msgspec.Struct, frozen=True):
     name: str = ""
     backpressure: int = 0
     site: str = ""
+    """As of TaskSpec."""
+    task_id: TaskId | None = None
     """As of TaskSpec."""
 
 

@@ -39,11 +39,12 @@ if TYPE_CHECKING:
     from typing import Self
 
     from weft._node import finding
-    from weft._runtime import local
+    from weft._runtime import local, remote
 else:
     # A program that runs inline never loads what worker processes need.
     finding = lazy("weft._node.finding")
     local = lazy("weft._runtime.local")
+    remote = lazy("weft._runtime.remote")
 
 __version__ = "0.1.0"
 LOCAL = "local"
@@ -166,7 +167,8 @@ def init(
     Args:
         address: None: what WEFT_ADDRESS says, else a session of this program's own, as with
             "local". "auto": the node of this machine that `weft start` has started. A join string:
-            the node of that cluster. Or the name or the directory of a session.
+            the node of that cluster on this machine; if there is none, the cluster's head, from
+            afar. Or the name or the directory of a session.
         num_cpus: CPUs to hand out; None: those that this process may use.
         num_gpus: GPUs to hand out; None: those that are visible.
         resources: Amounts of resources of your own, by name.
@@ -192,7 +194,8 @@ def init(
         system_reserved_memory: As above.
         proxy_server_url: As above.
         preload: Modules that workers have imported before they start, so that they start quicker.
-        engine: "local", with worker processes, or "inline", everything in this process.
+        engine: "local", with worker processes, or "inline", everything in this process. "remote":
+            at the head of a cluster from afar, though this machine may have a node of it.
         _temp_dir: Where the session's directory goes.
         _system_config: Ray's internals: not taken.
         **kwargs: Nothing else is taken; an unknown name raises and says which was meant.
@@ -350,6 +353,10 @@ def _start(options: InitOptions) -> Engine:
     engine: Engine
     if options.engine == "inline":
         engine = InlineEngine(options)
+    elif options.engine == "remote" or (
+        options.address is not None and finding.is_foreign(options.address)
+    ):
+        engine = remote.join_remotely(options)
     elif options.address is not None:
         engine = local.join_node(options, finding.find_session(options.address).directory)
     else:

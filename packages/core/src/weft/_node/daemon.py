@@ -61,6 +61,8 @@ from weft._node.acting import Acting, AloneActing
 from weft._node.clients import GUEST, NEIGHBOUR, Client, Clients
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
+from weft._node.deputies import QUESTION as DEPUTY
+from weft._node.deputies import Deputies
 from weft._node.drivers import BYE_S, REAP_S, Drivers
 from weft._node.environments import Environments
 from weft._node.everywhere import Everywhere, NodePlace
@@ -237,6 +239,7 @@ class Daemon:
         self.memory = NodeMemory(
             node, self.facts.store_bytes, self.clients, self._poller, self._timers
         )
+        self._deputies = Deputies(self._poller, node, self.clients)
         self.far_owners: FarOwners | None = None
         self.transfers: NodeTransfers | None = None
         self._port: Port | None = None
@@ -407,6 +410,7 @@ class Daemon:
         if client.role == GUEST and self._is_of_dead_node(client):
             raise ProtocolError(f"process {client.pid} was of a node that is dead")
         self.clients.send(client, self._hello)
+        self._deputies.met(client)
         if not client.is_local or (client.role == "driver" and not self.jobs.is_own_driver(client)):
             return  # A driver that has joined says what its job is, and is welcomed then.
         self._welcome(client, self.jobs.own if process is None else process.job)
@@ -557,6 +561,8 @@ class Daemon:
                 self._drain(client, request, body)
             case Ask(request, what, body) if what in questions.OF_GROUPS:
                 self.groups.ask(client, request, what, body)
+            case Ask(request, what, body) if what == DEPUTY and self._port is not None:
+                self._deputies.ask(client, request, body)
             case Ask(request, "metrics"):
                 self._metrics.ask(client, request)
             case AskNodes():
@@ -786,6 +792,7 @@ class Daemon:
             self.in_cluster.close()
         for process in self.roster.all():
             process.kill("the session has ended")
+        self._deputies.close()
         for pid in self._environments.pids():
             os.killpg(pid, signal.SIGKILL)
         if self._is_clean:

@@ -108,6 +108,14 @@ def find_session(address: str | None) -> SessionPlace:
     raise SessionError(f"no session {address!r} is alive; alive: {alive}")
 
 
+def is_foreign(address: str) -> bool:
+    """Tell whether an address is that of a cluster of which this machine has no node.
+
+    OptionError: it looks like a join string and is none.
+    """
+    return address.startswith(JOIN_SCHEME) and not _matching(address)
+
+
 def _matching(address: str | None) -> list[SessionPlace]:
     places = sessions()
     if address in (None, "", AUTO):

@@ -145,10 +145,10 @@ def preload(names: Sequence[str]) -> None:
             traceback.print_exc()
 
 
-def resolve(entry: str) -> Callable[[bytes, str, str], Any]:
+def resolve(entry: str) -> Callable[..., Any]:
     """Return the function that `module:name` names."""
     module, _, name = entry.partition(":")
-    found: Callable[[bytes, str, str], Any] = getattr(importlib.import_module(module), name)
+    found: Callable[..., Any] = getattr(importlib.import_module(module), name)
     return found
 
 

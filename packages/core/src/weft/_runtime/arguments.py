@@ -5,7 +5,7 @@ References at the top level become their values, those further in stay reference
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from weft._runtime.links import Links
     from weft._runtime.objects import Objects
+    from weft._serialize.pickling import Serialized
     from weft._wire.messages import Call, Packed, Run, Value
 
 
@@ -46,10 +47,40 @@ class Arguments(msgspec.Struct, frozen=True):
 NO_ARGUMENTS = Arguments(b"", [], [])
 
 
+class PackedArguments(NamedTuple):
+    """Stands for the arguments of a call that another process has pickled."""
+
+    serialized: Serialized
+    deps: list[ObjectRef[Any]]
+
+
 def pack_arguments(links: Links, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Pickle a call's arguments. Whatever is raised, nothing is left behind."""
     if not args and not kwargs:
         return NO_ARGUMENTS
+    if type(args) is PackedArguments:
+        serialized, deps = args
+    else:
+        serialized, deps = pickle_arguments(args, kwargs)
+    inner = serialized.refs
+    if serialized.size_bytes <= INLINE_BYTES:
+        return Arguments(serialized.pack(), deps, inner)
+    objects = links.objects
+    object_id = links.ids.task_id().object_id(1)
+
+    def own(packed: Value) -> None:
+        # With the reference, and not later: an interrupt may come before the call is made.
+        inner.append(objects.own(object_id, packed))
+
+    large = objects.store_value(serialized, label="arguments of a call", claim=own)
+    assert type(large) is Shared
+    return Arguments(b"", deps, inner, large)
+
+
+def pickle_arguments(
+    args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[Serialized, list[ObjectRef[Any]]]:
+    """Pickle arguments in which Dependencies stand for references; return these, too."""
     deps: list[ObjectRef[Any]] = []
 
     def stand_in(value: Any) -> Any:
@@ -66,20 +97,7 @@ def pack_arguments(links: Links, args: tuple[Any, ...], kwargs: dict[str, Any]) 
         if type(value) is ObjectRef:
             kwargs = {name: stand_in(value) for name, value in kwargs.items()}
             break
-    serialized = dumps_call(args, kwargs)
-    inner = serialized.refs
-    if serialized.size_bytes <= INLINE_BYTES:
-        return Arguments(serialized.pack(), deps, inner)
-    objects = links.objects
-    object_id = links.ids.task_id().object_id(1)
-
-    def own(packed: Value) -> None:
-        # With the reference, and not later: an interrupt may come before the call is made.
-        inner.append(objects.own(object_id, packed))
-
-    large = objects.store_value(serialized, label="arguments of a call", claim=own)
-    assert type(large) is Shared
-    return Arguments(b"", deps, inner, large)
+    return dumps_call(args, kwargs), deps
 
 
 def prefetch(objects: Objects, message: Run | Call) -> Sequence[object]:

@@ -205,7 +205,7 @@ class Calling:
                 "wait for some before calling again"
             )
         arguments = pack_arguments(self._links, spec.args, spec.kwargs)
-        task_id = self._links.ids.task_id()
+        task_id = spec.task_id or self._links.ids.task_id()
         name = spec.name or f"{meta.class_name}.{spec.method}"
         note = Submission(task_id, name, arguments, spec.num_returns)
         note.actor, note.method = meta, spec.method

@@ -95,7 +95,7 @@ class Leasing:
         function_id, code = spec.code.pack(dump_code)
         options = spec.options
         arguments = pack_arguments(self._links, spec.args, spec.kwargs)
-        task_id = self._links.ids.task_id()
+        task_id = spec.task_id or self._links.ids.task_id()
         note = Submission(task_id, options.name or spec.code.name, arguments, options.num_returns)
         note.shape = spec.shape
         if self._links.parent is not None:

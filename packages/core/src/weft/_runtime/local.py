@@ -6,12 +6,9 @@ started by itself has as many drivers as join it, and lives on when they end.
 
 from __future__ import annotations
 
-import os
-import signal
 import sys
-import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
 from weft._env.inheritance import inherited
@@ -28,6 +25,7 @@ from weft._launch import (
     start_daemon,
 )
 from weft._override import override
+from weft._runtime.interrupts import Interrupts
 from weft._runtime.runtime import Runtime
 from weft._runtime.tools import Tool
 from weft._serialize.refs import hooks
@@ -50,11 +48,19 @@ class Driver(Runtime):
     """The user's program, in a session that it started or has joined."""
 
     def __init__(
-        self, session_dir: str, cluster: ClusterFile | None, process: DaemonProcess | None
+        self,
+        session_dir: str,
+        cluster: ClusterFile | None,
+        process: DaemonProcess | None,
+        worker_id: WorkerId | None = None,
     ) -> None:
-        """`process`: the daemon that it has started, which ends with it; None: it has joined."""
+        """Begin one.
+
+        `process`: the daemon that it has started, which ends with it; None: it has joined.
+        `worker_id`: None: it draws one.
+        """
         super().__init__(
-            worker_id=WorkerId(os.urandom(16)),
+            worker_id=worker_id or WorkerId.from_random(),
             session_dir=session_dir,
             role="driver",
             cluster=cluster,
@@ -62,7 +68,7 @@ class Driver(Runtime):
         self._session_dir = session_dir
         self._process = process
         self._is_lost = False
-        self._old_handler: Any = None
+        self._interrupts = Interrupts(self.guard)
         self.on_output = show_output
         self.on_daemon_lost = self._daemon_lost
 
@@ -74,7 +80,7 @@ class Driver(Runtime):
                 self.links.tell_daemon(first)
         in_time = self.loop.wait(self.welcomed, monotonic() + START_S)
         if in_time and self.welcome is not None:
-            self.take_interrupts()
+            self._interrupts.begin()
             return
         words = last_words(self._session_dir) or f"it said nothing for {START_S:g} s"
         self.close()
@@ -83,41 +89,35 @@ class Driver(Runtime):
             raise daemon_died("the node daemon did not start", words)
         raise daemon_died("the node daemon did not let this driver join", words)
 
-    def take_interrupts(self) -> None:
-        """Keep Ctrl-C out of the runtime's middle, if the program has no handler of its own."""
-        is_main = threading.current_thread() is threading.main_thread()
-        if is_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            self._old_handler = signal.signal(signal.SIGINT, self._interrupted)
-
-    def _interrupted(self, _number: int, _frame: object) -> None:
-        self.guard.interrupt(KeyboardInterrupt())
-
     def _daemon_lost(self, reason: str) -> None:
         """Fail what waits: nothing can be started or fetched any more. Inside the guard."""
         self._is_lost = True
         error = daemon_died(f"the node daemon is gone ({reason})", last_words(self._session_dir))
         self.fail_everything(error)
 
-    @override
-    def shutdown(self) -> None:
-        """End the session, or this driver's part in it; see Engine."""
-        if self.closing and self.loop.closed:
-            return
+    def leave(self, deadline: float) -> None:
+        """Say goodbye, and wait until what was this driver's has ended."""
         self.closing = True
         with self.guard:
             if not self.links.daemon.connection.closed:
                 self.peers.send(self.links.daemon, Bye())
                 self.peers.flush()
-        deadline = monotonic() + END_S
         if not self._is_lost:
             self.loop.wait(self.left, deadline)
+
+    @override
+    def shutdown(self) -> None:
+        """End the session, or this driver's part in it; see Engine."""
+        if self.closing and self.loop.closed:
+            return
+        deadline = monotonic() + END_S
+        self.leave(deadline)
         self.close()
         process = self._process
         if process is not None and process.wait(max(0.1, deadline - monotonic())) is None:
             process.kill()
             process.wait(1.0)
-        if self._old_handler is not None and signal.getsignal(signal.SIGINT) == self._interrupted:
-            signal.signal(signal.SIGINT, self._old_handler)
+        self._interrupts.end()
         hooks.reset()
 
 

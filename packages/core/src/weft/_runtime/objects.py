@@ -575,20 +575,32 @@ class Objects:
                 return unpack(value.data)
             return self._unpack_with_refs(value.data, entry, defer=False)
         if type(value) is Shared:
-            with self._guard:
-                entry.local += 1
-                view = self.store.try_view(value, partial(self.release, entry.id))
-            if view is None:
-                try:
-                    view = self._bring_back(value, entry)
-                except BaseException:
-                    self.release(entry.id)
-                    raise
-            return self._unpack_with_refs(view, entry, defer=False)
+            return self._unpack_with_refs(self.view(value, entry), entry, defer=False)
         assert type(value) is Failure
         with self._reading(_Source(entry.id)):
             error = unpack_failure(value.error)
         raise error
+
+    def view(self, value: Shared, entry: Entry) -> memoryview:
+        """Return a view of an object's segment, which counts as a reference.
+
+        Without the guard. SegmentLost: as of `load`.
+        """
+        with self._guard:
+            entry.local += 1
+            view = self.store.try_view(value, partial(self.release, entry.id))
+        if view is None:
+            try:
+                view = self._bring_back(value, entry)
+            except BaseException:
+                self.release(entry.id)
+                raise
+        return view
+
+    def adopt(self, object_id: bytes, owner: str, inside: ObjectId | None) -> ObjectRef[Any]:
+        """Make a reference that was found elsewhere, in a value of this process's. As above."""
+        with self._reading(_Source(inside)):
+            return self.rebuild_ref(object_id, owner)
 
     def far(self, values: Iterable[tuple[Value | None, Held]]) -> list[tuple[Shared, Held]]:
         """Return those that were made on other nodes and are not mapped here, each once.

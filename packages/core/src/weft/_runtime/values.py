@@ -16,7 +16,7 @@ from weft._runtime.loop import Waiter
 from weft._runtime.room import ARGUMENT, GET, SegmentLost, check_copy
 from weft._runtime.running import running
 from weft._serialize.pickling import dumps
-from weft._wire.messages import Blocked, Unblocked
+from weft._wire.messages import Blocked, Failure, Inline, Shared, Unblocked
 from weft.exceptions import GetTimeoutError, SessionError
 
 if TYPE_CHECKING:
@@ -218,6 +218,25 @@ class Values:
             timeout_s=timeout_s,
             waiting=len(missing),
         )
+
+    def packed(self, ref: ObjectRef[Any]) -> tuple[bytes | memoryview, bool]:
+        """Wait for a value; return its packed form, and whether it is an error's."""
+        while True:
+            self._await_all([ref], None)
+            brought = self._bring([ref], None) if self._objects.copies is not None else ()
+            entry: Entry = ref._entry
+            value = entry.value
+            try:
+                if type(value) is Inline:
+                    return value.data, False
+                if type(value) is Failure:
+                    return value.error, True
+                if type(value) is Shared:
+                    return self._objects.view(value, entry), False
+            except SegmentLost:
+                continue  # It is made again.
+            finally:
+                del brought
 
     def _value(self, ref: ObjectRef[Any]) -> Any:
         entry: Entry = ref._entry

@@ -64,6 +64,11 @@ def daemon_of(address: str) -> str:
     return f"{split(address).node}/{DAEMON}"
 
 
+def program_name(deputy: bytes) -> str:
+    """Return by which name a program calls the driver that does its work on a node."""
+    return f"{deputy.hex()}-program"
+
+
 def process_of(address: str) -> bytes:
     """Return the id of a driver or worker by its address, in a cluster."""
     return bytes.fromhex(split(address).name)

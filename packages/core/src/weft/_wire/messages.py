@@ -502,6 +502,32 @@ class Bye(Message, frozen=True, tag=61):
     """A driver leaves: end what is its own, send its remaining log lines, then close."""
 
 
+# ------------------------------------------------------------------ program <-> its deputy
+
+
+class Resumes(Message, frozen=True, tag=170):
+    """First on each connection, from both sides: how many letters each has heard."""
+
+    heard: int
+
+
+class Letter(Message, frozen=True, tag=171):
+    """A piece of a record of remote.py. It is kept by its sender until it was heard."""
+
+    number: int
+    body: bytes
+    is_part: bool = False
+    """More of the same record follows."""
+
+
+class LettersHeard(Message, frozen=True, tag=172):
+    """So many letters were heard."""
+
+    heard: int
+    wants_answer: bool = False
+    """Say the same: the sender wants to know that somebody is there."""
+
+
 OVERDRAWN = 0
 """Number of the request for what a process has taken already."""
 
