@@ -149,6 +149,14 @@ TASK_EVENTS = Setting(
     "Tasks that have ended of which a node keeps a record, the newest; each takes some 50 bytes.",
 )
 
+WORKING_DIR = Setting(
+    "WEFT_WORKING_DIR_BYTES",
+    _parse_size,
+    512 * 1024 * 1024,
+    "Most bytes of a directory or an archive that a runtime environment names, since other nodes "
+    "fetch it.",
+)
+
 SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     ADDRESS,
     TEMP_DIR,
@@ -164,6 +172,7 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     CAPSULES_KEPT,
     LINEAGE,
     TASK_EVENTS,
+    WORKING_DIR,
 )
 
 

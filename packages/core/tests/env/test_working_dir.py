@@ -165,6 +165,22 @@ class TestSnapshots:
         assert not (place / "broken").exists()
         assert not (place / "folder" / "loop").exists()
 
+    def test_directory_that_is_too_large_is_refused_with_its_largest_files(
+        self, cache: EnvCache, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("WEFT_WORKING_DIR_BYTES", "100000")
+        (root / "data" / "big.bin").write_bytes(b"x" * 90_000)
+        (root / "weights").write_bytes(b"x" * 60_000)
+        with pytest.raises(OptionError, match=r"0\.2 MB.*WEFT_WORKING_DIR_BYTES") as raised:
+            Snapshot(cache).directory(str(root))
+        assert "the largest: data/big.bin (0.1 MB), weights (0.1 MB), " in str(raised.value)
+        assert "\n" not in str(raised.value)
+        Snapshot(cache).directory(str(root), ["weights"])
+        with zipfile.ZipFile(tmp_path / "p.zip", "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("big", b"x" * 100_001)
+        with pytest.raises(OptionError, match=r"big \(0\.1 MB\)"):
+            Snapshot(cache).archive(str(tmp_path / "p.zip"))
+
     def test_sockets_and_pipes_are_left_out(self, cache: EnvCache, root: Path) -> None:
         os.mkfifo(root / "pipe")
         assert names(cache, Snapshot(cache).directory(str(root))) == ["a.py", "data/b.txt"]

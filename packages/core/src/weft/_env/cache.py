@@ -23,6 +23,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,7 +33,7 @@ from weft import _settings
 from weft._clock import wall
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 # A fixed moment, 1 January 2000: no file is made at it by accident.
 STORED_NS = 946_684_800 * 10**9
@@ -87,15 +88,20 @@ class EnvCache:
 
     def store(self, path: str) -> tuple[bytes, int]:
         """Store a file's content; return its SHA-256 and size. OSError: it cannot be read."""
+        with Path(path).open("rb") as source:
+            return self.store_parts(iter(partial(source.read, _COPY_BYTES), b""))
+
+    def store_parts(self, parts: Iterable[bytes]) -> tuple[bytes, int]:
+        """Store bytes that come one after the other; return their SHA-256 and size."""
         digest = hashlib.sha256()
         size = 0
         unborn = self._unborn()
         try:
-            with Path(path).open("rb") as source, Path(unborn).open("wb") as target:
-                while chunk := source.read(_COPY_BYTES):
-                    digest.update(chunk)
-                    target.write(chunk)
-                    size += len(chunk)
+            with Path(unborn).open("wb") as target:
+                for part in parts:
+                    digest.update(part)
+                    target.write(part)
+                    size += len(part)
             content = digest.digest()
             self._place(unborn, content, size)
         except BaseException:
@@ -129,11 +135,15 @@ class EnvCache:
 
     # -------------------------------------------------------------- lists
 
+    def tree(self, digest: str) -> str:
+        """Return where a list is, or would be."""
+        return f"{self.root}/trees/{digest}"
+
     def write_tree(self, entries: list[TreeEntry]) -> str:
         """Keep the list of what a directory holds; return its digest."""
         body = msgspec.msgpack.encode(entries)
         digest = hashlib.sha256(body).hexdigest()
-        path = Path(self.root, "trees", digest)
+        path = Path(self.tree(digest))
         if path.exists():
             os.utime(path)
         else:
@@ -142,7 +152,7 @@ class EnvCache:
 
     def read_tree(self, digest: str) -> list[TreeEntry]:
         """Return what a directory holds. FileNotFoundError: it is not known here."""
-        body = Path(self.root, "trees", digest).read_bytes()
+        body = Path(self.tree(digest)).read_bytes()
         return msgspec.msgpack.decode(body, type=list[TreeEntry])
 
     def write(self, path: Path, data: bytes) -> None:

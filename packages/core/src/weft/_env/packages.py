@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import msgspec
 
 from weft._clock import monotonic
+from weft._env.requirements import with_places
 from weft._env.spec import DRIVER_FILE
 from weft._lazy import lazy
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import select
     import subprocess
     import venv
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from weft._env.cache import EnvCache
 else:
@@ -162,15 +163,26 @@ def packages_dir(place: str) -> str:
     return sysconfig.get_path("purelib", "venv", {"base": place, "platbase": place})
 
 
-def ensure_packages(cache: EnvCache, tool: str, field: dict[str, Any], installer: Installer) -> str:
-    """Return a virtual environment with these packages; build it if need be. InstallError."""
+def ensure_packages(
+    cache: EnvCache,
+    tool: str,
+    field: dict[str, Any],
+    installer: Installer,
+    find_missing: Callable[[dict[str, str]], dict[str, str]],
+) -> str:
+    """Return a virtual environment with these packages; build it if need be. InstallError.
+
+    `find_missing` returns places for local files, by path and digest, that are not on this machine.
+    """
     place = f"{cache.root}/venvs/{key_of(tool, field)}"
     complete = Path(place, "complete")
     while not complete.exists():
         with _locked(f"{place}.lock", installer):
             if not complete.exists():
                 cache.prune()
-                _build(place, tool, field, installer)
+                places = find_missing(field.get("local", {}))
+                lines = with_places(field["packages"], places)
+                _build(place, tool, {**field, "packages": lines}, installer)
                 complete.touch()
     os.utime(complete)
     return place

@@ -145,3 +145,13 @@ def local_paths(lines: Sequence[str]) -> list[str]:
         if path.startswith("/"):
             found.append(path)
     return found
+
+
+def with_places(lines: Sequence[str], places: Mapping[str, str]) -> list[str]:
+    """Return requirements with other places of local files, by path."""
+    moved = []
+    for line in lines:
+        for path in local_paths([line]):
+            line = line.replace(path, places.get(path, path))  # noqa: PLW2901 - one at most
+        moved.append(line)
+    return moved

@@ -46,10 +46,11 @@ def claim(cache: EnvCache, digest: str, session_dir: str) -> str:
         with locked(f"{place}.lock"):
             owner = Path(f"{place}.owner")
             before = owner.read_text() if owner.exists() else ""
-            if before == session_dir:
+            # Without its state it was not finished: who made it has failed, or was killed.
+            if before == session_dir and Path(f"{place}.state").exists():
                 os.utime(owner)
                 return place
-            if not before or not is_alive(before):
+            if before in {"", session_dir} or not is_alive(before):
                 owner.write_text(session_dir)
                 _put_right(cache, place, entries)
                 return place

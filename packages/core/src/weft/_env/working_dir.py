@@ -30,6 +30,7 @@ from weft._env.ignores import IgnoreRules
 from weft._env.requirements import local_paths
 from weft._env.spec import CODE, CONTENT, check_exists
 from weft._lazy import lazy
+from weft._settings import WORKING_DIR
 from weft.exceptions import OptionError
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ else:
     zipfile = lazy("zipfile")
 
 RACY_NS: Final = 100_000_000
+LARGEST_TOLD: Final = 3
 _NEVER: Final = frozenset({".git", ".hg", ".svn", "__pycache__", ".DS_Store"})
 _IGNORE_FILE: Final = ".gitignore"
 _VENV_FILE: Final = "pyvenv.cfg"
@@ -204,7 +206,9 @@ class Snapshot:
         known = self._read_index(index)
         kept: dict[bytes, _Known] = {}
         entries: list[TreeEntry] = []
-        for path, status in _Listing(root, excludes, self._cache.root).paths():
+        listed = list(_Listing(root, excludes, self._cache.root).paths())
+        _check_size(root, {path: status.st_size for path, status in listed})
+        for path, status in listed:
             name = os.fsencode(prefix + path)
             if stat.S_ISLNK(status.st_mode):
                 entries.append(TreeEntry(name, "l", os.fsencode(Path(root, path).readlink())))
@@ -240,6 +244,7 @@ class Snapshot:
                 return digest
         entries = []
         with zipfile.ZipFile(path) as packed:
+            _check_size(path, {item.filename: item.file_size for item in packed.infolist()})
             for item in packed.infolist():
                 parts = [part for part in item.filename.split("/") if part not in ("", ".")]
                 if ".." in parts or item.filename.startswith("/"):
@@ -321,6 +326,20 @@ def _is_same(known: _Known, status: os.stat_result) -> bool:
         and known.size == status.st_size
         and known.changed_ns == status.st_ctime_ns
         and known.inode == status.st_ino
+    )
+
+
+def _check_size(root: str, size_of: Mapping[str, int]) -> None:
+    """OptionError: it is too much to be sent to other nodes."""
+    total, most = sum(size_of.values()), WORKING_DIR.value()
+    if total <= most:
+        return
+    largest = sorted(size_of, key=lambda path: -size_of[path])[:LARGEST_TOLD]
+    told = ", ".join(f"{path} ({size_of[path] / 1e6:,.1f} MB)" for path in largest)
+    raise OptionError(
+        f"the runtime_env names {root!r}, which holds {total / 1e6:,.1f} MB, more than the "
+        f"{most / 1e6:,.1f} MB of {WORKING_DIR.name}; the largest: {told}: leave out what workers "
+        "do not need with excludes or a .gitignore file"
     )
 
 

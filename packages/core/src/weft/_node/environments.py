@@ -5,7 +5,8 @@ own, so that the daemon never waits: it prints what to set in the worker, as a J
 strings, on stdout. If it fails, the last lines of its stderr are the reason (`_env/build.py`).
 
 It is forked from the daemon. In a cluster that has other threads, so there it is a fresh
-interpreter, which takes a tenth of a second longer.
+interpreter (`_runtime/builder.py`), which takes a tenth of a second longer, and asks other nodes
+for what this one has not.
 
 What is always true
 1. An environment is built by at most one process at a time; all who want it wait for that one.
@@ -168,7 +169,7 @@ def _spawn_builder(env: str, session_dir: str, fds: tuple[int, int]) -> int:
     # Not among its arguments: they can be seen by others, and are limited.
     path = Path(session_dir, f"env-{os.urandom(8).hex()}")
     path.write_text(env, "utf-8")
-    words = ("_env.build", session_dir, path.name, *map(str, fds))
+    words = ("_runtime.builder", session_dir, path.name, *map(str, fds))
     return spawn(*words, fds=fds, output_fd=fds[1])
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._env.jobs import without_job
+from weft._lazy import lazy
 from weft._machines.leases import ACTOR_KEY
 from weft._machines.placement import NodeView
 from weft._machines.stock import NOTHING
@@ -31,8 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from weft._env import cache, sharing
     from weft._node.daemon import Daemon
     from weft._node.processes import Process
+else:
+    cache = lazy("weft._env.cache")
+    sharing = lazy("weft._env.sharing")
 
 OF_GROUPS = ("create_group", "remove_group", "groups", "group_ready", "why_group")
 """See groups.py."""
@@ -234,8 +239,27 @@ def waiting(daemon: Daemon, body: bytes) -> Any:
     ]
 
 
+def has_content(daemon: Daemon, body: bytes) -> Any:
+    """Body: a PartWanted. Answer: whether this machine can give it."""
+    return sharing.has(_env_cache(), unpack(body, sharing.PartWanted))
+
+
+def give_contents(daemon: Daemon, body: bytes) -> Any:
+    """Body: a list of PartWanted. Answer: a list of ContentPart, for the first of them."""
+    try:
+        return sharing.give(_env_cache(), unpack(body, list[sharing.PartWanted]))
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from None
+
+
+def _env_cache() -> cache.EnvCache:
+    return cache.EnvCache(cache.default_root())
+
+
 QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "ended_workers": ended_workers,
+    "give_contents": give_contents,
+    "has_content": has_content,
     "nodes": nodes,
     "resources": resources,
     "log_more": log_more,
