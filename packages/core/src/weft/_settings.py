@@ -149,6 +149,20 @@ TASK_EVENTS = Setting(
     "Tasks that have ended of which a node keeps a record, the newest; each takes some 50 bytes.",
 )
 
+
+def _parse_patience(raw: str) -> float:
+    seconds = float(raw)
+    if not 0 <= seconds < float("inf"):
+        raise ValueError("expected seconds, from 0 up")
+    return seconds
+
+
+HEAD_PATIENCE = Setting(
+    "WEFT_HEAD_PATIENCE_S",
+    _parse_patience,
+    600.0,
+    "Seconds that a node waits for a head that does not answer, before it ends; 0: for ever.",
+)
 WORKING_DIR = Setting(
     "WEFT_WORKING_DIR_BYTES",
     _parse_size,
@@ -157,7 +171,7 @@ WORKING_DIR = Setting(
     "fetch it.",
 )
 
-SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
+SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int] | Setting[float], ...] = (
     ADDRESS,
     TEMP_DIR,
     STORE_ROOT,
@@ -172,6 +186,7 @@ SETTINGS: tuple[Setting[str] | Setting[bool] | Setting[int], ...] = (
     CAPSULES_KEPT,
     LINEAGE,
     TASK_EVENTS,
+    HEAD_PATIENCE,
     WORKING_DIR,
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -177,6 +178,38 @@ def test_node_in_the_foreground_ends_with_its_command_though_that_is_killed(
         found = json.loads("".join(lines) + "}")
         process.kill()
     assert gone([found["pid"]], WAIT_S) == []
+
+
+def test_node_whose_head_is_gone_for_good_ends_and_says_why(
+    gone: Callable[[list[int], float], list[int]],
+    roots: tuple[Path, Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    head = start_head()
+    monkeypatch.setenv("WEFT_HEAD_PATIENCE_S", "1.5")
+    words = (*HOST, "--block", "--format", "json", "--num-cpus", "1")
+    with subprocess.Popen(
+        [sys.executable, "-m", "weft", "start", "--address", head["join"], *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        found = json.loads("".join(iter(process.stdout.readline, "}\n")) + "}")
+        with weft.init(address=found["session_dir"], log_to_driver=False):
+            worker = weft.remote(os.getpid).options(num_cpus=1)
+            pid = weft.get(worker.remote(), timeout=WAIT_S)
+            os.kill(head["pid"], signal.SIGKILL)
+            assert process.wait(WAIT_S) == 1
+        (line,) = process.stderr.read().splitlines()
+        assert line == (
+            "weft: this node ends: no head has answered it for 1.5 s (WEFT_HEAD_PATIENCE_S)"
+        )
+    assert gone([pid, found["pid"]], WAIT_S) == []
+    for root in roots:  # The next node on this machine would remove what is left.
+        shutil.rmtree(root)
+        root.mkdir()
 
 
 def test_node_that_hangs_is_killed() -> None:

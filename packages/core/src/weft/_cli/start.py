@@ -180,6 +180,8 @@ def start(
         say(_welcome(started, cluster, join, join_file if head else None))
     if block:
         _, status = os.waitpid(started.process.pid, 0)
+        if status:
+            note(started.last_words().rpartition("\n")[2])
         sys.exit(os.waitstatus_to_exitcode(status))
 
 

@@ -78,6 +78,12 @@ class ControlNews:
     def registered(self, incarnation: int) -> None:
         """The node is a member."""
 
+    def control_heard(self) -> None:
+        """The control service answers, for the first time or again."""
+
+    def control_lost(self) -> None:
+        """It does not any more; told again and again while that is so."""
+
     def fenced(self, reason: str) -> None:
         """It was declared dead: all that it runs ends. When this returns it registers anew."""
 
@@ -316,6 +322,7 @@ class ControlLink:
 
     def _unlinked(self) -> None:
         self._beats = None
+        self._news.control_lost()
         self._news.bundles_asked(ControlUnlinked())
 
     def _told(self, beats: Heartbeats, answer: messages.HeartbeatAnswer, control: int) -> None:
@@ -407,8 +414,10 @@ class ControlLink:
         try:
             self._post(partial(self._linked, beats))
             with self._stream("Members", "heartbeats", iter(beats)) as stream:
-                for answer in stream:
+                for number, answer in enumerate(stream):
                     beats.heard()
+                    if not number:
+                        self._post(self._news.control_heard)
                     if answer.ByteSize():
                         self._post(partial(self._told, beats, answer, stream.number))
         except RpcError as error:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft import _settings
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
@@ -23,6 +24,7 @@ from weft._node.control_link import ControlLink, ControlNews
 from weft._node.control_process import ControlProcess
 from weft._node.draining import Draining
 from weft._node.everywhere import NodePlace
+from weft._node.patience import Patience
 from weft._override import override
 from weft._transport.addresses import CONTROL_SOCKET, split
 from weft._transport.control import messages
@@ -110,6 +112,9 @@ class InCluster(ControlNews):
             end_worker=end_worker,
         )
 
+        # A head has its own control service, and whoever stands by waits for the journal.
+        limit_s = 0.0 if cluster.is_head else _settings.HEAD_PATIENCE.value()
+        self._patience = Patience(timers, limit_s, lambda: self._give_up(limit_s))
         self.draining = Draining(
             self.link,
             scheduling,
@@ -129,7 +134,17 @@ class InCluster(ControlNews):
         """Join the cluster. The daemon forks no more from here on."""
         if self._process is not None:
             self._process.start()
+        self._patience.begin()
         self.link.begin()
+
+    def _give_up(self, waited_s: float) -> None:
+        text = (
+            f"weft: this node ends: no head has answered it for {waited_s:g} s "
+            f"({_settings.HEAD_PATIENCE.name})"
+        )
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        self._say(text)
+        self._daemon.fail()
 
     def tick(self) -> None:
         """Say what has changed here."""
@@ -215,6 +230,14 @@ class InCluster(ControlNews):
     def registered(self, incarnation: int) -> None:
         if self._daemon.transfers is not None:
             self._daemon.transfers.registered(incarnation)
+
+    @override
+    def control_heard(self) -> None:
+        self._patience.end()
+
+    @override
+    def control_lost(self) -> None:
+        self._patience.begin()
 
     @override
     def fenced(self, reason: str) -> None:
