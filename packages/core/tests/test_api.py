@@ -313,6 +313,29 @@ def test_job_config_stands_in_for_what_is_not_given() -> None:
         assert context["namespace"] == "own"
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"quota": {"CPU": -1}}, "quota={'CPU': -1} of JobConfig cannot be"),
+        ({"quota": {"CPU": "1"}}, "has to hold numbers, and 'CPU' is '1'"),
+        ({"quota": {"CPU": True}}, "has to hold numbers, and 'CPU' is True"),
+        ({"quota": [1]}, "has to be a dict of amounts by name"),
+        ({"weight": 0}, "weight=0 of JobConfig has to be a whole number from 1 to 1,000,000"),
+        ({"weight": 1.5}, "weight=1.5 of JobConfig has to be a whole number"),
+        ({"priority": "high"}, "priority='high' of JobConfig has to be a whole number from -1,000"),
+    ],
+)
+def test_wrong_limits_of_a_job_are_refused(limits: dict[str, Any], words: str) -> None:
+    with pytest.raises(OptionError) as raised:
+        JobConfig(**limits)
+    assert words in str(raised.value)
+    config = JobConfig(quota={"CPU": 2})
+    for name, value in limits.items():
+        setattr(config, name, value)
+    with pytest.raises(OptionError), weft.init(engine="inline", job_config=config):
+        pass
+
+
 def test_job_config_is_made_of_json() -> None:
     config = JobConfig.from_json({"namespace": "n", "runtime_env": {"env_vars": {"A": "1"}}})
     assert (config.namespace, config.runtime_env) == ("n", {"env_vars": {"A": "1"}})

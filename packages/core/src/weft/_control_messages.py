@@ -19,9 +19,8 @@ from weft._machines.reservations import (
     TellRefused,
     TellReserved,
 )
-from weft._machines.shares import JobLimits
 from weft._machines.views import Delta
-from weft._resources import Resources
+from weft._resources import JobLimits, Resources
 from weft._transport.control import messages
 
 if TYPE_CHECKING:

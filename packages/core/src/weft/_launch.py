@@ -45,6 +45,7 @@ import msgspec
 from weft import _settings
 from weft._clock import wall
 from weft._exits import amount
+from weft._resources import JobLimits
 from weft._transport.addresses import DAEMON_SOCKET, Home
 from weft.exceptions import OptionError
 
@@ -88,6 +89,8 @@ class NodeOptions(msgspec.Struct, frozen=True):
     temp_dir: str | None = None
     logging: str = ""
     """A LoggingConfig for workers, as JSON; empty for none."""
+    limits: JobLimits = JobLimits()
+    """What its driver's job may take."""
     prestart: int | None = None
     """Workers to start ahead of demand; None: one a CPU."""
 

@@ -37,7 +37,7 @@ import msgspec
 
 from weft._ids import PlacementGroupId
 from weft._lazy import lazy
-from weft._resources import ACCELERATORS, Resources
+from weft._resources import ACCELERATORS, UNITS, JobLimits, Resources
 from weft.exceptions import OptionError
 
 difflib = lazy("difflib")
@@ -170,6 +170,8 @@ class InitOptions(msgspec.Struct, frozen=True, kw_only=True):
     engine: str = "local"
     temp_dir: str | None = None
     metadata: dict[str, str] = {}
+    """Of the job."""
+    limits: JobLimits = JobLimits()
     """Of the job."""
     logging: str = ""
     """A LoggingConfig for workers, as JSON; empty for none."""
@@ -817,6 +819,7 @@ _INIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
     "runtime_env": _environment,
     "log_to_driver": _flag,
     "temp_dir": lambda value: fspath(value) if isinstance(value, PathLike) else _text(value),
+    "limits": lambda value: value,
     "metadata": lambda value: _mapping(value, "strings by name"),
     "logging": _text,
     "preload": _modules,
@@ -835,6 +838,51 @@ def init_options(given: Mapping[str, Any], subject: str = "init") -> InitOptions
         except _WrongValueError as error:
             raise OptionError(f"{name}={value!r} of {subject} {error}") from None
     return InitOptions(**checked)
+
+
+_WEIGHTS: Final = range(1, 1_000_001)
+_PRIORITIES: Final = range(-1_000_000, 1_000_001)
+
+
+def _quota(value: Any) -> dict[str, int]:
+    amounts = _mapping(value, "amounts by name, like {'CPU': 4}")
+    for name, amount in amounts.items():
+        if isinstance(amount, bool) or not isinstance(amount, int | float):
+            raise _WrongValueError(f"has to hold numbers, and {name!r} is {amount!r}")
+    _count_units(amounts)
+    # A quota of nothing keeps everything of the kind from the job.
+    return {name: round(amount * UNITS) for name, amount in amounts.items()}
+
+
+def _in_range(allowed: range) -> Callable[[Any], int]:
+    def rule(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value not in allowed:
+            raise _WrongValueError(
+                f"has to be a whole number from {allowed[0]:,} to {allowed[-1]:,}"
+            )
+        return value
+
+    return rule
+
+
+_LIMIT_RULES: Final[dict[str, Callable[[Any], Any]]] = {
+    "quota": _quota,
+    "weight": _in_range(_WEIGHTS),
+    "priority": _in_range(_PRIORITIES),
+}
+
+
+def job_limits(given: Mapping[str, Any], subject: str) -> JobLimits:
+    """Check what a job may take: quota, weight and priority; None is the default. OptionError."""
+    checked: dict[str, Any] = {}
+    for name, value in given.items():
+        if value is None:
+            continue
+        try:
+            checked[name] = _LIMIT_RULES[name](value)
+        except _WrongValueError as error:
+            raise OptionError(f"{name}={value!r} of {subject} {error}") from None
+    return JobLimits(**checked)
 
 
 def unknown_init_option(name: str, allowed: frozenset[str]) -> str:

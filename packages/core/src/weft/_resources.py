@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Self
 
+import msgspec
+
 from weft._override import override
 
 UNITS = 10_000
@@ -120,3 +122,14 @@ class Resources(Mapping[str, int]):
             + ", ".join(f"{name}: {amount / UNITS:g}" for name, amount in sorted(self.items()))
             + "}"
         )
+
+
+class JobLimits(msgspec.Struct, frozen=True):
+    """What a job may take."""
+
+    quota: dict[str, int] = {}
+    """The most of each resource at one time, in 1/10,000; what is not named is not limited."""
+    weight: int = 1
+    """Its share of a node where several jobs wait, beside theirs."""
+    priority: int = 0
+    """Demands of a higher one go first."""

@@ -9,9 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from weft._ids import NodeId
 from weft._machines.elsewhere import Elsewhere
 from weft._machines.placement import NodeView
-from weft._machines.shares import JobLimited, JobLimits
+from weft._machines.shares import JobLimited
 from weft._machines.stock import NOTHING
-from weft._resources import Resources
+from weft._resources import JobLimits, Resources
 
 HERE, NEAR, FAR = (NodeId(letter * 16) for letter in (b"h", b"n", b"f"))
 X, Y = b"x", b"y"

@@ -18,8 +18,8 @@ from weft._machines.jobs import (
     Jobs,
     LimitJob,
 )
-from weft._machines.shares import JobLimits
 from weft._machines.tables import Consequence, MemberRemoved
+from weft._resources import JobLimits
 
 JOB, OTHER = b"job", b"other"
 DRIVER, NODE = b"driver", b"node"

@@ -25,9 +25,9 @@ from weft._machines.leases import (
     TaskUnblocked,
 )
 from weft._machines.placement import NodeView
-from weft._machines.shares import NO_TURN, JobLimited, JobLimits, Shares
+from weft._machines.shares import NO_TURN, JobLimited, Shares
 from weft._machines.stock import NOTHING
-from weft._resources import UNITS, Resources
+from weft._resources import UNITS, JobLimits, Resources
 from weft._specs import Shape
 
 X, Y, Z = b"\x0a", b"\x0b", b"\x0c"

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft._options import job_limits
 from weft.exceptions import OptionError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Self
 
+    from weft._resources import JobLimits
     from weft._runtime.loggers import LoggingConfig
 
 
@@ -23,6 +25,9 @@ class JobConfig:
         namespace: Where names of its actors are looked up.
         metadata: Strings by name.
         logging_config: How records are written, in its workers too.
+        quota: The most of each resource that the job may have at one time, on all nodes together.
+        weight: Its share of a node where several jobs wait, beside theirs.
+        priority: Where jobs wait, the one of the highest priority goes first.
     """
 
     def __init__(
@@ -33,6 +38,10 @@ class JobConfig:
         metadata: Mapping[str, str] | None = None,
         ray_namespace: str | None = None,
         default_actor_lifetime: str = "non_detached",
+        *,
+        quota: Mapping[str, float] | None = None,
+        weight: int = 1,
+        priority: int = 0,
     ) -> None:
         """Hold the settings.
 
@@ -44,9 +53,13 @@ class JobConfig:
             ray_namespace: The namespace; None: one of the job's own.
             default_actor_lifetime: Only "non_detached": an actor is detached by its own option
                 `lifetime`.
+            quota: Amounts by name, like {"CPU": 4}; what is not named is not limited. Of a name
+                with the amount 0 the job gets nothing.
+            weight: From 1 up.
+            priority: Any whole number; that of other jobs is 0 unless they say so.
 
         Raises:
-            OptionError: A setting is not supported.
+            OptionError: A setting is not supported, or wrong.
         """
         if jvm_options or code_search_path:
             raise OptionError(
@@ -56,7 +69,15 @@ class JobConfig:
         self.metadata: dict[str, str] = dict(metadata or {})
         self.namespace = ray_namespace
         self.logging_config: LoggingConfig | None = None
+        self.quota = quota
+        self.weight = weight
+        self.priority = priority
+        self._limits()
         self.set_default_actor_lifetime(default_actor_lifetime)
+
+    def _limits(self) -> JobLimits:
+        given = {"quota": self.quota, "weight": self.weight, "priority": self.priority}
+        return job_limits(given, "JobConfig")
 
     def set_runtime_env(
         self, runtime_env: Mapping[str, Any] | None, validate: bool = False

@@ -255,6 +255,7 @@ def _session_options(given: Mapping[str, Any]) -> InitOptions:
         "namespace": given["namespace"] or job.namespace,
         "runtime_env": given["runtime_env"] or job.runtime_env,
         "metadata": job.metadata,
+        "limits": job._limits(),
         "engine": given["engine"] or ("inline" if given["local_mode"] else None),
         "temp_dir": given["_temp_dir"],
         "logging": logging_config.to_json() if logging_config else None,

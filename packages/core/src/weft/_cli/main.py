@@ -25,6 +25,10 @@ COMMANDS = {
         "Let a node take nothing new, and end when it is empty.",
     ),
     "get": ("weft._cli.state:get", "Show one task, actor, object, worker or placement group."),
+    "limit-job": (
+        "weft._cli.limits:limit_job",
+        "Set what a job may take: quota, weight and priority.",
+    ),
     "list": ("weft._cli.state:list_records", "List tasks, actors, objects, workers and more."),
     "logs": ("weft._cli.logs:logs", "Show what a worker wrote."),
     "memory": ("weft._cli.memory:memory", "Show what objects take, and what made them."),

@@ -55,6 +55,13 @@ def _bundle(bundle: dict[str, Any]) -> str:
     return " ".join(f"{name} {value:g}" for name, value in bundle["resources"].items())
 
 
+def _limits(job: Any) -> str:
+    parts = [f"{name} {most:g}" for name, most in job.quota.items()]
+    parts += [f"weight {job.weight}"] if job.weight != 1 else []
+    parts += [f"priority {job.priority}"] if job.priority else []
+    return ", ".join(parts)
+
+
 def _one(**parts: str) -> dict[str, Callable[[Any], object]]:
     def part(field: str) -> Callable[[Any], object]:
         return lambda record: getattr(record, field)
@@ -98,9 +105,11 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
         ),
         "NOTE": lambda node: node.state_message,
     },
-    StateResource.JOBS: _one(
-        JOB="job_id", STATUS="status", PID="driver_pid", ENTRYPOINT="entrypoint"
-    ),
+    StateResource.JOBS: {
+        **_one(JOB="job_id", STATUS="status", PID="driver_pid"),
+        "LIMITS": _limits,
+        **_one(ENTRYPOINT="entrypoint"),
+    },
     StateResource.RUNTIME_ENVS: _one(WORKERS="ref_cnt", ENVIRONMENT="runtime_env"),
     StateResource.PLACEMENT_GROUPS: {
         **_one(GROUP="placement_group_id", NAME="name", STATE="state", STRATEGY="strategy"),

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from weft._machines.shares import JobLimited, JobLimits
+from weft._machines.shares import JobLimited
 from weft._machines.stock import NOTHING
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from weft._ids import NodeId
     from weft._machines.placement import NodeView
-    from weft._resources import Resources
+    from weft._resources import JobLimits, Resources
 
 
 class Elsewhere:

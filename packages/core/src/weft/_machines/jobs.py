@@ -20,9 +20,9 @@ from typing import ClassVar, assert_never
 import msgspec
 
 from weft._machines.rulings import Ruling
-from weft._machines.shares import JobLimits
 from weft._machines.tables import Commands, Consequence, ControlTable, Kinds, MemberRemoved
 from weft._override import override
+from weft._resources import JobLimits
 
 RUNNING_KEPT = 10_000
 ENDED_KEPT = 10_000

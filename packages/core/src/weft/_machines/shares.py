@@ -28,22 +28,11 @@ from typing import TypeAlias
 import msgspec
 
 from weft._machines.stock import NOTHING
-from weft._resources import UNITS, Resources
+from weft._resources import UNITS, JobLimits, Resources
 
 Turn: TypeAlias = tuple[int, float]
 """The least goes first: (-priority, share for its weight)."""
 NO_TURN: Turn = (0, 0.0)
-
-
-class JobLimits(msgspec.Struct, frozen=True):
-    """What a job may take."""
-
-    quota: dict[str, int] = {}
-    """The most of each resource at one time, in 1/10,000; what is not named is not limited."""
-    weight: int = 1
-    """Its share of a node where several jobs wait, beside theirs."""
-    priority: int = 0
-    """Demands of a higher one go first."""
 
 
 class JobLimited(msgspec.Struct, frozen=True):

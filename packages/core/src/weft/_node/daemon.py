@@ -56,7 +56,7 @@ from weft._launch import LOG_FILE, NodeFile, user_root
 from weft._lazy import lazy
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
-from weft._node import acting, followers, history, questions, sessions
+from weft._node import acting, followers, history, limits, questions, sessions
 from weft._node.acting import Acting, AloneActing
 from weft._node.clients import GUEST, NEIGHBOUR, Client, Clients
 from weft._node.deaths import Deaths
@@ -71,6 +71,7 @@ from weft._node.followers import Followers
 from weft._node.governing import Governing
 from weft._node.grants import Grants
 from weft._node.jobs import NodeJob, NodeJobs
+from weft._node.limits import Limiting
 from weft._node.logs import WorkerLogs, names_of
 from weft._node.memory import NodeMemory
 from weft._node.metrics import NodeMetrics
@@ -192,6 +193,8 @@ class Daemon:
             session_over=self.finish,
             driver_gone=lambda client: self._timers.call_next(lambda: self._drivers.gone(client)),
         )
+        own = self.jobs.own.id
+        self.limits = Limiting(self.rules, self.clients, own, node.options.limits)
         self._logs = WorkerLogs(node.session_dir)
         outputs = Outputs(self._poller, self._timers)
         self.roster = Roster(
@@ -392,7 +395,7 @@ class Daemon:
         return {
             "session": self._node.session,
             "session_dir": self._node.session_dir,
-            "jobs": self.jobs.describe(),
+            "jobs": self.jobs.describe(self.limits.of),
             "node_id": self.facts.node_id.hex(),
             "daemon_pid": os.getpid(),
             "control_pid": 0 if self.in_cluster is None else self.in_cluster.control_pid,
@@ -557,6 +560,8 @@ class Daemon:
                 self._history.ask(client, request, what)
             case Ask(request, followers.QUESTION, body):
                 self._followers.ask(client, request, body)
+            case Ask(request, limits.QUESTION, body):
+                self.limits.ask(client, request, body)
             case Ask(request, "drain", body):
                 self._drain(client, request, body)
             case Ask(request, what, body) if what in questions.OF_GROUPS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
 from weft._machines.reservations import NodeFenced
-from weft._machines.shares import JobLimits
+from weft._node.actor_questions import words_of
 from weft._node.cluster_acting import ClusterActing
 from weft._node.cluster_groups import ClusterGroups
 from weft._node.control_link import ControlLink, ControlNews
@@ -26,9 +27,11 @@ from weft._node.draining import Draining
 from weft._node.everywhere import NodePlace
 from weft._node.patience import Patience
 from weft._override import override
+from weft._resources import JobLimits
 from weft._transport.addresses import CONTROL_SOCKET, split
 from weft._transport.control import messages
 from weft._transport.credentials import open_credentials
+from weft.exceptions import WeftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -99,6 +102,7 @@ class InCluster(ControlNews):
             view=self._view,
             is_head=cluster.is_head,
         )
+        daemon.limits.change = self.limit_job
         self.acting = ClusterActing(
             self.link,
             daemon.rules,
@@ -171,10 +175,7 @@ class InCluster(ControlNews):
             deadline_s=body.deadline_s,
         )
 
-        def told(answer: Any) -> None:
-            then(str(answer) if isinstance(answer, Exception) else "")
-
-        self.link.call("Members", "drain", request, told)
+        self.link.call("Members", "drain", request, partial(_told, then))
 
     def others(self) -> list[NodePlace]:
         """Return the other nodes that live."""
@@ -203,8 +204,23 @@ class InCluster(ControlNews):
             namespace=part.namespace if part is not None else "",
             entrypoint=message.entrypoint,
             metadata=message.metadata,
+            limits=messages.Limits(
+                quota=message.quota, weight=message.weight, priority=message.priority
+            ),
         )
         self._ask("begin", request, job)
+        # Before its first demand; other nodes hear of it by the control service.
+        self._apply(job, JobLimits(message.quota, message.weight, message.priority))
+
+    def _apply(self, job: bytes, limits: JobLimits) -> None:
+        self._daemon.limits.heard(job, limits)
+        self._daemon.rules.tell_leases(self._elsewhere.limit(job, limits))
+
+    def limit_job(self, job: bytes, limits: JobLimits, then: Callable[[str], None]) -> None:
+        """Have a job limited on all nodes; `then` gets why not, or nothing."""
+        told = messages.Limits(quota=limits.quota, weight=limits.weight, priority=limits.priority)
+        request = messages.LimitJobRequest(job_id=job, limits=told)
+        self.link.call("Jobs", "limit", request, partial(_told, then))
 
     def job_ended(self, job: bytes, reason: str) -> None:
         """A driver of this node is gone: what its job has on other nodes ends."""
@@ -296,8 +312,7 @@ class InCluster(ControlNews):
     def job_changed(self, job: JobFacts) -> None:
         begun = job.begun
         is_over = job.ended_at >= 0
-        limits = JobLimits() if is_over else job.limits
-        self._daemon.rules.tell_leases(self._elsewhere.limit(begun.job, limits))
+        self._apply(begun.job, JobLimits() if is_over else job.limits)
         if is_over:
             self._daemon.job_ended(begun.job)
 
@@ -312,3 +327,7 @@ class InCluster(ControlNews):
     @override
     def actor_changed(self, actor: messages.Actor) -> None:
         self.acting.watchers.changed(actor)
+
+
+def _told(then: Callable[[str], None], answer: Any) -> None:
+    then(words_of(answer) if isinstance(answer, WeftError) else "")

@@ -23,6 +23,8 @@ import struct
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+import msgspec
+
 from weft._clock import wall
 from weft._env.jobs import job_in, without_job
 from weft._ids import JobId
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from weft._env.jobs import JobEnvironment
     from weft._launch import NodeFile
     from weft._node.clients import Client, Clients
+    from weft._resources import JobLimits
     from weft._transport.sockets import Poller
     from weft._wire.messages import BeginsJob, JobOutput
 
@@ -183,7 +186,7 @@ class NodeJobs:
         own = [self.own] if self.own.driver is not None else []
         return own + list(self._job_of.values())
 
-    def describe(self) -> list[dict[str, Any]]:
+    def describe(self, limits_of: Callable[[bytes], JobLimits]) -> list[dict[str, Any]]:
         """Return what is told of jobs, for people and tools."""
         return [
             {
@@ -193,6 +196,7 @@ class NodeJobs:
                 "entrypoint": job.entrypoint,
                 "namespace": job.namespace,
                 "began_at": job.began_at,
+                **msgspec.structs.asdict(limits_of(job.id)),
             }
             for job in self.driven()
             if job.driver is not None

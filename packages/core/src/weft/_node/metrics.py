@@ -144,9 +144,9 @@ class NodeMetrics:
         return {
             "daemon": ("daemon", os.getpid()),
             **{
-                f"driver {job['driver_pid']}": ("driver", job["driver_pid"])
-                for job in self._daemon.jobs.describe()
-                if job["driver_pid"]
+                f"driver {job.driver.pid}": ("driver", job.driver.pid)
+                for job in self._daemon.jobs.driven()
+                if job.driver is not None and job.driver.pid
             },
             f"template {template}": ("template", template),
             **{

@@ -162,6 +162,7 @@ def start_local(options: InitOptions) -> Engine:
         preload=(*options.preload, *(["weft._runtime.job_capsules"] if CAPSULES.value() else [])),
         log_to_driver=options.log_to_driver,
         logging=options.logging,
+        limits=options.limits,
         runtime_env=options.runtime_env,
         temp_dir=options.temp_dir,
     )
@@ -195,6 +196,9 @@ def join_node(options: InitOptions, session_dir: str) -> Engine:
         env,
         entrypoint=" ".join(sys.orig_argv),
         metadata=options.metadata,
+        quota=options.limits.quota,
+        weight=options.limits.weight,
+        priority=options.limits.priority,
     )
     # The daemon may be starting: it answers when callers from other nodes can be taken.
     with Tool(session_dir, START_S) as tool:

@@ -453,6 +453,10 @@ class BeginsJob(Message, frozen=True, tag=150):
     entrypoint: str = ""
     """The command that it is."""
     metadata: dict[str, str] = {}
+    quota: dict[str, int] = {}
+    """What the job may take, as JobLimits says it."""
+    weight: int = 1
+    priority: int = 0
 
 
 class JobOutput(Message, frozen=True, tag=151):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._control.calls.desk import an_id, an_id_or_none
 from weft._machines.jobs import BeginJob, EndJob, JobFacts, Jobs, LimitJob
-from weft._machines.shares import JobLimits
+from weft._resources import JobLimits
 from weft._transport.control import messages
 
 if TYPE_CHECKING:

@@ -184,6 +184,9 @@ class Session:
                 driver_pid=job["driver_pid"],
                 start_time=job["began_at"] * 1000,
                 driver_node_id=reply.node_id,
+                quota={name: units / UNITS for name, units in job["quota"].items()},
+                weight=job["weight"],
+                priority=job["priority"],
             )
             for reply in self.ask_nodes("session", about="jobs")
             for job in msgspec.msgpack.decode(reply.bodies[0])["jobs"]

@@ -219,6 +219,12 @@ class JobState(_State, frozen=True, kw_only=True):
     driver_pid: int
     start_time: float
     driver_node_id: str = ""
+    quota: dict[str, float] = {}
+    """The most of each resource that it may have at one time, on all nodes together."""
+    weight: int = 1
+    """Its share of a node where several jobs wait, beside theirs."""
+    priority: int = 0
+    """Where jobs wait, the one of the highest goes first."""
 
 
 class RuntimeEnvState(_State, frozen=True, kw_only=True):
