@@ -27,7 +27,8 @@ from weft._runtime.remote import join_remotely
 from weft._transport.join import JoinString
 from weft.cluster_utils import Cluster
 from weft.exceptions import AuthenticationError, GetTimeoutError, SessionError
-from weft.util.state import list_objects
+from weft.job_config import JobConfig
+from weft.util.state import list_jobs, list_objects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -237,8 +238,9 @@ def test_value_arrives_whole_though_the_connection_breaks_on_the_way(
     done = threading.Event()
 
     def cut_again_and_again() -> None:
-        while not done.wait(0.1):
-            router.cut(is_cut=False)
+        for _ in range(10):
+            if not done.wait(0.1):
+                router.cut(is_cut=False)
 
     cutter = threading.Thread(target=cut_again_and_again)
     cutter.start()
@@ -253,6 +255,14 @@ def test_value_arrives_whole_though_the_connection_breaks_on_the_way(
 def test_hundred_mebibytes_go_there_and_back(program: None) -> None:
     value = b"x" * (100 * 1024 * 1024)
     assert weft.get(weft.put(value)) == value
+
+
+def test_what_the_job_may_take_goes_along(address: str) -> None:
+    config = JobConfig(quota={"CPU": 1}, weight=3, priority=-1)
+    with weft.init(address=address, job_config=config):
+        (facts,) = list_jobs()
+        assert facts.job_id == weft.get_runtime_context().get_job_id()
+        assert (facts.quota, facts.weight, facts.priority) == ({"CPU": 1}, 3, -1)
 
 
 def test_program_that_was_cut_off_for_too_long_is_told_so(

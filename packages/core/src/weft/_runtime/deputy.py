@@ -37,7 +37,7 @@ from weft._specs import ActorSpec, Code, TaskSpec
 from weft._transport.addresses import DAEMON_SOCKET, DOORS, SUFFIX, program_name
 from weft._transport.doors import Door
 from weft._wire import codec, remote
-from weft._wire.messages import BeginsJob, Failure, Held, Inline, Output, Resumes
+from weft._wire.messages import Failure, Held, Inline, Output, Resumes
 from weft.exceptions import ObjectLostError, SessionError
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ class Deputy:
     def _begin(self, order: remote.Begins) -> None:
         driver = self._driver
         with driver.guard:
-            driver.links.tell_daemon(BeginsJob(order.env, order.entrypoint, order.metadata))
+            driver.links.tell_daemon(order.job)
         if not driver.loop.wait(driver.welcomed, monotonic() + START_S) or driver.welcome is None:
             raise SessionError("the node daemon did not let the program's deputy join")
         if order.preload:

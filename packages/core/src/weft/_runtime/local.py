@@ -7,18 +7,14 @@ started by itself has as many drivers as join it, and lives on when they end.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._clock import monotonic
-from weft._env.inheritance import inherited
-from weft._env.jobs import JobEnvironment
-from weft._ids import JobId, WorkerId
+from weft._ids import WorkerId
 from weft._launch import (
     ClusterFile,
     DaemonProcess,
     NodeOptions,
-    caller_path,
     home_of,
     last_words,
     read_cluster,
@@ -26,12 +22,13 @@ from weft._launch import (
 )
 from weft._override import override
 from weft._runtime.interrupts import Interrupts
+from weft._runtime.jobs import begins_job
 from weft._runtime.runtime import Runtime
 from weft._runtime.tools import Tool
 from weft._serialize.refs import hooks
 from weft._settings import CAPSULES
 from weft._transport.addresses import DAEMON_SOCKET
-from weft._wire.messages import BeginsJob, Bye, Message, Output
+from weft._wire.messages import Bye, Message, Output
 from weft.exceptions import DaemonDiedError, SessionError
 
 if TYPE_CHECKING:
@@ -179,27 +176,9 @@ def join_node(options: InitOptions, session_dir: str) -> Engine:
 
     SessionError if it is gone.
     """
-    job = JobId.from_random()
     cluster = read_cluster(session_dir)
-    env = inherited.join(
-        JobEnvironment(
-            id=job.hex(),
-            namespace=options.namespace or job.hex(),
-            logging=options.logging,
-            sys_path=caller_path(),
-            cwd=str(Path.cwd()),
-            daemon=home_of(session_dir, cluster).daemon_address() if cluster is not None else "",
-            log_to_driver=options.log_to_driver,
-        )
-    )
-    first = BeginsJob(
-        env,
-        entrypoint=" ".join(sys.orig_argv),
-        metadata=options.metadata,
-        quota=options.limits.quota,
-        weight=options.limits.weight,
-        priority=options.limits.priority,
-    )
+    daemon = home_of(session_dir, cluster).daemon_address() if cluster is not None else ""
+    first = begins_job(options, daemon)
     # The daemon may be starting: it answers when callers from other nodes can be taken.
     with Tool(session_dir, START_S) as tool:
         tool.ask("session")

@@ -20,23 +20,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import weakref
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
 from weft._clock import monotonic
 from weft._engine import current
-from weft._env.inheritance import inherited
-from weft._env.jobs import JobEnvironment
-from weft._ids import ActorId, IdSource, JobId, ObjectId, PlacementGroupId, TaskId
-from weft._launch import caller_path
+from weft._ids import ActorId, IdSource, ObjectId, PlacementGroupId, TaskId
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import pickle_arguments
 from weft._runtime.bundles import INLINE_BYTES
 from weft._runtime.interrupts import Interrupts
+from weft._runtime.jobs import begins_job
 from weft._runtime.loop import Loop
 from weft._runtime.remote_objects import RemoteStream
 from weft._runtime.remote_streams import RemoteStreams
@@ -65,6 +61,7 @@ if TYPE_CHECKING:
         Place,
         TaskSpec,
     )
+    from weft._wire.messages import BeginsJob
 
 DEPUTY = "deputy"
 END_S = 15.0
@@ -115,17 +112,12 @@ class RemoteEngine:
         hooks.rebuild_ref = self._objects.rebuild_ref
         _alive.add(self)
 
-    def begin(self, env: str, options: InitOptions) -> None:
+    def begin(self, job: BeginsJob, preload: list[str]) -> None:
         """Connect, and tell the deputy what the job is. SessionError."""
         with self._guard:
             self._road.begin()
         self._loop.start()
-        entrypoint = " ".join(sys.orig_argv)
-        facts, _ = self._talk.ask(
-            lambda request: remote.Begins(
-                request, env, entrypoint, options.metadata, list(options.preload)
-            )
-        )
+        facts, _ = self._talk.ask(lambda request: remote.Begins(request, job, preload))
         self._place, self._objects.address = unpack(facts)
         self._interrupts.begin()
 
@@ -399,20 +391,8 @@ def join_remotely(options: InitOptions, *, patience_s: float = PATIENCE_S) -> Re
     """
     head = Head(JoinString.parse(options.address or ""))
     engine = RemoteEngine(head, patience_s)
-    job = JobId.from_random()
-    env = inherited.join(
-        JobEnvironment(
-            id=job.hex(),
-            namespace=options.namespace or job.hex(),
-            logging=options.logging,
-            sys_path=caller_path(),
-            cwd=str(Path.cwd()),
-            daemon=engine.daemon,
-            log_to_driver=options.log_to_driver,
-        )
-    )
     try:
-        engine.begin(env, options)
+        engine.begin(begins_job(options, engine.daemon), list(options.preload))
     except BaseException:
         engine.shutdown()
         raise

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from weft._wire.messages import Held, MessagePart
+from weft._wire.messages import BeginsJob, Held, MessagePart
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -45,9 +45,7 @@ class Begins(Order, frozen=True, tag=1):
     """The first order: what the job is. Answer: a pickled Place."""
 
     request: int
-    env: str
-    entrypoint: str
-    metadata: dict[str, str]
+    job: BeginsJob
     preload: list[str]
 
 
