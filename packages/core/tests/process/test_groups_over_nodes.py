@@ -275,3 +275,12 @@ def test_group_ends_with_its_job_unless_it_is_detached(cluster: Cluster) -> None
     wait_until(lambda: placement_group_table(mine)["state"] == "REMOVED")
     assert get_placement_group("kept") == kept
     assert run_in_each(kept) == places(kept)
+
+
+def test_what_a_group_had_is_free_again_when_it_is_removed(cluster: Cluster) -> None:
+    cluster.add_node(num_cpus=0, resources={"mine": 1})
+    for _ in range(20):
+        group = placement_group([{"mine": 1}])
+        assert group.wait(WAIT_S), weft.why(group)
+        remove_placement_group(group)
+        wait_until(lambda: weft.available_resources().get("mine") == 1)

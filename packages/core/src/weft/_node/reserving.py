@@ -86,11 +86,18 @@ class Reserving:
         return self._machine.wake_at()
 
     def tick(self) -> None:
-        """Tell the machine if its time has come."""
-        at = self._machine.wake_at()
-        if at is not None and at <= self._rules.now():
+        """Tell the machine if its time has come, after what was lent meanwhile."""
+        if self._is_due():
+            self._rules.later(self._tick)
+
+    def _tick(self) -> None:
+        if self._is_due():
             leases = self._rules.leases
             self.tell(ReservationsTicked(leases.free, self._total - leases.lasting))
+
+    def _is_due(self) -> bool:
+        at = self._machine.wake_at()
+        return at is not None and at <= self._rules.now()
 
     def held(self) -> tuple[HeldBundles, ...]:
         """Return what control is told when it is heard again."""

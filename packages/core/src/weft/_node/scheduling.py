@@ -210,9 +210,9 @@ class ClusterScheduling(Scheduling):
 
     @override
     def tick(self) -> None:
-        self._look_here()
         at = self._machine.wake_at()
         if at is not None and at <= self._rules.now():
+            self._look_here()
             self._tell(spillover.SpilloverTicked())
 
     @override
@@ -221,6 +221,7 @@ class ClusterScheduling(Scheduling):
 
     @override
     def explain(self, shape: Shape) -> str:
+        self._look_here()
         here = self._machine.explain(shape, self._rules.now())
         # No room on any node helps who has used up what it may have on all.
         over = self._rules.leases.over_quota(shape) if here else ""
@@ -246,6 +247,7 @@ class ClusterScheduling(Scheduling):
 
     def view(self) -> NodeView:
         """Return what this node has."""
+        self._look_here()
         return self._local
 
     def check(self) -> None:

@@ -24,7 +24,7 @@ from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.grants import Grants
 from weft._node.reserving import Reserving
-from weft._node.rules import Effect, Rules
+from weft._node.rules import Effect, Later, Rules
 from weft._node.scheduling import ClusterScheduling
 from weft._override import override
 from weft._resources import Resources
@@ -290,6 +290,8 @@ class VirtualDaemon(VirtualProcess):
                     self.workers[worker].die(reason)
             case worker_rules.LoseLease(lease):
                 self.grants.lose(lease)
+            case Later(do):
+                do()
             case _:
                 raise AssertionError(effect)
 
