@@ -191,6 +191,8 @@ def groups(nodes: int, strategy: Strategy, bundles: int) -> Callable[[], None]:
         while todo:
             for effect in control.handle(todo.popleft(), 0.0):
                 match effect:
+                    case ReserveBundles(node_id, incarnation, _, attempt, commits=True):
+                        todo.append(BundlesCommitted(node_id, incarnation, group, attempt))
                     case ReserveBundles(node_id, incarnation, _, attempt):
                         todo.append(BundlesReserved(node_id, incarnation, group, attempt))
                     case CommitBundles(node_id, incarnation, _, attempt):

@@ -198,7 +198,9 @@ def asked_of(
                 for index, amounts in order.reserve.bundles.items()
             }
             asked, at = order.reserve, (control, group, attempt)
-            return ReserveAsked(*at, bundles, asked.size, asked.patience_s, asked.job_id)
+            return ReserveAsked(
+                *at, bundles, asked.size, asked.patience_s, asked.job_id, asked.commits
+            )
         case "commit":
             return CommitAsked(control, group, attempt)
         case _:

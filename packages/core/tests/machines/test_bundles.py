@@ -222,8 +222,9 @@ class World:
         control, effect = site.inbox.popleft()
         event: ReservationEvent
         match effect:
-            case ReserveBundles(_, _, group, attempt, bundles, size, job, patience_s):
-                event = ReserveAsked(control, group, attempt, bundles, size, patience_s, job)
+            case ReserveBundles(_, _, group, attempt, bundles, size, job, patience_s, commits):
+                at = (control, group, attempt)
+                event = ReserveAsked(*at, bundles, size, patience_s, job, commits)
             case CommitBundles(group=group, attempt=attempt):
                 event = CommitAsked(control, group, attempt)
             case ReleaseBundles(group=group, attempt=attempt, reason=reason):
@@ -687,6 +688,40 @@ def test_removed_groups_are_forgotten_in_time(monkeypatch: pytest.MonkeyPatch) -
 # ------------------------------------------------------------------ what control knows is late
 
 
+def test_amounts_that_are_released_are_planned_again_before_the_node_has_said_so() -> None:
+    world = World((A, 2), (B, 2))
+    world.create(G, 2, 2)
+    world.pump()
+    world.report()
+    world.create(H, 2, 2)
+    assert world.state(H) == "pending"
+    world.remove(G)
+    assert world.state(H) == "preparing"
+    for site in world.sites.values():
+        site.say()  # what it had before it hears of either
+        world.hear(site)
+    world.create(K, 1)
+    assert world.state(K) == "pending"
+    world.pump()
+    assert world.state(H) == "ready"
+    assert world.free() == {A: 0, B: 0}
+
+
+def test_bundles_that_are_on_their_way_are_counted_once_whatever_the_node_shows() -> None:
+    world = World((A, 1), (B, 2))
+    world.create(G, 1, 1, strategy="STRICT_SPREAD")
+    a, b = world.sites[A], world.sites[B]
+    world.deliver(b)
+    b.say()  # it is reserved there, and not committed
+    while b.outbox:
+        world.hear(b)
+    world.create(H, 1)
+    assert world.state(H) == "preparing"
+    assert [type(effect) for _, effect in a.inbox] == [ReserveBundles]
+    world.pump()
+    assert world.places(H) == {0: B}
+
+
 def test_amounts_that_were_planned_are_not_planned_again_before_the_node_shows_them() -> None:
     world = World((A, 2))
     world.create(G, 2)
@@ -753,7 +788,7 @@ def test_node_that_was_asked_twice_answers_twice_and_counts_once() -> None:
     world.deliver(a)
     while a.outbox:
         world.hear(a)
-    assert [type(effect) for _, effect in a.inbox] == [ReserveBundles, CommitBundles]
+    assert [type(effect) for _, effect in a.inbox] == [ReserveBundles]
     world.pump()
     assert world.told == [TellGroup(G, "pending", {}), TellGroup(G, "ready", {0: A})]
 
@@ -806,9 +841,11 @@ def test_node_that_lost_a_bundle_while_it_was_asked_for_another_is_told_to_relea
     assert world.state(G) == "preparing"
     assert len(a.inbox) == 1
     world.tell(NodeResumed(A, a.incarnation, ()))
-    # What it was asked for is taken back; all is asked for anew when it says what it has free.
-    assert [type(effect) for _, effect in a.inbox] == [ReserveBundles, ReleaseBundles]
-    assert world.state(G) == "rescheduling"
+    # What it was asked for is taken back, and all is asked for anew.
+    asked = [ReserveBundles, ReleaseBundles, ReserveBundles]
+    assert [type(effect) for _, effect in a.inbox] == asked
+    assert world.state(G) == "preparing"
+    assert world.places(G) == {}
 
 
 def test_node_that_has_lost_one_part_ends_the_attempt_that_it_is_part_of_as_well() -> None:
@@ -820,9 +857,9 @@ def test_node_that_has_lost_one_part_ends_the_attempt_that_it_is_part_of_as_well
     a = world.sites[A]
     b = PlacementGroupId(b"z" * 16)
     world.tell(NodeResumed(A, a.incarnation, (HeldBundles(b, 1, (0,), is_committed=True),)))
-    assert world.state(G) == "rescheduling"
+    assert world.state(G) == "preparing"
     assert world.places(G) == {}
-    assert [effect.group for _, effect in a.inbox] == [b]
+    assert [effect.group for _, effect in a.inbox] == [b, G]
 
 
 @pytest.mark.parametrize("delivered", range(7))
@@ -859,7 +896,7 @@ def test_restarted_control_waits_for_nodes_that_may_hold_a_group_or_be_dead() ->
         while world.sites[node_id].outbox:
             world.hear(world.sites[node_id])
     assert "1 nodes have not said yet" in world.bundles.explain(G, 0)
-    world.create(K, 1)
+    world.create(K, 2)
     world.die(A)
     world.pump()
     world.report()
@@ -1075,14 +1112,10 @@ def test_long_queue_is_tried_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World((A, 1))
     world.create(G, 1)
     world.pump()
-    for number in range(5):
+    for number in range(7):
         world.create(PlacementGroupId(number.to_bytes(16, "big")), 2)
     world.create(H, 1)
     world.remove(G)
-    for site in world.sites.values():
-        while site.inbox:
-            world.deliver(site)
-        world.end_bundles(site)
     world.report()
     assert world.state(H) == "pending"
     assert world.bundles.wake_at() == world.now + ROUND_S

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from weft._ids import PlacementGroupId
 from weft._machines.bundles import HeldBundles
 from weft._machines.placement import BundleView
@@ -132,7 +134,19 @@ def test_what_is_asked_again_is_answered_again_and_taken_once() -> None:
     node.tell(AmountsGranted(FIRST), AmountsGranted(SECOND))
     assert node.tell(RESERVE) == [TellReserved(G, 7)]
     node.commit()
-    assert node.tell(RESERVE) == [TellReserved(G, 7)]
+    assert node.tell(RESERVE) == [TellCommitted(G, 7)]
+    assert node.commit() == [TellCommitted(G, 7)]
+
+
+def test_bundles_that_no_other_node_has_to_reserve_first_are_open_at_once() -> None:
+    node = Node()
+    node.tell(replace(RESERVE, commits=True))
+    node.tell(AmountsGranted(FIRST))
+    assert node.tell(AmountsGranted(SECOND)) == [
+        OpenBundle(FIRST, 3),
+        OpenBundle(SECOND, 3),
+        TellCommitted(G, 7),
+    ]
     assert node.commit() == [TellCommitted(G, 7)]
 
 
@@ -199,11 +213,13 @@ def test_control_service_of_a_smaller_number_is_not_heard() -> None:
     assert node.tell(ReserveAsked(2, G, 7, {0: ONE}, 1)) == [WantAmounts(FIRST, ONE)]
 
 
-def test_bundles_are_shown_while_they_are_held_and_full_until_they_are_open() -> None:
+def test_bundles_are_shown_while_they_take_something_and_full_unless_they_are_open() -> None:
     node = Node()
     node.tell(RESERVE)
     assert node.reservations.views(lambda _: ONE) == {}
-    node.tell(AmountsGranted(FIRST), AmountsGranted(SECOND))
+    node.tell(AmountsGranted(FIRST))
+    assert node.reservations.views(lambda _: ONE) == {G: {0: BundleView(ONE, Resources(), 3, 7)}}
+    node.tell(AmountsGranted(SECOND))
     assert node.reservations.views(lambda _: ONE) == {
         G: {0: BundleView(ONE, Resources(), 3, 7), 1: BundleView(TWO, Resources(), 3, 7)}
     }
@@ -212,4 +228,7 @@ def test_bundles_are_shown_while_they_are_held_and_full_until_they_are_open() ->
         G: {0: BundleView(ONE, ONE, 3, 7), 1: BundleView(TWO, TWO, 3, 7)}
     }
     node.tell(ReleaseAsked(1, G, 7))
+    node.tell(BundleEnded(FIRST))
+    assert node.reservations.views(lambda _: ONE) == {G: {1: BundleView(TWO, Resources(), 3, 7)}}
+    node.tell(BundleEnded(SECOND))
     assert node.reservations.views(lambda _: ONE) == {}

@@ -1,11 +1,15 @@
-"""What control believes to be free on each node: what the node said, less what it cannot know yet.
+"""What control believes to be free on each node for placement groups.
 
-A node says what it has free and which bundles it holds. What was planned there since, and is not
-among these bundles, is taken off; what is released comes back when the node says so. So no amount
-is counted twice, and none is planned twice, however late the news of nodes are.
+What of a node is in bundles control decides: those that it has planned there, whether the node has
+heard of them or not. What else is in use there the node says: its free amounts, and the bundles
+that it shows, which are not among them. So a view of any age and the plans of any moment make one
+sum; no amount is counted twice, and what is released is free for the next plan at once: a node is
+told of both in order, and gives what is reserved the time that others take to end.
 
 What is always true
-1. A node's free amounts in `nodes` are those that it said, less all planned that it has not shown.
+1. A node's free amounts in `nodes` are those that it said, and those of the bundles that it showed
+   with them, less those of the bundles that are planned there.
+2. Nothing is planned on a node that is gone.
 """
 
 from __future__ import annotations
@@ -35,36 +39,38 @@ class Accounts:
     def __init__(self) -> None:
         self.nodes = Nodes()
         self._said: dict[NodeId, NodeView] = {}
-        self._unseen: dict[NodeId, dict[Planned, Resources]] = {}
-        """What was planned, and the node has not shown yet."""
+        self._planned: dict[NodeId, dict[Planned, Resources]] = {}
 
     def see(self, view: NodeView) -> None:
         """Take what a node says of itself."""
         self._said[view.node_id] = view
-        unseen = self._unseen.get(view.node_id)
-        if unseen:
-            for group, index, attempt in [*unseen]:
-                bundle = view.bundles.get(group, {}).get(index)
-                if bundle is not None and bundle.attempt == attempt:
-                    del unseen[group, index, attempt]
-        free = view.free - sum((unseen or {}).values(), NOTHING) if unseen else view.free
-        self.nodes.put(msgspec.structs.replace(view, free=free))
+        self.nodes.put(msgspec.structs.replace(view, free=self._free(view)))
+
+    def _free(self, said: NodeView) -> Resources:
+        planned = self._planned.get(said.node_id, {}).values()
+        return said.free + _shown(said) - sum(planned, NOTHING)
 
     def forget(self, node_id: NodeId) -> None:
         """A node is gone, with all that was planned there."""
-        self._unseen.pop(node_id, None)
+        self._planned.pop(node_id, None)
         if self._said.pop(node_id, None) is not None:
             self.nodes.remove(node_id)
 
     def plan(self, node_id: NodeId, planned: Planned, amounts: Resources) -> None:
-        """Count amounts as in use until the node says so itself."""
-        self._unseen.setdefault(node_id, {})[planned] = amounts
-        self.nodes.take(node_id, amounts)
+        """Count a bundle as on a node."""
+        self._planned.setdefault(node_id, {})[planned] = amounts
+        if node_id in self.nodes:
+            self.nodes.take(node_id, amounts)
 
     def release(self, node_id: NodeId, planned: Planned) -> None:
-        """Count amounts as in use no longer, unless the node has said that they are."""
-        amounts = self._unseen.get(node_id, {}).pop(planned, None)
-        if amounts is not None:
+        """Count a bundle as on this node no longer, if the node is there."""
+        there = self._planned.get(node_id, {})
+        amounts = there.pop(planned, None)
+        if amounts is None:
+            return
+        if not there:
+            del self._planned[node_id]
+        if node_id in self.nodes:
             self.nodes.give(node_id, amounts)
 
     def said_free(self, node_id: NodeId) -> Resources:
@@ -91,14 +97,26 @@ class Accounts:
         for view in self.nodes.views():
             if view.node_id not in but_not:
                 said = self._said[view.node_id]
-                bundles = (b.total for each in said.bundles.values() for b in each.values())
-                others = (said.total - sum(bundles, NOTHING)).shortfall(said.free)
+                others = (said.total - _shown(said)).shortfall(said.free)
                 nodes.put(msgspec.structs.replace(view, free=view.free + others))
         return nodes
+
+    def planned(self) -> dict[tuple[NodeId, Planned], Resources]:
+        """Return all that is planned."""
+        return {
+            (node_id, planned): amounts
+            for node_id, there in self._planned.items()
+            for planned, amounts in there.items()
+        }
 
     def check(self) -> None:
         """Assert what is always true."""
         for node_id, said in self._said.items():
-            unseen = sum(self._unseen.get(node_id, {}).values(), NOTHING)
-            assert self.nodes[node_id].free == said.free - unseen, 1
-        assert self._unseen.keys() <= self._said.keys(), 1
+            assert self.nodes[node_id].free == self._free(said), 1
+        assert all(self._planned.values()), 2
+
+
+def _shown(said: NodeView) -> Resources:
+    """Return what a node shows to be in bundles."""
+    bundles = (bundle.total for each in said.bundles.values() for bundle in each.values())
+    return sum(bundles, NOTHING)

@@ -6,7 +6,8 @@
 
 Preparing: every node that bundles go to is asked to reserve them (ReserveBundles); it may refuse,
 for its own amounts count. When all have reserved, all commit. If one refuses or dies, what was
-reserved for this attempt is released. reservations.py is the node's side.
+reserved for this attempt is released. Where one node has all that is missing, it is asked to do
+both at once. reservations.py is the node's side.
 
 What is always true
 1. A bundle has one place at most: a node in one incarnation, and an attempt. What a node holds
@@ -31,7 +32,7 @@ Attempts of a new life of the control service are greater than those of all befo
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias, assert_never
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, assert_never
 
 import msgspec
 
@@ -188,6 +189,8 @@ class ReserveBundles(msgspec.Struct, frozen=True):
     """The job that they count for; empty: none."""
     patience_s: float = 0.0
     """So long they may wait for tasks to end."""
+    commits: bool = False
+    """No other node has to reserve first: let tasks in at once."""
 
 
 class CommitBundles(msgspec.Struct, frozen=True):
@@ -253,7 +256,7 @@ class BundlesState(msgspec.Struct, frozen=True):
 class _Part:
     """What one node holds of a group from one attempt: all of it has the same fate."""
 
-    __slots__ = ("attempt", "incarnation", "indices", "node_id", "stage")
+    __slots__ = ("attempt", "incarnation", "indices", "is_alone", "node_id", "stage")
 
     def __init__(
         self, node_id: NodeId, incarnation: int, attempt: int, indices: tuple[int, ...]
@@ -263,6 +266,8 @@ class _Part:
         self.attempt = attempt
         self.indices = indices
         self.stage: Stage = "asked"
+        self.is_alone = False
+        """No other node was asked in its attempt."""
 
 
 class _PlacementGroup(Waiting):
@@ -331,11 +336,11 @@ class Bundles:
             case GroupCreated():
                 self._create(event, now, effects)
             case GroupRemoved(group_id, reason):
-                if group := self._group_of.get(group_id):
-                    self._remove(group, reason, effects)
+                group = self._group_of.get(group_id)
+                self._remove([group] if group else [], reason, now, effects)
             case OwnerEnded(owner):
-                for group in [g for g in self._group_of.values() if g.created.owner == owner]:
-                    self._remove(group, "the job that created it is over", effects)
+                ended = [g for g in self._group_of.values() if g.created.owner == owner]
+                self._remove(ended, "the job that created it is over", now, effects)
             case BundlesReserved() | BundlesCommitted() | BundlesRefused():
                 self._answered(event, now, effects)
             case NodesSeen(views):
@@ -401,7 +406,20 @@ class Bundles:
             self._group_by_name[event.namespace, event.name] = event.group
         return group
 
-    def _remove(self, group: _PlacementGroup, reason: str, effects: list[BundleEffect]) -> None:
+    def _remove(
+        self,
+        groups: list[_PlacementGroup],
+        reason: str,
+        now: float,
+        effects: list[BundleEffect],
+    ) -> None:
+        leave_room = any(group.parts for group in groups)
+        for group in groups:
+            self._remove_one(group, reason, effects)
+        if leave_room:
+            self._round(now, effects)
+
+    def _remove_one(self, group: _PlacementGroup, reason: str, effects: list[BundleEffect]) -> None:
         self._queue.drop(group)
         for part in list(group.parts.values()):
             self._release(group, part, f"its placement group was removed: {reason}", effects)
@@ -490,15 +508,15 @@ class Bundles:
             indices_at.setdefault(node_id, []).append(index)
         for node_id, indices in indices_at.items():
             part = _Part(node_id, self._incarnation_of[node_id], self._attempts, tuple(indices))
+            part.is_alone = len(indices_at) == 1
             self._adopt(group, part)
             effects.append(self._ask(group, part))
 
     def _adopt(self, group: _PlacementGroup, part: _Part) -> None:
         group.parts[part.node_id, part.attempt] = part
         self._at.setdefault(part.node_id, {})[group.id] = None
-        if part.node_id in self._accounts.nodes:
-            for index, amounts in self._amounts(group, part).items():
-                self._accounts.plan(part.node_id, self._planned(group, part, index), amounts)
+        for index, amounts in self._amounts(group, part).items():
+            self._accounts.plan(part.node_id, self._planned(group, part, index), amounts)
 
     def _ask(self, group: _PlacementGroup, part: _Part) -> ReserveBundles:
         return ReserveBundles(
@@ -510,6 +528,7 @@ class Bundles:
             len(group.created.bundles),
             group.created.owner,
             group.press_s if group.has_patience else 0.0,
+            part.is_alone,
         )
 
     @staticmethod
@@ -794,6 +813,7 @@ class Bundles:
         """Assert what is always true."""
         self._accounts.check()
         self._queue.check()
+        planned: dict[Any, Resources] = {}
         for group in self._group_of.values():
             parts = group.parts.values()
             indices = [index for part in parts for index in part.indices]
@@ -811,6 +831,9 @@ class Bundles:
                 assert len(indices) == size, 3
             for part in parts:
                 assert self._incarnation_of.get(part.node_id) == part.incarnation, 4
+                for index, amounts in self._amounts(group, part).items():
+                    planned[part.node_id, self._planned(group, part, index)] = amounts
+        assert self._accounts.planned() == planned, 4
         assert all(groups.keys() <= self._group_of.keys() for groups in self._at.values()), 3
         assert len(self._group_of) <= MOST_GROUPS and len(self._removed) <= REMOVED_KEPT, 7
 

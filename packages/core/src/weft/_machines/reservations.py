@@ -1,8 +1,9 @@
 """The bundles of one node: what it has reserved for placement groups, and lets tasks into.
 
     ReserveAsked -> asked -> reserved -> open -> ending -> gone
-                      |         |
-                   refused   released
+                      |  |      |         |
+                 refused |   released     |
+                         +----------------+ if no other node has to reserve
 
 A bundle's amounts are taken from the node as an actor's are: they are wanted (WantAmounts), and the
 queue of leases grants them before any task (AmountsGranted). What is not granted within `WAIT_S` is
@@ -61,6 +62,8 @@ class ReserveAsked(msgspec.Struct, frozen=True):
     """So long they may wait for tasks to end."""
     job: bytes = b""
     """The job that they count for; empty: none."""
+    commits: bool = False
+    """No other node has to reserve first."""
 
 
 class CommitAsked(msgspec.Struct, frozen=True):
@@ -185,6 +188,7 @@ class _Reservation:
     __slots__ = (
         "attempt",
         "bundles",
+        "commits",
         "granted",
         "group",
         "patient_until",
@@ -201,6 +205,7 @@ class _Reservation:
         self.size = event.size
         self.patient_until = now + event.patience_s
         self.step: Step = "asked"
+        self.commits = event.commits
         self.granted: set[int] = set()
         self.refuse_at = now if event.patience_s else now + WAIT_S
 
@@ -258,7 +263,9 @@ class Reservations:
             case ReserveAsked():
                 if known is None:
                     self._reserve(event, now, effects)
-                elif known.step in ("reserved", "open"):
+                elif known.step == "open":
+                    effects.append(TellCommitted(event.group, event.attempt))
+                elif known.step == "reserved":
                     effects.append(TellReserved(event.group, event.attempt))
             case CommitAsked():
                 if known is not None and known.step in ("reserved", "open"):
@@ -314,7 +321,10 @@ class Reservations:
         reservation.granted.add(bundle.index)
         if reservation.granted == reservation.bundles.keys():
             reservation.step = "reserved"
-            effects.append(TellReserved(bundle.group, bundle.attempt))
+            if reservation.commits:
+                self._open(reservation, effects)
+            else:
+                effects.append(TellReserved(bundle.group, bundle.attempt))
 
     def _bundle_ended(self, bundle: BundleKey, effects: list[ReservationEffect]) -> None:
         reservation = self._at[bundle.group, bundle.attempt]
@@ -352,14 +362,17 @@ class Reservations:
     def views(
         self, free_in: Callable[[BundleKey], Resources]
     ) -> dict[PlacementGroupId, dict[int, BundleView]]:
-        """Return the bundles as the node's view shows them. `free_in`: of an open bundle."""
+        """Return what bundles take of the node, as its view shows them.
+
+        Those are shown, too, that are not open yet or not any more: in them nothing is free.
+        `free_in`: of an open bundle.
+        """
         views: dict[PlacementGroupId, dict[int, BundleView]] = {}
         for each in self._at.values():
-            if each.step in ("reserved", "open"):
-                for index, amounts in each.bundles.items():
-                    free = free_in(each.key(index)) if each.step == "open" else NOTHING
-                    view = BundleView(amounts, free, each.size, each.attempt)
-                    views.setdefault(each.group, {})[index] = view
+            for index in each.granted & each.bundles.keys():
+                free = free_in(each.key(index)) if each.step == "open" else NOTHING
+                view = BundleView(each.bundles[index], free, each.size, each.attempt)
+                views.setdefault(each.group, {})[index] = view
         return views
 
     def check(self) -> None:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol, assert_never
 
-import msgspec
+from msgspec import structs
 
 from weft import _settings
 from weft._clock import monotonic
@@ -269,12 +269,8 @@ class LocalGroups(NodeGroups):
         if lasting is self._said and not self._is_stale:
             return
         self._said, self._is_stale = lasting, False
-        view = msgspec.structs.replace(
-            self._facts.view(),
-            free=self._facts.total - lasting,
-            bundles=self.reserving.views(),
-        )
-        self._tell(NodesSeen(((INCARNATION, view),)))
+        view = structs.replace(self._facts.view(), free=self._facts.total - lasting)
+        self._tell(NodesSeen(((INCARNATION, self.reserving.shown(view)),)))
 
     # -------------------------------------------------------------- what the machine says
 
@@ -290,10 +286,9 @@ class LocalGroups(NodeGroups):
 
     def _do(self, effect: BundleEffect) -> None:
         match effect:
-            case ReserveBundles(_, _, group, attempt, bundles, size, job):
-                asked = ReserveAsked(
-                    CONTROL, group, attempt, bundles, size, patience_s=FOREVER, job=job
-                )
+            case ReserveBundles(_, _, group, attempt, bundles, size, job, _, commits):
+                at = (CONTROL, group, attempt)
+                asked = ReserveAsked(*at, bundles, size, FOREVER, job, commits)
                 self.reserving.tell(asked)
             case CommitBundles(group=group, attempt=attempt):
                 self.reserving.tell(CommitAsked(CONTROL, group, attempt))

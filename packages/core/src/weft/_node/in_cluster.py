@@ -152,7 +152,7 @@ class InCluster(ControlNews):
 
     def tick(self) -> None:
         """Say what has changed here."""
-        view = self._scheduling.view()
+        view = self._daemon.groups.reserving.shown(self._scheduling.view())
         if view is not self._view and view != self._view:
             self.link.publish(view)
         self._view = view

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, TypeAlias, assert_never
 
+from msgspec import structs
+
 from weft import _settings
 from weft._machines.leases import AmountsDropped, AmountsWanted, BundleClosed, BundleOpened
 from weft._machines.reservations import (
@@ -24,10 +26,9 @@ from weft._machines.reservations import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._ids import PlacementGroupId
     from weft._machines.bundles import HeldBundles
     from weft._machines.open_bundles import BundleKey
-    from weft._machines.placement import BundleView
+    from weft._machines.placement import NodeView
     from weft._machines.reservations import ReservationEffect, ReservationEvent
     from weft._node.facts import NodeFacts
     from weft._node.rules import Rules
@@ -46,9 +47,13 @@ class Reserving:
         self._machine = Reservations(facts.total)
         self._checks = _settings.CHECK.value()
         self._effects: deque[ReservationEffect] = deque()
+        self._shown = facts.view()
+        self._seen: NodeView | None = None
+        """What was free when it was that."""
 
     def tell(self, event: ReservationEvent) -> None:
         """Tell the machine what has happened, and do what it says."""
+        self._seen = None
         is_outermost = not self._effects
         self._effects += self._machine.handle(event, self._rules.now())
         if self._checks:
@@ -103,9 +108,13 @@ class Reserving:
         """Return what control is told when it is heard again."""
         return self._machine.held()
 
-    def views(self) -> dict[PlacementGroupId, dict[int, BundleView]]:
-        """Return the bundles as the node's view shows them."""
-        return self._machine.views(self._rules.leases.bundles.free_in)
+    def shown(self, view: NodeView) -> NodeView:
+        """Return what the node has, together with its bundles."""
+        if view is not self._seen:
+            self._seen = view
+            bundles = self._machine.views(self._rules.leases.bundles.free_in)
+            self._shown = structs.replace(view, bundles=bundles)
+        return self._shown
 
     def check(self) -> None:
         """Assert what is always true."""

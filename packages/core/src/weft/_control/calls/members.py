@@ -285,10 +285,11 @@ def ordered(effect: ReserveBundles | CommitBundles | ReleaseBundles) -> messages
     """Return what a node is to do with bundles."""
     order = messages.BundleOrder(group_id=effect.group, attempt=effect.attempt)
     match effect:
-        case ReserveBundles(bundles=bundles, size=size, owner=owner, patience_s=patience_s):
-            order.reserve.size = size
-            order.reserve.patience_s = patience_s
-            order.reserve.job_id = owner
+        case ReserveBundles(bundles=bundles):
+            order.reserve.size = effect.size
+            order.reserve.patience_s = effect.patience_s
+            order.reserve.job_id = effect.owner
+            order.reserve.commits = effect.commits
             for index, amounts in bundles.items():
                 order.reserve.bundles[index].of.update(amounts)
         case CommitBundles():

@@ -696,7 +696,7 @@ class Drain(_message.Message):
 class BundleOrder(_message.Message):
     __slots__ = ("group_id", "attempt", "reserve", "commit", "release", "reason")
     class Reserve(_message.Message):
-        __slots__ = ("bundles", "size", "job_id", "patience_s")
+        __slots__ = ("bundles", "size", "job_id", "patience_s", "commits")
         class BundlesEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -708,11 +708,13 @@ class BundleOrder(_message.Message):
         SIZE_FIELD_NUMBER: _ClassVar[int]
         JOB_ID_FIELD_NUMBER: _ClassVar[int]
         PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
+        COMMITS_FIELD_NUMBER: _ClassVar[int]
         bundles: _containers.MessageMap[int, Amounts]
         size: int
         job_id: bytes
         patience_s: float
-        def __init__(self, bundles: _Optional[_Mapping[int, Amounts]] = ..., size: _Optional[int] = ..., job_id: _Optional[bytes] = ..., patience_s: _Optional[float] = ...) -> None: ...
+        commits: bool
+        def __init__(self, bundles: _Optional[_Mapping[int, Amounts]] = ..., size: _Optional[int] = ..., job_id: _Optional[bytes] = ..., patience_s: _Optional[float] = ..., commits: _Optional[bool] = ...) -> None: ...
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     RESERVE_FIELD_NUMBER: _ClassVar[int]

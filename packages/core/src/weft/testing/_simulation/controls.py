@@ -202,6 +202,7 @@ class VirtualControl(VirtualProcess):
                     event.size,
                     event.patience_s,
                     event.owner,
+                    event.commits,
                 )
                 self._order(event, order)
             case bundles.CommitBundles():

@@ -165,7 +165,7 @@ class VirtualDaemon(VirtualProcess):
 
     def view(self) -> NodeView:
         """Return what this node has, its bundles too."""
-        return self.scheduling.view()
+        return self.reserving.shown(self.scheduling.view())
 
     def check(self) -> None:
         """Assert what is always true of the machines."""
