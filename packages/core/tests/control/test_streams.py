@@ -23,6 +23,14 @@ def test_what_is_for_a_node_goes_to_its_newest_stream() -> None:
         links.send(NODE, 2, ANSWER)  # For another life.
         links.send(NODE, 1, ANSWER)
         assert await new.next() == ANSWER
+        links.send(NODE, 1, ANSWER)
+        links.send(NODE, 1, messages.HeartbeatAnswer(bundles=[messages.BundleOrder(attempt=7)]))
+        together = await new.next()
+        assert together is not None
+        assert (together.ask_whole, len(together.bundles)) == (True, 1)
+        links.send(NODE, 1, ANSWER)
+        new.end()
+        assert [await new.next(), await new.next()] == [ANSWER, None]
         assert links.close(NODE, old) is False
         assert links.close(NODE, new) is True
 

@@ -67,13 +67,15 @@ class ClusterGroups(NodeGroups):
     @override
     def ask(self, client: Client, request: int, what: str, body: bytes) -> None:
         answer = partial(self._answer, client.worker_id, request)
-        # What a client says is done in the order in which it said it.
+        # What a client says is done in the order in which it said it; but one that has no name
+        # waits for nothing.
         lane = (_SERVICE, client.worker_id)
         match what:
             case "create_group":
                 spec = unpack(body, GroupSpec)
                 made = partial(answer, lambda _: pack(""))
-                self._link.call(_SERVICE, "create", _message_of(spec), made, lane=lane)
+                order = lane if spec.name else None
+                self._link.call(_SERVICE, "create", _message_of(spec), made, lane=order)
             case "remove_group":
                 group, reason = unpack(body, tuple[PlacementGroupId, str])
                 # Whoever removes it lets nobody in afterwards, though control hears of it later.

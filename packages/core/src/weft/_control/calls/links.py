@@ -9,34 +9,52 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from weft._control.calls.desk import RefusedError
 from weft._machines.rulings import Ruling
-
-if TYPE_CHECKING:
-    from weft._transport.control import messages
+from weft._transport.control import messages
 
 DELTAS = 64
 """So many wait for one follower; when there are more it gets the whole view instead."""
 
 
 class NodeLink:
-    """One node's stream."""
+    """One node's stream. What is to be said at one time is said in one message."""
 
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation
-        self._answers: asyncio.Queue[messages.HeartbeatAnswer | RefusedError] = asyncio.Queue()
+        self._answer: messages.HeartbeatAnswer | None = None
+        self._refusal: RefusedError | None = None
+        self._is_over = False
+        self._wake = asyncio.Event()
 
-    def send(self, answer: messages.HeartbeatAnswer | RefusedError) -> None:
-        """Tell the node something; a refusal ends the stream."""
-        self._answers.put_nowait(answer)
+    def send(self, answer: messages.HeartbeatAnswer) -> None:
+        """Tell the node something, unless it is told no more."""
+        if self._is_over:
+            return
+        if self._answer is None:
+            self._answer = messages.HeartbeatAnswer()
+        self._answer.MergeFrom(answer)
+        self._wake.set()
 
-    async def next(self) -> messages.HeartbeatAnswer:
-        """Return what the node is to be told next. RefusedError: it is told that, and no more."""
-        answer = await self._answers.get()
-        if isinstance(answer, RefusedError):
-            raise answer
+    def refuse(self, refusal: RefusedError) -> None:
+        """Tell the node, after all else, that it is not listened to."""
+        self._refusal = refusal
+        self.end()
+
+    def end(self) -> None:
+        """Say no more than what is to be said already."""
+        self._is_over = True
+        self._wake.set()
+
+    async def next(self) -> messages.HeartbeatAnswer | None:
+        """Return what the node is to be told next; None: no more. RefusedError: it is told that."""
+        await self._wake.wait()
+        answer, self._answer = self._answer, None
+        if answer is None and self._refusal is not None:
+            raise self._refusal
+        if not self._is_over:
+            self._wake.clear()
         return answer
 
 
@@ -70,7 +88,7 @@ class NodeLinks:
         link = self._link_of.pop(node, None)
         if link is not None:
             text = f"node {node.hex()} is not listened to as incarnation {link.incarnation}"
-            link.send(RefusedError(Ruling(code="fenced", reason=f"{text}: {reason}")))
+            link.refuse(RefusedError(Ruling(code="fenced", reason=f"{text}: {reason}")))
 
 
 class ViewFollower:

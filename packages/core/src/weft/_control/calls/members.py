@@ -166,19 +166,14 @@ class MemberCalls:
         told = self._membership.drain_of(node_id, self._desk.service.now)
         if told is not None:
             link.send(told_drain(told))
-        answer: asyncio.Task[messages.HeartbeatAnswer] | None = None
+        reader.add_done_callback(lambda _: link.end())
         try:
-            while True:
-                answer = asyncio.create_task(link.next())
-                await asyncio.wait({answer, reader}, return_when=asyncio.FIRST_COMPLETED)
-                if reader.done() and not answer.done():
-                    reader.result()
-                    return
-                yield answer.result()
+            while (answer := await link.next()) is not None:
+                yield answer
+            reader.result()
         finally:
-            for task in (reader, answer):
-                if task is not None and not task.cancel() and not task.cancelled():
-                    task.exception()  # It was told, or nobody is there to be told.
+            if not reader.cancel() and not reader.cancelled():
+                reader.exception()  # It was told, or nobody is there to be told.
             if self._links.close(sender.node, link):
                 self._desk.service.note(LinkClosed(node_id, sender.incarnation))
 
