@@ -168,7 +168,7 @@ def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
     head, floor, *variants = completed.stdout.splitlines()
     assert "of floor" in head
     assert "100%" in floor
-    assert len(variants) == 5
+    assert len(variants) == 6
     assert all("%" in line for line in variants)
 
 

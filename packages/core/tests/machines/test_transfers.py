@@ -429,13 +429,15 @@ def test_source_without_a_copy_is_named_to_the_owner_and_places_are_asked_for(
     assert daemon.hear_owner(KnownPlaces(X, TURN, [B], [])) == [TellPeer(B, AskChunks(X, TURN))]
 
 
-def test_source_that_lies_is_left_and_named_and_its_chunk_asked_of_another(daemon: Daemon) -> None:
+def test_source_that_lost_a_chunk_is_left_and_named_and_its_chunk_asked_of_another(
+    daemon: Daemon,
+) -> None:
     daemon.pull(whole=[A, B])
     daemon.serve(A)
     daemon.serve(B)
     assert daemon.come(0, A, is_right=False) == [
         TellPeer(A, EndChunks(X)),
-        TellOwner(OWNER, BlamePlace(X, ME, A, False, "chunk 0 has a wrong checksum")),
+        TellOwner(OWNER, BlamePlace(X, ME, A, False, "chunk 0 was gone before it was sent")),
         TellPeer(B, SendChunk(X, 0)),
     ]
     # What else of it was on its way is not held against it twice.

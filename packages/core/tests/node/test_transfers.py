@@ -49,6 +49,7 @@ from weft._wire.transfers import (
     Edition,
     EndWant,
     NodeLife,
+    RejectCopy,
     WantCopy,
     pack_transfer,
     unpack_transfer,
@@ -353,23 +354,49 @@ def test_chunk_that_cannot_be_read_loses_the_object(
     def fails(*_arguments: Any) -> int:
         raise SpillError("EIO")
 
-    monkeypatch.setattr(ChunkFile, "checksum", fails)
+    monkeypatch.setattr(ChunkFile, "read_into", fails)
     here.want(edition)
     assert "EIO" in here.answer().reason
     world.run(lambda: not there.transfers._open)
 
 
-@pytest.mark.slow
-def test_bytes_that_are_always_wrong_are_given_up(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def is_coming(node: Node, edition: Edition) -> bool:
+    """Tell whether the first chunk of an object has come."""
+    coming = node.transfers._coming.get(edition)
+    return coming is not None and coming.arrival is not None and coming.arrival.has(0)
+
+
+def test_file_that_is_cut_while_it_is_sent_loses_the_object(world: World) -> None:
     there, here, _ = world.nodes
-    edition, _ = world.make(there)
-    monkeypatch.setattr(ChunkFile, "checksum", lambda *_arguments: 1)
-    here.want(edition)
-    assert "wrong checksum" in here.answer().reason
+    size_bytes = 16 * CHUNK_BYTES
+    edition, _ = world.make(there, size_bytes)
+    here.want(edition, size_bytes)
+    world.run(lambda: is_coming(here, edition))
+    os.truncate(there.store_dir / edition.segment, CHUNK_BYTES)
+    assert "bytes too early" in here.answer().reason
     assert not here.files()
     assert not lent_bytes(here)
+
+
+def test_place_that_drops_an_object_while_it_is_sent_is_replaced_by_another(world: World) -> None:
+    """What its memory is used for next reaches nobody."""
+    first, second, third = world.nodes
+    size_bytes = 16 * CHUNK_BYTES
+    edition, content = world.make(first, size_bytes)
+    second.want(edition, size_bytes)
+    copy = second.answer()
+    third.want(edition, size_bytes)
+
+    def is_sending() -> bool:
+        return any(link.connection.is_sending for link in second.transfers.links._callers.values())
+
+    world.run(is_sending)
+    with (second.store_dir / copy.name).open("r+b") as memory:
+        second.hear_owner(Transfer(pack_transfer(RejectCopy(edition, "the test"))))
+        memory.write(b"x" * size_bytes)
+    assert is_sending()
+    assert third.read(third.answer())[:size_bytes] == content
+    assert not is_sending()
 
 
 def test_pull_goes_on_when_the_connection_broke(world: World) -> None:
@@ -378,11 +405,7 @@ def test_pull_goes_on_when_the_connection_broke(world: World) -> None:
     edition, content = world.make(there, size_bytes)
     here.want(edition, size_bytes)
 
-    def is_coming() -> bool:
-        coming = here.transfers._coming.get(edition)
-        return coming is not None and coming.arrival is not None and coming.arrival.has(0)
-
-    world.run(is_coming)
+    world.run(lambda: is_coming(here, edition))
     here.transfers.links.cut(there.life)
     assert here.read(here.answer())[:size_bytes] == content
     world.run(lambda: not there.transfers._open)
@@ -434,7 +457,19 @@ def test_owner_that_is_back_is_told_what_is_here(world: World) -> None:
 
 HELLO = Hello(WIRE, b"s" * 16, "127.0.0.1:2", 1, "daemon", 1)
 ASKS = Transfer(pack_transfer(BeginCopy(Edition(b"o", "s"), NodeLife(b"n", 1, "a:1"))))
-COMES = Transfer(pack_transfer(Chunk(Edition(b"o", "s"), 0, 10, 0)))
+COMES = Transfer(pack_transfer(Chunk(Edition(b"o", "s"), 0, 10)))
+
+
+class Zeros:
+    """Ten bytes to be sent."""
+
+    size_bytes = 10
+
+    def read_into(self, buffer: memoryview, at: int) -> int:
+        return len(buffer)
+
+    def send(self, socket_fd: int, at: int) -> int:
+        return os.write(socket_fd, bytes(10 - at))
 
 
 class Stranger:
@@ -501,19 +536,15 @@ def test_who_says_what_cannot_be_is_let_go(
     assert why in capfd.readouterr().err
 
 
-def test_parcel_that_was_not_announced_ends_the_connection(
-    stranger: Stranger, tmp_path: Path
-) -> None:
+def test_parcel_that_was_not_announced_ends_the_connection(stranger: Stranger) -> None:
     stranger.say(HELLO)
-    with (tmp_path / "bytes").open("w+b") as file:
-        stranger.connection.send_file(0, file.fileno(), 0, 10)
+    stranger.connection.send_parcel(0, Zeros())
     stranger.run(lambda: stranger.connection.closed)
 
 
-def test_chunk_that_nobody_waits_for_goes_nowhere(stranger: Stranger, tmp_path: Path) -> None:
+def test_chunk_that_nobody_waits_for_goes_nowhere(stranger: Stranger) -> None:
     stranger.say(HELLO, COMES)
-    with (tmp_path / "bytes").open("w+b") as file:
-        stranger.connection.send_file(0, file.fileno(), 0, 10)
+    stranger.connection.send_parcel(0, Zeros())
     stranger.say(ASKS)
     stranger.run(lambda: stranger.connection.closed)
     assert [type(message) for message in stranger.heard] == [Hello]
@@ -538,7 +569,7 @@ def test_chunk_is_one_of_its_object(world: World, index: int) -> None:
     here.want(edition)
     world.run(lambda: edition in here.transfers._coming)
     with pytest.raises(ProtocolError, match="is none of"):
-        here.transfers.sink_of(there.life, Chunk(edition, index, 10, 0))
+        here.transfers.sink_of(there.life, Chunk(edition, index, 10))
     here.answer()
 
 

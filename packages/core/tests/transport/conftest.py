@@ -220,12 +220,12 @@ class Net:
     descriptors = staticmethod(descriptors)
 
     @staticmethod
-    def called(credentials: MemberCredentials) -> CalledPart:
-        return CalledPart(credentials)
+    def called(credentials: MemberCredentials, *wrap: Any) -> CalledPart:
+        return CalledPart(credentials, *wrap)
 
     @staticmethod
-    def calling(credentials: Credentials) -> CallingPart:
-        return CallingPart(credentials, NODE, "10.0.0.1", 6379)
+    def calling(credentials: Credentials, *wrap: Any) -> CallingPart:
+        return CallingPart(credentials, NODE, "10.0.0.1", 6379, *wrap)
 
 
 @pytest.fixture(scope="session")

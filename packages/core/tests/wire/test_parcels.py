@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from weft._wire.frame import HEADER, MAX_BODY_BYTES, MESSAGES
-from weft._wire.parcels import Parcel, ParcelReader, parcel_header
+from weft._wire.parcels import (
+    GONE_END,
+    WHOLE_END,
+    Parcel,
+    ParcelEnd,
+    ParcelReader,
+    parcel_header,
+)
 from weft.exceptions import ProtocolError
 
 Sent = bytes | tuple[int, bytes]
@@ -16,7 +23,7 @@ def coded(sent: list[Sent]) -> bytes:
     return b"".join(
         HEADER.pack(len(each), MESSAGES) + each
         if isinstance(each, bytes)
-        else parcel_header(each[0], len(each[1])) + each[1]
+        else parcel_header(each[0], len(each[1])) + each[1] + WHOLE_END
         for each in sent
     )
 
@@ -31,6 +38,8 @@ def read(reader: ParcelReader, data: bytes, got: list[Sent]) -> None:
                 last = got[-1]
                 assert isinstance(last, tuple)
                 got[-1] = (last[0], last[1] + bytes(each))
+            case ParcelEnd():
+                assert each.is_whole
             case bytes():
                 got.append(each)
 
@@ -58,12 +67,31 @@ def test_all_arrives_in_order_however_the_bytes_are_cut(sent: list[Sent], cuts: 
 
 def test_bytes_that_went_to_their_place_by_themselves_are_not_seen() -> None:
     reader, got = ParcelReader(), list[Sent]()
-    read(reader, coded([b"first", (7, b"x" * 100)])[: -100 + 10], got)
+    read(reader, coded([b"first", (7, b"x" * 100)])[: -100 + 10 - 1], got)
     assert got == [b"first", (7, b"x" * 10)]
     assert reader.left == 90
     reader.passed(90)
-    read(reader, coded([b"next"]), got)
+    read(reader, WHOLE_END + coded([b"next"]), got)
     assert got[-1] == b"next"
+
+
+@pytest.mark.parametrize(("end", "is_whole"), [(WHOLE_END, True), (GONE_END, False)])
+@pytest.mark.parametrize("size", [0, 3])
+def test_end_of_a_parcel_says_whether_its_bytes_count(
+    end: bytes, is_whole: bool, size: int
+) -> None:
+    reader = ParcelReader()
+    first = list(reader.receive(parcel_header(7, size) + b"x" * size))
+    assert first == [Parcel(7, size), *([memoryview(b"xxx")] if size else [])]
+    assert list(reader.receive(end + coded([b"next"]))) == [ParcelEnd(is_whole), b"next"]
+
+
+def test_parcel_with_another_end_raises_from_then_on() -> None:
+    reader = ParcelReader()
+    with pytest.raises(ProtocolError, match="not the end of a parcel: 02"):
+        list(reader.receive(parcel_header(7, 1) + b"x\x02"))
+    with pytest.raises(ProtocolError, match="not the end of a parcel: 02"):
+        list(reader.receive(WHOLE_END))
 
 
 def test_missing_says_how_much_of_a_frame_is_still_to_come() -> None:
@@ -91,5 +119,5 @@ def test_no_bytes_do_more_than_raise(garbage: bytes) -> None:
         read(reader, garbage, got)
     except ProtocolError:
         return
-    # All bytes are accounted for: nothing was made up.
-    assert len(coded(got)) <= len(garbage)
+    # All bytes are accounted for: nothing was made up. The last parcel's end may be missing.
+    assert len(coded(got)) <= len(garbage) + 1

@@ -66,8 +66,8 @@ WHOLE_NAMED = 4
 PARTIAL_NAMED = 2
 # A node's uplink is shared by what it sends: more at once make none of them sooner.
 MOVES = 4
-# Bytes may be damaged on the way, or by who reads them: the last copy is lost only when that was
-# said several times.
+# It may be that one reader's connection only lost bytes: the last copy is lost only when that was
+# said several times, or by its place.
 MAX_BLAMES = 3
 DEAD_KEPT = 1000
 

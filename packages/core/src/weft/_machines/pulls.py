@@ -13,7 +13,8 @@ fast one gives more than a slow one. What is late is asked of another source as 
 that has nothing else to do; what comes first counts.
 
 If nothing comes for `LOOK_S`, busy sources and the owner are asked again, less and less often. A
-source that broke off, has nothing, or sent wrong bytes rests for `REST_S`: what came of it stays.
+source that broke off, has nothing, or lost what it was sending rests for `REST_S`: what came of it
+stays.
 
 What is always true
 1. A chunk that is asked for, and not late, is asked of one source.
@@ -246,7 +247,7 @@ class Pull:
                 self.flying &= ~bit
             if source is not None and source.state != "known":
                 self._say(TellPeer(node, EndChunks(self.edition)))
-                self._blame(node, f"chunk {index} has a wrong checksum", is_gone=False)
+                self._blame(node, f"chunk {index} was gone before it was sent", is_gone=False)
                 self._rest(source, now)
         if self.missing:
             self.seek(now)

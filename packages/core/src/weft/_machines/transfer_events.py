@@ -62,7 +62,7 @@ class ChunkCame(msgspec.Struct, frozen=True):
     edition: Edition
     index: int
     is_right: bool
-    """Its bytes have the checksum that came with it."""
+    """Its source had all of it until it was sent."""
 
 
 class ArrivalFailed(msgspec.Struct, frozen=True):

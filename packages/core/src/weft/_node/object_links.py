@@ -41,8 +41,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Sequence
 
-    from weft._store.chunks import ChunkFile
-    from weft._transport.bulk import BulkConnection
+    from weft._transport.bulk import BulkConnection, ParcelSource
     from weft._transport.outside import Outside
     from weft._wire.messages import Message
     from weft._wire.parcels import Parcel
@@ -59,8 +58,12 @@ class ChunkSink(Protocol):
         """Return where the next bytes go."""
         ...
 
-    def took(self, size_bytes: int) -> bool:
-        """So many came into the window; tell whether these were the last."""
+    def took(self, size_bytes: int) -> None:
+        """So many came into the window."""
+        ...
+
+    def ended(self, *, is_whole: bool) -> None:
+        """All have come, and count or not."""
         ...
 
     def gave_up(self) -> None:
@@ -108,12 +111,12 @@ class ObjectLinks:
         if link is not None:
             self._queue(link, message)
 
-    def send_chunk(self, peer: NodeLife, chunk: Chunk, file: ChunkFile) -> None:
-        """Queue a chunk of a file."""
+    def send_chunk(self, peer: NodeLife, chunk: Chunk, source: ParcelSource) -> None:
+        """Queue a chunk."""
         link = self._callers.get(peer)
         if link is not None:
             self._queue(link, chunk)
-            link.connection.send_file(0, *file.part(chunk.index))
+            link.connection.send_parcel(0, source)
 
     def _queue(self, link: _NodeLink, message: Spoken) -> None:
         link.connection.queue(Transfer(pack_transfer(message)))

@@ -9,8 +9,7 @@ What a copy is called, and what is open, is kept here; where chunks go, object_l
 What is always true
 1. A file that is being received has a loan, or is on disk. Both are returned if it does not come.
 2. Effects are done in the order in which the machine said them; what they lead to comes after.
-
-Checksums of what is sent for the first time are made here, chunk by chunk: 3 ms of the loop each.
+3. What is sent is read only while its segment is open here, and so is not filled anew.
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ from weft._machines.transfer_events import (
 )
 from weft._machines.transfers import Transfers
 from weft._node.object_links import ObjectLinks, check_chunk
-from weft._store.chunks import BUFFER_BYTES, Arrival, ChunkFile
+from weft._store.chunks import BUFFER_BYTES, Arrival, ChunkFile, chunk_bytes
 from weft._store.shared_memory import size_class
 from weft._store.spill import SpillError, SpillPlace
 from weft._wire.messages import (
@@ -273,7 +272,7 @@ class NodeTransfers:
         if coming is None or coming.arrival is None:
             return None
         check_chunk(chunk, coming.size_bytes)
-        landing = coming.arrival.begin(chunk.index, chunk.checksum, self._buffer)
+        landing = coming.arrival.begin(chunk.index, self._buffer)
         return _Incoming(self, peer, chunk, coming.arrival, landing)
 
     def is_coming(self, edition: Edition, arrival: Arrival) -> bool:
@@ -288,6 +287,10 @@ class NodeTransfers:
     def chunk_failed(self, edition: Edition, error: str) -> None:
         """There is no room for a chunk's bytes."""
         self._tell(ArrivalFailed(edition, error))
+
+    def chunk_broken(self, edition: Edition, error: str) -> None:
+        """A chunk that is to be sent cannot be read."""
+        self._tell(ChunkBroken(edition, error))
 
     # -------------------------------------------------------------- the store
 
@@ -503,13 +506,42 @@ class NodeTransfers:
         else:
             # It was ended by what was done just before.
             return
+        source = _Outgoing(self, edition, index, file)
+        self.links.send_chunk(peer, Chunk(edition, index, source.size_bytes), source)
+
+
+class _Outgoing:
+    """The bytes of one chunk, as they go: a ParcelSource of bulk.py."""
+
+    def __init__(
+        self, transfers: NodeTransfers, edition: Edition, index: int, file: ChunkFile
+    ) -> None:
+        self.size_bytes = chunk_bytes(file.size_bytes, index)
+        self._transfers = transfers
+        self._edition = edition
+        self._index = index
+        self._file = file
+
+    def read_into(self, buffer: memoryview, at: int) -> int:
+        """Put bytes from `at` on into a buffer; return how many. 0: they are gone."""
         try:
-            checksum = file.checksum(index)
+            return len(self._file.read_into(buffer, self._index, at))
         except SpillError as error:
-            self._tell(ChunkBroken(edition, str(error)))
-            return
-        _, _, size_bytes = file.part(index)
-        self.links.send_chunk(peer, Chunk(edition, index, size_bytes, checksum), file)
+            self._fail(error)
+            return 0
+
+    def send(self, socket_fd: int, at: int) -> int:
+        """Have the kernel send bytes from `at` on; return how many. 0: they are gone."""
+        try:
+            return self._file.send(socket_fd, self._index, at)
+        except SpillError as error:
+            self._fail(error)
+            return 0
+
+    def _fail(self, error: SpillError) -> None:
+        # Of a file that was closed nobody is served any more.
+        if not self._file.closed:
+            self._transfers.chunk_broken(self._edition, str(error))
 
 
 class _Incoming:
@@ -536,28 +568,38 @@ class _Incoming:
         """Return where the next bytes go."""
         return self._buffer[: self._left]
 
-    def took(self, size_bytes: int) -> bool:
-        """So many came; tell whether these were the last."""
+    def took(self, size_bytes: int) -> None:
+        """So many came."""
         self._left -= size_bytes
-        edition, landing = self._chunk.edition, self._landing
-        if landing is None or not self._transfers.is_coming(edition, self._arrival):
+        if (landing := self._wanted()) is not None:
+            try:
+                landing.took(size_bytes)
+            except StoreFullError as error:
+                self._fail(error)
+
+    def ended(self, *, is_whole: bool) -> None:
+        """All have come, and count or not."""
+        if (landing := self._wanted()) is not None:
+            try:
+                landing.ended(is_whole=is_whole)
+            except StoreFullError as error:
+                self._fail(error)
+            else:
+                self._landing = None
+                self._transfers.chunk_came(
+                    self._peer, self._chunk.edition, self._chunk.index, is_right=landing.is_right
+                )
+
+    def _wanted(self) -> Landing | None:
+        if not self._transfers.is_coming(self._chunk.edition, self._arrival):
             self._landing = None
-            return not self._left
-        try:
-            is_last = landing.took(size_bytes)
-        except StoreFullError as error:
-            self._landing = None
-            self._transfers.chunk_failed(edition, str(error))
-            return not self._left
-        if is_last:
-            self._transfers.chunk_came(
-                self._peer, edition, self._chunk.index, is_right=landing.is_right
-            )
-        return is_last
+        return self._landing
+
+    def _fail(self, error: StoreFullError) -> None:
+        self._landing = None
+        self._transfers.chunk_failed(self._chunk.edition, str(error))
 
     def gave_up(self) -> None:
         """No more bytes come: the connection broke."""
-        if self._landing is not None and self._transfers.is_coming(
-            self._chunk.edition, self._arrival
-        ):
-            self._landing.give_up()
+        if (landing := self._wanted()) is not None:
+            landing.give_up()

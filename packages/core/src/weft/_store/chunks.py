@@ -5,18 +5,20 @@ name when all chunks are there and right. Chunks come in any order, and one may 
 from two sources: the one that came first is written as it comes, the other is kept aside until it
 is whole; whichever is right first counts, and the bytes of the other go nowhere.
 
-What goes is sent by the kernel from the file (sendfile), be it a segment, what has arrived of one,
-or a copy on disk. The checksum of a chunk is made when it is first needed, and kept; of what has
-arrived it is known.
+What goes is read from the file when the connection takes it, be it a segment, what has arrived of
+one, or a copy on disk. If the file was closed meanwhile, or cannot be read, the chunk is gone, and
+who gets it is told so behind its bytes.
 
 What is always true
-1. A chunk that is there has the checksum that came with it, and is not written again.
+1. A chunk that is there was whole at its source until all of it was sent. It is not written again.
 2. A file has its object's name only when it is whole. It has a name that begins with a dot till
    then, and is removed if the object does not come.
 3. What was spilled is checked, all of it, before a chunk of it is sent.
+4. Of a closed file nothing is read: its memory may be another object's by then.
 
-Not safe from threads. An object's chunks have the size of a spilled object's pieces, so their
-checksums are the same.
+Not safe from threads. A chunk has no checksum: those who send it and those who get it read it from
+memory, and in between TLS notices what is damaged. An object's chunks have the size of a spilled
+object's pieces, so it can be checked by them.
 
 Facts about receiving (measured: 512 MiB to tmpfs, GB/s of the receiver's processor time over a unix
 socket; over TCP all are nearer, since its own work is half). Straight into the mapping of pages
@@ -59,7 +61,6 @@ class ChunkFile:
         """Take the descriptor; the object begins at the offset."""
         self._fd = fd
         self._offset = offset
-        self._checksums: dict[int, int] = {}
         self.size_bytes = size_bytes
 
     @classmethod
@@ -79,53 +80,46 @@ class ChunkFile:
             raise SpillError(f"{path}: {error}") from error
         file = cls(fd, place.size_bytes, place.offset)
         try:
-            checksums = [file.checksum(index) for index in range(chunks_of(file.size_bytes))]
+            checksums = [file._checksum(index) for index in range(chunks_of(file.size_bytes))]
             check_place(f"{path} at offset {place.offset}", place, joined_checksum(checksums))
         except BaseException:
             file.close()
             raise
         return file
 
-    def checksum(self, index: int) -> int:
-        """Return a chunk's checksum; the first time it is read for that.
-
-        SpillError: it cannot be read.
-        """
-        checksum = self._checksums.get(index)
-        if checksum is None:
-            checksum = at = 0
-            buffer = memoryview(bytearray(BUFFER_BYTES))
-            while at < chunk_bytes(self.size_bytes, index):
-                part = self.read_into(buffer, index, at)
-                checksum = zlib.crc32(part, checksum)
-                at += len(part)
-            self._checksums[index] = checksum
+    def _checksum(self, index: int) -> int:
+        checksum = at = 0
+        buffer = memoryview(bytearray(BUFFER_BYTES))
+        while at < chunk_bytes(self.size_bytes, index):
+            part = self.read_into(buffer, index, at)
+            checksum = zlib.crc32(part, checksum)
+            at += len(part)
         return checksum
 
-    def know(self, index: int, checksum: int) -> None:
-        """A chunk has been checked, and has this."""
-        self._checksums[index] = checksum
-
-    def part(self, index: int) -> tuple[int, int, int]:
-        """Return where a chunk is: (descriptor, offset, size), for who sends it from the file."""
-        return self._fd, self._offset + index * CHUNK_BYTES, chunk_bytes(self.size_bytes, index)
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be read any more."""
+        return self._fd < 0
 
     def send(self, socket_fd: int, index: int, at: int) -> int:
-        """Send a chunk from the byte `at` on, as far as the socket takes it; return how far.
+        """Send a chunk from the byte `at` on, as far as the socket takes it; return how much.
 
-        SpillError: it cannot be read. What a socket raises comes through, BlockingIOError too.
+        For connections whose bytes the kernel takes from a file. SpillError: it cannot be read.
+        What a socket raises comes through, BlockingIOError too.
         """
+        self._check_open(index)
         left = chunk_bytes(self.size_bytes, index) - at
         sent = os.sendfile(socket_fd, self._fd, self._offset + index * CHUNK_BYTES + at, left)
         if not sent:
             raise SpillError(f"chunk {index} ends {left} bytes too early")
-        return at + sent
+        return sent
 
     def read_into(self, buffer: memoryview, index: int, at: int) -> memoryview:
         """Return bytes of a chunk from `at` on, as many as fit into the buffer.
 
-        For connections whose bytes the kernel cannot take from a file. SpillError: see `send`.
+        SpillError: it cannot be read.
         """
+        self._check_open(index)
         part = buffer[: chunk_bytes(self.size_bytes, index) - at]
         try:
             length = os.preadv(self._fd, [part], self._offset + index * CHUNK_BYTES + at)
@@ -134,6 +128,10 @@ class ChunkFile:
         if not length:
             raise SpillError(f"chunk {index} ends {len(part)} bytes too early")
         return part[:length]
+
+    def _check_open(self, index: int) -> None:
+        if self.closed:
+            raise SpillError(f"chunk {index} cannot be read: its file was closed")
 
     def close(self) -> None:
         """Close the file."""
@@ -196,15 +194,14 @@ class Arrival:
         """Tell whether a chunk is there, and right."""
         return index in self._there
 
-    def begin(self, index: int, checksum: int, buffer: memoryview) -> Landing:
+    def begin(self, index: int, buffer: memoryview) -> Landing:
         """A chunk begins to come.
 
         Args:
             index: Which one.
-            checksum: What its bytes should have.
             buffer: Of `BUFFER_BYTES`, for its bytes on their way; others may use it in between.
         """
-        landing = Landing(self, index, checksum, buffer)
+        landing = Landing(self, index, buffer)
         if index not in self._direct:
             self._direct[index] = landing
         return landing
@@ -227,7 +224,6 @@ class Arrival:
             del self._direct[landing.index]
         if landing.is_right:
             self._there.add(landing.index)
-            self.file.know(landing.index, landing.checksum)
 
     def finish(self) -> ChunkFile:
         """It is whole: give the file its name, and return it, for the caller to close."""
@@ -243,52 +239,45 @@ class Arrival:
 class Landing:
     """One chunk that comes from one source.
 
-    Receive into `window()` and say `took(n)`, until that is true; then `is_right` is known.
+    Receive into `window()` and say `took(n)`, until all have come; then it has `ended`.
     """
 
-    __slots__ = ("_arrival", "_aside", "_at", "_buffer", "_left", "_sum", "checksum", "index")
+    __slots__ = ("_arrival", "_aside", "_at", "_buffer", "_left", "index", "is_right")
 
-    def __init__(self, arrival: Arrival, index: int, checksum: int, buffer: memoryview) -> None:
+    def __init__(self, arrival: Arrival, index: int, buffer: memoryview) -> None:
         self.index = index
-        self.checksum = checksum
+        self.is_right = False
+        """Whether all bytes came, and count."""
         self._arrival = arrival
         self._buffer = buffer
         self._at = 0
         self._left = chunk_bytes(arrival.size_bytes, index)
-        self._sum = 0
         self._aside = bytearray()
         """The bytes so far, while another one writes the chunk."""
-
-    @property
-    def is_right(self) -> bool:
-        """Whether all bytes came, and have the checksum."""
-        return not self._left and self._sum == self.checksum
 
     def window(self) -> memoryview:
         """Return where the next bytes go."""
         return self._buffer[: self._left]
 
-    def took(self, size_bytes: int) -> bool:
-        """So many bytes came into the window; tell whether these were the last.
-
-        StoreFullError: there is no room for them.
-        """
+    def took(self, size_bytes: int) -> None:
+        """So many bytes came into the window. StoreFullError: there is no room for them."""
         part = self._buffer[:size_bytes]
         arrival = self._arrival
-        self._sum = zlib.crc32(part, self._sum)
         self._left -= size_bytes
         if not arrival.has(self.index):
             if arrival.is_direct(self):
                 arrival.write(self.index, self._at, part)
             else:
                 self._aside += part
-                if self.is_right:
-                    arrival.write(self.index, 0, memoryview(self._aside))
         self._at += size_bytes
-        if self._left:
-            return False
+
+    def ended(self, *, is_whole: bool) -> None:
+        """All bytes came, and count or not. StoreFullError: there is no room for them."""
+        self.is_right = is_whole and not self._left
+        arrival = self._arrival
+        if self.is_right and not arrival.has(self.index) and not arrival.is_direct(self):
+            arrival.write(self.index, 0, memoryview(self._aside))
         arrival.landed(self)
-        return True
 
     def give_up(self) -> None:
         """No more bytes come: the connection broke."""

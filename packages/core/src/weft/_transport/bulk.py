@@ -6,12 +6,11 @@ and messages keep their order. A long parcel holds up what is behind it, so what
 another connection.
 
 Where the kernel encrypts (`tls.py`), the file is sent with `sendfile`. Elsewhere pieces of it are
-read and encrypted one by one.
+read and encrypted one by one (`wide.py`). Each byte is read once, when the peer can take it.
 """
 
 from __future__ import annotations
 
-import os
 import select
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
@@ -19,24 +18,52 @@ from typing import TYPE_CHECKING, Protocol, cast
 from weft._clock import monotonic
 from weft._override import override
 from weft._transport.secure import SecureConnection
-from weft._transport.sockets import DRAIN_S, READ_BYTES
-from weft._transport.tls import TURN_BYTES, SecureSocket, words
+from weft._transport.sockets import DRAIN_S
+from weft._transport.tls import RECORD_BYTES, TURN_BYTES, SecureSocket, has_kernel_tls, words
+from weft._transport.tls import wrap as wrap_records
+from weft._transport.wide import FETCH_BYTES, WideSocket
 from weft._wire.codec import decode, encode_all
-from weft._wire.parcels import Parcel, ParcelReader, parcel_header
+from weft._wire.parcels import (
+    GONE_END,
+    WHOLE_END,
+    Parcel,
+    ParcelEnd,
+    ParcelReader,
+    parcel_header,
+)
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     import socket
+    import ssl
     from collections.abc import Callable
 
     from weft._transport.arrivals import Arrivals
     from weft._transport.base import Lost, Receive
-    from weft._transport.opening import Part
+    from weft._transport.opening import Part, Wrapped
     from weft._transport.sockets import Poller
     from weft._wire.messages import Message
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = FETCH_BYTES
 """What is read of a file at once, to be encrypted while it is in the processor's cache."""
+
+
+class ParcelSource(Protocol):
+    """Where the bytes of one parcel are read when they can be sent."""
+
+    size_bytes: int
+    """Of all; not 0."""
+
+    def read_into(self, buffer: memoryview, at: int) -> int:
+        """Put bytes from `at` on into a buffer; return how many. 0: they are gone."""
+        ...
+
+    def send(self, socket_fd: int, at: int) -> int:
+        """Have the kernel send bytes from `at` on; return how many. 0: they are gone.
+
+        What a socket raises comes through, BlockingIOError too.
+        """
+        ...
 
 
 class Sink(Protocol):
@@ -46,9 +73,21 @@ class Sink(Protocol):
         """Return where the next bytes go: writable, no longer than what is missing, not empty."""
         ...
 
-    def took(self, size_bytes: int) -> bool:
-        """So many came into the window; tell whether these were the last."""
+    def took(self, size_bytes: int) -> None:
+        """So many came into the window."""
         ...
+
+    def ended(self, *, is_whole: bool) -> None:
+        """All have come. They count; or not, since the last of them were gone at their source."""
+        ...
+
+
+def wrap(context: ssl.SSLContext, sock: socket.socket, name: str | None) -> Wrapped:
+    """Put TLS around a connected socket, as it is best for many bytes."""
+    return (wrap_records if has_kernel_tls() else WideSocket)(context, sock, name)
+
+
+_SECURE = (SecureSocket, WideSocket)
 
 
 class BulkConnection(SecureConnection):
@@ -69,13 +108,13 @@ class BulkConnection(SecureConnection):
     ) -> None:
         """`sink_for` is called while the poller is waited for, and so is what it returns.
 
-        It returns who takes a parcel's bytes, all of them; None: they are not wanted any more. Of
-        an empty parcel nothing more is told; if the connection ends before, neither.
+        It returns who takes a parcel's bytes, all of them; None: they are not wanted any more. If
+        the connection ends before, nothing more is told.
         ProtocolError: there is no place of that size, and the connection ends.
         """
         super().__init__(poller, sock, receive, lost, part=part, arrivals=arrivals)
         self._sink_for = sink_for
-        self._outbox: deque[memoryview | _FilePart] = deque()
+        self._outbox: deque[memoryview | _Leaving] = deque()
         self._is_waiting = True
         """The poller waits until bytes can be sent."""
         self._parcels = ParcelReader()
@@ -84,24 +123,25 @@ class BulkConnection(SecureConnection):
 
     # -------------------------------------------------------------- sending
 
-    def send_file(self, tag: int, fd: int, offset: int, size: int) -> None:
-        """Send bytes of a file as a parcel, behind what is queued so far. Never blocks.
+    def send_parcel(self, tag: int, source: ParcelSource) -> None:
+        """Send a parcel, behind what is queued so far. Never blocks.
 
-        `fd` may be closed at once. The bytes may not change until they are sent, unless the
-        receiver can tell. If there are fewer by then, zeros follow.
+        If bytes are gone when they are to be sent, zeros take their place, and the receiver is told
+        that none count.
         """
         if self.closed:
             return
         self._frame()
-        self._outbox.append(memoryview(parcel_header(tag, size)))
-        self._outbox.append(_FilePart(os.dup(fd), offset, size))
-        self._poller.traffic.sent_bytes += size
+        self._outbox.append(memoryview(parcel_header(tag, source.size_bytes)))
+        self._outbox.append(_Leaving(source))
+        self._poller.traffic.sent_bytes += source.size_bytes
         self._push()
 
     @property
     def is_sending(self) -> bool:
         """Whether there is something that the peer has not taken yet."""
-        return bool(self._outbox)
+        tls = self._socket
+        return bool(self._outbox) or (isinstance(tls, _SECURE) and tls.has_rest)
 
     @override
     def flush(self) -> None:
@@ -124,27 +164,30 @@ class BulkConnection(SecureConnection):
 
     def _push(self) -> None:
         outbox, tls = self._outbox, self._socket
-        if self.closed or not isinstance(tls, SecureSocket):
+        if self.closed or not isinstance(tls, _SECURE):
             return
         left = TURN_BYTES
         try:
-            while outbox:
+            tls.send_rest()
+            while outbox and not tls.has_rest:
                 first = outbox[0]
                 if isinstance(first, memoryview):
                     outbox[0] = first = first[tls.send(first) :]
+                    if not first:
+                        outbox.popleft()
                 elif left > 0:
                     left -= first.send(tls)
+                    if not first.left:
+                        outbox[0] = first.end()
                 else:
                     break
-                if not first:
-                    self._drop_first()
         except BlockingIOError:
             pass
         except OSError as error:
-            self._drop_outbox()
+            outbox.clear()
             self._stop_sending(error)
-        if bool(outbox) != self._is_waiting:
-            self._is_waiting = bool(outbox)
+        if self.is_sending != self._is_waiting:
+            self._is_waiting = self.is_sending
             self._poller.watch_writing(tls.fileno(), on=self._is_waiting)
 
     @override
@@ -157,20 +200,11 @@ class BulkConnection(SecureConnection):
         super().drain()
         until = monotonic() + DRAIN_S
         waiter = select.poll()
-        while self._outbox and self._opening is None and not self.closed:
+        while self.is_sending and self._opening is None and not self.closed:
             waiter.register(self._socket, select.POLLOUT)
             if not waiter.poll(max(0.0, until - monotonic()) * 1000):
                 return
             self._push()
-
-    def _drop_first(self) -> None:
-        first = self._outbox.popleft()
-        if isinstance(first, _FilePart):
-            first.close()
-
-    def _drop_outbox(self) -> None:
-        while self._outbox:
-            self._drop_first()
 
     # -------------------------------------------------------------- receiving
 
@@ -178,7 +212,7 @@ class BulkConnection(SecureConnection):
     def _read(self) -> bool:
         """Receive for one turn; return whether there was anything, and may be more."""
         size = 0
-        tls = cast("SecureSocket", self._socket)
+        tls = cast("Wrapped", self._socket)
         # What is inside TLS already makes no socket readable.
         while not self.closed and (size < TURN_BYTES or tls.pending()):
             got = self._read_once(tls)
@@ -188,12 +222,13 @@ class BulkConnection(SecureConnection):
         self._poller.traffic.read_bytes += size
         return size > 0
 
-    def _read_once(self, tls: SecureSocket) -> int:
+    def _read_once(self, tls: Wrapped) -> int:
         """Receive; return how many bytes came, 0 if there are none or the connection ended."""
-        sink, data = self._sink, b""
+        sink, data = self._sink if self._parcels.left else None, b""
         try:
             if sink is None:
-                data = tls.recv(max(READ_BYTES, self._parcels.missing()))
+                # No more than a record: what is behind it may have a place to go to.
+                data = tls.recv(max(RECORD_BYTES, self._parcels.missing()))
                 got = len(data)
             else:
                 got = tls.recv_into(sink.window())
@@ -208,7 +243,7 @@ class BulkConnection(SecureConnection):
             self._sort(data)
         else:
             self._parcels.passed(got)
-            self._took(sink, got)
+            sink.took(got)
         return got
 
     def _sort(self, data: bytes) -> None:
@@ -222,6 +257,8 @@ class BulkConnection(SecureConnection):
                         self._begin(got)
                     case memoryview():
                         self._put(got)
+                    case ParcelEnd(is_whole):
+                        self._end(is_whole=is_whole)
                     case bytes():
                         messages += decode(got)
                 if self.closed:
@@ -240,25 +277,25 @@ class BulkConnection(SecureConnection):
     def _begin(self, parcel: Parcel) -> None:
         if self.closed:
             return
-        sink = self._sink_for(parcel)
-        self._sink = sink if parcel.size else None
+        self._sink = self._sink_for(parcel)
 
     def _put(self, part: memoryview) -> None:
         while part and (sink := self._sink) is not None:
             window = sink.window()[: len(part)]
             window[:], part = part[: len(window)], part[len(window) :]
-            self._took(sink, len(window))
+            sink.took(len(window))
 
-    def _took(self, sink: Sink, size: int) -> None:
-        if sink.took(size) and self._sink is sink:
-            self._sink = None
+    def _end(self, *, is_whole: bool) -> None:
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            sink.ended(is_whole=is_whole)
 
     # -------------------------------------------------------------- the end
 
     @override
     def abandon(self) -> None:
-        """Let go of the socket and the files in a forked child."""
-        self._drop_outbox()
+        """Let go of the socket in a forked child."""
+        self._outbox.clear()
         super().abandon()
 
     @override
@@ -266,39 +303,50 @@ class BulkConnection(SecureConnection):
         """End the connection without telling `lost`. Parcels that have not gone are lost."""
         super().close()
         self._sink = None
-        self._drop_outbox()
+        self._outbox.clear()
 
 
-class _FilePart:
-    """Bytes of a file that are to be sent; its length is how many are left."""
+class _Leaving:
+    """A parcel whose bytes are to be sent."""
 
-    def __init__(self, fd: int, offset: int, size: int) -> None:
-        self._fd = fd
-        self._offset = offset
-        self._end = offset + size
+    _buffer = memoryview(bytearray(PIECE_BYTES))
+
+    def __init__(self, source: ParcelSource) -> None:
+        self._source = source
+        self.left = source.size_bytes
         self._piece = memoryview(b"")
+        """What was read and TLS has not taken."""
+        self._is_gone = False
 
-    def __len__(self) -> int:
-        return self._end - self._offset
-
-    def send(self, tls: SecureSocket) -> int:
-        """Send some; return how many. BlockingIOError: none for now. OSError: it has failed."""
-        if not self:
-            return 0
+    def send(self, tls: Wrapped) -> int:
+        """Send some; return how much. BlockingIOError: none for now. OSError: it has failed."""
         sent = 0
-        if tls.has_kernel_sending and not self._piece:
-            most = min(TURN_BYTES, len(self))
-            sent = os.sendfile(tls.fileno(), self._fd, self._offset, most)
+        if tls.has_kernel_sending and not self._piece and not self._is_gone:
+            sent = self._source.send(tls.fileno(), self._source.size_bytes - self.left)
+            self._is_gone = not sent
         if not sent:
-            if not self._piece:
-                most = min(PIECE_BYTES, len(self))
-                self._piece = memoryview(os.pread(self._fd, most, self._offset) or bytes(most))
-            # TLS wants to be asked again with the same bytes, so they are kept.
-            sent = tls.send(self._piece)
-            self._piece = self._piece[sent:]
-        self._offset += sent
+            piece = self._piece or self._read()
+            try:
+                sent = tls.send(piece)
+            finally:
+                # OpenSSL wants to be asked again with the same bytes, and the buffer is for all.
+                self._piece = memoryview(bytes(piece[sent:]))
+        self.left -= sent
         return sent
 
-    def close(self) -> None:
-        """Let go of the file."""
-        os.close(self._fd)
+    def _read(self) -> memoryview:
+        part = self._buffer[: self.left]
+        size = (
+            0
+            if self._is_gone
+            else self._source.read_into(part, self._source.size_bytes - self.left)
+        )
+        if not size:
+            self._is_gone = True
+            size = len(part)
+            part[:] = bytes(size)
+        return part[:size]
+
+    def end(self) -> memoryview:
+        """Return what stands behind the bytes."""
+        return memoryview(GONE_END if self._is_gone else WHOLE_END)

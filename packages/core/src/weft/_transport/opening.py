@@ -27,9 +27,16 @@ from weft._wire.handshake import NONCE_BYTES, ClientHandshake, ServerHandshake
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._transport.credentials import Credentials, MemberCredentials
     from weft._transport.tls import SecureSocket
+    from weft._transport.wide import WideSocket
     from weft._wire.handshake import Handshake
+
+    Wrapped = SecureSocket | WideSocket
+    Wrap = Callable[[ssl.SSLContext, socket.socket, str | None], Wrapped]
+    """`tls.wrap`, or what does it for many bytes (`wide.py`)."""
 
 SILENT = "closed the connection without a word: nobody of that name is there, or it is busy"
 
@@ -37,11 +44,11 @@ SILENT = "closed the connection without a word: nobody of that name is there, or
 class Part(Protocol):
     """Which end of a connection this process is, and all that it needs for it."""
 
-    def wrap(self, sock: socket.socket) -> SecureSocket:
+    def wrap(self, sock: socket.socket) -> Wrapped:
         """Put TLS around a connected socket; the given object is not used again."""
         ...
 
-    def check(self, tls: SecureSocket) -> None:
+    def check(self, tls: Wrapped) -> None:
         """Look at what TLS has agreed on. ProtocolError: it will not do."""
         ...
 
@@ -57,14 +64,15 @@ class Part(Protocol):
 class CalledPart:
     """This process was called."""
 
-    def __init__(self, credentials: MemberCredentials) -> None:
+    def __init__(self, credentials: MemberCredentials, wrap: Wrap = wrap) -> None:
         self._credentials = credentials
+        self._wrap = wrap
 
-    def wrap(self, sock: socket.socket) -> SecureSocket:
+    def wrap(self, sock: socket.socket) -> Wrapped:
         """Put TLS around a connected socket."""
-        return wrap(self._credentials.called, sock)
+        return self._wrap(self._credentials.called, sock, None)
 
-    def check(self, tls: SecureSocket) -> None:
+    def check(self, tls: Wrapped) -> None:
         """Look at nothing: who calls shows no certificate."""
 
     def begin(self) -> Handshake:
@@ -79,17 +87,20 @@ class CalledPart:
 class CallingPart:
     """This process calls somebody by name at an address."""
 
-    def __init__(self, credentials: Credentials, name: str, host: str, port: int) -> None:
+    def __init__(
+        self, credentials: Credentials, name: str, host: str, port: int, wrap: Wrap = wrap
+    ) -> None:
         """`name`: whom the greeting is for, such as `credentials.NODE`."""
         self._credentials = credentials
+        self._wrap = wrap
         self._name = name
         self._address = shown_address(host, port)
 
-    def wrap(self, sock: socket.socket) -> SecureSocket:
+    def wrap(self, sock: socket.socket) -> Wrapped:
         """Put TLS around a connected socket."""
-        return wrap(self._credentials.calling, sock, self._name)
+        return self._wrap(self._credentials.calling, sock, self._name)
 
-    def check(self, tls: SecureSocket) -> None:
+    def check(self, tls: Wrapped) -> None:
         """Look whether it is the very certificate."""
         found = tls.getpeercert(binary_form=True) or b""
         check_fingerprint(found, self._credentials.fingerprint, self._address)
@@ -122,11 +133,11 @@ class Opening:
         self.wants_writing = True
         """Whether it goes on when bytes can be sent, too: at first, since TCP is connected then."""
         self._part = part
-        self._tls: SecureSocket | None = None
+        self._tls: Wrapped | None = None
         self._handshake: Handshake | None = None
         self._unsent = b""
 
-    def step(self) -> SecureSocket | None:
+    def step(self) -> Wrapped | None:
         """Go on, when the socket is ready; return None if there is more to wait for.
 
         When it is open, return it; what has arrived behind the proof is `early`. ProtocolError: it
@@ -153,7 +164,7 @@ class Opening:
         """Say in one line why there is no connection."""
         return self._part.explain(error)
 
-    def _connect(self) -> SecureSocket:
+    def _connect(self) -> Wrapped:
         failed = self.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if failed:
             raise OSError(failed, os.strerror(failed))
@@ -161,7 +172,7 @@ class Opening:
         self._tls = self.socket = self._part.wrap(self.socket)
         return self._tls
 
-    def _prove(self, tls: SecureSocket, handshake: Handshake) -> None:
+    def _prove(self, tls: Wrapped, handshake: Handshake) -> None:
         while True:
             self._say(tls, handshake)
             if handshake.failure is not None:
@@ -174,7 +185,7 @@ class Opening:
                 raise ConnectionResetError(errno.ECONNRESET, "the peer closed the connection")
             handshake.receive(data)
 
-    def _say(self, tls: SecureSocket, handshake: Handshake) -> None:
+    def _say(self, tls: Wrapped, handshake: Handshake) -> None:
         self._unsent += handshake.say()
         try:
             while self._unsent:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from weft._transport import arrivals, bulk, credentials, opening, secure
+    from weft._transport import arrivals, bulk, credentials, opening, secure, tls
     from weft._transport.base import Lost, Receive
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
@@ -32,6 +32,7 @@ else:
     credentials = lazy("weft._transport.credentials")
     opening = lazy("weft._transport.opening")
     secure = lazy("weft._transport.secure")
+    tls = lazy("weft._transport.tls")
 
 
 _prepared: dict[str, credentials.MemberCredentials] = {}
@@ -74,13 +75,13 @@ class Outside:
 
     def connect(self, address: str, receive: Receive, lost: Lost) -> secure.SecureConnection:
         """Begin to connect. OSError: there is no way to that host."""
-        sock, part = self._call(address)
+        sock, part = self._call(address, tls.wrap)
         return self._open(sock, receive, lost, part)
 
-    def _call(self, address: str) -> tuple[socket.socket, opening.Part]:
+    def _call(self, address: str, wrap: opening.Wrap) -> tuple[socket.socket, opening.Part]:
         there = split(address)
         sock = opening.call(there.host, there.port)
-        part = opening.CallingPart(self._credentials, there.greeting, there.host, there.port)
+        part = opening.CallingPart(self._credentials, there.greeting, there.host, there.port, wrap)
         return sock, part
 
     def accept(self, sock: socket.socket, receive: Receive, lost: Lost) -> secure.SecureConnection:
@@ -102,7 +103,7 @@ class Outside:
         sink_for: Callable[[Parcel], bulk.Sink | None],
     ) -> bulk.BulkConnection:
         """Begin to connect, for parcels too. OSError: there is no way to that host."""
-        sock, part = self._call(address)
+        sock, part = self._call(address, bulk.wrap)
         return self._open_bulk(sock, receive, lost, part, sink_for)
 
     def accept_bulk(
@@ -113,7 +114,7 @@ class Outside:
         sink_for: Callable[[Parcel], bulk.Sink | None],
     ) -> bulk.BulkConnection:
         """Take a call, for parcels too."""
-        part = opening.CalledPart(self._credentials)
+        part = opening.CalledPart(self._credentials, bulk.wrap)
         return self._open_bulk(sock, receive, lost, part, sink_for)
 
     def _open_bulk(

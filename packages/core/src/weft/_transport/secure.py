@@ -91,7 +91,7 @@ class SecureConnection(SocketConnection):
             self._opening = None
             self._arrivals.discard(self)
             self._send_rest()
-            if tls.early:
+            if tls.early or tls.pending():
                 self._read()
 
     def give_up(self, reason: str) -> None:

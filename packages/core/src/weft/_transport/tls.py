@@ -41,6 +41,11 @@ class SecureSocket(ssl.SSLSocket):
 
     early = b""
     """What arrived before anybody called `recv`; its next call returns this."""
+    has_rest = False
+    """What was taken has gone: see WideSocket."""
+
+    def send_rest(self) -> None:
+        """Do nothing."""
 
     # The flags of a socket's own methods have no meaning here.
     @override

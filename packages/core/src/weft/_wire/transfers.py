@@ -100,7 +100,7 @@ class CopyEnded(TransferMessage, frozen=True, tag=4):
 
 
 class BlamePlace(TransferMessage, frozen=True, tag=5):
-    """A place that should have the whole object has not, or sent bytes with a wrong checksum."""
+    """A place that should have the whole object has not, or had not when it was to send it."""
 
     edition: Edition
     node: NodeLife
@@ -217,13 +217,11 @@ class NoCopy(TransferMessage, frozen=True, tag=17):
 
 
 class Chunk(TransferMessage, frozen=True, tag=18):
-    """A chunk: its bytes follow the frame."""
+    """A chunk: its bytes follow the frame, in a parcel that says in the end if they count."""
 
     edition: Edition
     index: int
     size_bytes: int
-    checksum: int
-    """zlib.crc32 of the bytes."""
 
 
 # ------------------------------------------------------------------ process <-> its own daemon
