@@ -241,7 +241,7 @@ def test_owner_whose_connection_broke_is_called_again(nodes: Callable[..., Node]
     peers = there.runtime.peers
 
     def callers() -> list[Any]:
-        return [peer for peer in peers._all if peer.address == f"{here.address}/node"]
+        return [peer for peer in list(peers._all) if peer.address == f"{here.address}/node"]
 
     with there.runtime.guard:
         (peer,) = callers()
