@@ -30,6 +30,7 @@ from weft._machines.actors import (
     Event,
     Forget,
     KillActor,
+    MoveAsked,
     QuitActor,
     Reply,
     Tell,
@@ -431,6 +432,58 @@ def test_explanations() -> None:
     assert directory.actors.explain(OTHER, 0) == "alive; restarted 0 times"
 
 
+def test_actor_that_is_moved_restarts_after_its_calls_and_that_does_not_count() -> None:
+    directory = Directory()
+    directory.alive(max_restarts=1)
+    assert directory.tell(MoveAsked(ACTOR, "its node is drained")) == [QuitActor(W1)]
+    assert directory.tell(MoveAsked(ACTOR, "again")) == [], "it moves already"
+    assert directory.state() == "alive", "it has calls"
+    words = "alive; restarted 0 times of 1; it moves: its node is drained"
+    assert directory.actors.explain(ACTOR, 0) == words
+    lost = directory.tell(ActorLost(ACTOR, W1, "exited with code 0"))
+    assert states(lost) == ["restarting"]
+    assert lost[-1] == WantWorker(ACTOR)
+    assert cause(directory) == "its node is drained"
+    directory.up(worker=W2)
+    assert directory.actors.explain(ACTOR, 0) == "alive; restarted 0 times of 1, moved 1 times"
+    directory.tell(ActorLost(ACTOR, W2, "killed"))
+    directory.up()
+    directory.tell(ActorLost(ACTOR, W1, "killed"))
+    assert directory.state() == "dead", "one restart was left, and is used up"
+
+
+def test_actor_that_is_moved_again_and_again_is_not_held_to_die_young() -> None:
+    directory = Directory()
+    directory.alive(max_restarts=1)
+    for worker in (W1, W2, W1, W2):
+        directory.tell(MoveAsked(ACTOR, "its node is drained"))
+        assert directory.tell(ActorLost(ACTOR, worker, ""))[-1] == WantWorker(ACTOR)
+        (become,) = directory.tell(ActorPlaced(ACTOR, W2 if worker == W1 else W1, "address"))
+        assert isinstance(become, Become)
+
+
+@pytest.mark.parametrize("facts", [{}, {"max_restarts": 0}])
+def test_actor_that_may_not_restart_stays_where_it_is(facts: dict[str, int]) -> None:
+    directory = Directory()
+    directory.alive(**facts)
+    assert directory.tell(MoveAsked(ACTOR, "its node is drained")) == []
+
+
+def test_actor_that_ends_or_has_no_worker_is_not_moved() -> None:
+    directory = Directory()
+    directory.create(max_restarts=-1)
+    assert directory.tell(MoveAsked(ACTOR, "its node is drained")) == []
+    directory.up()
+    directory.end(graceful=True)
+    assert directory.tell(MoveAsked(ACTOR, "its node is drained")) == []
+    directory.tell(ActorLost(ACTOR, W1, ""))
+    assert directory.tell(MoveAsked(ACTOR, "its node is drained")) == []
+    directory.alive(OTHER, W2, max_restarts=-1)
+    directory.tell(MoveAsked(OTHER, "its node is drained"))
+    directory.tell(EndAsked(OTHER, graceful=False, no_restart=True, reason="it was killed"))
+    assert directory.state(OTHER) == "dead"
+
+
 class ActorStories(RuleBasedStateMachine):
     """Any order of events: one living actor a name, states as drawn, dead stays dead."""
 
@@ -506,6 +559,12 @@ class ActorStories(RuleBasedStateMachine):
     def ends(self, data: st.DataObject, graceful: bool, no_restart: bool) -> None:
         actor = data.draw(st.sampled_from(sorted(self.state_of)))
         self.tell(EndAsked(actor, graceful, no_restart, "asked"))
+
+    @precondition(lambda self: self.worker_of)
+    @rule(data=st.data())
+    def is_moved(self, data: st.DataObject) -> None:
+        actor = data.draw(st.sampled_from(sorted(self.worker_of)))
+        self.tell(MoveAsked(actor, "its node is drained"))
 
     @rule()
     def owner_goes(self) -> None:

@@ -35,7 +35,13 @@ from weft._machines.orders import (
     WantOrder,
 )
 from weft._machines.rulings import Ruling
-from weft._machines.tables import Consequence, MemberAdded, MemberRemoved, Noted
+from weft._machines.tables import (
+    Consequence,
+    MemberAdded,
+    MemberDrains,
+    MemberRemoved,
+    Noted,
+)
 
 ACTOR, OTHER = b"actor", b"other"
 OWNER, JOB = b"owner", b"job"
@@ -398,6 +404,54 @@ def test_actors_of_a_node_that_left_restart_and_those_of_its_owners_end() -> Non
     assert news.life.cause == "node 686f6d65 is gone: it was silent for 5.0 s"
 
 
+def test_actors_leave_a_node_that_drains_and_nobody_becomes_one_there() -> None:
+    office = Office(HOME, AWAY)
+    office.enrol(owner=b"far", node=AWAY, max_restarts=1)
+    office.place(asked=AWAY, node=HOME)
+    office.tell(StartActor(ACTOR, W1))
+    office.alive(OTHER, W2)
+    office.enrol(b"third")
+    drained = office.tell(MemberDrains(HOME, "its node is drained: enough"))
+    assert orders(drained) == [(HOME, QuitOrder(W1))], "the other one may not restart"
+    assert (office.state(ACTOR), office.state(OTHER)) == ("alive", "alive")
+    late = office.place(b"third", b"worker 3")
+    assert late.answer.code == "missing"
+    reason = "node 686f6d65 is drained: another worker is looked for"
+    assert orders(late) == [
+        (HOME, KillOrder(b"worker 3", reason)),
+        (HOME, WantOrder(b"third", b"how")),
+    ]
+    lost = office.tell(LoseActor(ACTOR, W1, "exited with code 0"))
+    assert orders(lost) == [(AWAY, WantOrder(ACTOR, b"how"))]
+    news = office.directory.find(ACTOR)
+    assert news is not None
+    assert (news.life.state, news.life.cause) == ("restarting", "its node is drained: enough")
+    office.tell(MemberRemoved(HOME, 1, "it is drained: enough"))
+    assert (office.state(ACTOR), office.state(OTHER)) == ("restarting", "dead")
+    office.tell(MemberAdded(HOME, 2))
+    assert (
+        office.directory.apply(
+            PlaceActor(ACTOR, AWAY, HOME, b"worker 4", "address"), office.now
+        ).answer
+        == Ruling()
+    ), "it is another life of the node"
+
+
+def test_actor_that_is_still_there_at_the_deadline_of_a_drain_is_moved_all_the_same() -> None:
+    office = Office(HOME, AWAY)
+    office.enrol(owner=b"far", node=AWAY, max_restarts=1)
+    office.place(asked=AWAY, node=HOME)
+    office.tell(StartActor(ACTOR, W1))
+    office.tell(MemberDrains(HOME, "its node is drained: enough"))
+    left = office.tell(MemberRemoved(HOME, 1, "drained, and its time was over"))
+    assert orders(left) == [(AWAY, WantOrder(ACTOR, b"how"))]
+    office.place(worker=W2, asked=AWAY, node=AWAY)
+    office.tell(StartActor(ACTOR, W2))
+    office.now += 10.0
+    office.tell(LoseActor(ACTOR, W2, "killed"))
+    assert office.state() == "restarting", "the move did not count"
+
+
 def test_node_that_joins_anew_has_left() -> None:
     office = Office(HOME)
     office.alive(owner=b"far", node=AWAY, max_restarts=1)
@@ -420,6 +474,9 @@ class DirectoryStories(RuleBasedStateMachine):
         self.numbers = 0
         self.wanted: dict[bytes, bytes] = {}
         """Who looks for a worker for an actor."""
+        self.draining: set[bytes] = set()
+        self.unmet: list[tuple[bytes, Order]] = []
+        """Wants for which no node takes anything."""
 
     def do(self, happened: Any) -> Consequence:
         outcome = self.office.tell(happened)
@@ -436,6 +493,7 @@ class DirectoryStories(RuleBasedStateMachine):
     def joins(self, node: bytes) -> None:
         self.incarnations += 1
         self.member[node] = self.incarnations
+        self.draining.discard(node)
         self.orders[node], self.hosts[node] = [], {}
         self.do(MemberAdded(node, self.incarnations))
 
@@ -445,7 +503,15 @@ class DirectoryStories(RuleBasedStateMachine):
         node = data.draw(st.sampled_from(sorted(self.member)))
         incarnation = self.member.pop(node)
         del self.orders[node], self.hosts[node]
+        self.draining.discard(node)
         self.do(MemberRemoved(node, incarnation, "it is dead"))
+
+    @precondition(lambda self: self.member)
+    @rule(data=st.data())
+    def drains(self, data: st.DataObject) -> None:
+        node = data.draw(st.sampled_from(sorted(self.member)))
+        self.draining.add(node)
+        self.do(MemberDrains(node, "its node is drained"))
 
     @rule(
         name=st.sampled_from(["", "x"]), node=st.sampled_from([HOME, AWAY]),
@@ -513,6 +579,10 @@ class DirectoryStories(RuleBasedStateMachine):
     @rule()
     def nobody_is_an_actor_twice(self) -> None:
         """Once all orders are obeyed; until then a superfluous worker may live."""
+        unmet, self.unmet = self.unmet, []
+        for node, order in unmet:
+            if node in self.member:
+                self.orders[node].append(order)
         while any(self.orders.values()):
             for node in [n for n, queue in self.orders.items() if queue]:
                 self._obey_all(node)
@@ -522,7 +592,7 @@ class DirectoryStories(RuleBasedStateMachine):
         assert dict(hosted) == alive
         assert len(hosted) == len(alive)
         waiting = [n for n in news if n.life.state in ("pending", "restarting")]
-        if self.member and self.office.directory.wake_at() is None:
+        if self.member.keys() - self.draining and self.office.directory.wake_at() is None:
             assert all(n.node for n in waiting) or not waiting
 
     def _obey_all(self, node: bytes) -> None:
@@ -530,9 +600,14 @@ class DirectoryStories(RuleBasedStateMachine):
             self.orders[node].remove(order)
             match order:
                 case WantOrder(actor):
+                    # A node that drains finds workers elsewhere, if there is an elsewhere.
+                    elsewhere = sorted(self.member.keys() - self.draining)
+                    if not elsewhere:
+                        self.unmet.append((node, order))
+                        continue
                     worker = self.number()
-                    self.hosts[node][worker] = b""
-                    self.do(PlaceActor(actor, node, node, worker, "address"))
+                    self.hosts[elsewhere[0]][worker] = b""
+                    self.do(PlaceActor(actor, node, elsewhere[0], worker, "address"))
                 case MakeOrder(actor, worker) if worker in self.hosts[node]:
                     self.hosts[node][worker] = actor
                     self.do(StartActor(actor, worker))

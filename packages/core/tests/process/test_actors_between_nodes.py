@@ -15,6 +15,7 @@ import pytest
 
 import weft
 from weft._engine import current
+from weft._runtime.tools import Tool
 from weft.cluster_utils import Cluster
 from weft.exceptions import (
     ActorDiedError,
@@ -331,3 +332,56 @@ def test_actor_waits_for_what_others_have_and_is_refused_what_nobody_has(cluster
     nowhere = Counter.options(resources={"nowhere": 1}).remote()
     with pytest.raises(ActorUnschedulableError, match="nowhere"):
         get(nowhere.add.remote())
+
+
+def drain(cluster: Cluster, node: Any, deadline_s: float = 0.0) -> None:
+    body = {"node_id": node.node_id, "message": "enough", "deadline_s": deadline_s}
+    assert cluster.head_node is not None
+    with Tool(cluster.head_node.session_dir, WAIT_S) as tool:
+        tool.ask("drain", body)
+
+
+def test_actors_that_may_restart_leave_a_node_that_drains_and_it_counts_for_nothing(
+    cluster: Cluster, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    first = there(cluster)
+    moved = [Counter.options(max_restarts=1).remote() for _ in range(2)]
+    places = [get(actor.place.remote()) for actor in moved]
+    assert {node for node, _ in places} == {first.node_id}
+    second = cluster.add_node(num_cpus=2, resources={"there": 8})
+    drain(cluster, first)
+    assert gone([first.pid, *(pid for _, pid in places)], WAIT_S) == []
+    for actor in moved:
+        node, pid = get(actor.place.remote())
+        assert node == second.node_id
+        os.kill(pid, signal.SIGKILL)
+        # The restart that it was made with is still its own.
+        until(lambda actor=actor: is_back(actor))
+    for state in list_actors(filters=[("state", "=", "ALIVE")]):
+        assert (state.node_id, state.num_restarts) == (second.node_id, 2)
+
+
+def is_back(actor: Any) -> bool:
+    try:
+        return bool(get(actor.add.remote()))
+    except ActorUnavailableError:
+        return False
+
+
+def test_actor_without_restarts_stays_until_the_deadline_and_one_that_is_busy_moves_then(
+    cluster: Cluster,
+) -> None:
+    first = there(cluster)
+    stays = Counter.remote()
+    busy = Counter.options(max_restarts=1, max_task_retries=0).remote()
+    places = [get(actor.place.remote()) for actor in (stays, busy)]
+    assert {node for node, _ in places} == {first.node_id}
+    running = busy.sleep.remote(WAIT_S)
+    second = cluster.add_node(num_cpus=2, resources={"there": 8})
+    drain(cluster, first, deadline_s=3.0)
+    assert get(stays.place.remote()) == places[0], "it may not restart"
+    with pytest.raises(ActorUnavailableError):
+        get(running)
+    assert get(busy.place.remote())[0] == second.node_id
+    with pytest.raises(ActorDiedError, match="drained"):
+        get(stays.place.remote())

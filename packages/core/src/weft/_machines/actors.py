@@ -11,7 +11,8 @@ ActorStarted or ConstructorFailed) and says when that worker is gone (ActorLost)
 What is always true
 1. A name in a namespace belongs to at most one actor that is not dead.
 2. An actor has a worker only while it is pending or restarting (being constructed) or alive.
-3. Restarts never exceed the limit that the actor was created with (-1: none).
+3. Restarts never exceed the limit that the actor was created with (-1: none). Those that move it
+   from a node that is emptied are no failures, and do not count.
 4. A dead actor stays dead. The newest dead ones are remembered, so that late watchers learn the
    cause: `DEAD_KEPT` of them, or as many as have errors and causes of `DEAD_BYTES` together.
 5. Every change of state is told to all who watch, in order, each once.
@@ -113,6 +114,13 @@ class EndAsked(msgspec.Struct, frozen=True):
     reason: str
 
 
+class MoveAsked(msgspec.Struct, frozen=True):
+    """The actor's node is to be emptied: it is to live elsewhere, if it may restart."""
+
+    actor: bytes
+    cause: str
+
+
 class Watched(msgspec.Struct, frozen=True):
     """A client wants to know an actor's states, from the present one on."""
 
@@ -139,6 +147,7 @@ Event = (
     | ActorLeft
     | ActorRefused
     | EndAsked
+    | MoveAsked
     | Watched
     | ClientEnded
     | ActorsTicked
@@ -244,6 +253,10 @@ class ActorRecord(msgspec.Struct, eq=False):
     refused: str = ""
     ending: str = ""
     """Why it is being ended for good; empty if it is not."""
+    moving: str = ""
+    """Why it is to live elsewhere; empty if it is not."""
+    moves: int = 0
+    """So many of the restarts count for nothing."""
     watchers: dict[bytes, None] = {}
     started_at: float = 0.0
     short_lives: int = 0
@@ -301,6 +314,8 @@ class Actors:
                 self._refused(self._actor_of[actor], reason, effects)
             case EndAsked(actor, graceful, no_restart, reason):
                 self._end_asked(actor, reason, effects, graceful=graceful, no_restart=no_restart)
+            case MoveAsked(actor, cause):
+                self._move_asked(self._actor_of[actor], cause, effects)
             case Watched(actor, client):
                 self._watched(actor, client, effects)
             case ClientEnded(client):
@@ -390,14 +405,18 @@ class Actors:
         actor.worker, actor.address = b"", ""
         if actor.ending:
             self._die(actor, actor.ending, effects)
-        elif actor.restarts == actor.max_restarts:
+        elif actor.moving:
+            moving, actor.moving = actor.moving, ""
+            actor.moves += 1
+            self._restart(actor, moving, now, effects)
+        elif actor.restarts - actor.moves == actor.max_restarts:
             self._die(actor, cause, effects)
         else:
+            is_short = now - actor.started_at < SHORT_LIFE_S
+            actor.short_lives = actor.short_lives + 1 if is_short else 0
             self._restart(actor, cause, now, effects)
 
     def _restart(self, actor: ActorRecord, cause: str, now: float, effects: list[Effect]) -> None:
-        is_short = now - actor.started_at < SHORT_LIFE_S
-        actor.short_lives = actor.short_lives + 1 if is_short else 0
         actor.restarts += 1
         actor.state, actor.cause = "restarting", cause
         self._tell(actor, effects)
@@ -447,6 +466,12 @@ class Actors:
         else:
             effects.append(KillActor(actor.worker, reason))
 
+    @staticmethod
+    def _move_asked(actor: ActorRecord, cause: str, effects: list[Effect]) -> None:
+        if actor.worker and actor.max_restarts and not actor.ending and not actor.moving:
+            actor.moving = cause
+            effects.append(QuitActor(actor.worker))
+
     def _stop(self, actor: ActorRecord, reason: str, effects: list[Effect]) -> None:
         """End an actor for good, at once: callers need not wait for the process."""
         worker = actor.worker
@@ -459,6 +484,7 @@ class Actors:
             effects.append(DropWant(actor.id))
         self._forget_restart(actor)
         actor.state, actor.cause, actor.worker, actor.address = "dead", cause, b"", ""
+        actor.moving = ""
         if actor.name is not None:
             del self._actor_by_name[actor.name]
         self._tell(actor, effects)
@@ -554,13 +580,17 @@ class Actors:
         actor = self._actor_of.get(actor_id)
         if actor is None:
             return "no such actor is known here"
-        restarts = f"restarted {actor.restarts} times"
+        restarts = f"restarted {actor.restarts - actor.moves} times"
         if actor.max_restarts >= 0:
             restarts += f" of {actor.max_restarts}"
+        if actor.moves:
+            restarts += f", moved {actor.moves} times"
         if actor.state == "dead":
             return f"dead: {actor.cause}; {restarts}"
         if actor.state == "alive":
-            return f"alive; {restarts}" + (f"; ending: {actor.ending}" if actor.ending else "")
+            words = f"alive; {restarts}"
+            words += f"; it moves: {actor.moving}" if actor.moving else ""
+            return words + (f"; ending: {actor.ending}" if actor.ending else "")
         before = f"restarting ({actor.cause}); " if actor.state == "restarting" else ""
         if actor.worker:
             return f"{before}its constructor has run for {now - actor.started_at:.1f} s"
@@ -598,7 +628,12 @@ class Actors:
         dead = [a for a in self._actor_of.values() if a.state == "dead"]
         assert not any(a.worker for a in dead), 2
         assert all(a.worker for a in living if a.state == "alive"), 2
-        assert all(a.max_restarts < 0 or a.restarts <= a.max_restarts for a in living), 3
+        counted = [(a.restarts - a.moves, a.max_restarts) for a in living]
+        assert all(
+            restarts >= 0 and (most < 0 or restarts <= most) for restarts, most in counted
+        ), 3
+        assert all(a.worker and a.max_restarts for a in living if a.moving), 3
+        assert not any(a.moving for a in dead), 3
         assert sorted(a.id for a in dead) == sorted(self._dead), 4
         assert len(dead) <= DEAD_KEPT, 4
         assert sum(map(_words_bytes, dead)) == self._dead_bytes, 4

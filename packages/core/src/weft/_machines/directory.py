@@ -12,7 +12,8 @@ What is always true
 2. A worker is taken for an actor only from whom it was asked, and only while it is wanted; a
    superfluous one is ended. So nobody becomes an actor twice.
 3. What the node of a worker, or of an owner, did is over when that node leaves: actors restart
-   elsewhere, those whose owner is gone end.
+   elsewhere, those whose owner is gone end. Those that may restart leave a node that is to be
+   emptied before it ends, each after the calls that it has; nobody becomes an actor there.
 4. At most `ACTORS_KEPT` actors live, whose creations and handles take at most `CREATION_BYTES`
    each and `TOTAL_BYTES` together. They are kept as long as the actor may start again.
 5. Each change of an actor's state is told as ActorChanged, once, in order.
@@ -43,6 +44,7 @@ from weft._machines.actors import (
     EndAsked,
     Forget,
     KillActor,
+    MoveAsked,
     QuitActor,
     Reply,
     Tell,
@@ -80,6 +82,7 @@ from weft._machines.tables import (
     ControlTable,
     Kinds,
     MemberAdded,
+    MemberDrains,
     MemberRemoved,
     Noted,
 )
@@ -121,6 +124,7 @@ class ActorDirectoryImage(msgspec.Struct, frozen=True):
     unasked: list[bytes]
     members: list[tuple[bytes, int]]
     turn: int
+    draining: list[bytes] = []
 
 
 class ActorStanding(msgspec.Struct, frozen=True):
@@ -150,7 +154,7 @@ class ActorDirectory(ControlTable):
         "owner-ended": EndOwner,
         "tick": TickActors,
     }
-    hears: ClassVar[Kinds] = (MemberAdded, MemberRemoved, JobEnded)
+    hears: ClassVar[Kinds] = (MemberAdded, MemberDrains, MemberRemoved, JobEnded)
     image_type: ClassVar = ActorDirectoryImage
 
     def __init__(self) -> None:
@@ -163,12 +167,14 @@ class ActorDirectory(ControlTable):
         """Those that want a worker while there is no member."""
         self._members: dict[bytes, int] = {}
         """Incarnations."""
+        self._draining: dict[bytes, None] = {}
+        """Members that are to be emptied."""
         self._turn = 0
         self._creations_bytes = 0
 
     @override
     def apply(
-        self, happened: Command | MemberAdded | MemberRemoved | JobEnded, now: float
+        self, happened: Command | MemberAdded | MemberDrains | MemberRemoved | JobEnded, now: float
     ) -> Consequence:
         """Do a command, or hear of a member or a job."""
         events: list[Any] = []
@@ -197,6 +203,8 @@ class ActorDirectory(ControlTable):
                 self._tell(ActorsTicked(), now, events)
             case MemberAdded(node, incarnation):
                 self._joined(node, incarnation, now, events)
+            case MemberDrains(node, reason):
+                self._drains(node, reason, now, events)
             case MemberRemoved(node, _, reason):
                 self._left(node, reason, now, events)
             case JobEnded(job, _, reason):
@@ -265,6 +273,11 @@ class ActorDirectory(ControlTable):
             self._ask(enrolled, events)
             reason = f"node {command.node.hex()} is no member: another worker is looked for"
             return Ruling(code="missing", reason=reason)
+        if command.node in self._draining:
+            reason = f"node {command.node.hex()} is drained: another worker is looked for"
+            self._order(command.node, KillOrder(command.worker, reason), events)
+            self._ask(enrolled, events)
+            return Ruling(code="missing", reason=reason)
         enrolled.asked, enrolled.node, enrolled.worker = b"", command.node, command.worker
         self._by_worker[command.worker] = enrolled
         self._tell(ActorPlaced(command.actor, command.worker, command.address), now, events)
@@ -306,8 +319,16 @@ class ActorDirectory(ControlTable):
         for actor in [*self._unasked]:
             self._ask(self._enrolled[actor], events)
 
+    def _drains(self, node: bytes, reason: str, now: float, events: list[Any]) -> None:
+        if node in self._members:
+            self._draining[node] = None
+        for enrolled in self._living():
+            if enrolled.node == node:
+                self._tell(MoveAsked(enrolled.facts.actor, reason), now, events)
+
     def _left(self, node: bytes, reason: str, now: float, events: list[Any]) -> None:
         self._members.pop(node, None)
+        self._draining.pop(node, None)
         cause = f"node {node.hex()} is gone: {reason}"
         living = self._living()
         owners = {e.facts.owner: None for e in living if e.facts.node == node}
@@ -460,6 +481,7 @@ class ActorDirectory(ControlTable):
             list(self._unasked),
             list(self._members.items()),
             self._turn,
+            list(self._draining),
         )
 
     @override
@@ -473,6 +495,7 @@ class ActorDirectory(ControlTable):
         self._unasked = dict.fromkeys(image.unasked)
         self._members = dict(image.members)
         self._turn = image.turn
+        self._draining = dict.fromkeys(image.draining)
         self._creations_bytes = sum(_bytes_of(enrolled.facts) for enrolled in image.enrolled)
 
     @override
@@ -490,6 +513,7 @@ class ActorDirectory(ControlTable):
             assert not enrolled.asked or enrolled.asked in self._members, 1
             assert not enrolled.node or enrolled.node in self._members, 3
         assert not self._unasked or not self._members, 1
+        assert self._draining.keys() <= self._members.keys(), 3
         assert self._by_worker == {e.worker: e for e in living.values() if e.worker}, 2
         assert len(living) <= ACTORS_KEPT, 4
         creations_bytes = sum(_bytes_of(e.facts) for e in self._enrolled.values())

@@ -55,6 +55,7 @@ from weft._machines.tables import (
     ControlTable,
     Kinds,
     MemberAdded,
+    MemberDrains,
     MemberRemoved,
     Noted,
     ServiceBegun,
@@ -153,6 +154,13 @@ class Membership(ControlTable):
                     events.append(MemberAdded(bytes(node_id), incarnation))
                 case NodeDied(node_id, incarnation, cause):
                     events.append(MemberRemoved(bytes(node_id), incarnation, cause))
+                case TellDrain(node_id, reason=reason, message=message):
+                    why = (
+                        f"its node is drained: {message}"
+                        if message
+                        else f"its node is drained ({reason})"
+                    )
+                    events += [effect, MemberDrains(bytes(node_id), why)]
                 case DrainRefused(node_id, reason):
                     answer = Ruling(code="missing", reason=f"node {node_id.hex()}: {reason}")
                 case _:

@@ -58,6 +58,13 @@ class MemberRemoved(msgspec.Struct, frozen=True):
     reason: str
 
 
+class MemberDrains(msgspec.Struct, frozen=True):
+    """A node is to be emptied."""
+
+    node: bytes
+    reason: str
+
+
 class ServiceBegun(msgspec.Struct, frozen=True):
     """The journal was read. `number`: of this life of the service."""
 
