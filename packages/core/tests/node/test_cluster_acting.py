@@ -56,7 +56,11 @@ class FakeClient:
 class Control:
     """What is asked of the control service, and not answered."""
 
-    sender = messages.Sender(node_id=HERE, incarnation=3)
+    incarnation = 3
+
+    @property
+    def sender(self) -> messages.Sender:
+        return messages.Sender(node_id=HERE, incarnation=self.incarnation)
 
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, Callable[[Any], None]]] = []
@@ -126,6 +130,9 @@ class Node:
         )
 
     # rules, clients, scheduling, jobs, roster
+
+    def now(self) -> float:
+        return 0.0
 
     def later(self, function: Callable[[], None]) -> None:
         function()
@@ -217,6 +224,36 @@ def test_refused_creation_is_told_to_who_asked_or_as_a_death(node: Node) -> None
     node.control.answer("create", refused)
     text = "the name 'name' is taken"
     assert node.owner.heard == [Answer(4, error=text), ActorNews(ACTOR, "dead", "", 0, text)]
+
+
+FENCED_ANSWER = RpcError("Actors.create: node here must register again", FENCED)
+
+
+def test_creation_that_was_said_for_a_life_that_is_over_is_said_for_the_next(node: Node) -> None:
+    node.control.incarnation = 0
+    node.create(request=4)
+    node.control.answer("create", FENCED_ANSWER)
+    assert node.control.methods() == node.owner.heard == []
+    node.control.incarnation = 4
+    node.acting.registered()
+    node.control.incarnation = 5
+    assert node.control.answer("create", FENCED_ANSWER).header.sender.incarnation == 4
+    request = node.control.answer("create", messages.CreateActorAnswer(actor_id=ACTOR))
+    assert request.header.sender.incarnation == 5
+    assert node.owner.heard == [Answer(4)]
+
+
+def test_creation_that_was_not_taken_is_not_said_again_for_who_is_gone(node: Node) -> None:
+    node.control.incarnation = 0
+    node.create()
+    node.control.answer("create", FENCED_ANSWER)
+    node.acting.gone(OWNER)
+    node.create()
+    node.acting.gone(OWNER)
+    node.control.answer("create", FENCED_ANSWER)
+    node.control.answer("end_owner", messages.Done())
+    node.acting.registered()
+    assert node.control.methods() == []
 
 
 def test_end_of_an_owner_is_told_after_what_it_has_created(node: Node) -> None:

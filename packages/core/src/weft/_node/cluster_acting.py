@@ -22,7 +22,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, assert_never
 
 from weft import _settings
-from weft._clock import monotonic
 from weft._machines import wants
 from weft._machines.leases import ACTOR_DEPTH, ACTOR_KEY, Demanded
 from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
@@ -121,6 +120,8 @@ class ClusterActing(Acting):
         """By owner: the creations that are not answered yet."""
         self._ended: set[bytes] = set()
         """Owners that are gone, of which that is not said yet."""
+        self._refused: list[tuple[bytes, CreateActor]] = []
+        """By owners here: creations that were said for a life of the node which is over."""
         self.watchers = ActorWatchers(link, clients)
         self._questions = ActorQuestions(
             link, clients, roster, scheduling, node_id=node_id, wants=self._wants
@@ -132,7 +133,7 @@ class ClusterActing(Acting):
     def said(self, client: Client, message: Message) -> None:
         match message:
             case CreateActor():
-                self._create(client, message)
+                self._create(client.worker_id, message)
             case WatchActor(actor):
                 self.watchers.add(client, actor)
             case EndActor(actor, graceful, no_restart, reason):
@@ -175,9 +176,11 @@ class ClusterActing(Acting):
         header = messages.Header(sender=self._link.sender)
         return messages.ReportActorRequest(header=header, actor_id=actor, worker_id=worker)
 
-    def _create(self, client: Client, creation: CreateActor) -> None:
-        meta, owner = creation.meta, client.worker_id
+    def _create(self, owner: bytes, creation: CreateActor) -> None:
+        """Have an actor made; none from a dead node, for nobody would hear of its owner's end."""
+        meta = creation.meta
         request = messages.CreateActorRequest(
+            header=messages.Header(sender=self._link.sender),
             actor_id=bytes(meta.actor_id),
             owner_id=owner,
             node_id=bytes(self._node_id),
@@ -195,13 +198,20 @@ class ClusterActing(Acting):
         self._say("create", meta.actor_id, request, partial(self._created, owner, creation))
 
     def _created(self, owner: bytes, creation: CreateActor, answer: Any) -> None:
-        if not is_detached(creation):
+        is_over = owner in self._ended
+        is_refused = _is_fenced(answer) and not is_over
+        if not is_detached(creation) and not is_refused:
             self._owners.add(owner)
         self._creating[owner] -= 1
         if not self._creating[owner]:
             del self._creating[owner]
-            if owner in self._ended:
+            if is_over:
                 self._end_owner(owner)
+        if is_refused:
+            self._refused.append((owner, creation))
+            if self._link.incarnation:
+                self.registered()
+            return
         error = words_of(answer) if isinstance(answer, WeftError) else ""
         if creation.request:
             self._clients.send_to(owner, Answer(creation.request, error=error))
@@ -230,6 +240,7 @@ class ClusterActing(Acting):
     @override
     def gone(self, client: bytes) -> None:
         self.watchers.remove(client)
+        self._refused = [each for each in self._refused if each[0] != client]
         for actor in [each for each in self._here.values() if each.owner == client]:
             self._end_worker(actor.worker, "the process that created it has ended")
         if client in self._creating:
@@ -270,6 +281,16 @@ class ClusterActing(Acting):
         variables = self._grants.variables(grant)
         self._clients.send_to(worker, become(creation, grant, variables, restarts))
 
+    def check(self) -> None:
+        """Assert what is always true."""
+        self._wants.check()
+
+    def registered(self) -> None:
+        """A life of this node has begun."""
+        refused, self._refused = self._refused, []
+        for owner, creation in refused:
+            self._create(owner, creation)
+
     def fenced(self) -> None:
         """This life of the node is over: nothing is wanted of it."""
         self._tell(wants.AllOver())
@@ -291,7 +312,7 @@ class ClusterActing(Acting):
 
     def _found(self, actor: bytes, report: messages.ReportActorRequest) -> bool:
         """Report what was found; False: it is not wanted."""
-        effects = self._wants.handle(wants.FoundHere(actor), monotonic())
+        effects = self._wants.handle(wants.FoundHere(actor), self._rules.now())
         for effect in effects:
             if isinstance(effect, wants.ReportFound):
                 getattr(report, report.WhichOneof("what")).asked = effect.asked
@@ -302,7 +323,7 @@ class ClusterActing(Acting):
 
     def _settled(self, found: wants.ReportFound, answer: Any) -> None:
         """Control has answered. If this node is dead to it, it has not heard the report."""
-        if not (isinstance(answer, RpcError) and answer.rpc_code == FENCED):
+        if not _is_fenced(answer):
             self._answer_daemon(found.asker, WantSettled(found.actor, found.number))
 
     @override
@@ -319,7 +340,7 @@ class ClusterActing(Acting):
         self._questions.daemon_lost(client)
 
     def _tell(self, event: wants.Event) -> None:
-        for effect in self._wants.handle(event, monotonic()):
+        for effect in self._wants.handle(event, self._rules.now()):
             self._rules.later(partial(self._do, effect))
         if self._checks:
             self._wants.check()
@@ -360,7 +381,7 @@ class ClusterActing(Acting):
 
     @override
     def tick(self) -> None:
-        if (at := self._wants.wake_at()) is not None and at <= monotonic():
+        if (at := self._wants.wake_at()) is not None and at <= self._rules.now():
             self._tell(wants.WantsTicked())
 
     @override
@@ -381,3 +402,7 @@ class ClusterActing(Acting):
     @override
     def states(self) -> list[str]:
         return [actor.state for actor in self._here.values()]
+
+
+def _is_fenced(answer: Any) -> bool:
+    return isinstance(answer, RpcError) and answer.rpc_code == FENCED

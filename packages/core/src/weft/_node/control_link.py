@@ -433,8 +433,9 @@ class ControlLink:
         return reason
 
     def _follow_view(self) -> None:
+        """Follow the view as a member: the end of a node that never was one nobody hears of."""
         follower: Follower[NodeId, MemberStanding] = Follower()
-        while not self._closed.is_set():
+        while self._is_member():
             follower.handle(SourceLinked(), 0.0)
             try:
                 with self._stream("ClusterView", "watch", messages.WatchViewRequest()) as stream:

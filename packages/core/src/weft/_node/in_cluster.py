@@ -246,6 +246,7 @@ class InCluster(ControlNews):
     def registered(self, incarnation: int) -> None:
         if self._daemon.transfers is not None:
             self._daemon.transfers.registered(incarnation)
+        self.acting.registered()
 
     @override
     def control_heard(self) -> None:
