@@ -13,14 +13,20 @@ from weft._machines import members, spillover, tasks
 from weft._machines.asks import Asks
 from weft._machines.attempts import Attempts
 from weft._machines.bundles import Bundles
+from weft._machines.calls import Calls
 from weft._machines.leases import Leases
 from weft._machines.members import Members
 from weft._machines.reservations import Reservations
 from weft._machines.spillover import Spillover
 from weft._machines.standings import Standings
+from weft._machines.wants import Wants
+from weft._node.actor_watchers import ActorWatchers
+from weft._node.cluster_acting import ClusterActing
 from weft._node.grants import Grants
 from weft.testing import BrokenPromiseError, simulate
 from weft.testing._simulation.plans import (
+    ActorPlan,
+    CallPlan,
     DriverPlan,
     FaultPlan,
     NodePlan,
@@ -111,6 +117,33 @@ def test_driver_that_greets_after_its_own_node_was_found_dead_keeps_nothing() ->
         simulate(seed, plan=plan)
 
 
+ACTOR = ActorPlan("a", 0.4, (CallPlan("a.0", 0.0, 0.001),), max_restarts=3)
+
+
+@pytest.mark.slow
+def test_actor_whose_creation_is_heard_after_the_end_of_its_makers_node_is_not_made() -> None:
+    drivers = (DriverPlan(1, 0.3, (), (), (ACTOR,)),)
+    nodes = (NodePlan(2), NodePlan(2), NodePlan(2))
+    for seed in range(40):
+        lasts_s = random.Random(seed).uniform(4.0, 7.0)
+        faults = (FaultPlan(0.35, "cut", 0.0, lasts_s), FaultPlan(0.5, "lose host", 0.5, 0.5))
+        simulate(seed, plan=SchedulePlan(seed, nodes, drivers, faults))
+
+
+@pytest.mark.slow
+def test_node_that_was_cut_off_becomes_no_actor_by_an_order_of_before() -> None:
+    actors = tuple(structs.replace(ACTOR, name=f"a{n}", at_s=n / 100) for n in range(4))
+    drivers = (DriverPlan(0, 0.0, (), (), actors),)
+    for seed in range(40):
+        cut = FaultPlan(random.Random(seed).uniform(0.05, 0.4), "cut", 0.0, 7.5)
+        simulate(seed, plan=SchedulePlan(seed, (NodePlan(3), NodePlan(3)), drivers, (cut,)))
+
+
+def test_calls_of_actors_are_in_the_report() -> None:
+    plan = SchedulePlan(1, (NodePlan(2),), (DriverPlan(0, 0.0, (), (), (ACTOR,)),), ())
+    assert simulate(1, plan=plan).calls == {"done": 1}
+
+
 # ------------------------------------------------------------------ what it is for
 
 planted = pytest.mark.slow
@@ -141,7 +174,8 @@ def test_demand_that_a_dead_daemon_was_asked_for_and_nobody_after_it(
 
 @planted
 def test_leases_of_a_client_that_is_gone_and_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "keeps amounts" in find(monkeypatch, 200, (Leases, "_client_gone", nothing))
+    text = find(monkeypatch, 200, (Leases, "_client_gone", nothing))
+    assert "keeps amounts" in text or "does not end" in text
 
 
 @planted
@@ -208,6 +242,32 @@ def test_node_that_is_gone_and_is_still_asked(monkeypatch: pytest.MonkeyPatch) -
 @planted
 def test_task_that_was_given_back_and_counted_as_started(monkeypatch: pytest.MonkeyPatch) -> None:
     find(monkeypatch, 3000, (tasks.Tasks, "_give_back", nothing))
+
+
+@planted
+def test_calls_that_are_sent_again_without_a_retry(monkeypatch: pytest.MonkeyPatch) -> None:
+    def generous(self: Calls, callee: Any, cause: str, effects: Any) -> None:
+        for call in reversed([*callee.sent.values()]):
+            self.attempts.unsend(call)
+            callee.queue.appendleft(call)
+        callee.sent.clear()
+
+    assert "ran 2 times" in find(monkeypatch, 400, (Calls, "_take_back", generous))
+
+
+@planted
+def test_news_of_actors_that_nobody_passes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "does not end" in find(monkeypatch, 200, (ActorWatchers, "changed", nothing))
+
+
+@planted
+def test_want_that_is_lost_with_the_node_that_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 3000, (Wants, "_daemon_lost", nothing))
+
+
+@planted
+def test_owner_that_is_gone_and_whose_actors_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    find(monkeypatch, 400, (ClusterActing, "gone", nothing))
 
 
 @planted

@@ -45,18 +45,17 @@ from weft.exceptions import (
 from weft.testing.histories import (
     ANY_KEY,
     ClientHistory,
-    CounterModel,
-    ForbiddenHistoryError,
     KeyValueModel,
-    Operation,
     ValueModel,
+    check_calls,
     check_history,
+    check_lives,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["ClientsReport", "ClusterClients", "check_calls"]
+__all__ = ["ClientsReport", "ClusterClients"]
 
 HANGS_S: Final = 60.0
 """What takes longer hangs: all that is documented together takes less."""
@@ -202,7 +201,9 @@ class ClusterClients:
         if self._wrong:
             raise AssertionError("\n".join(self._wrong))
         operations = self.history.operations
-        lives = check_calls(operations, Path(self._file).read_text().splitlines())
+        marks = Path(self._file).read_text().splitlines()
+        check_calls(operations, marks)
+        lives = check_lives(operations, marks)
         check_history([each for each in operations if each.kind == "read"], ValueModel())
         named = [each for each in operations if each.kind in ("add", "get")]
         check_history([each for each in named if isinstance(each.key, int)], KeyValueModel())
@@ -295,82 +296,3 @@ def _find(name: str) -> bytes | None:
         return bytes(weft.get_actor(name, NAMESPACE)._actor_id)
     except ValueError:
         return None
-
-
-# ------------------------------------------------------------------ what is checked
-
-
-def check_calls(operations: list[Operation], marks: list[str]) -> int:
-    """Check what calls and tasks did by the marks that they left; return how many lives there were.
-
-    Computes, and does nothing else.
-
-    Args:
-        operations: Of the kinds `call`, whose key is the life that answered, and `task`.
-        marks: `life LIFE`, `call MARK LIFE COUNT`, `task MARK`, in the order in which they were
-            left.
-
-    Raises:
-        ForbiddenHistoryError: Something ran twice, or never; or lives were there together.
-        UndecidedHistoryError: It was not found out.
-    """
-    lives: dict[str, int] = {}
-    ran: Counter[str] = Counter()
-    at: dict[str, tuple[str, int]] = {}
-    for line in marks:
-        match line.split():
-            case ["life", life]:
-                lives[life] = len(lives)
-            case ["call", mark, life, number]:
-                ran[mark] += 1
-                at[mark] = life, int(number)
-            case [_, mark]:
-                ran[mark] += 1
-            case _:
-                raise ValueError(f"no mark: {line!r}")
-    _check_once(operations, ran)
-    calls = [each for each in operations if each.kind == "call"]
-    _check_order_of_lives([each for each in calls if each.has_ended], lives)
-    over_at = max((each.ended_at for each in calls if each.has_ended), default=0.0)
-    seen = [
-        Operation(
-            each.client, "add", life, value=number, began_at=each.began_at,
-            ended_at=each.ended_at if each.has_ended else max(over_at, each.began_at),
-        )
-        for each in calls
-        if (place := at.get(str(each.argument))) is not None
-        for life, number in [place if not each.has_ended else (each.key, each.value)]
-    ]  # fmt: skip
-    first = {life for life, number in at.values() if number == 1}
-    begun = {each.key for each in seen if each.value == 1}
-    # Who began the clients has called once before them.
-    seen += [
-        Operation("the first", "add", life, value=1, began_at=0.0, ended_at=0.0)
-        for life in first - begun
-    ]
-    check_history(seen, CounterModel())
-    return len(lives)
-
-
-def _check_once(operations: list[Operation], ran: Counter[str]) -> None:
-    for operation in operations:
-        if operation.kind not in ("call", "task"):
-            continue
-        mark = str(operation.argument if operation.kind == "call" else operation.key)
-        if ran[mark] > 1:
-            raise ForbiddenHistoryError(f"it ran {ran[mark]} times: {operation}")
-        if operation.has_ended and not ran[mark]:
-            raise ForbiddenHistoryError(f"it has a value and never ran: {operation}")
-
-
-def _check_order_of_lives(calls: list[Operation], lives: dict[str, int]) -> None:
-    """No call that begins after one was answered by a life is answered by a life before that."""
-    newest, answered = -1, None
-    by_end = sorted(calls, key=lambda each: each.ended_at, reverse=True)
-    for call in sorted(calls, key=lambda each: each.began_at):
-        while by_end and by_end[-1].ended_at < call.began_at:
-            ended = by_end.pop()
-            if lives[str(ended.key)] > newest:
-                newest, answered = lives[str(ended.key)], ended
-        if lives[str(call.key)] < newest:
-            raise ForbiddenHistoryError(f"an earlier life answers: {call}, after {answered}")

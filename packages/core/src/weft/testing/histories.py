@@ -42,7 +42,9 @@ __all__ = [
     "SequentialModel",
     "UndecidedHistoryError",
     "ValueModel",
+    "check_calls",
     "check_history",
+    "check_lives",
 ]
 
 MOST_CONFIGURATIONS: Final = 500_000
@@ -416,3 +418,104 @@ class _Search:
             + f"  it is {state!r}, and none of these can be next:\n"
             + "".join(f"    {self._all[index]}\n" for index in self._next(done)[:SHOWN])
         )
+
+
+# ------------------------------------------------------------------ calls that leave marks
+
+
+def check_calls(operations: Iterable[Operation], marks: Iterable[str]) -> None:
+    """Check by the marks that calls and tasks have left that each ran at most once, and counted.
+
+    What nobody saw end, but has left a mark, did run; so nothing is guessed. Computes, and does
+    nothing else; may be called from any thread.
+
+    Args:
+        operations: Of one actor, of the kind `call`: its argument is its mark, its key the life of
+            the actor that has answered, its value how many calls that life had then. Or of the kind
+            `task`, of which the key is the mark. Others are left out.
+        marks: `life LIFE`, `call MARK LIFE COUNT`, `task MARK`, in the order in which they were
+            left.
+
+    Raises:
+        ForbiddenHistoryError: Something ran twice, or never and has a value, or was not counted.
+        UndecidedHistoryError: It was not found out.
+        ValueError: A mark is none.
+    """
+    ran: dict[str, int] = {}
+    counted: dict[str, tuple[str, int]] = {}
+    for line in marks:
+        match line.split():
+            case ["call", mark, life, number]:
+                ran[mark] = ran.get(mark, 0) + 1
+                counted[mark] = life, int(number)
+            case ["task", mark]:
+                ran[mark] = ran.get(mark, 0) + 1
+            case ["life", _]:
+                pass
+            case _:
+                raise ValueError(f"no mark: {line!r}")
+    calls: dict[str, Operation] = {}
+    for operation in operations:
+        if operation.kind not in ("call", "task"):
+            continue
+        mark = str(operation.argument if operation.kind == "call" else operation.key)
+        if ran.get(mark, 0) > 1:
+            raise ForbiddenHistoryError(f"it ran {ran[mark]} times: {operation}")
+        if operation.has_ended and mark not in ran:
+            raise ForbiddenHistoryError(f"it has a value and never ran: {operation}")
+        calls[mark] = operation
+    over_at = max((each.ended_at for each in calls.values() if each.has_ended), default=0.0)
+    check_history(
+        [_as_addition(calls.get(mark), at, over_at) for mark, at in counted.items()], CounterModel()
+    )
+
+
+def _as_addition(call: Operation | None, at: tuple[str, int], over_at: float) -> Operation:
+    """Return a call that has run as an operation on the counter of its life."""
+    life, number = at
+    if call is None:  # Of a client that is not looked at.
+        return Operation("another", "add", life, value=number, began_at=0.0, ended_at=math.inf)
+    if call.has_ended:
+        life, number, over_at = call.key, call.value, call.ended_at  # type: ignore[assignment]  # as its kind has them
+    return Operation(
+        call.client,
+        "add",
+        life,
+        value=number,
+        began_at=call.began_at,
+        ended_at=max(over_at, call.began_at),
+    )
+
+
+def check_lives(operations: Iterable[Operation], marks: Iterable[str]) -> int:
+    """Check that who has heard of an actor's life hears nothing of an earlier one after that.
+
+    Computes, and does nothing else; may be called from any thread.
+
+    Args:
+        operations: Of the clients of one program; see `check_calls`.
+        marks: See there.
+
+    Returns:
+        How many lives there were.
+
+    Raises:
+        ForbiddenHistoryError: A call that began after another had been answered by a life was
+            answered by a life before that.
+    """
+    lives: dict[str, int] = {}
+    for line in marks:
+        what, _, life = line.partition(" ")
+        if what == "life":
+            lives[life] = len(lives)
+    calls = [each for each in operations if each.kind == "call" and each.has_ended]
+    newest, answered = -1, None
+    by_end = sorted(calls, key=lambda each: each.ended_at, reverse=True)
+    for call in sorted(calls, key=lambda each: each.began_at):
+        while by_end and by_end[-1].ended_at < call.began_at:
+            ended = by_end.pop()
+            if lives[str(ended.key)] > newest:
+                newest, answered = lives[str(ended.key)], ended
+        if lives[str(call.key)] < newest:
+            raise ForbiddenHistoryError(f"an earlier life answers: {call}, after {answered}")
+    return len(lives)

@@ -50,7 +50,9 @@ class SimulationReport:
     ended: dict[str, int]
     """How many ended how: "done", or why they have failed."""
     runs: int
-    """How often a worker has begun a task."""
+    """How often a worker has begun a task or a call."""
+    calls: dict[str, int]
+    """How many calls of actors ended how: "done", or why they have failed."""
     virtual_s: float
     steps: int
     """What has happened: messages that arrived, clocks that rang."""
@@ -78,11 +80,13 @@ def simulate(seed: int, *, faults: int = 3, plan: SchedulePlan | None = None) ->
     if broken is not None:
         raise _explained(plan, broken)
     ended = Counter(kind or "done" for kind in schedule.tally.ended_as.values())
+    calls = Counter(kind or "done" for kind in schedule.tally.calls_ended_as.values())
     return SimulationReport(
         seed=plan.seed,
         tasks=len(schedule.tally.ended_as),
         ended=dict(sorted(ended.items())),
         runs=schedule.tally.runs,
+        calls=dict(sorted(calls.items())),
         virtual_s=schedule.world.now,
         steps=schedule.world.steps,
     )
@@ -98,6 +102,7 @@ def _explained(plan: SchedulePlan, broken: Broken) -> BrokenPromiseError:
     message = (
         f"seed {plan.seed}: {again}\n"
         f"  nodes: {', '.join(f'{n.cpus} CPUs' for n in least.nodes)}; {least.tasks()} tasks"
+        f", {least.actors()} actors"
         f"; faults:{faults or ' none'}\n"
         f"{schedule.world.story.tell(*again.about)}"
     )

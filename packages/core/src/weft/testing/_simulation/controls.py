@@ -7,16 +7,19 @@ events of tables cause (`_control/concerns.py`).
 
 from __future__ import annotations
 
+import types
 from typing import TYPE_CHECKING, Any
 
+from weft._lazy import lazy
 from weft._machines import bundles, members, views
 from weft._machines.directory import ActorDirectory
+from weft._machines.enrolments import ActorChanged
 from weft._machines.groups import Groups
 from weft._machines.jobs import Jobs
 from weft._machines.keyvalues import KeyValues
-from weft._machines.ledger import Ledger, LedgerEntry, TableBroke
+from weft._machines.ledger import Ledger, LedgerEntry, Sender, TableBroke
 from weft._machines.membership import Membership, NodeSaid
-from weft._machines.orders import Orders
+from weft._machines.orders import OrderQueued, Orders, TakeOrders
 from weft._machines.reservations import (
     CommitAsked,
     ReleaseAsked,
@@ -27,30 +30,48 @@ from weft._machines.reservations import (
 )
 from weft._machines.tables import MemberRemoved, ServiceBegun
 from weft._override import override
+from weft.exceptions import RpcError
 from weft.testing._simulation.letters import (
+    ActorTold,
+    AskService,
+    BeatHeard,
     BundlesOrdered,
     ControlAnswer,
     ControlCall,
     Fenced,
+    FollowOrders,
     FollowView,
     Heartbeat,
+    OrdersSent,
+    OrdersTaken,
+    ServiceSaid,
     ViewsSent,
+    WatchActors,
     WholeViewWanted,
 )
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine, Generator
 
+    from weft._control.calls import actors as actor_calls
+    from weft._control.calls import desk as desks
     from weft._ids import NodeId
-    from weft._machines.rulings import Ruling
+    from weft._machines.rulings import Request, Ruling
     from weft._machines.tables import Noted
+else:
+    actor_calls = lazy("weft._control.calls.actors")
+    desks = lazy("weft._control.calls.desk")
 
 SYNC_S = (0.0005, 0.01)
 START_AGAIN_S = (0.3, 2.0)
 SNAPSHOT_LINES = 8
 # As in _control/service.py.
 ALARM_S = 0.01
+# Until who watches something looks at it after a bell.
+RING_S = 0.002
+MOST_ORDERS = 3
+"""In one message; few, so that they are taken in parts."""
 
 
 class VirtualJournal:
@@ -72,6 +93,49 @@ class _Stream:
         self.follower: views.Follower[NodeId, Any] = views.Follower()
 
 
+@types.coroutine
+def _ask(command: Any, header: Any) -> Generator[Any, Ruling, Ruling]:
+    ruling = yield command, header
+    return ruling
+
+
+class _VirtualDesk:
+    """Stands between the real service of actors and the writer.
+
+    Whoever runs the call goes on with it when its command is done.
+    """
+
+    def __init__(self, control: VirtualControl) -> None:
+        self.service = control
+
+    async def do(self, command: Any, header: Any) -> int | bytes:
+        answer = await _ask(command, header)
+        if answer.code:
+            raise desks.RefusedError(answer)
+        return answer.value
+
+    def read(self) -> None:
+        pass
+
+
+class _OrderStream:
+    """A node that follows its orders."""
+
+    def __init__(self, end: VirtualEnd, sender: Sender, after: int) -> None:
+        self.end = end
+        self.sender = sender
+        self.number = after
+        self.begun = False
+
+
+class _Watching:
+    """A node that watches actors."""
+
+    def __init__(self) -> None:
+        self.actors: dict[bytes, None] = {}
+        self.rung: dict[bytes, None] = {}
+
+
 class VirtualControl(VirtualProcess):
     """One life of the control service."""
 
@@ -82,17 +146,21 @@ class VirtualControl(VirtualProcess):
         self.number = journal.starts
         self.membership = Membership(silence_s)
         self.groups = Groups()
+        self.orders = Orders()
+        self.actors = ActorDirectory()
         self.ledger = Ledger(
-            [self.membership, Orders(), ActorDirectory(), Jobs(), self.groups, KeyValues()]
+            [self.membership, self.orders, self.actors, Jobs(), self.groups, KeyValues()]
         )
         if journal.snapshot is not None:
             self.ledger.restore(journal.snapshot)
         for line in journal.lines:
             self.ledger.apply(self.ledger.decode(line))
         self._began_at = world.now - self.ledger.now
-        self._waiting: list[tuple[LedgerEntry, list[VirtualEnd]]] = []
+        self._waiting: list[tuple[LedgerEntry, list[Callable[[Ruling], None]]]] = []
         self._is_writing = False
-        self._under_way: dict[tuple[bytes, int], list[VirtualEnd]] = {}
+        self._under_way: dict[tuple[bytes, int], list[Callable[[Ruling], None]]] = {}
+        self._order_streams: dict[bytes, _OrderStream] = {}
+        self._watching: dict[VirtualEnd, _Watching] = {}
         self._stream_of: dict[bytes, _Stream] = {}
         self._follower_of: dict[bytes, VirtualEnd] = {}
         self._followers = 0
@@ -126,17 +194,56 @@ class VirtualControl(VirtualProcess):
     # -------------------------------------------------------------- commands
 
     def _call(self, end: VirtualEnd, call: ControlCall) -> None:
-        known = self.ledger.answer_of(call.request)
-        name = (call.request.client, call.request.number)
-        if known is not None:
-            end.send(ControlAnswer(call.request.number, known))
-        elif name in self._under_way:
-            self._under_way[name].append(end)
-        else:
-            asking = self._under_way[name] = [end]
-            self._enqueue(LedgerEntry(0.0, call.command, call.request, call.sender), asking)
+        number = call.request.number
+        self._do(
+            call.request,
+            call.command,
+            call.sender,
+            lambda ruling: end.send(ControlAnswer(number, ruling)),
+        )
 
-    def _enqueue(self, entry: LedgerEntry, asking: list[VirtualEnd]) -> None:
+    def _do(
+        self,
+        request: Request,
+        command: Any,
+        sender: Sender | None,
+        answered: Callable[[Ruling], None],
+    ) -> None:
+        known = self.ledger.answer_of(request)
+        name = (request.client, request.number)
+        if known is not None:
+            answered(known)
+        elif name in self._under_way:
+            self._under_way[name].append(answered)
+        else:
+            asking = self._under_way[name] = [answered]
+            self._enqueue(LedgerEntry(0.0, command, request, sender), asking)
+
+    def _serve(self, end: VirtualEnd, asked: AskService) -> None:
+        """Have a request answered by the real service."""
+        desk: Any = _VirtualDesk(self)
+        calls = actor_calls.ActorCalls(desk, self.actors)
+        call: Coroutine[Any, Any, Any] = getattr(calls, asked.method)(asked.message, None)
+        self._go_on(call, None, end, asked.request)
+
+    def _go_on(
+        self, call: Coroutine[Any, Any, Any], ruling: Any, end: VirtualEnd, request: Request
+    ) -> None:
+        answer: Any
+        try:
+            command, header = call.send(ruling)
+        except StopIteration as over:
+            answer = over.value
+        except desks.RefusedError as refused:
+            status = desks.STATUS_OF[refused.answer.code]
+            answer = RpcError(f"control: {refused.answer.reason}", status.value[0])
+        else:
+            sender = desks.a_sender(header.sender) if header.HasField("sender") else None
+            self._do(request, command, sender, lambda each: self._go_on(call, each, end, request))
+            return
+        end.send(ServiceSaid(request.number, answer))
+
+    def _enqueue(self, entry: LedgerEntry, asking: list[Callable[[Ruling], None]]) -> None:
         self._waiting.append((entry, asking))
         if not self._is_writing:
             self._write()
@@ -167,18 +274,14 @@ class VirtualControl(VirtualProcess):
 
         self.later(self.world.random.uniform(*SYNC_S), durable)
 
-    def _apply(self, entry: LedgerEntry, asking: list[VirtualEnd]) -> None:
+    def _apply(self, entry: LedgerEntry, asking: list[Callable[[Ruling], None]]) -> None:
         applied = self.ledger.apply(entry)
         if entry.request is not None:
             del self._under_way[entry.request.client, entry.request.number]
-            self._answer(asking, entry.request.number, applied.answer)
+        for answered in asking:
+            answered(applied.answer)
         for event in applied.events:
             self._tell(event)
-
-    @staticmethod
-    def _answer(asking: list[VirtualEnd], number: int, ruling: Ruling) -> None:
-        for end in asking:
-            end.send(ControlAnswer(number, ruling))
 
     # -------------------------------------------------------------- what tables tell
 
@@ -193,6 +296,12 @@ class VirtualControl(VirtualProcess):
                     end.send(ViewsSent(delta))
             case views.SendWhole(follower, delta):
                 self._follower_of[follower].send(ViewsSent(delta))
+            case OrderQueued(node):
+                self._give_orders(node)
+            case ActorChanged(actor):
+                for end, watching in list(self._watching.items()):
+                    if actor in watching.actors:
+                        self._ring(end, watching, actor)
             case bundles.ReserveBundles():
                 order: Any = ReserveAsked(
                     self.number,
@@ -229,6 +338,54 @@ class VirtualControl(VirtualProcess):
             stream.end.send(Fenced(reason))
             stream.end.close("it is fenced")
 
+    # -------------------------------------------------------------- orders and actors
+
+    def _follow_orders(self, end: VirtualEnd, message: FollowOrders) -> None:
+        """See `_control/calls/orders.py`."""
+        stream = end.peer = _OrderStream(end, message.sender, message.after)
+        self._order_streams[message.sender.node] = stream
+
+        def begin(ruling: Ruling) -> None:
+            if ruling.code:
+                end.close(ruling.reason)
+            else:
+                stream.begun = True
+                self._give_orders(message.sender.node)
+
+        self._take_orders(stream, message.after, begin)
+
+    def _take_orders(
+        self, stream: _OrderStream, through: int, then: Callable[[Ruling], None]
+    ) -> None:
+        sender = stream.sender
+        command = TakeOrders(sender.node, sender.incarnation, through)
+        self._enqueue(LedgerEntry(0.0, command, None, sender), [then])
+
+    def _give_orders(self, node: bytes) -> None:
+        stream = self._order_streams.get(node)
+        if stream is None or not stream.begun or stream.end.closed:
+            return
+        if self.orders.incarnation_of(node) != stream.sender.incarnation:
+            stream.end.close("its node is no member")
+            return
+        while found := self.orders.after(node, stream.number, MOST_ORDERS):
+            stream.end.send(OrdersSent(found[0][0], tuple(order for _, order in found)))
+            stream.number = found[-1][0]
+
+    def _ring(self, end: VirtualEnd, watching: _Watching, actor: bytes) -> None:
+        def look() -> None:
+            rung, watching.rung = watching.rung, {}
+            for each in rung:
+                standing = self.actors.find(each) if each in watching.actors else None
+                if standing is not None:
+                    end.send(ActorTold(actor_calls._actor(standing)))
+                    if standing.life.state == "dead":
+                        del watching.actors[each]
+
+        if not watching.rung:
+            self.later(self.world.random.random() * RING_S, look)
+        watching.rung[actor] = None
+
     # -------------------------------------------------------------- streams
 
     @override
@@ -236,6 +393,19 @@ class VirtualControl(VirtualProcess):
         match message:
             case ControlCall():
                 self._call(end, message)
+            case AskService():
+                self._serve(end, message)
+            case FollowOrders():
+                self._follow_orders(end, message)
+            case OrdersTaken(through):
+                self._take_orders(end.peer, through, lambda ruling: None)
+            case WatchActors(actors, no_more):
+                watching = self._watching.setdefault(end, _Watching())
+                watching.actors.update(dict.fromkeys(actors))
+                for actor in actors:
+                    self._ring(end, watching, actor)
+                for actor in no_more:
+                    watching.actors.pop(actor, None)
             case FollowView():
                 self._followers += 1
                 end.peer = self._followers.to_bytes(8, "big")
@@ -251,7 +421,11 @@ class VirtualControl(VirtualProcess):
 
     @override
     def hung_up(self, end: VirtualEnd, why: str) -> None:
+        self._watching.pop(end, None)
         match end.peer:
+            case _OrderStream(sender=sender):
+                if self._order_streams.get(sender.node) is end.peer:
+                    del self._order_streams[sender.node]
             case bytes():
                 del self._follower_of[end.peer]
                 self._note(views.FollowerGone(end.peer))
@@ -265,6 +439,7 @@ class VirtualControl(VirtualProcess):
     def _heard(self, stream: _Stream, message: Heartbeat) -> None:
         """Take what a node says (`MemberCalls.hear`)."""
         node_id, incarnation = message.node_id, message.incarnation
+        stream.end.send(BeatHeard())
         view = self._view(stream, message)
         self._note(members.HeartbeatHeard(node_id, incarnation))
         if not self.membership.is_member(node_id, incarnation):

@@ -1,9 +1,9 @@
 """A node's daemon in a world: the real machines and what joins them, without processes or sockets.
 
-Real are `Rules`, `Demands`, `Grants`, `ClusterScheduling` and `Deaths`, so also the machines of
-leases, workers and demands over nodes. Modelled here: who is connected (`_node/clients.py`), the
-processes (`_node/roster.py`), what the daemon makes of messages and effects (`_node/daemon.py`),
-and what it does as a member of its cluster (`_node/in_cluster.py`).
+Real are `Rules`, `Demands`, `Grants`, `ClusterScheduling`, `ClusterActing` and `Deaths`, so also
+the machines of leases, workers, demands over nodes and the wants of actors. Modelled here: who is
+connected (`_node/clients.py`), the processes (`_node/roster.py`), what the daemon makes of messages
+and effects (`_node/daemon.py`), and what it does as one of its cluster (`_node/in_cluster.py`).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft._lazy import lazy
 from weft._machines import jobs
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
@@ -19,7 +20,8 @@ from weft._machines.bundle_plans import BundleSpec
 from weft._machines.bundles import GroupCreated, GroupRemoved
 from weft._machines.placement import NodeView
 from weft._machines.reservations import ControlUnlinked, NodeFenced
-from weft._node.clients import GUEST, Client
+from weft._node import acting
+from weft._node.clients import GUEST, NEIGHBOUR, Client
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.grants import Grants
@@ -29,8 +31,10 @@ from weft._node.scheduling import ClusterScheduling
 from weft._override import override
 from weft._resources import Resources
 from weft._wire.messages import (
+    Ask,
     Blocked,
     Certificate,
+    CheckWorker,
     Demand,
     Explain,
     Hello,
@@ -41,8 +45,10 @@ from weft._wire.messages import (
     Refused,
     ReturnLease,
     Unblocked,
+    WorkerLives,
 )
 from weft._wire.version import WIRE
+from weft.testing._simulation.actors import JOB
 from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.links import VirtualLink
 from weft.testing._simulation.runtimes import VirtualWorker
@@ -54,8 +60,13 @@ if TYPE_CHECKING:
     from weft._ids import NodeId
     from weft._machines.bundles import HeldBundles
     from weft._machines.members import MemberFacts
+    from weft._machines.orders import Order
+    from weft._node import cluster_acting
     from weft._node.groups import NodeGroups
+    from weft._transport.control import messages
     from weft.testing._simulation.plans import NodePlan
+else:
+    cluster_acting = lazy("weft._node.cluster_acting")
 
 # As in _node/daemon.py.
 BROKEN_S = 2.0
@@ -92,6 +103,20 @@ class VirtualFacts:
         return {}
 
 
+class _VirtualJob:
+    """Whose an actor is."""
+
+    def __init__(self, job_id: bytes) -> None:
+        self.id = job_id
+
+
+class _VirtualJobs:
+    """Tells whose actors are (`_node/jobs.py`)."""
+
+    def of(self, env: str) -> _VirtualJob:
+        return _VirtualJob(bytes.fromhex(env.removeprefix(JOB)))
+
+
 class VirtualDaemon(VirtualProcess):
     """The daemon of one node."""
 
@@ -113,15 +138,37 @@ class VirtualDaemon(VirtualProcess):
             self._demands,
             facts.view(),
             address=self.address,
-            actor_sent_on=_no_actor,
+            actor_sent_on=self._sent_actor_on,
         )
-        self.grants = Grants(facts, self.rules, shells, shells, self.scheduling, _no_actor)
+        self.grants = Grants(
+            facts,
+            self.rules,
+            shells,
+            shells,
+            self.scheduling,
+            self._placed,
+        )
         self._deaths = Deaths(self.send)
         self._hello = Hello(WIRE, node_id, self.address, 0, "daemon")
         self._steps = 0
         self._said = facts.view()
         self.link = VirtualLink(self, self, node_id, facts.view())
         self.reserving = Reserving(facts, self.rules, self.link.report)
+        link: Any = self.link
+        node_jobs: Any = _VirtualJobs()
+        self.acting = cluster_acting.ClusterActing(
+            link,
+            self.rules,
+            shells,
+            shells,
+            self.scheduling,
+            self.grants,
+            node_id=node_id,
+            address=self.address,
+            jobs=node_jobs,
+            end_worker=self.rules.doom,
+        )
+        self._reached: dict[str, Client] = {}
         opened = worker_rules.PoolOpened(min(plan.cpus, 2))
         self.step(lambda: self.rules.tell_pool(opened))
         self.step(self.link.begin)
@@ -137,6 +184,7 @@ class VirtualDaemon(VirtualProcess):
     def _settle(self) -> None:
         self.rules.settle(self._do)
         self.rules.tick()
+        self.acting.tick()
         self.scheduling.tick()
         self.rules.settle(self._do)
         self._steps += 1
@@ -152,6 +200,7 @@ class VirtualDaemon(VirtualProcess):
     def wake_at(self) -> float | None:
         times = (
             self.rules.wake_at(),
+            self.acting.wake_at(),
             self.scheduling.wake_at(),
             self.link.wake_at(),
             self.reserving.wake_at(),
@@ -172,6 +221,7 @@ class VirtualDaemon(VirtualProcess):
         self.rules.leases.check()
         self.rules.pool.check()
         self.scheduling.check()
+        self.acting.check()
         self.reserving.check()
         for name, units in self.rules.leases.free.items():
             assert units >= 0 or name == "CPU", f"{self.name} has {units} of {name} free"
@@ -201,13 +251,42 @@ class VirtualDaemon(VirtualProcess):
 
     @override
     def hung_up(self, end: VirtualEnd, why: str) -> None:
-        client = end.peer
+        client: Any = end.peer
         if not isinstance(client, Client) or self.client_of.get(client.worker_id) is not client:
+            return
+        if client.role == NEIGHBOUR:
+            del self.client_of[client.worker_id]
+            self.acting.daemon_lost(client)
+            self._forget_client(client.worker_id)
             return
         if client.worker_id in self.workers:
             return  # It is reaped soon: this host tells of no connection that broke by itself.
         del self.client_of[client.worker_id]
         self._forget_client(client.worker_id)
+
+    def reach(self, address: str) -> Client:
+        """Return the daemon of another node, calling it if need be (`Clients.reach`)."""
+        client = self._reached.get(address)
+        if client is None:
+            end = self.call(address, self._hello, self._answered, self._unreached)
+            assert end is not None
+            asked = Hello(WIRE, b"", address, 0, NEIGHBOUR)
+            client = end.peer = Client(end, asked)  # type: ignore[arg-type]  # it stands for a connection
+            self._reached[address] = client
+        return client
+
+    def _answered(self, end: VirtualEnd, message: Any) -> None:
+        if isinstance(message, Hello):
+            end.peer.heard(message)
+        else:
+            self._message(end.peer, message)
+
+    def _unreached(self, end: VirtualEnd, why: str) -> None:
+        client: Client = end.peer
+        if self._reached.get(client.address) is client:
+            del self._reached[client.address]
+            self.acting.daemon_lost(client)
+            self._forget_client(client.worker_id)
 
     def send(self, client: Client, message: Any) -> None:
         """Send a client a message."""
@@ -225,10 +304,11 @@ class VirtualDaemon(VirtualProcess):
     def _forget_client(self, client: bytes) -> None:
         if client not in self.workers and client in self._jobs:
             self._jobs.discard(client)
-            self.link.call(jobs.EndJob(client, "its driver is gone"), _ignore)
+            self.link.command(jobs.EndJob(client, "its driver is gone"), _ignore)
         self._demands.forget(client)
         self.scheduling.gone(client)
         self.rules.tell_leases(lease_rules.ClientGone(client))
+        self.acting.gone(client)
 
     # -------------------------------------------------------------- messages (_node/daemon.py)
 
@@ -251,13 +331,25 @@ class VirtualDaemon(VirtualProcess):
                 if self._deaths.ask(client, worker_id, is_here=worker_id in self.workers):
                     why = "its connections broke while it lived on"
                     self.later(BROKEN_S, lambda: self.rules.doom(worker_id, why))
+            case CheckWorker(worker_id):
+                self._check_worker(client, worker_id)
+            case Ask(request, what, body) if what in acting.QUESTIONS:
+                self.acting.ask(client, request, what, body)
             case MakeGroup():
                 self._make_group(client, message)
             case DropGroup(group):
                 removed = GroupRemoved(group, "it was removed")
-                self.link.call(removed, _ignore)
+                self.link.command(removed, _ignore)
             case _:
-                raise AssertionError(message)
+                self.acting.said(client, message)
+
+    def _check_worker(self, client: Client, worker: bytes) -> None:
+        def over() -> None:
+            if self._deaths.ask_no_more(client, worker) and not client.connection.closed:
+                self.send(client, WorkerLives(worker))
+
+        if self._deaths.ask(client, worker, is_here=worker in self.workers):
+            self.later(BROKEN_S, over)
 
     # -------------------------------------------------------------- effects (_node/daemon.py)
 
@@ -273,6 +365,8 @@ class VirtualDaemon(VirtualProcess):
                 self.grants.cancel(lease)
             case lease_rules.KillLease(lease, reason):
                 self.rules.doom(self.grants.worker_of(lease), reason)
+            case lease_rules.Refuse(actor, lease_rules.ACTOR_KEY, kind, reason):
+                self.acting.refused(actor, kind, reason)
             case lease_rules.Refuse(client, key, kind, reason):
                 self.scheduling.gone(client, key)
                 self.send_to(client, Refused(key, kind, reason))
@@ -323,6 +417,9 @@ class VirtualDaemon(VirtualProcess):
             end.read_rest()
             del self.client_of[worker]
         del self.workers[worker]
+        actor = self.grants.actor_on(worker)
+        if actor is not None:
+            self.acting.lost(actor, worker, why)
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why))
         self._forget_client(worker)
         task_id, attempt = process.begun
@@ -352,6 +449,7 @@ class VirtualDaemon(VirtualProcess):
 
     def fenced(self, reason: str) -> None:
         """This node was declared dead: end all that it does, and for whom (`Daemon.end_all`)."""
+        self.acting.fenced()
         self.reserving.tell(NodeFenced())
         for client in list(self.client_of.values()):
             if client.role == "driver":
@@ -369,8 +467,13 @@ class VirtualDaemon(VirtualProcess):
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
         host = node.address.partition("/")[0]
         for client in list(self.client_of.values()):
-            if client.role == GUEST and client.address.startswith(f"{host}/"):
+            if not client.is_local and client.address.startswith(f"{host}/"):
                 self._close(client, node.cause)
+        for client in list(self._reached.values()):
+            if client.address.startswith(f"{host}/"):
+                end: Any = client.connection
+                end.close(node.cause)
+                self._unreached(end, node.cause)
         for client in self.client_of.values():
             if client.is_local:
                 self.send(client, NodeLost(node.node_id, node.address, node.cause))
@@ -379,6 +482,8 @@ class VirtualDaemon(VirtualProcess):
         end: Any = client.connection
         end.close(why)
         del self.client_of[client.worker_id]
+        if client.role == NEIGHBOUR:
+            self.acting.daemon_lost(client)
         self._forget_client(client.worker_id)
 
     def sees(self, node_id: NodeId) -> NodeView | None:
@@ -402,12 +507,32 @@ class VirtualDaemon(VirtualProcess):
         """Control cannot be heard."""
         self.reserving.tell(ControlUnlinked())
 
+    # -------------------------------------------------------------- actors
+
+    def _placed(self, actor: bytes, worker: bytes, address: str) -> None:
+        self.acting.placed(actor, worker, address)
+
+    def _sent_actor_on(self, actor: bytes, address: str, hops: int) -> None:
+        self.acting.sent_on(actor, address, hops)
+
+    def registered(self) -> None:
+        """This node is a member."""
+        self.acting.registered()
+
+    def ordered(self, order: Order) -> None:
+        """Control wants something done for an actor."""
+        self.acting.ordered(order)
+
+    def actor_changed(self, actor: messages.Actor) -> None:
+        """An actor that is watched is so."""
+        self.acting.watchers.changed(actor)
+
     # -------------------------------------------------------------- jobs
 
     def _begin_job(self, client: Client) -> None:
         job = client.worker_id
         self._jobs.add(job)
-        self.link.call(jobs.BeginJob(job, job, self.node_id), _ignore)
+        self.link.command(jobs.BeginJob(job, job, self.node_id), _ignore)
 
     def _make_group(self, client: Client, message: MakeGroup) -> None:
         plan = message.plan
@@ -417,11 +542,7 @@ class VirtualDaemon(VirtualProcess):
             plan.strategy,
             client.worker_id,
         )
-        self.link.call(created, _ignore)
-
-
-def _no_actor(*what: object) -> None:
-    raise AssertionError(f"there are no actors: {what}")
+        self.link.command(created, _ignore)
 
 
 def _no_groups() -> NodeGroups:

@@ -13,7 +13,7 @@ from weft._machines.membership import MemberStanding
 from weft._machines.placement import NodeView
 from weft._machines.rulings import Request, Ruling
 from weft._machines.views import Delta
-from weft.testing._simulation.plans import GroupPlan, TaskPlan
+from weft.testing._simulation.plans import CallPlan, GroupPlan, TaskPlan
 
 
 class ControlCall(msgspec.Struct, frozen=True):
@@ -31,6 +31,55 @@ class ControlAnswer(msgspec.Struct, frozen=True):
     ruling: Ruling
 
 
+class AskService(msgspec.Struct, frozen=True):
+    """A node asks a service of control, in the message that it is asked over gRPC."""
+
+    request: Request
+    service: str
+    method: str
+    message: Any
+
+
+class ServiceSaid(msgspec.Struct, frozen=True):
+    """The answer, or the error that stands for it."""
+
+    number: int
+    answer: Any
+
+
+class FollowOrders(msgspec.Struct, frozen=True):
+    """A node wants its orders behind those that it has."""
+
+    sender: Sender
+    after: int
+
+
+class OrdersSent(msgspec.Struct, frozen=True):
+    """A node is to do these."""
+
+    first: int
+    orders: tuple[Any, ...]
+
+
+class OrdersTaken(msgspec.Struct, frozen=True):
+    """The node has its orders up to a number."""
+
+    through: int
+
+
+class WatchActors(msgspec.Struct, frozen=True):
+    """A node wants to hear what becomes of these."""
+
+    actors: tuple[bytes, ...]
+    no_more: tuple[bytes, ...] = ()
+
+
+class ActorTold(msgspec.Struct, frozen=True):
+    """Where an actor is in its life, in the message of gRPC."""
+
+    actor: Any
+
+
 class Heartbeat(msgspec.Struct, frozen=True):
     """A node lives; what of it has changed, if anything has."""
 
@@ -41,6 +90,10 @@ class Heartbeat(msgspec.Struct, frozen=True):
     """Of placement groups; with the first of a stream."""
     reports: tuple[Any, ...] = ()
     """Of what was done with bundles."""
+
+
+class BeatHeard(msgspec.Struct, frozen=True):
+    """Control has heard a heartbeat."""
 
 
 class WholeViewWanted(msgspec.Struct, frozen=True):
@@ -103,3 +156,20 @@ class CancelTask(msgspec.Struct, frozen=True):
 
     task_id: TaskId
     by_force: bool = False
+
+
+class RunCall(msgspec.Struct, frozen=True):
+    """A caller sends an actor a call (Call)."""
+
+    task_id: TaskId
+    actor: bytes
+    attempt: int
+    plan: CallPlan
+
+
+class CallDone(msgspec.Struct, frozen=True):
+    """An actor has run a call (Done): in which life, and as the which of those that run once."""
+
+    task_id: TaskId
+    life: str
+    number: int

@@ -7,21 +7,31 @@ the view, each begun anew when it breaks.
 
 from __future__ import annotations
 
+from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+from weft._lazy import lazy
 from weft._machines import views
 from weft._machines.ledger import Sender
 from weft._machines.members import HEARTBEAT_S, RegisterAsked
 from weft._machines.rulings import Request
 from weft._machines.standings import Standings
 from weft.testing._simulation.letters import (
+    ActorTold,
+    AskService,
+    BeatHeard,
     BundlesOrdered,
     ControlAnswer,
     ControlCall,
     Fenced,
+    FollowOrders,
     FollowView,
     Heartbeat,
+    OrdersSent,
+    OrdersTaken,
+    ServiceSaid,
     ViewsSent,
+    WatchActors,
     WholeViewWanted,
 )
 
@@ -31,17 +41,29 @@ if TYPE_CHECKING:
     from weft._ids import NodeId
     from weft._machines.bundles import HeldBundles
     from weft._machines.members import MemberFacts
+    from weft._machines.orders import Order
     from weft._machines.placement import NodeView
     from weft._machines.rulings import Ruling
+    from weft._transport.control import messages
     from weft.testing._simulation.world import VirtualEnd, VirtualProcess
+else:
+    messages = lazy("weft._transport.control.messages")
 
 CONTROL = "control:1/control"
 # As in _node/control_link.py, and as long again by chance.
 PAUSE_S = 0.1
+FIRST_S, LOST_S = 10.0, 3.0
+"""As in _node/heartbeats.py."""
+ORDER_S = 0.001
+"""What is asked at one time is not heard in that order: each is a stream of its own."""
 
 
 class LinkNews(Protocol):
     """What of `ControlNews` is modelled."""
+
+    def registered(self) -> None:
+        """The node is a member."""
+        ...
 
     def fenced(self, reason: str) -> None:
         """It was declared dead: all that it runs ends."""
@@ -67,6 +89,14 @@ class LinkNews(Protocol):
         """Control cannot be heard."""
         ...
 
+    def ordered(self, order: Order) -> None:
+        """Control wants something done for an actor."""
+        ...
+
+    def actor_changed(self, actor: messages.Actor) -> None:
+        """An actor that is watched is so."""
+        ...
+
 
 class VirtualLink:
     """The link of one daemon."""
@@ -87,18 +117,33 @@ class VirtualLink:
         self._beats: VirtualEnd | None = None
         self._watch: VirtualEnd | None = None
         self._number = 0
-        self._open: dict[int, tuple[ControlCall, Callable[[Ruling], None]]] = {}
+        self._open: dict[int, tuple[ControlCall | AskService, Callable[[Any], None]]] = {}
         """Calls that are not answered."""
+        self._lanes: dict[object, deque[Callable[[], None]]] = {}
+        self._orders: VirtualEnd | None = None
+        self._has_orders = 0
+        """Of this incarnation, up to this number."""
+        self._watched: dict[bytes, None] = {}
+        self._watching: VirtualEnd | None = None
         self._early: list[tuple[Any, Callable[[Ruling], None]]] = []
         """Calls that wait until the node is a member."""
         self._publisher: views.Publisher[NodeId, NodeView] = views.Publisher(0)
         self._others: views.Follower[NodeId, Any] = views.Follower()
         self._beat_at = 0.0
+        self._lost_at = 0.0
+        """When the link believes in no connection any more, if there is no answer."""
 
     def begin(self) -> None:
-        """Register, and follow the view."""
+        """Register, and follow the view from then on."""
         self._register()
-        self._follow()
+
+    def _give_up(self) -> None:
+        """Believe in no connection any more, for nobody answers."""
+        streams = (self._beats, self._orders, self._watching, self._watch, self._calls)
+        for end in streams:
+            if end is not None and not end.closed:
+                end.close("nobody answers")
+                end.lost(end, "nobody answers")
 
     def wake_at(self) -> float | None:
         """Return when `wake` is due, in seconds; None: never."""
@@ -109,7 +154,9 @@ class VirtualLink:
 
     def wake(self) -> None:
         """Say that the node lives, and what it has."""
-        if self._beats is not None:
+        if self._beats is not None and self._lost_at < self._world.now:
+            self._give_up()
+        elif self._beats is not None:
             self._publish(views.PublisherTicked())
             if self._beat_at <= self._world.now:
                 self._beat()
@@ -119,10 +166,64 @@ class VirtualLink:
 
     # -------------------------------------------------------------- calls
 
-    def call(self, command: Any, then: Callable[[Ruling], None], *, as_node: bool = True) -> None:
+    @property
+    def sender(self) -> messages.Sender:
+        """As whom this node speaks."""
+        return messages.Sender(node_id=self._node_id, incarnation=self.incarnation)
+
+    def address_of(self, node_id: NodeId) -> str | None:
+        """Return where a node's daemon is."""
+        standing = self.standings.members.get(node_id)
+        return None if standing is None or standing.is_dead else standing.facts.address
+
+    def call(
+        self,
+        service: str,
+        method: str,
+        request: Any,
+        then: Callable[[Any], None] = lambda answer: None,
+        *,
+        lane: object = None,
+        timeout_s: float = 0.0,
+    ) -> None:
+        """Ask control something, until it answers, as the real one does but without an end."""
+
+        def ask() -> None:
+            self._number += 1
+            name = Request(
+                bytes(self._node_id), self._number, min(self._open, default=self._number)
+            )
+            self._send(AskService(name, service, method, request), done)
+
+        def done(answer: Any) -> None:
+            if lane is not None:
+                waiting = self._lanes[lane]
+                waiting.popleft()
+                if waiting:
+                    waiting[0]()
+                else:
+                    del self._lanes[lane]
+            then(answer)
+
+        if lane is not None:
+            waiting = self._lanes.setdefault(lane, deque())
+            waiting.append(lambda: self._soon(ask))
+            if len(waiting) > 1:
+                return
+            waiting[0]()
+        else:
+            self._soon(ask)
+
+    def _soon(self, ask: Callable[[], None]) -> None:
+        """What is asked in no lane, or in different ones, comes in any order."""
+        self._daemon.later(self._world.random.random() * ORDER_S, ask)
+
+    def command(
+        self, command: Any, then: Callable[[Ruling], None], *, as_node: bool = True
+    ) -> None:
         """Have a command done; as one of this node, once it is a member, if it is not said else.
 
-        All calls are in one lane: what a driver did is not heard of after its end.
+        All of these are in one lane: what a driver did is not heard of after its end.
         """
         if as_node and not self.incarnation:
             self._early.append((command, then))
@@ -132,7 +233,7 @@ class VirtualLink:
         sender = Sender(bytes(self._node_id), self.incarnation) if as_node else None
         self._send(ControlCall(request, command, sender), then)
 
-    def _send(self, call: ControlCall, then: Callable[[Ruling], None]) -> None:
+    def _send(self, call: ControlCall | AskService, then: Callable[[Any], None]) -> None:
         self._open[call.request.number] = (call, then)
         if self._calls is not None:
             self._calls.send(call)
@@ -151,17 +252,17 @@ class VirtualLink:
         self._calls = None
         self._again(self._call_again)
 
-    def _answered(self, end: VirtualEnd, message: ControlAnswer) -> None:
+    def _answered(self, end: VirtualEnd, message: ControlAnswer | ServiceSaid) -> None:
         _, then = self._open.pop(message.number, (None, None))
         if then is not None:
-            then(message.ruling)
+            then(message.ruling if isinstance(message, ControlAnswer) else message.answer)
 
     # -------------------------------------------------------------- heartbeats
 
     def _register(self) -> None:
         name = self._node_id + (self._number + 1).to_bytes(8, "big")
         asked = RegisterAsked(self._node_id, name, self._daemon.address)
-        self.call(asked, self._registered, as_node=False)
+        self.command(asked, self._registered, as_node=False)
 
     def _registered(self, ruling: Ruling) -> None:
         assert not ruling.code, ruling
@@ -170,7 +271,13 @@ class VirtualLink:
         self._link()
         early, self._early = self._early, []
         for command, then in early:
-            self.call(command, then)
+            self.command(command, then)
+        self._has_orders = 0
+        if self._watch is None:
+            self._follow()
+        self._follow_orders()
+        self._watch_actors()
+        self._news.registered()
 
     def _link(self) -> None:
         """Begin a stream of heartbeats, with all that the node has."""
@@ -179,6 +286,7 @@ class VirtualLink:
         self._publisher = views.Publisher(self.incarnation)
         self._publisher.handle(views.TableChanged({self._node_id: self._view}), self._world.now)
         first = Heartbeat(self._node_id, self.incarnation, self._whole(), self._news.held())
+        self._lost_at = self._world.now + FIRST_S
         self._beats = self._daemon.call(CONTROL, first, self._told, self._beats_lost)
         self._beat_at = self._world.now + HEARTBEAT_S
 
@@ -195,7 +303,10 @@ class VirtualLink:
     def _told(self, end: VirtualEnd, message: Any) -> None:
         if end is not self._beats:
             return
+        self._lost_at = self._world.now + LOST_S
         match message:
+            case BeatHeard():
+                pass
             case WholeViewWanted():
                 self._beat(self._whole())
             case BundlesOrdered(order):
@@ -203,6 +314,10 @@ class VirtualLink:
             case Fenced(reason):
                 end.close()
                 self._beats, self.incarnation = None, 0
+                for stream in (self._orders, self._watching):
+                    if stream is not None:
+                        stream.close()
+                self._orders = self._watching = None
                 self.member_since = float("inf")
                 self._early.clear()
                 self._news.unlinked()
@@ -255,3 +370,52 @@ class VirtualLink:
                 self._news.views_changed(changed.views, changed.gone)
             for facts in changed.died:
                 self._news.node_died(facts)
+
+    # -------------------------------------------------------------- actors
+
+    def _follow_orders(self) -> None:
+        if self._orders is None and self.incarnation:
+            sender = Sender(bytes(self._node_id), self.incarnation)
+            first = FollowOrders(sender, self._has_orders)
+            self._orders = self._daemon.call(CONTROL, first, self._ordered, self._orders_lost)
+
+    def _orders_lost(self, end: VirtualEnd, why: str) -> None:
+        if end is self._orders:
+            self._orders = None
+            self._again(self._follow_orders)
+
+    def _ordered(self, end: VirtualEnd, message: OrdersSent) -> None:
+        if end is not self._orders:
+            return
+        self._has_orders = message.first + len(message.orders) - 1
+        end.send(OrdersTaken(self._has_orders))
+        for order in message.orders:
+            self._news.ordered(order)
+
+    def watch_actor(self, actor: bytes) -> None:
+        """Hear of an actor, as it is and as it changes, until it is dead."""
+        self._watched[actor] = None
+        if self._watching is not None:
+            self._watching.send(WatchActors((actor,)))
+
+    def leave_actor(self, actor: bytes) -> None:
+        """Hear no more of it."""
+        if self._watched.pop(actor, 0) is None and self._watching is not None:
+            self._watching.send(WatchActors((), (actor,)))
+
+    def _watch_actors(self) -> None:
+        if self._watching is None and self.incarnation:
+            first = WatchActors(tuple(self._watched))
+            self._watching = self._daemon.call(CONTROL, first, self._actor_told, self._watch_over)
+
+    def _watch_over(self, end: VirtualEnd, why: str) -> None:
+        if end is self._watching:
+            self._watching = None
+            self._again(self._watch_actors)
+
+    def _actor_told(self, end: VirtualEnd, message: ActorTold) -> None:
+        actor = message.actor
+        if end is self._watching and actor.actor_id in self._watched:
+            if actor.state == messages.DEAD:
+                del self._watched[actor.actor_id]
+            self._news.actor_changed(actor)

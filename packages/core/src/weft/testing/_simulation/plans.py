@@ -73,11 +73,7 @@ class TaskPlan(msgspec.Struct, frozen=True):
     def shape(self) -> Shape:
         """Return what its worker must be."""
         amounts = Resources({"CPU": self.cpus, "GPU": self.gpus})
-        strategy = self.strategy
-        if strategy.startswith("node:"):
-            _, index, affinity = strategy.split(":")
-            strategy = f"node:{node_id(int(index) + 1).hex()}:{affinity}"
-        return Shape(tuple(sorted(amounts.items())), strategy, self.labels)
+        return Shape(tuple(sorted(amounts.items())), _placed(self.strategy), self.labels)
 
     def all(self) -> list[TaskPlan]:
         """Return it and its children, and theirs."""
@@ -97,6 +93,55 @@ class GroupPlan(msgspec.Struct, frozen=True):
     """0: from when all tasks have ended, as long as its driver."""
 
 
+class CallPlan(msgspec.Struct, frozen=True):
+    """A call of an actor's method."""
+
+    name: str
+    at_s: float
+    """After its caller knows the actor."""
+    lasts_s: float
+    retries: int = 0
+    crashes_at: int = 0
+    """It takes its actor along in so many first attempts."""
+
+
+class ActorPlan(msgspec.Struct, frozen=True):
+    """An actor, and how its maker calls it.
+
+    One with a name is called by all who wanted to be its maker, and outlives them.
+    """
+
+    name: str
+    at_s: float
+    """After the driver has begun."""
+    calls: tuple[CallPlan, ...]
+    is_named: bool = False
+    memory: float = 0.0
+    strategy: str = "DEFAULT"
+    max_restarts: int = 0
+    builds_s: float = 0.001
+    """What its constructor takes."""
+    fails: bool = False
+    """Its constructor raises."""
+    killed_at_s: float = 0.0
+    """Its maker kills it so long after it is known; 0: never."""
+    may_restart: bool = False
+    """When it is killed."""
+
+    def shape(self, env: str) -> Shape:
+        """Return what its worker must be."""
+        amounts = Resources({"memory": self.memory} if self.memory else {})
+        return Shape(tuple(sorted(amounts.items())), _placed(self.strategy), env=env)
+
+
+def _placed(strategy: str) -> str:
+    """Return a strategy as a demand has it, with the id of the node that it names."""
+    if not strategy.startswith("node:"):
+        return strategy
+    _, index, affinity = strategy.split(":")
+    return f"node:{node_id(int(index) + 1).hex()}:{affinity}"
+
+
 class DriverPlan(msgspec.Struct, frozen=True):
     """A program."""
 
@@ -104,6 +149,7 @@ class DriverPlan(msgspec.Struct, frozen=True):
     at_s: float
     tasks: tuple[TaskPlan, ...]
     groups: tuple[GroupPlan, ...] = ()
+    actors: tuple[ActorPlan, ...] = ()
 
 
 class FaultPlan(msgspec.Struct, frozen=True):
@@ -124,6 +170,10 @@ class SchedulePlan(msgspec.Struct, frozen=True):
     drivers: tuple[DriverPlan, ...]
     faults: tuple[FaultPlan, ...]
     silence_s: float = 5.0
+
+    def actors(self) -> int:
+        """Return how many actors there are to be."""
+        return sum(len(driver.actors) for driver in self.drivers)
 
     def tasks(self) -> int:
         """Return how many tasks there are."""
@@ -154,6 +204,12 @@ def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
         )
         for _ in range(draw.randint(0, faults))
     )
+    drivers = tuple(
+        msgspec.structs.replace(
+            driver, actors=tuple(_actor(draw) for _ in range(draw.choice([0, 0, 1, 2, 4])))
+        )
+        for driver in drivers
+    )
     return SchedulePlan(seed, nodes, drivers, tuple(sorted(wrong, key=lambda fault: fault.at_s)))
 
 
@@ -168,6 +224,35 @@ def _group(draw: random.Random, number: int) -> GroupPlan:
         draw.choice(get_args(Strategy)),
         round(draw.uniform(0.0, 2.0), 3),
         draw.choice([0.0, 0.1, 1.0, 3.0, 7.0]),
+    )
+
+
+def _actor(draw: random.Random) -> ActorPlan:
+    is_named = draw.random() < 0.5
+    name = f"a{draw.randrange(2)}" if is_named else f"b{draw.randrange(1_000)}"
+    odd = draw.random()
+    return ActorPlan(
+        name,
+        round(draw.uniform(0.0, 1.0), 3),
+        tuple(_call(draw, name, number) for number in range(draw.choice([1, 5, 20]))),
+        is_named,
+        memory=draw.choice([0.0, 0.0, 0.1e9]),
+        strategy=draw.choice(["DEFAULT"] * 4 + ["SPREAD"] * 3 + ["node:1:soft", "node:1:hard"]),
+        max_restarts=draw.choice([0, 1, 3, -1, -1]),
+        builds_s=draw.choice([0.0005, 0.02, 0.3]),
+        fails=odd < 0.05,
+        killed_at_s=draw.choice([0.1, 1.0, 3.0]) if odd > 0.8 else 0.0,
+        may_restart=draw.random() < 0.5,
+    )
+
+
+def _call(draw: random.Random, actor: str, number: int) -> CallPlan:
+    return CallPlan(
+        f"{actor}.{number}",
+        round(draw.choice([0.0, 0.01, 1.0, 5.0]) * draw.random(), 4),
+        draw.choice([0.0001, 0.001, 0.02, 0.3]),
+        draw.choice([0, 0, 0, 1, -1]),
+        draw.choice([0] * 30 + [1]),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from weft._machines.bundle_plans import plan as plan_bundles
 from weft._machines.nodes import Nodes
 from weft._machines.placement import Placed, able, place, terms_of
 from weft._machines.tasks import LINGER_S
+from weft._wire.messages import EndActor
 from weft.testing._simulation.controls import (
     START_AGAIN_S,
     VirtualControl,
@@ -22,6 +23,7 @@ from weft.testing._simulation.controls import (
 from weft.testing._simulation.daemons import BROKEN_S, VirtualDaemon
 from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.plans import (
+    ActorPlan,
     DriverPlan,
     FaultPlan,
     GroupPlan,
@@ -57,6 +59,8 @@ SMALLER_STEPS = 50_000
 # How often is looked whether somebody waits beside a node with room, and how long one may: besides,
 # who was sent on in vain rests as long as it has waited.
 LOOK_S = 0.5
+_NOBODY: Any = None
+"""Who asks for what nobody is answered."""
 BESIDE_S = 5.0
 
 
@@ -83,6 +87,7 @@ class Schedule:
         self._disturbed_until = 0.0
         """Nodes may be cut off, or stand still."""
         self.tally.refused = self._see_refusal
+        self.tally.is_member = lambda node: self.control.orders.incarnation_of(node) is not None
         self._beside_s: dict[tuple[VirtualRuntime, int], float] = {}
         self._group_waits_s: dict[PlacementGroupId, float] = {}
         self._waits_s: dict[tuple[VirtualRuntime, int], float] = {}
@@ -121,6 +126,9 @@ class Schedule:
                 self._submit(driver, task)
             for number, group in enumerate(plan.groups):
                 self._make_group(driver, group, number)
+            for number, actor in enumerate(plan.actors):
+                self._waits[driver] += 1
+                driver.later(actor.at_s, lambda a=actor, n=number: self._make_actor(driver, a, n))  # type: ignore[misc]  # bound as they are
 
         driver.later(0.0, begin)
 
@@ -132,8 +140,12 @@ class Schedule:
         if plan.cancel_after_s:
             driver.later(plan.cancel_after_s, lambda: driver.cancel(task, force=plan.cancel_force))
 
+    def _make_actor(self, driver: VirtualDriver, plan: ActorPlan, number: int) -> None:
+        self._waits[driver] -= 1
+        driver.calling.make(plan, number)
+
     def _make_group(self, driver: VirtualDriver, plan: GroupPlan, number: int) -> None:
-        group = PlacementGroupId(driver.worker_id[:8] + number.to_bytes(8, "big"))
+        group = PlacementGroupId(driver.worker_id[:8] + b"g" + number.to_bytes(7, "big"))
         self.world.story.call(group, f"{plan.name} of {driver.name}")
 
         def make() -> None:
@@ -268,10 +280,12 @@ class Schedule:
                 driver.later(0.0, make)
             world.run(world.now + GROUPS_S, lambda: not self._late_groups)
             self._see_groups()
+            self.tally.see_histories()
             for driver in self.drivers:
                 if driver.is_alive:
                     self._see_if_quiet(driver)
                     driver.leave()
+            self._end_named()
             world.run(world.now + self.plan.silence_s + QUIET_S + 3.0, self._is_quiet)
             for daemon in self._slots:
                 self._see_if_empty(daemon)
@@ -294,12 +308,18 @@ class Schedule:
 
     def _is_over(self) -> bool:
         return not self._programs and not any(
-            waits for driver, waits in self._waits.items() if driver.is_alive
+            waits or driver.calling.waits
+            for driver, waits in self._waits.items()
+            if driver.is_alive
         )
 
     def _blame(self) -> None:
-        """Say which task never ends."""
-        owner, task = next(pair for pair in self.tally.open.values() if pair[0].is_alive)
+        """Say which task or call never ends."""
+        found = next((pair for pair in self.tally.open.values() if pair[0].is_alive), None)
+        if found is None:
+            self._blame_call()
+            return
+        owner, task = found
         asked = owner.asks.asked(task.shape)
         why = [
             daemon.scheduling.explain(task.note.shape())
@@ -312,6 +332,23 @@ class Schedule:
             task.name,
             owner.name,
         )
+
+    def _blame_call(self) -> None:
+        for caller, call in self.tally.calls.values():
+            if caller.is_alive:
+                callee = caller.calling.machine.callees[call.actor]
+                standing = self.control.actors.find(call.actor)
+                life = "not known" if standing is None else standing.life.state
+                name = self.world.story.name_of(call.actor)
+                raise Broken(
+                    f"{call.name} of {caller.name} is {call.state} and does not end; to it {name} "
+                    f"is {callee.state}, {'' if callee.connected else 'not '}connected; to control "
+                    f"it is {life}",
+                    call.name,
+                    caller.name,
+                    name,
+                )
+        raise Broken("an actor is never made")
 
     def _see_if_quiet(self, driver: VirtualDriver) -> None:
         kept = {
@@ -377,6 +414,19 @@ class Schedule:
             left = {i: b for i, b in enumerate(facts.created.bundles) if i not in here}
             if plan_bundles(GroupWish(facts.created.strategy, left, here), nodes) is not None:
                 raise Broken(f"{name} is {facts.state} beside nodes with room", name)
+
+    def _end_named(self) -> None:
+        """End the actors that outlive their makers, as people would."""
+        daemon = next((each for each in self._slots if each.is_alive), None)
+        for actor in [bytes(actor) for _, actor in self._named()]:
+            assert daemon is not None
+            ended = EndActor(actor, graceful=False, no_restart=True, reason="all is over")
+            daemon.step(lambda e=ended: daemon.acting.said(_NOBODY, e))
+
+    def _named(self) -> list[tuple[str, bytes]]:
+        directory = self.control.actors
+        found = [(name, directory.named(name, namespace)) for namespace, name in directory.names()]
+        return [(name, actor) for name, actor in found if actor is not None]
 
     def _is_quiet(self) -> bool:
         return all(self._left_at(daemon) == {} for daemon in self._slots if daemon.is_alive)
@@ -457,6 +507,10 @@ def _parts_less(plan: SchedulePlan) -> list[SchedulePlan]:
     plans = [replace(plan, drivers=_without(plan.drivers, i)) for i in range(len(plan.drivers))]
     plans += [replace(plan, faults=_without(plan.faults, i)) for i in range(len(plan.faults))]
     for number, driver in enumerate(plan.drivers):
+        for fewer_actors in (_without(driver.actors, i) for i in range(len(driver.actors))):
+            drivers = list(plan.drivers)
+            drivers[number] = replace(driver, actors=fewer_actors)
+            plans.append(replace(plan, drivers=tuple(drivers)))
         tasks = driver.tasks
         halves = [tasks[: len(tasks) // 2], tasks[len(tasks) // 2 :]] if len(tasks) > 3 else []
         for fewer in [*halves, *(_without(tasks, i) for i in range(len(tasks)))]:

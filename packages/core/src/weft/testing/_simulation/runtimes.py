@@ -27,6 +27,7 @@ from weft._machines.tasks import Task, Tasks
 from weft._node.clients import GUEST
 from weft._override import override
 from weft._wire.messages import (
+    BecomeActor,
     Blocked,
     Certificate,
     Demand,
@@ -44,7 +45,8 @@ from weft._wire.messages import (
     Unblocked,
 )
 from weft._wire.version import WIRE
-from weft.testing._simulation.letters import CancelTask, RunTask, TaskDone
+from weft.testing._simulation.actors import VirtualActor, VirtualCalling
+from weft.testing._simulation.letters import CancelTask, RunCall, RunTask, TaskDone
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
 if TYPE_CHECKING:
@@ -70,6 +72,7 @@ class VirtualRuntime(VirtualProcess):
         super().__init__(world, daemon.host, name, f"{node}/{worker_id.hex()}")
         world.story.call(worker_id, name)
         self.worker_id = WorkerId(worker_id)
+        self.node_id = daemon.node_id
         self.daemon_address = daemon.address
         self.machine = Tasks()
         self.asks = Asks()
@@ -189,9 +192,10 @@ class VirtualRuntime(VirtualProcess):
                 daemon.send(Demand(each.key, shape, each.workers, self.depth, "", each.hops))
 
     def _daemon_at(self, address: str) -> VirtualEnd | None:
-        return self.daemon if address == asks.OWN else self._connect(address)
+        return self.daemon if address == asks.OWN else self.connect(address)
 
-    def _connect(self, address: str) -> VirtualEnd | None:
+    def connect(self, address: str) -> VirtualEnd | None:
+        """Connect to a process, if that is not done yet; None: it is not there."""
         end = self._end_at.get(address)
         if end is None:
             hello = self._hello
@@ -245,7 +249,7 @@ class VirtualRuntime(VirtualProcess):
         worker_id = WorkerId(message.worker_id)
         self.asks.handle(asks.WorkerHad(message.key, self._source(end)))
         known = message.key in self._shape_of
-        worker = self._connect(message.address) if known else None
+        worker = self.connect(message.address) if known else None
         if worker is None:
             end.send(ReturnLease(worker_id))
             self.tell(task_rules.LeaseMissed(message.key))
@@ -348,6 +352,8 @@ class VirtualWorker(VirtualRuntime):
         self._now: _Job | None = None
         self._began_at = 0.0
         self._is_quitting = False
+        self.actor: VirtualActor | None = None
+        """What it was made."""
         self.begun: tuple[bytes, int] = (b"", 0)
         """The task that it began last, and which attempt: in the real one a page of memory."""
         self._my_daemon = daemon
@@ -361,6 +367,9 @@ class VirtualWorker(VirtualRuntime):
                 pass
             case RunTask():
                 self._run(end, _Job(end, message))
+            case RunCall():
+                assert self.actor is not None
+                self.actor.run(end, message)
             case CancelTask(task_id, by_force):
                 self._stop(task_id, by_force=by_force)
             case _:
@@ -369,14 +378,21 @@ class VirtualWorker(VirtualRuntime):
     @override
     def hung_up(self, end: VirtualEnd, why: str) -> None:
         self._queue = deque(job for job in self._queue if job.caller is not end)
+        if self.actor is not None:
+            self.actor.forget(end)
 
     @override
     def _heard(self, end: VirtualEnd, message: Any) -> None:
-        if isinstance(message, Quit):
-            self._is_quitting = True
-            self._next()
-        else:
-            super()._heard(end, message)
+        match message:
+            case Quit() if self.actor is not None:
+                self.actor.quit()
+            case Quit():
+                self._is_quitting = True
+                self._next()
+            case BecomeActor():
+                self.actor = VirtualActor(self, message)
+            case _:
+                super()._heard(end, message)
 
     def _run(self, end: VirtualEnd, job: _Job) -> None:
         is_busy = self._now is not None and self.world.now - self._began_at > QUIET_S
@@ -471,7 +487,33 @@ class VirtualWorker(VirtualRuntime):
 
 
 class VirtualDriver(VirtualRuntime):
-    """A program: it submits tasks and waits for them."""
+    """A program: it submits tasks, makes actors and calls them, and waits for all."""
+
+    def __init__(
+        self, world: World, daemon: VirtualDaemon, worker_id: bytes, name: str, role: str
+    ) -> None:
+        super().__init__(world, daemon, worker_id, name, role)
+        self.calling = VirtualCalling(self)
+
+    @override
+    def check(self) -> None:
+        super().check()
+        self.calling.machine.check()
+
+    @override
+    def _heard(self, end: VirtualEnd, message: Any) -> None:
+        if not self.calling.heard(end, message):
+            super()._heard(end, message)
+
+    @override
+    def _certificate(self, message: Certificate) -> None:
+        super()._certificate(message)
+        self.calling.ended(message.worker_id)
+
+    @override
+    def _lost(self, end: VirtualEnd, why: str) -> None:
+        super()._lost(end, why)
+        self.calling.lost(end)
 
     def leave(self) -> None:
         """End in order."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft.testing._simulation.letters import Heartbeat
+from weft.testing._simulation.letters import BeatHeard, Heartbeat
 
 if TYPE_CHECKING:
     from weft.testing._simulation.world import VirtualProcess, World
@@ -46,6 +46,8 @@ class Story:
         """Return the last lines that name one of these, or the last of all."""
         texts = []
         for at, who, verb, to, what in reversed(self._lines):
+            if isinstance(what, BeatHeard):
+                continue
             if isinstance(what, Heartbeat) and not (what.delta or what.reports):
                 continue  # There are too many, and they say nothing.
             text = f"{at:9.4f}  {who} {verb} {to + ': ' if to else ''}{self._brief(what)}"

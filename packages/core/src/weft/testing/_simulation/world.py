@@ -167,6 +167,13 @@ class VirtualEnd:
                 self.receive(self, message)
         self.close()
 
+    def read_arrived(self) -> None:
+        """Hear a first part of what is on its way to here, which has just arrived."""
+        for _ in range(self.process.world.random.randint(0, len(self._inbox))):
+            if self.closed or isinstance(self._inbox[0], _Closing):
+                break
+            self.receive(self, self._inbox.popleft())
+
     def tear(self, why: str) -> None:
         """End both ends; of what is on its way to here, some may still arrive."""
         if self.closed:
