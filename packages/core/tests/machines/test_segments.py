@@ -20,6 +20,7 @@ from weft._machines.segments import (
     RETRY_S,
     VACANT_FILE,
     VACANT_S,
+    ClientBack,
     ClientLost,
     ClientMessage,
     ClientSaid,
@@ -1440,6 +1441,15 @@ def test_segment_for_an_owner_that_has_ended_is_asked_back_at_once() -> None:
     node.lend(A, 300)
     effects = node.say(A, SegmentsMade([made_segment(A, 0, 300, owner=B)]))
     assert effects == [TellClient(A, Evict(["a0"]))]
+
+
+def test_segment_for_an_owner_that_was_only_out_of_reach_stays() -> None:
+    node = Node()
+    node.tell(ClientLost(B))
+    assert node.tell(ClientBack(B)) == []
+    node.make(A, 300, owner=B)
+    assert node.tell(ClientBack(C)) == []
+    assert evicts(node.tell(ClientLost(B))) == {A: ["a0"]}
 
 
 def test_only_the_last_ended_processes_are_remembered() -> None:

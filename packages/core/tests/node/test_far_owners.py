@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from weft._node.far_owners import FarOwners
+from weft._node.far_owners import PAUSES_S, FarOwners
 from weft._transport.addresses import Home
 from weft._wire.messages import NodeDrained, NodeDrains, Transfer
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from weft._node.clients import Client
 
 HERE, THERE = "127.0.0.1:1", "127.0.0.1:2"
@@ -27,7 +29,9 @@ class Surroundings:
         self.log: list[Any] = []
         self.life = LIFE
         self.unreachable: set[str] = set()
-        self.owners = FarOwners(Home("/s", HERE), cast("Any", self), cast("Any", self))
+        self.later: list[tuple[float, Callable[[], None]]] = []
+        mine = cast("Any", self)
+        self.owners = FarOwners(Home("/s", HERE), mine, mine, mine)
         self.owners.transfers = cast("Any", self)
 
     # As clients.
@@ -45,6 +49,15 @@ class Surroundings:
         self.log.append((client, message))
         return True
 
+    # As timers.
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self.later.append((delay_s, function))
+
+    def ring(self) -> None:
+        """Let the time come for what is due first."""
+        self.later.pop(0)[1]()
+
     # As transfers, and memory.
 
     def owner_lost(self, address: str) -> None:
@@ -58,6 +71,9 @@ class Surroundings:
 
     def lost(self, client: bytes) -> None:
         self.log.append(("freed", client))
+
+    def back(self, client: bytes) -> None:
+        self.log.append(("known", client))
 
     def taken(self) -> list[Any]:
         """Return what was noted since the last time."""
@@ -84,7 +100,7 @@ def test_owner_of_this_node_is_told_over_its_own_connection(around: Surroundings
 
 def test_owner_elsewhere_is_called(around: Surroundings) -> None:
     assert around.owners.tell(OWNER, SAID)
-    assert around.taken() == [("reach", OWNER), (OWNER, SAID)]
+    assert around.taken() == [("reach", OWNER), ("known", b"\x0a"), (OWNER, SAID)]
     around.unreachable.add(OTHER)
     assert not around.owners.tell(OTHER, SAID)
 
@@ -92,16 +108,55 @@ def test_owner_elsewhere_is_called(around: Surroundings) -> None:
 def test_objects_of_an_owner_to_whom_there_is_no_way_end(around: Surroundings) -> None:
     around.unreachable.add(OWNER)
     around.owners.watch(OWNER)
+    around.owners.watch(OWNER)
+    for pause_s in PAUSES_S:
+        assert around.owners.tell(OWNER, SAID)  # When it is back it is told what it did not hear.
+        assert [delay_s for delay_s, _ in around.later] == [pause_s]
+        assert not around.taken()
+        around.ring()
     assert around.taken() == [("lost", OWNER), ("freed", b"\x0a")]
+    assert not around.later
 
 
-def test_owner_that_had_answered_is_called_again_once(around: Surroundings) -> None:
+def test_owner_that_does_not_answer_any_more_is_called_again_for_a_while(
+    around: Surroundings,
+) -> None:
     around.owners.watch(OWNER)
     around.taken()
     around.owners.lost(around.client_of(OWNER))
-    assert around.taken() == [("reach", OWNER), ("back", OWNER)]
-    around.owners.lost(around.client_of(OWNER, answers=False))
+    for _ in PAUSES_S:
+        assert not around.taken()
+        around.ring()
+        assert around.taken() == [("reach", OWNER), ("known", b"\x0a"), ("back", OWNER)]
+        around.owners.lost(around.client_of(OWNER, answers=False))
     assert around.taken() == [("lost", OWNER), ("freed", b"\x0a")]
+    assert not around.later
+
+
+def test_owner_that_has_answered_is_called_as_often_again(around: Surroundings) -> None:
+    around.owners.watch(OWNER)
+    for _ in range(2 * len(PAUSES_S)):
+        around.owners.lost(around.client_of(OWNER))
+        around.ring()
+    assert ("lost", OWNER) not in around.taken()
+
+
+def test_owner_that_was_reached_meanwhile_is_not_called_again(around: Surroundings) -> None:
+    around.owners.watch(OWNER)
+    around.owners.lost(around.client_of(OWNER))
+    assert around.owners.tell(OWNER, SAID)
+    around.taken()
+    around.ring()
+    assert not around.taken()
+
+
+def test_owner_that_waits_for_a_call_ends_with_its_node(around: Surroundings) -> None:
+    around.owners.watch(OWNER)
+    around.owners.lost(around.client_of(OWNER))
+    around.taken()
+    around.owners.bury(THERE, lambda: None)
+    around.ring()
+    assert around.taken() == [("lost", OWNER), ("freed", b"\x0a"), ("died", THERE)]
 
 
 def test_owner_of_a_dead_node_is_not_called_again(around: Surroundings) -> None:
@@ -138,7 +193,7 @@ def test_drain_ends_with_the_last_owner_that_needs_something(around: Surrounding
     around.owners.said_drained(around.client_of(OWNER), NodeDrained(0, 9))  # It was asked before.
     around.owners.said_drained(around.client_of(OWNER), NodeDrained(1, 2))
     assert not ended
-    around.owners.lost(around.client_of(OTHER, answers=False))
+    around.owners.bury(THERE, lambda: around.owners.lost(around.client_of(OTHER)))
     assert ended == [2]
 
 

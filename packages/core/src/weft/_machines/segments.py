@@ -171,6 +171,15 @@ class ClientLost(msgspec.Struct, frozen=True):
     client: bytes
 
 
+class ClientBack(msgspec.Struct, frozen=True):
+    """A process of another node that was lost is connected again, or seems to be.
+
+    It was out of reach, not dead: what is made for it from now on is kept.
+    """
+
+    client: bytes
+
+
 class DiskFull(msgspec.Struct, frozen=True):
     """There is no room for a LendOnDisk."""
 
@@ -205,8 +214,8 @@ class CopyNoted(msgspec.Struct, frozen=True):
 
 
 Event = (
-    ClientSaid | ClientLost | Spilled | Unspilled | DiskFull | FilesGone | SegmentsTicked
-    | RoomAsked | CopyNoted
+    ClientSaid | ClientLost | ClientBack | Spilled | Unspilled | DiskFull | FilesGone
+    | SegmentsTicked | RoomAsked | CopyNoted
 )  # fmt: skip
 """A spiller that dies has failed its batches, Spilled says so. What it was reading is asked of the
 next spiller: an error in Unspilled means that the object is lost.
@@ -365,6 +374,8 @@ class Segments:
                 self._heard(self._table.account(client), message)
             case ClientLost(client):
                 self._client_lost(client)
+            case ClientBack(client):
+                self._gone.pop(client, None)
             case Spilled(batch, error, places):
                 self._spilled(batch, error, places)
             case Unspilled(request, error):

@@ -247,7 +247,9 @@ class Daemon:
         self.transfers: NodeTransfers | None = None
         self._port: Port | None = None
         if outside is not None:
-            self.far_owners = far_owners.FarOwners(node.home, self.clients, self.memory)
+            self.far_owners = far_owners.FarOwners(
+                node.home, self.clients, self.memory, self._timers
+            )
             self.transfers = self.far_owners.transfers = transfers.NodeTransfers(
                 (self.facts.node_id, 0, node.home.node),
                 self.memory,

@@ -1,8 +1,9 @@
 """Processes of other nodes that own objects here, originals or copies; and what drains with a node.
 
 This daemon calls such a process when it has something to say to it, or when a worker here makes an
-object for it, and keeps the connection: its end is the process's end. One that breaks is called
-again once; if it answers, what was said meanwhile is said again (OwnerBack).
+object for it, and keeps the connection. One that breaks is called again, a few times within
+`sum(PAUSES_S)`: a process that has ended never answers, a network that broke off may do so soon.
+With each call what was said meanwhile is said again (OwnerBack).
 
 When this node is about to end, owners elsewhere have what is nowhere else moved to other nodes:
 
@@ -23,7 +24,11 @@ if TYPE_CHECKING:
     from weft._node.memory import NodeMemory
     from weft._node.transfers import NodeTransfers
     from weft._transport.addresses import Home
+    from weft._transport.timers import Timers
     from weft._wire.messages import NodeDrained, Transfer
+
+# Long enough for a network to be mended by itself, short enough for who waits for room.
+PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8)
 
 Life = tuple[bytes, int, str]
 """As NodeLife: the node's id, its incarnation, HOST:PORT."""
@@ -34,14 +39,17 @@ class FarOwners:
 
     transfers: NodeTransfers
 
-    def __init__(self, home: Home, clients: Clients, memory: NodeMemory) -> None:
+    def __init__(self, home: Home, clients: Clients, memory: NodeMemory, timers: Timers) -> None:
         self._home = home
         self._clients = clients
         self._memory = memory
+        self._timers = timers
         self._dead = ""
         """HOST:PORT of a node that is being buried."""
         self._owners: dict[str, Client] = {}
         """Those to whom there is a connection, by address."""
+        self._calls: dict[str, int] = {}
+        """By address: how often an owner whose connection broke was called again, of late."""
         self._draining: set[str] = set()
         """Who has not said that it needs nothing here any more."""
         self._left = 0
@@ -56,19 +64,21 @@ class FarOwners:
         client = self._reach(address)
         if client is not None:
             self._clients.send(client, message)
-        return client is not None
+        return self.hears(address)
 
     def watch(self, address: str) -> None:
         """A process of another node owns objects here: they end with it."""
-        if self._reach(address) is None:
-            self._end(address)
+        if self._reach(address) is None and address not in self._calls:
+            self._call_later(address, 0)
 
     def _reach(self, address: str) -> Client | None:
         try:
             client = self._clients.reach(address)
         except OSError:
             return None
-        self._owners[address] = client
+        if self._owners.get(address) is not client:
+            self._owners[address] = client
+            self._memory.back(bytes.fromhex(split(address).name))
         return client
 
     # -------------------------------------------------------------- their ends
@@ -80,17 +90,32 @@ class FarOwners:
             return
         if self._owners.get(address) is client:
             del self._owners[address]
-            has_answered = bool(client.worker_id)
-            if has_answered and split(address).node != self._dead and self._reach(address):
-                self.transfers.owner_back(address)
-        if not self.hears(address):
+            self._call_later(address, 0 if client.worker_id else self._calls.get(address, 0))
+        elif not self.hears(address):
             self._end(address)
 
+    def _call_later(self, address: str, calls: int) -> None:
+        """Call an owner again, which was called so often since it last answered."""
+        if calls == len(PAUSES_S) or split(address).node == self._dead:
+            self._end(address)
+        else:
+            self._calls[address] = calls + 1
+            self._timers.call_later(PAUSES_S[calls], lambda: self._call(address))
+
+    def _call(self, address: str) -> None:
+        if address in self._owners or address not in self._calls:
+            return
+        if self._reach(address) is None:
+            self._call_later(address, self._calls[address])
+        else:
+            self.transfers.owner_back(address)
+
     def hears(self, address: str) -> bool:
-        """Tell whether there is a connection to an owner: then its objects stay."""
-        return address in self._owners
+        """Tell whether there is a connection to an owner, or may soon be: then its objects stay."""
+        return address in self._owners or address in self._calls
 
     def _end(self, address: str) -> None:
+        self._calls.pop(address, None)
         self.transfers.owner_lost(address)
         self._memory.lost(bytes.fromhex(split(address).name))
         self._drained_of(address, 0)
@@ -99,6 +124,8 @@ class FarOwners:
         """The node at HOST:PORT is dead: `lose` its processes, and call none of them again."""
         self._dead = node
         lose()
+        for address in [each for each in self._calls if split(each).node == node]:
+            self._end(address)
         self._dead = ""
         self.transfers.node_died(node)
 

@@ -17,6 +17,7 @@ from weft import _settings
 from weft._clock import monotonic
 from weft._machines.segments import (
     SPILL_FILE,
+    ClientBack,
     ClientLost,
     ClientSaid,
     CopiesDropped,
@@ -127,6 +128,10 @@ class NodeMemory:
         for key in [key for key in self._copy_asked if key[0] == client]:
             del self._copy_asked[key]
         self._tell(ClientLost(client))
+
+    def back(self, client: bytes) -> None:
+        """A process of another node is not dead, if it was taken for that."""
+        self._tell(ClientBack(client))
 
     def free(self, size_bytes: int) -> None:
         """Let so much become free: others need it."""
