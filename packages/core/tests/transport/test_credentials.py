@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import datetime
 import socket
 import ssl
@@ -156,9 +157,9 @@ def test_members_do_not_load_cryptography(credentials: MemberCredentials) -> Non
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-@pytest.fixture
-def node(credentials: MemberCredentials) -> Iterator[tuple[str, int]]:
-    """The address of somebody who does TLS with each caller, and no more."""
+@contextlib.contextmanager
+def greeter(credentials: MemberCredentials) -> Iterator[tuple[str, int]]:
+    """Return the address of somebody who does TLS with each caller, and no more."""
     server = socket.create_server(("127.0.0.1", 0))
 
     def serve() -> None:
@@ -180,6 +181,30 @@ def node(credentials: MemberCredentials) -> Iterator[tuple[str, int]]:
         sock.send(b"e")
         thread.join()
     server.close()
+
+
+@pytest.fixture
+def node(credentials: MemberCredentials) -> Iterator[tuple[str, int]]:
+    with greeter(credentials) as found:
+        yield found
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "words"),
+    [("VALID", -0.5, "certificate has expired"), ("SKEW", -2, "certificate is not yet valid")],
+)
+def test_who_joins_is_told_of_a_certificate_out_of_its_dates_at_once(
+    tmp_path: Path, name: str, days: float, words: str
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(credentials_module, name, datetime.timedelta(days=days))
+        patch.setattr(credentials_module, "_rehearse", lambda _made: None)
+        dated = make_credentials(tmp_path / "cluster")
+    with greeter(dated) as node, pytest.raises(AuthenticationError) as met:
+        fetch_credentials(dated.join_string(*node))
+    assert str(met.value).startswith(
+        f"the certificate of 127.0.0.1:{node[1]} was refused: {words}; set this machine's clock"
+    )
 
 
 def test_who_has_the_join_string_gets_the_certificate(

@@ -131,7 +131,7 @@ def open_credentials(folder: Path) -> MemberCredentials:
     except ssl.SSLCertVerificationError as error:
         raise UsageError(
             f"the cluster's certificate in {folder} cannot be used: {error.verify_message}; "
-            f"{dates_advice(error)}"
+            f"{_dates_advice(error)}"
         ) from None
     except (ssl.SSLError, ValueError) as error:
         raise UsageError(
@@ -181,18 +181,29 @@ def fetch_credentials(join: JoinString, timeout_s: float = FETCH_S) -> Credentia
 
     Raises:
         OSError: Nobody answers there, or not in time.
-        AuthenticationError: Who answers has another certificate than the join string says.
+        AuthenticationError: Who answers has another certificate than the join string says, or it is
+            out of its dates.
     """
     context = new_context(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    found = _certificate_of(join, context, timeout_s)
+    check_fingerprint(found, join.fingerprint, join.address)
+    known = Credentials(join.token, ssl.DER_cert_to_PEM_cert(found).encode())
+    try:
+        # gRPC would say nothing about dates, and try for as long as it may.
+        _certificate_of(join, known.calling, timeout_s)
+    except ssl.SSLCertVerificationError as error:
+        raise AuthenticationError(certificate_refusal(join.address, error)) from None
+    return known
+
+
+def _certificate_of(join: JoinString, context: ssl.SSLContext, timeout_s: float) -> bytes:
     with (
         socket.create_connection((join.host, join.port), timeout_s) as sock,
         context.wrap_socket(sock, server_hostname=NODE) as tls,
     ):
-        found = tls.getpeercert(binary_form=True) or b""
-    check_fingerprint(found, join.fingerprint, join.address)
-    return Credentials(join.token, ssl.DER_cert_to_PEM_cert(found).encode())
+        return tls.getpeercert(binary_form=True) or b""
 
 
 def fingerprint_of(certificate: bytes) -> bytes:
@@ -211,7 +222,14 @@ def check_fingerprint(certificate: bytes, pinned: bytes, address: str) -> None:
         )
 
 
-def dates_advice(error: ssl.SSLCertVerificationError) -> str:
+def certificate_refusal(address: str, error: ssl.SSLCertVerificationError) -> str:
+    """Say in one line why the pinned certificate of an address was refused all the same."""
+    return (
+        f"the certificate of {address} was refused: {error.verify_message}; {_dates_advice(error)}"
+    )
+
+
+def _dates_advice(error: ssl.SSLCertVerificationError) -> str:
     """Say what to do about a certificate that was refused."""
     return {
         9: "set this machine's clock",

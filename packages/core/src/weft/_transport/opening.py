@@ -20,7 +20,7 @@ import socket
 import ssl
 from typing import TYPE_CHECKING, Protocol
 
-from weft._transport.credentials import check_fingerprint, dates_advice
+from weft._transport.credentials import certificate_refusal, check_fingerprint
 from weft._transport.join import shown_address
 from weft._transport.tls import RECORD_BYTES, words, wrap
 from weft._wire.handshake import NONCE_BYTES, ClientHandshake, ServerHandshake
@@ -112,10 +112,7 @@ class CallingPart:
     def explain(self, error: Exception) -> str:
         """Say in one line why there is no connection."""
         if isinstance(error, ssl.SSLCertVerificationError):
-            return (
-                f"the certificate of {self._address} was refused: {error.verify_message}; "
-                f"{dates_advice(error)}"
-            )
+            return certificate_refusal(self._address, error)
         if isinstance(error, ssl.SSLEOFError | ConnectionResetError):
             return f"{self._name} at {self._address} {SILENT}"
         return f"no connection to {self._name} at {self._address}: {words(error)}"

@@ -34,7 +34,7 @@ def join_cluster(join: JoinString, folder: Path, *, timeout_s: float = FETCH_S) 
     Raises:
         OSError: Nobody answers there, or not in time.
         AuthenticationError: The token is wrong, or who answers has another certificate than the
-            join string says.
+            join string says, or it is out of its dates.
         GetTimeoutError: There is no control service behind the port.
         RpcError: It has refused.
         UsageError: The folder has the credentials of another cluster, or is open to others.
