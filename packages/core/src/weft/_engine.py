@@ -1,8 +1,9 @@
 """The seam between what users call and what runs it.
 
 `_api` turns user calls into specs and hands them to the current Engine. Engines: `inline` (this
-process) and `local` (worker processes of this machine). The Engine protocol is narrow on purpose:
-everything that a user sees is built on these methods, and one semantic suite runs on every engine.
+process), `local` (a driver of a node of this machine) and `remote` (a program of a cluster that has
+none here). The Engine protocol is narrow on purpose: everything that a user sees is built on these
+methods, and one semantic suite runs on every engine.
 
 What is always true
 1. At most one engine is current in a process.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import operator
 import os
 import selectors
 import signal
@@ -22,11 +23,18 @@ import weft
 from weft._engine import current
 from weft._node.finding import is_foreign
 from weft._options import init_options
-from weft._runtime import road
+from weft._runtime import peers, remote, road
 from weft._runtime.remote import join_remotely
+from weft._serialize import pickling
 from weft._transport.join import JoinString
+from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
-from weft.exceptions import AuthenticationError, GetTimeoutError, SessionError
+from weft.exceptions import (
+    AuthenticationError,
+    GetTimeoutError,
+    OtherPythonError,
+    SessionError,
+)
 from weft.job_config import JobConfig
 from weft.util.state import list_jobs, list_objects
 
@@ -45,6 +53,9 @@ class Router:
         self.is_cut = False
         self.passed = 0
         """Connections."""
+        self.most_bytes = sys.maxsize
+        """It cuts a connection that has brought so many."""
+        self.passed_bytes = 0
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listening.getsockname()[1]
         self.other: dict[socket.socket, socket.socket] = {}
@@ -88,7 +99,10 @@ class Router:
             data = sock.recv(1 << 16)
             if data:
                 self.other[sock].sendall(data)
-                return
+                self.passed_bytes += len(data)
+                if self.passed_bytes < self.most_bytes:
+                    return
+                self.passed_bytes = 0
         except OSError:
             pass
         self.end(sock)
@@ -178,6 +192,11 @@ def double(value: int) -> int:
 
 
 @weft.remote
+def fill(size_bytes: int) -> bytes:
+    return b"x" * size_bytes
+
+
+@weft.remote
 class Count:
     def __init__(self) -> None:
         self.calls = 0
@@ -234,22 +253,12 @@ def test_what_was_said_while_the_connection_was_cut_is_done_once(
 def test_value_arrives_whole_though_the_connection_breaks_on_the_way(
     router: Router, program: None
 ) -> None:
-    value = os.urandom(40 * 1024 * 1024)
-    done = threading.Event()
-
-    def cut_again_and_again() -> None:
-        for _ in range(10):
-            if not done.wait(0.1):
-                router.cut(is_cut=False)
-
-    cutter = threading.Thread(target=cut_again_and_again)
-    cutter.start()
-    try:
-        ref = weft.put(value)
-        assert weft.get(ref) == value
-    finally:
-        done.set()
-        cutter.join()
+    value = os.urandom(20 * 1024 * 1024)
+    passed = router.passed
+    router.most_bytes = 4 * 1024 * 1024
+    ref = weft.put(value)
+    assert weft.get(ref) == value
+    assert router.passed - passed > 8
 
 
 def test_hundred_mebibytes_go_there_and_back(program: None) -> None:
@@ -300,7 +309,24 @@ def test_connection_that_says_nothing_is_given_up(
         wait_until(lambda: router.passed > passed)
 
 
-def test_program_that_sleeps_goes_on_where_it_was(address: str) -> None:
+def test_goodbye_of_a_program_that_is_cut_off_waits_for_nobody(
+    monkeypatch: pytest.MonkeyPatch, router: Router, address: str
+) -> None:
+    monkeypatch.setattr(remote, "END_S", 1000.0)
+    monkeypatch.setattr(road, "SIGN_S", 1000.0)
+    with weft.init(address=address):
+        assert weft.get(double.remote(1)) == 2
+        router.cut()
+
+
+def test_many_large_values_come_at_once(program: None) -> None:
+    refs = [fill.remote(200_000 + number) for number in range(100)]
+    assert [len(value) for value in weft.get(refs)] == [200_000 + number for number in range(100)]
+
+
+def test_program_that_sleeps_while_it_is_cut_off_goes_on_where_it_was(
+    router: Router, address: str
+) -> None:
     code = """
 import os, signal, sys, weft
 weft.init(address=sys.argv[1])
@@ -327,6 +353,7 @@ print(weft.get(ref), weft.get(counter.add.remote()), flush=True)
         assert process.stdout.readline() == "1\n"
         _, status = os.waitpid(process.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
+        router.cut(is_cut=False)
         process.send_signal(signal.SIGCONT)
         assert process.stdout.readline() == "2 3\n"
         assert process.wait(WAIT_S) == 0
@@ -358,6 +385,56 @@ os.kill(os.getpid(), signal.SIGKILL)
     )
     assert deputies(cluster)
     wait_until(lambda: not deputies(cluster))
+
+
+def test_interrupt_ends_a_get_and_nothing_else(address: str) -> None:
+    code = """
+import sys, time, weft
+@weft.remote
+def sleep():
+    time.sleep(60)
+with weft.init(address=sys.argv[1]):
+    ref = sleep.remote()
+    try:
+        print("waits", flush=True)
+        weft.get(ref)
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+    weft.cancel(ref, force=True)
+    print(weft.get(weft.put(3)), flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", code, address],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "waits\n"
+        process.send_signal(signal.SIGINT)
+        assert process.stdout.readline() == "interrupted\n"
+        assert process.stdout.readline() == "3\n"
+        assert process.wait(WAIT_S) == 0
+
+
+def test_release_too_far_from_the_heads_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr(peers, "WIRE", WIRE + 2)
+    monkeypatch.setattr(road, "check_hello", lambda hello: check_hello(hello, WIRE + 2))
+    with pytest.raises(SessionError, match=r"speaks wire version 1, this process 3"):
+        weft.init(address=address)
+    assert not weft.is_initialized()
+
+
+def test_code_by_value_of_another_python_is_refused_by_name(
+    monkeypatch: pytest.MonkeyPatch, program: None
+) -> None:
+    monkeypatch.setattr(pickling, "PYTHON", "3.99")
+    ref = weft.remote(lambda: 1).remote()
+    with pytest.raises(OtherPythonError, match=r"comes by value from Python 3\.99"):
+        weft.get(ref)
+    assert weft.get(weft.remote(operator.add).remote(2, 3)) == 5
 
 
 def test_head_that_is_not_there_is_told_in_a_line(cluster: Cluster) -> None:

@@ -23,7 +23,8 @@ import msgspec
 
 from weft.exceptions import ProtocolError
 
-PIECE_BYTES = 1024 * 1024
+# Over a slow way it takes seconds, and what was cut off is sent again.
+PIECE_BYTES = 128 * 1024
 
 
 # ------------------------------------------------------------------ events
@@ -88,8 +89,9 @@ class Correspondence:
     def __init__(self) -> None:
         self.heard = 0
         """How much this side has heard."""
+        self.said = 0
+        """How many pieces this side has said."""
         self.is_joined = False
-        self._said = 0
         self._kept: deque[SendPiece] = deque()
         self._parts: list[bytes] = []
         """Of what is coming in pieces."""
@@ -124,8 +126,8 @@ class Correspondence:
         pieces: list[CorrespondenceEffect] = []
         for start in range(0, max(1, len(body)), PIECE_BYTES):
             end = start + PIECE_BYTES
-            self._said += 1
-            piece = SendPiece(self._said, view[start:end], end < len(body))
+            self.said += 1
+            piece = SendPiece(self.said, view[start:end], end < len(body))
             self._kept.append(piece)
             pieces.append(piece)
         return pieces if self.is_joined else []
@@ -145,13 +147,13 @@ class Correspondence:
         return [HandOver(b"".join(parts))]
 
     def _forget(self, heard: int) -> None:
-        if heard > self._said:
-            raise ProtocolError(f"piece {heard} was heard, and {self._said} were said")
+        if heard > self.said:
+            raise ProtocolError(f"piece {heard} was heard, and {self.said} were said")
         while self._kept and self._kept[0].number <= heard:
             self._kept.popleft()
 
     def check(self) -> None:
         """Assert what is always true."""
         numbers = [piece.number for piece in self._kept]
-        assert numbers == list(range(self._said - len(numbers) + 1, self._said + 1))
+        assert numbers == list(range(self.said - len(numbers) + 1, self.said + 1))
         assert self.heard >= len(self._parts)

@@ -5,7 +5,7 @@ it submits, creates and calls what the program orders, holds a reference for eac
 has, and says what the program has to know. Values go through it as they are packed: it opens none.
 
     the program --Letter--> orders, done one after the other in the main thread
-                            what may take long, each in a thread of its own
+                            what may take long in other threads
                 <--Letter-- answers, values that are there, what workers print
 
 It is started by the daemon, as a process of its own (`_node/deputies.py`), and ends when the
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -31,6 +33,7 @@ from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import PackedArguments
 from weft._runtime.letters import Letters
 from weft._runtime.local import END_S, START_S, Driver
+from weft._runtime.loop import Waiter
 from weft._serialize.failures import pack_error
 from weft._serialize.pickling import Serialized, dumps, layout_of, unpack
 from weft._specs import ActorSpec, Code, TaskSpec
@@ -63,8 +66,10 @@ QUESTIONS = frozenset(
     }
 )
 """Methods of Engine that a program may have called by name."""
-# So many letters wait for a program that is away; then what its workers print is left out.
-MOST_UNHEARD = 1000
+# So many prints of workers wait for a program that is away; later ones are left out.
+MOST_SHOWN = 1000
+# So many large values are in the deputy's memory at a time, beside those on their way.
+LOADERS = 4
 
 
 class _Held:
@@ -84,10 +89,13 @@ class Deputy:
         self._driver = driver
         self._patience_s = patience_s
         self._orders: SimpleQueue[remote.Order | None] = SimpleQueue()
+        self._loads: SimpleQueue[remote.Loads] = SimpleQueue()
         self._held: dict[bytes, _Held] = {}
         """Only the main thread and answers change it, inside the guard."""
         self._streams: dict[bytes, ObjectRefGenerator[Any]] = {}
         self._codes: dict[bytes, Code] = {}
+        self._shown: deque[int] = deque()
+        """The numbers of letters with output that were not heard."""
         self._left_out = 0
         """Bytes of output that nobody will see."""
         self._letters = Letters(self._ordered)
@@ -128,7 +136,10 @@ class Deputy:
 
     def _show(self, output: Output) -> None:
         """Have the program show what a worker wrote; while it is away, not for ever."""
-        if self._letters.unheard >= MOST_UNHEARD:
+        shown = self._shown
+        while shown and shown[0] <= self._letters.heard:
+            shown.popleft()
+        if len(shown) >= MOST_SHOWN:
             self._left_out += len(output.data)
             return
         data = output.data
@@ -140,11 +151,14 @@ class Deputy:
                 output.worker_id, output.pid, output.label, output.is_stderr, data, output.node
             )
         )
+        shown.append(self._letters.said)
 
     # -------------------------------------------------------------- orders
 
     def serve(self) -> None:
         """Do what is ordered until the program leaves, or is not heard of any more."""
+        for _ in range(LOADERS):
+            threading.Thread(target=self._load_for_ever, daemon=True).start()
         order = self._orders.get()
         while order is not None and not isinstance(order, remote.Leaves):
             self._do(order)
@@ -176,8 +190,8 @@ class Deputy:
                 self._adopt(order)
             case remote.Releases():
                 self._release(order)
-            case remote.Loads(request, object_id):
-                self._aside(request, lambda: self._load(request, object_id))
+            case remote.Loads():
+                self._loads.put(order)
             case remote.Nexts(request, task_id):
                 self._answer(request, lambda: self._next(request, task_id))
             case remote.Inquires(request):
@@ -321,7 +335,16 @@ class Deputy:
 
     # -------------------------------------------------------------- values
 
+    def _load_for_ever(self) -> None:
+        while True:
+            order = self._loads.get()
+            self._answer(order.request, partial(self._load, order.request, order.object_id))
+
     def _load(self, request: int, object_id: bytes) -> None:
+        room = Waiter()
+        with self._driver.guard:
+            self._letters.when_room(room.ready)
+        self._driver.loop.wait(room)
         data, is_error = self._driver.values.packed(self._ref(object_id))
         if is_error:
             self._say(remote.Replied(request, error=bytes(data)))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._clock import monotonic
 from weft._machines.correspondence import (
+    PIECE_BYTES,
     Correspondence,
     HandOver,
     HeardBy,
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
     from weft._transport.secure import SecureConnection
     from weft._wire.messages import Message
 
-# So many letters are heard before that is said, if nothing else is.
+# So many letters, or bytes, are heard before that is said.
 UNTOLD = 16
+UNTOLD_BYTES = 256 * 1024
+# Letters on their way; more than UNTOLD, or nobody would say that they were heard. See `when_room`.
+MOST_ON_THE_WAY = 64
 
 
 class Letters:
@@ -43,6 +47,9 @@ class Letters:
         self._deliver = deliver
         self._parted = parted
         self._told = 0
+        self._untold_bytes = 0
+        self._waiting: list[Callable[[], object]] = []
+        """For room."""
         self.connection: SecureConnection | None = None
         self.heard_at = monotonic()
         """When anything came from the other side."""
@@ -53,13 +60,29 @@ class Letters:
         return self._machine.is_joined
 
     @property
-    def unheard(self) -> int:
-        """How many letters are not known to be heard."""
-        return self._machine.unheard
+    def said(self) -> int:
+        """How many letters were said."""
+        return self._machine.said
+
+    @property
+    def heard(self) -> int:
+        """How many of them were heard."""
+        return self._machine.said - self._machine.unheard
 
     def say(self, record: Any) -> None:
         """Say something; it goes now, or over the next connection."""
         self._do(self._machine.handle(Said(pack(record))))
+
+    def when_room(self, callback: Callable[[], object]) -> None:
+        """Call back when what is large may be said: not too much waits to be heard by then."""
+        self._waiting.append(callback)
+        self._look_for_room()
+
+    def _look_for_room(self) -> None:
+        if self._waiting and self._machine.unheard <= MOST_ON_THE_WAY:
+            waiting, self._waiting = self._waiting, []
+            for callback in waiting:
+                callback()
 
     def use(self, connection: SecureConnection) -> None:
         """Go on over a new connection."""
@@ -81,24 +104,29 @@ class Letters:
             connection.close()
             self.lost(connection, str(error))
             return
-        if self._machine.heard >= self._told + UNTOLD:
+        is_much = self._untold_bytes >= UNTOLD_BYTES
+        if is_much or self._machine.heard >= self._told + UNTOLD:
             self._tell()
 
     def _take(self, message: Message) -> None:
         match message:
             case Letter(number, body, is_part):
+                self._untold_bytes += len(body)
                 self._do(self._machine.handle(PieceCame(number, body, is_part)))
             case LettersHeard(heard, wants_answer):
                 self._machine.handle(HeardBy(heard))
+                self._look_for_room()
                 if wants_answer:
                     self._tell()
             case Resumes(heard):
                 self._do(self._machine.handle(Reached(heard)))
+                self._look_for_room()
             case _:
                 raise ProtocolError(f"{type(message).__name__} came instead of a letter")
 
     def _tell(self, *, wants_answer: bool = False) -> None:
         self._told = self._machine.heard
+        self._untold_bytes = 0
         self._send(LettersHeard(self._told, wants_answer))
 
     def ask_for_a_sign(self) -> None:
@@ -107,15 +135,19 @@ class Letters:
             self._tell(wants_answer=True)
 
     def _do(self, effects: Iterable[CorrespondenceEffect]) -> None:
-        is_sent = False
+        queued_bytes = 0
         for effect in effects:
             if isinstance(effect, HandOver):
                 self._deliver(effect.body)
             elif self.connection is not None:
                 letter = Letter(effect.number, bytes(effect.body), effect.is_part)
                 self.connection.queue(letter)
-                is_sent = True
-        if is_sent and self.connection is not None:
+                queued_bytes += len(letter.body)
+                if queued_bytes >= PIECE_BYTES:
+                    # A frame each: of what is cut off, what has come whole is heard.
+                    self.connection.flush()
+                    queued_bytes = 0
+        if self.connection is not None:
             self.connection.flush()
 
     def _send(self, message: Message) -> None:

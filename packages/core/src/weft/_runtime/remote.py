@@ -176,19 +176,16 @@ class RemoteEngine:
     ) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
         """Order what makes objects; return references to them."""
         returns = number if isinstance(number, int) else 1
-        refs: list[ObjectRef[Any]] = []
+        is_asked = is_asked or len(arguments.data) > INLINE_BYTES
         with self._guard:
             if code is not None:
                 self._export(*code)
             self._talk.refuse_if_ended()
             refs = [self._objects.make(task_id.object_id(index + 1)) for index in range(returns)]
-            if not is_asked and len(arguments.data) <= INLINE_BYTES:
+            if not is_asked:
                 self._talk.order(make(0))
-                is_sent = True
-            else:
-                is_sent = False
-        if not is_sent:
-            self._talk.ask(make)
+        if is_asked:
+            self._talk.ask(make, kept=refs)
         if number != "streaming":
             return refs
         return ObjectRefGenerator(task_id, self, refs[0], RemoteStream(task_id))
@@ -218,7 +215,7 @@ class RemoteEngine:
             if not is_asked:
                 self._talk.order(make(0))
         if is_asked:
-            self._talk.ask(make)
+            self._talk.ask(make, kept=token)
         return token
 
     def find_actor(self, name: str, namespace: str) -> tuple[ActorMeta, ObjectRef[Any] | None]:
@@ -336,8 +333,9 @@ class RemoteEngine:
         """Say goodbye to the deputy; see Engine."""
         if self._talk.closing:
             return
-        if self._talk.ended is None and self._road.letters.is_joined:
-            # It is gone already, or ends when it has not heard of this program for long.
+        if self._talk.ended is None:
+            self._road.hurry()
+            # Who does not hear it is gone, or ends when nothing was heard of this program for long.
             with contextlib.suppress(SessionError, GetTimeoutError):
                 self._talk.ask(remote.Leaves, monotonic() + END_S)
         self._talk.closing = True

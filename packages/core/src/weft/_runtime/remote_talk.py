@@ -52,7 +52,7 @@ class RemoteTalk:
 
     def send(
         self, make: Callable[[int], remote.Order], answered: Callable[[remote.Replied], None]
-    ) -> int:
+    ) -> None:
         """Give an order that has an answer."""
         request = next(self._requests)
         self._answers[request] = answered
@@ -61,31 +61,30 @@ class RemoteTalk:
         except BaseException:
             self._answers.pop(request, None)
             raise
-        return request
 
     def ask(
-        self, make: Callable[[int], remote.Order], deadline: float | None = None
+        self,
+        make: Callable[[int], remote.Order],
+        deadline: float | None = None,
+        kept: object = None,
     ) -> tuple[bytes, list[ObjectRef[Any]]]:
         """Give an order and wait for its answer; raise the error that it is. Without the guard.
 
         GetTimeoutError: there was none before the deadline. The references are those in it.
+        `kept`: references that are to live until the order is done, though this be interrupted.
         """
         waiter = Waiter()
         found: list[remote.Replied] = []
         refs: list[ObjectRef[Any]] = []
 
-        def answered(answer: remote.Replied) -> None:
+        def answered(answer: remote.Replied, _: object = kept) -> None:
             found.append(answer)
             refs.extend(self.objects.take(held) for held in answer.refs)
             waiter.ready()
 
         with self._loop.guard:
-            request = self.send(make, answered)
-        try:
-            self._loop.wait(waiter, deadline)
-        finally:
-            with self._loop.guard:
-                self._answers.pop(request, None)
+            self.send(make, answered)
+        self._loop.wait(waiter, deadline)
         if not found:
             if self._loop.closed:
                 raise SessionError("the session ended while this thread waited in it")
@@ -129,9 +128,6 @@ class RemoteTalk:
                 answered = self._answers.pop(request, None)
                 if answered is not None:
                     answered(news)
-                else:
-                    for held in news.refs:
-                        self.objects.take(held)  # Nobody waits any more: it goes at once.
             case remote.IsThere(object_id, data, is_error):
                 entry = self.objects.entries.get(object_id)
                 if entry is not None:

@@ -55,7 +55,7 @@ class RemoteValues:
                 self._talk.order(order(0))
                 self._objects.settle(ref._entry, VALUE, serialized.pack())
                 return ref
-        self._talk.ask(order)
+        self._talk.ask(order, kept=ref)
         with self._guard:
             self._objects.settle(ref._entry, LARGE, b"")
         return ref

@@ -1,9 +1,8 @@
 """The way from a program to its deputy, through the port of the head: one connection at a time.
 
 Nothing ever connects to the program, so it may be behind any router. A connection that breaks, or
-on which nothing comes although a sign was asked for, is made again: at once, then after pauses that
-grow. Before that the head is asked whether the deputy lives. What was said meanwhile is kept
-(`letters.py`).
+on which nothing comes although a sign was asked for, is made again, after pauses that grow. Before
+that the head is asked whether the deputy lives. What was said meanwhile is kept (`letters.py`).
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from weft._transport.timers import Timers
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import Answer, Ask, Hello
 from weft._wire.version import check_hello
-from weft.exceptions import AuthenticationError, ProtocolError, SessionError
+from weft.exceptions import AuthenticationError, ProtocolError, SessionError, WeftError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,9 +38,11 @@ T = TypeVar("T")
 
 PATIENCE_S = 600.0
 """How long a program may be cut off, or asleep."""
+HURRY_S = 2.0
+"""The same when it is about to end, and has goodbye to say."""
 SIGN_S = 10.0
 """So often it asks for a sign while nothing else comes; three that stay out are too many."""
-PAUSES_S = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
+PAUSES_S = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Before a connection is made again; the last one from then on."""
 QUESTION_S = 30.0
 
@@ -131,16 +132,17 @@ class Head:
         self, poller: Poller, timers: Timers, heard: list[Message], lost: list[str]
     ) -> Message | None:
         until = monotonic() + QUESTION_S
-        while not lost and monotonic() < until:
+        while True:
             for message in heard:
                 if isinstance(message, Hello):
                     check_hello(message)
                 elif isinstance(message, Answer):
                     return message
             heard.clear()
+            if lost or monotonic() >= until:
+                return None
             poller.poll(timers.sleep_s(until))
             timers.ring()
-        return None
 
 
 class Road:
@@ -172,13 +174,14 @@ class Road:
         self._lives = lives
         self._patience_s = patience_s
         self._sign_s = min(SIGN_S, patience_s / 4)
-        self._tries = 0
+        self._losses = 0
+        """Connections that were lost, since anything was heard."""
         self._is_over = False
         self.letters = Letters(deliver, self._parted)
 
     def begin(self) -> None:
         """Connect, and stay connected."""
-        self._try_again()
+        self._loop.later(self._connect)
         self._timers.call_later(self._sign_s, self._look)
 
     def _look(self) -> None:
@@ -201,9 +204,10 @@ class Road:
             self._try_again()
 
     def _try_again(self) -> None:
-        pause_s = PAUSES_S[min(self._tries, len(PAUSES_S) - 1)]
-        self._tries += 1
+        pause_s = PAUSES_S[min(self._losses, len(PAUSES_S) - 1)]
+        self._losses += 1
         self._timers.call_later(pause_s, lambda: self._loop.later(self._connect))
+        self._loop.nudge()  # Who reads may wait for longer.
 
     def _connect(self) -> None:
         """Without the guard: it blocks."""
@@ -211,28 +215,19 @@ class Road:
             return
         silent_s = monotonic() - self.letters.heard_at
         failure: SessionError | None = None
-        connection: SecureConnection | None = None
+        is_begun = False
         try:
-            if self._tries > 1 and not self._lives():
+            if self._losses and not self._lives():
                 failure = SessionError(
                     f"the driver for this program on {self._head.join.address} is gone, and what "
                     "the program had there: call weft.init() again"
                 )
             else:
-                host = self._head.look_up()
-                with self._loop.guard:
-                    connection = self._head.connect(
-                        host,
-                        self._loop.poller,
-                        self._arrivals,
-                        self._name,
-                        self._received,
-                        self.letters.lost,
-                    )
-                    self.letters.use(connection)
+                self._call(self._head.look_up())
+                is_begun = True
         except AuthenticationError as error:
             failure = SessionError(str(error))
-        except (SessionError, OSError) as error:
+        except (WeftError, OSError) as error:
             if silent_s > self._patience_s:
                 failure = SessionError(
                     f"{self._head.join.address} was not reached for {silent_s:.0f} s "
@@ -243,12 +238,31 @@ class Road:
             if failure is not None:
                 self._is_over = True
                 self._failed(failure)
-            elif connection is None:
+            elif not is_begun:
                 self._try_again()
 
+    def _call(self, host: str) -> None:
+        """Begin a connection. Without the guard. OSError: there is no way there."""
+        with self._loop.guard:
+            if self._is_over:
+                return
+            connection = self._head.connect(
+                host,
+                self._loop.poller,
+                self._arrivals,
+                self._name,
+                self._received,
+                self.letters.lost,
+            )
+            self.letters.use(connection)
+
     def _received(self, connection: SecureConnection, messages: Sequence[Message]) -> None:
-        self._tries = 1
+        self._losses = 0
         self.letters.received(connection, messages)
+
+    def hurry(self) -> None:
+        """Be patient for a moment only: the program wants to end."""
+        self._patience_s = HURRY_S
 
     def close(self) -> None:
         """Connect no more; what was said is sent as far as that goes."""
