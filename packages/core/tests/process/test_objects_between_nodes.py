@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import pytest
 
 import weft
@@ -487,3 +489,53 @@ def test_node_that_drains_leaves_when_its_objects_are_elsewhere(cluster: Cluster
         assert monotonic() < end
         weft.get(weft.put(0))
     assert [value[0] for value in weft.get(made, timeout=60)] == list(range(12))
+
+
+@weft.remote(num_cpus=0, resources={"node1": 1})
+def noted(path: str, number: int) -> Any:
+    with Path(path).open("a") as file:
+        file.write(".")
+    return np.full(300_000, number, np.uint8)
+
+
+@weft.remote(num_cpus=0, resources={"node1": 1})
+def sum_there(value: Any) -> int:
+    return int(value.sum())
+
+
+def test_what_a_node_had_that_was_declared_dead_is_gone_from_it_and_made_again(
+    cluster: Cluster, tmp_path: Path, gone: Callable[[list[int], float], list[int]]
+) -> None:
+    runs = tmp_path / "runs"
+    fenced = has_resource(cluster, "node1")
+    made = noted.remote(str(runs), 7)
+    weft.wait([made], timeout=60, fetch_local=False)
+    mine = weft.put(np.ones(300_000, np.uint8))
+    # So this driver knows the node by the life that is about to end.
+    assert weft.get(sum_there.remote(mine), timeout=60) == 300_000
+    before = set(segments_of(fenced))
+    assert len(before) == 2
+    workers = [p.pid for p in psutil.Process(fenced.pid).children(recursive=True)]
+    os.kill(fenced.pid, signal.SIGSTOP)
+    _until(lambda: not _is_alive(fenced))
+    os.kill(fenced.pid, signal.SIGCONT)
+    _until(lambda: _is_alive(fenced))
+    _until(lambda: not before.intersection(segments_of(fenced)))
+    assert weft.get(made, timeout=60).sum() == 7 * 300_000
+    assert len(runs.read_text()) == 2, "it was made again, once"
+    assert weft.get(sum_there.remote(mine), timeout=60) == 300_000
+    assert weft.get(sum_there.remote(made), timeout=60) == 7 * 300_000
+    assert len(gone(workers, PATIENCE_S)) <= 1, "all but those from which workers are forked"
+    del made, mine
+    _until(lambda: not segments_of(fenced))
+
+
+def _is_alive(node: ClusterNode) -> bool:
+    return any(each["Alive"] for each in weft.nodes() if each["NodeID"] == node.node_id)
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = monotonic() + PATIENCE_S
+    while not condition():
+        assert monotonic() < end
+        time.sleep(0.02)

@@ -135,7 +135,7 @@ from weft.exceptions import ProtocolError
 if TYPE_CHECKING:
     import socket
 
-    from weft._ids import NodeId
+    from weft._machines.members import MemberFacts
     from weft._node import far_owners, groups, in_cluster, port, transfers
     from weft._node.far_owners import FarOwners
     from weft._node.in_cluster import InCluster
@@ -489,12 +489,13 @@ class Daemon:
         self.rules.tell_leases(lease_rules.ClientGone(client))
         self.acting.gone(client)
 
-    def node_died(self, node_id: NodeId, address: str, cause: str) -> None:
+    def node_died(self, node: MemberFacts) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
         if self.far_owners is not None:
-            lose = partial(self.clients.lose_node, address, cause)
-            self.far_owners.bury(split(address).node, lose)
-        self.clients.send_to_runtimes(NodeLost(node_id, address, cause))
+            lose = partial(self.clients.lose_node, node.address, node.cause)
+            self.far_owners.bury(split(node.address).node, lose)
+        lost = NodeLost(node.node_id, node.address, node.cause, node.incarnation)
+        self.clients.send_to_runtimes(lost)
 
     def _begin_job(self, client: Client, message: BeginsJob) -> None:
         job = self._drivers.begin(client, message)
@@ -517,10 +518,15 @@ class Daemon:
             self._drivers.leave_workers(job)
 
     def end_all(self, why: str) -> None:
-        """End what this node runs, and for whom: the cluster goes on without."""
+        """End what this node runs, keeps, and for whom: the cluster goes on without."""
         self._drivers.expel()
         for process in self.roster.all():
+            client = self.clients.get(process.worker_id)
+            if client is not None:
+                client.has_left = True
             self.rules.doom(process.worker_id, why)
+        if self.far_owners is not None:
+            self.far_owners.leave_all()
 
     # -------------------------------------------------------------- messages
 

@@ -120,6 +120,11 @@ class FarOwners:
         self._memory.lost(bytes.fromhex(split(address).name))
         self._drained_of(address, 0)
 
+    def leave_all(self) -> None:
+        """This node was declared dead: owners have made again, or lost, what they had here."""
+        known = (*self._owners, *self._calls)
+        self._memory.discard_of({bytes.fromhex(split(address).name) for address in known})
+
     def bury(self, node: str, lose: Callable[[], None]) -> None:
         """The node at HOST:PORT is dead: `lose` its processes, and call none of them again."""
         self._dead = node

@@ -319,7 +319,7 @@ class InCluster(ControlNews):
 
     @override
     def node_died(self, node: MemberFacts) -> None:
-        self._daemon.node_died(node.node_id, node.address, node.cause)
+        self._daemon.node_died(node)
 
     @override
     def ordered(self, order: Order) -> None:

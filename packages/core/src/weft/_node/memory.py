@@ -133,6 +133,11 @@ class NodeMemory:
         """A process of another node is not dead, if it was taken for that."""
         self._tell(ClientBack(client))
 
+    def discard_of(self, owners: set[bytes]) -> None:
+        """These processes, which live on, need none of what is here."""
+        segments = self.machine.list_segments()
+        self.said_here(Discard([each.name for each in segments if each.owner in owners]))
+
     def free(self, size_bytes: int) -> None:
         """Let so much become free: others need it."""
         self._tell(RoomAsked(size_bytes))

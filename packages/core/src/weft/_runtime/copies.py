@@ -30,7 +30,7 @@ from weft._machines.places import (
     TellNode,
 )
 from weft._transport.addresses import DAEMON, split
-from weft._wire.messages import Discard, NodeDrained, NodeDrains, Shared, Transfer
+from weft._wire.messages import Discard, NodeDrained, NodeDrains, NodeLost, Shared, Transfer
 from weft._wire.transfers import (
     BeginCopy,
     BlamePlace,
@@ -78,6 +78,8 @@ class Copies:
         """Of those, by HOST:PORT: how many objects no node could take, and who has asked."""
         self._deaths_at: dict[str, int] = {}
         """By HOST:PORT, how many nodes have died there."""
+        self._buried: dict[str, int] = {}
+        """By HOST:PORT, the incarnation of the last that has died there."""
 
     def is_far(self, value: Shared) -> bool:
         """Tell whether a value was made on another node."""
@@ -112,6 +114,8 @@ class Copies:
             case CopyHere():
                 self._room.on_copy_here(said)
             case BeginCopy(edition, node) | CopyWhole(edition, node) | CopyKept(edition, node):
+                if self._is_buried(node):
+                    return
                 self._know(edition)
                 if isinstance(said, BeginCopy):
                     self._look_at_original(edition, node)
@@ -123,6 +127,10 @@ class Copies:
                 # Nothing that is for an owner, or for a reader.
                 pass
 
+    def _is_buried(self, life: NodeLife) -> bool:
+        """Tell whether a life was declared dead: what it says counts no more, however late."""
+        return 0 < life.incarnation <= self._buried.get(life.address, 0)
+
     def _meet(self, life: NodeLife) -> None:
         known = self._life_of.get(life.address)
         if known == life or (known is not None and known.incarnation > life.incarnation):
@@ -133,11 +141,12 @@ class Copies:
             # Its death may be told later, when another has its address.
             self._tell(PlacesDied(known, "its node has begun anew"))
 
-    def node_lost(self, node_id: bytes, daemon: str, cause: str) -> None:
-        """Another node is dead. `daemon`: the address of its own."""
-        address = split(daemon).node
-        reason = f"its node {node_id.hex()} died ({cause})"
+    def node_lost(self, lost_node: NodeLost) -> None:
+        """Another node is dead."""
+        address = split(lost_node.address).node
+        reason = f"its node {lost_node.node_id.hex()} died ({lost_node.cause})"
         self._dead.add(address)
+        self._buried[address] = max(self._buried.get(address, 0), lost_node.incarnation)
         at = f"{address}/"
         lost = [
             (entry.id, value.segment)
@@ -151,7 +160,7 @@ class Copies:
             self._objects.handle(SegmentGone(object_id, segment, reason))
         self._tell(PlacesDied(self._nameless(address), reason))
         life = self._life_of.get(address)
-        if life is not None and life.node_id == node_id:
+        if life is not None and life.node_id == lost_node.node_id:
             del self._life_of[address]
             self._tell(PlacesDied(life, reason))
         self._deaths_at[address] = self._deaths_at.get(address, 0) + 1
@@ -159,6 +168,8 @@ class Copies:
     def on_node_drains(self, peer: Peer, message: NodeDrains) -> None:
         """A node that has objects of this process is about to end."""
         node = NodeLife(*message.node)
+        if self._is_buried(node):
+            return
         self._meet(node)
         for entry in list(self._objects.machine.entries.values()):
             value = None if entry.owner else entry.value

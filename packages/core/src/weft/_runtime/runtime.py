@@ -371,7 +371,7 @@ class Runtime:
     def _on_node_lost(self, peer: Peer, message: NodeLost) -> None:
         self.peers.lose_node(message.address, message.cause)
         if self.objects.copies is not None:
-            self.objects.copies.node_lost(message.node_id, message.address, message.cause)
+            self.objects.copies.node_lost(message)
 
     def _on_measure(self, peer: Peer, message: Measure) -> None:
         self.peers.send(peer, measures.measure(self, message.request))

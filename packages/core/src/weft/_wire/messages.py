@@ -683,6 +683,8 @@ class NodeLost(Message, frozen=True, tag=111):
     address: str
     """Of its daemon."""
     cause: str
+    incarnation: int = 0
+    """The life that is over; what it says may still come."""
 
 
 class Reclaim(Message, frozen=True, tag=73):
