@@ -852,7 +852,7 @@ class Daemon:
 def _outside(node: NodeFile, poller: Poller, timers: Timers) -> Outside | None:
     if node.cluster is None:
         return None
-    return Outside(poller, timers, node.cluster.credentials)
+    return Outside(poller, timers, node.cluster.credentials, is_daemons=True)
 
 
 def serve(node: NodeFile, template_sock: socket.socket, template_pid: int) -> int:

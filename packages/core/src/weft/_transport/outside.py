@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._lazy import lazy
-from weft._transport.addresses import SUFFIX, split
+from weft._transport.addresses import DAEMON, OBJECTS, SUFFIX, split
 from weft._transport.doors import Door
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-    from weft._transport import arrivals, bulk, credentials, opening, secure, tls
+    from weft._transport import arrivals, bulk, credentials, opening, secure, silence, tls
     from weft._transport.base import Lost, Receive
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
@@ -32,6 +32,7 @@ else:
     credentials = lazy("weft._transport.credentials")
     opening = lazy("weft._transport.opening")
     secure = lazy("weft._transport.secure")
+    silence = lazy("weft._transport.silence")
     tls = lazy("weft._transport.tls")
 
 
@@ -44,7 +45,7 @@ def prepare(folder: str) -> None:
 
     UsageError: The credentials in the folder cannot be used.
     """
-    for module in (arrivals, opening, secure):
+    for module in (arrivals, opening, secure, silence):
         importlib.import_module(module.__name__)
     _prepared[folder] = credentials.open_credentials(Path(folder))
     _prepared[folder].contexts()
@@ -53,8 +54,11 @@ def prepare(folder: str) -> None:
 class Outside:
     """Calls other nodes, and takes their calls."""
 
-    def __init__(self, poller: Poller, timers: Timers, folder: str) -> None:
-        """`folder` holds the credentials of the cluster."""
+    def __init__(
+        self, poller: Poller, timers: Timers, folder: str, *, is_daemons: bool = False
+    ) -> None:
+        """`folder` holds the credentials of the cluster. `is_daemons`: this process is one."""
+        self._is_daemons = is_daemons
         self._poller = poller
         self._timers = timers
         self._folder = folder
@@ -81,11 +85,14 @@ class Outside:
     def _call(self, address: str, wrap: opening.Wrap) -> tuple[socket.socket, opening.Part]:
         there = split(address)
         sock = opening.call(there.host, there.port)
+        is_daemons = self._is_daemons or there.name in {DAEMON, OBJECTS}
+        silence.end_when_silent(sock, is_daemons=is_daemons)
         part = opening.CallingPart(self._credentials, there.greeting, there.host, there.port, wrap)
         return sock, part
 
     def accept(self, sock: socket.socket, receive: Receive, lost: Lost) -> secure.SecureConnection:
         """Take a call."""
+        silence.end_when_silent(sock, is_daemons=self._is_daemons)
         return self._open(sock, receive, lost, opening.CalledPart(self._credentials))
 
     def _open(
@@ -114,6 +121,7 @@ class Outside:
         sink_for: Callable[[Parcel], bulk.Sink | None],
     ) -> bulk.BulkConnection:
         """Take a call, for parcels too."""
+        silence.end_when_silent(sock, is_daemons=self._is_daemons)
         part = opening.CalledPart(self._credentials, bulk.wrap)
         return self._open_bulk(sock, receive, lost, part, sink_for)
 

@@ -12,27 +12,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from typing import TYPE_CHECKING
 
 from weft._transport.arrivals import MOST, PATIENCE_S
 from weft._transport.credentials import CONTROL, GRPC
 from weft._transport.doors import Door
+from weft._transport.silence import end_when_silent
 
 if TYPE_CHECKING:
+    import socket
+
     from weft._transport.credentials import MemberCredentials
     from weft._transport.sockets import Handler
 
 BUFFER_BYTES = 64 * 1024
 # Until the daemon has its doors, or has seen that who had the name is gone.
 AGAIN_S = 0.1
-# A caller whose host is gone without a word is forgotten after some 15 s.
-_DEAD = (
-    (socket.TCP_USER_TIMEOUT, 15_000),
-    (socket.TCP_KEEPIDLE, 5),
-    (socket.TCP_KEEPINTVL, 5),
-    (socket.TCP_KEEPCNT, 2),
-)
 
 
 async def relay(
@@ -87,9 +82,7 @@ class _Ways:
             sock.close()
             return
         self._greeting += 1
-        for option, value in _DEAD:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        end_when_silent(sock, is_daemons=True)
         tasks.create_task(self._carry(sock))
 
     async def _carry(self, sock: socket.socket) -> None:
