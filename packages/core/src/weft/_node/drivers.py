@@ -28,9 +28,13 @@ if TYPE_CHECKING:
     from weft._wire.messages import BeginsJob
 
 # What a shutdown may cost (architecture.md section 13: 0.3 s) bounds the exit hooks of all workers
-# together.
+# together, where the session ends with its driver.
 BYE_S = 0.2
 REAP_S = 2.0
+# The hooks of workers whose node lives on.
+HOOKS_S = 1.0
+# A driver that has joined is let go, however its workers are.
+GOODBYE_S = 2.0
 
 
 class Drivers:
@@ -111,7 +115,7 @@ class Drivers:
         self._end_gently(client, job)
         for node in job.elsewhere:
             self._clients.send_to(node, JobLeaves(job.id, client.worker_id))
-        self._timers.call_later(BYE_S + REAP_S, lambda: self._let_go(client))
+        self._timers.call_later(GOODBYE_S, lambda: self._let_go(client))
 
     def _end_gently(self, client: Client | None, job: NodeJob) -> None:
         """End what a driver has here; what ends runs its exit hooks. None: it has called nobody."""
@@ -129,7 +133,7 @@ class Drivers:
             return
         self._end_gently(self._clients.get(message.driver_id), job)
         self._leaving_from[job] = daemon
-        self._timers.call_later(BYE_S + REAP_S, lambda: self._say_left(job))
+        self._timers.call_later(GOODBYE_S, lambda: self._say_left(job))
 
     def _say_left(self, job: NodeJob) -> None:
         daemon = self._leaving_from.pop(job, None)
@@ -147,7 +151,7 @@ class Drivers:
         process.resume()
         process.job.ending.add(worker)
         self._clients.send_to(worker, Quit(graceful=False))
-        self._timers.call_later(BYE_S, lambda: self._rules.doom(worker, reason))
+        self._timers.call_later(HOOKS_S, lambda: self._rules.doom(worker, reason))
 
     def worker_ends(self, worker: bytes) -> None:
         """A worker was asked to end, as nobody wants it."""
