@@ -186,7 +186,9 @@ def test_state_of_all_nodes_is_told_by_one(three: Three) -> None:
 
     # As another process sees it, from a terminal.
     assert {one["node_id"] for one in three.listed("list", "nodes")} == set(nodes)
-    assert "NODE" in three.shown("list", "tasks").splitlines()[0]
+    for resource in ("tasks", "actors"):
+        header, *_ = three.shown("list", resource).splitlines()
+        assert header.index(" JOB ") < header.index(" NODE ") < header.index(" PID")
     assert three.right.node_id[:12] in three.shown("list", "workers")
     assert "node" in three.shown("memory")
     told = three.listed("status")

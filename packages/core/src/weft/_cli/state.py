@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _FILTER = re.compile(r"\s*(\w+)\s*(!=|<=|>=|=|<|>|\bin\b)\s*(.*)", re.DOTALL)
 NODE_DIGITS = 12
-"""Of a node's id, where others have it too."""
+"""Of the id of a node or a job, where others have it too."""
 # The objects of a task have numbers there, a task has not.
 _TASK_TAIL = "0" * 8
 
@@ -129,9 +129,11 @@ _AT_NODE: dict[StateResource, str] = {
     StateResource.RUNTIME_ENVS: "node_id",
 }
 
+_OF_JOBS = {StateResource.TASKS, StateResource.ACTORS}
+
 
 def columns_of(kind: StateResource, session: Session) -> dict[str, Callable[[Any], object]]:
-    """Return a table's columns; of a cluster, with the node before the process."""
+    """Return a table's columns; of a cluster, with job and node before the process."""
     columns = COLUMNS[kind]
     field = _AT_NODE.get(kind)
     if field is None or not session.is_cluster:
@@ -139,8 +141,10 @@ def columns_of(kind: StateResource, session: Session) -> dict[str, Callable[[Any
     headers = list(columns)
     at = headers.index("PID") if "PID" in headers else 1
     parts = list(columns.items())
-    node = "NODE", lambda record: (getattr(record, field) or "")[:NODE_DIGITS]
-    return dict([*parts[:at], node, *parts[at:]])
+    places = [("NODE", lambda record: (getattr(record, field) or "")[:NODE_DIGITS])]
+    if kind in _OF_JOBS:
+        places.insert(0, ("JOB", lambda record: record.job_id[:NODE_DIGITS]))
+    return dict([*parts[:at], *places, *parts[at:]])
 
 
 _BY_NAME = {resource.value.replace("_", "-"): resource for resource in StateResource}
