@@ -1275,6 +1275,79 @@ def test_file_of_a_process_that_ends_is_vacant_before_the_others_are_swept() -> 
     assert effects[:2] == [VacateFiles({".vacant-2": "a0"}), SweepFiles(B)]
 
 
+# ------------------------------------------------------------------ files of copies that go
+
+
+def copied(size_bytes: int = 200) -> Node:
+    """Return a node with a copy, which C has mapped."""
+    node = Node()
+    node.make(A, size_bytes)
+    node.say(A, Evicted(["a0"], []))
+    node.say(C, SegmentsOpened(["a0"]))
+    copies(node, "a0")
+    return node
+
+
+def test_file_of_a_copy_that_goes_is_vacant_for_a_while() -> None:
+    node = copied()
+    node.say(C, SegmentsClosed(["a0"]))
+    assert node.say(B, Discard(["a0"])) == [VacateFiles({".vacant-1": "a0"})]
+    assert node.usage().vacant_bytes == 200
+    (lent,) = node.ask(B, 200)
+    assert isinstance(lent, LendFile)
+    assert lent.name == ".vacant-1"
+    assert node.usage().vacant_bytes == 0
+
+
+def test_file_of_a_copy_goes_when_nobody_makes_use_of_it() -> None:
+    node = copied()
+    node.say(C, SegmentsClosed(["a0"]))
+    node.say(B, Discard(["a0"]))
+    assert node.segments.wake_at() == VACANT_S
+    node.now = VACANT_S
+    assert node.tell(SegmentsTicked()) == [UnlinkSegments([".vacant-1"])]
+    assert node.usage().used_bytes == 0
+
+
+def test_file_of_a_copy_is_vacant_when_nobody_has_it_any_more() -> None:
+    node = copied()
+    effects = node.say(B, Discard(["a0"]))
+    assert effects == [VacateFiles({".vacant-1": "a0"}), TellClient(C, Evict(["a0"]))]
+    assert node.usage().vacant_bytes == 0
+    assert node.usage().used_bytes == 200
+    # It is viewed, for long.
+    node.say(C, Evicted([], ["a0"]))
+    (lent,) = node.ask(B, 200)
+    assert isinstance(lent, TellClient)
+    node.now = VACANT_S
+    assert node.say(C, SegmentsClosed(["a0"])) == []
+    assert node.usage().vacant_bytes == 200
+    (lent,) = node.ask(D, 200)
+    assert isinstance(lent, LendFile)
+    assert lent.name == ".vacant-1"
+
+
+def test_file_of_a_copy_is_vacant_when_who_had_it_has_ended() -> None:
+    node = copied()
+    node.say(B, Discard(["a0"]))
+    node.tell(ClientLost(C))
+    assert node.usage().vacant_bytes == 200
+
+
+def test_file_of_a_copy_that_somebody_may_be_opening_is_not_kept() -> None:
+    node = copied()
+    node.say(B, Discard(["a0"]))
+    node.tell(FilesGone([".vacant-1"]))
+    assert node.say(C, Evicted(["a0"], [])) == []
+    assert node.usage().used_bytes == 0
+
+
+def test_file_of_a_copy_that_is_larger_than_the_share_goes_when_nobody_has_it() -> None:
+    node = copied(300)
+    node.say(B, Discard(["a0"]))
+    assert node.say(C, SegmentsClosed(["a0"])) == [UnlinkSegments([".vacant-1"])]
+
+
 # ------------------------------------------------------------------ objects that are gone
 
 
@@ -1890,6 +1963,8 @@ class World:
 
     def use_again(self, name: str) -> Inode:
         inode = self.shm.pop(name)
+        mapped = [other for actor in self.alive() for other in actor.mapped.values()]
+        assert not any(other is inode for other in mapped), "a process may read what is made here"
         inode.thing = -1
         return inode
 

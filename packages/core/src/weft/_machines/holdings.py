@@ -8,7 +8,8 @@ A file that is unlinked while it is mapped still takes memory. Its entry is a gh
 but cannot be found by it. A process may also have files mapped that hold no known object: spare
 ones, which their creator will fill again, and those of which SegmentsMade was not read yet.
 
-A vacant file is one whose object went to disk, kept under another name for its pages.
+A vacant file is one whose object went to disk, or was a copy of another node's, kept under another
+name for its pages. The file of a ghost may have such a name already.
 
 What is always true
 1. Used bytes are all loans, the node's entries in memory, ghosts among them, and vacant files.
@@ -214,6 +215,7 @@ class SegmentEntry:
         "refused_in",
         "since",
         "size_bytes",
+        "vacated",
     )
 
     def __init__(self, made: MadeSegment, creator: bytes) -> None:
@@ -243,6 +245,8 @@ class SegmentEntry:
         """The arrival at which it was found to be viewed."""
         self.loss = ""
         """Why it is lost."""
+        self.vacated = ""
+        """What a ghost's file is called, to be vacant when nobody has it; empty: it is unlinked."""
 
     @property
     def is_free(self) -> bool:
@@ -396,7 +400,7 @@ class Holdings:
         del self.entry_of[entry.name]
 
     def add_ghost(self, entry: SegmentEntry) -> SegmentEntry:
-        """Return the entry of an unlinked file; it has the mappings that this one had."""
+        """Return the entry of a file without its name; it has the mappings that this one had."""
         ghost = SegmentEntry(entry.made, entry.creator)
         ghost.is_dropped = True
         ghost.mapped, entry.mapped = entry.mapped, {}

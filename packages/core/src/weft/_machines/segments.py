@@ -16,7 +16,8 @@
 The file of a segment that goes to disk is vacant: it is kept under another name for the next
 restore or loan of its size, since pages that exist are filled four times as fast as fresh ones.
 Such files are there while objects take more than half of the budget, and for at most `VACANT_S`
-after the last was of use: who drops his objects gives all of the memory back at once.
+after the last was of use: who drops his objects gives all of the memory back at once. So is the
+file of a copy that goes: the next one from another node is often as large, and comes soon.
 
 The loan of a process pays for the segments that it made, until it gives them up (`Evicted`) or
 ends. What is spare of it is recalled when others need it, or when it made nothing for `REST_S`. A
@@ -343,6 +344,8 @@ class Segments:
         """Files that were vacated so far."""
         self._vacated_at = float("-inf")
         """When one was vacated or taken last."""
+        self._copied_at = float("-inf")
+        """When the file of a copy was vacated last."""
 
         self._batches: dict[int, list[SegmentEntry]] = {}
         self._batch = 0
@@ -540,9 +543,17 @@ class Segments:
 
     def _unlink(self, entry: SegmentEntry) -> None:
         """Remove the file; ask those who have it mapped to let the memory go."""
-        self._unlinked.append(entry.name)
+        if entry.is_elsewhere and not entry.mapped:
+            self._copied_at = self._now
+            self._leave_file(entry)
+            return
         if entry.mapped:
-            self._ask(self._table.add_ghost(entry))
+            ghost = self._table.add_ghost(entry)
+            if entry.is_elsewhere:
+                ghost.vacated = self._vacate_as(entry)
+            self._ask(ghost)
+        if not entry.is_elsewhere:
+            self._unlinked.append(entry.name)
 
     def _note_copy(self, name: str, *, is_elsewhere: bool) -> None:
         entry = self._table.entry_of.get(name)
@@ -635,6 +646,8 @@ class Segments:
             # Others than ghosts go with their keeper, or with the spiller's answer.
             if entry.is_free and table.is_ghost(entry):
                 table.end_ghost(entry)
+                if entry.vacated:
+                    self._leave_ghost(entry)
         elif entry.group is table.asked and not entry.pending:
             self._put_out(entry)
         elif entry.group is table.viewed and entry.is_free:
@@ -707,17 +720,36 @@ class Segments:
         vacant, size_bytes, first = self._table.vacant, entry.size_bytes, self._first()
         is_wanted = first is not None and first.size_bytes == size_bytes
         if is_wanted or vacant.size_bytes + size_bytes <= self._vacant_bound():
-            self._vacated += 1
             self._vacated_at = self._now
-            name = f"{VACANT_FILE}{self._vacated}"
-            self._vacate[name] = entry.name
-            vacant.add(name, size_bytes)
+            vacant.add(self._vacate_as(entry), size_bytes)
         else:
             self._unlinked.append(entry.name)
 
+    def _vacate_as(self, entry: SegmentEntry) -> str:
+        """Have the file renamed; return how it is called then."""
+        self._vacated += 1
+        name = f"{VACANT_FILE}{self._vacated}"
+        self._vacate[name] = entry.name
+        return name
+
+    def _leave_ghost(self, ghost: SegmentEntry) -> None:
+        """Nobody has the file of a copy any more."""
+        vacant, size_bytes = self._table.vacant, ghost.size_bytes
+        self._copied_at = self._vacated_at = self._now
+        if (
+            size_bytes <= self._budget - self._table.used_bytes
+            and vacant.size_bytes + size_bytes <= self._vacant_bound()
+        ):
+            vacant.add(ghost.vacated, size_bytes)
+        else:
+            self._unlinked.append(ghost.vacated)
+
     def _vacant_bound(self) -> int:
         """Return how many bytes of them may stay."""
-        is_needed = self._table.object_bytes > self._budget // NEEDED_SHARE
+        is_needed = (
+            self._table.object_bytes > self._budget // NEEDED_SHARE
+            or self._now < self._copied_at + VACANT_S
+        )
         return self._budget // VACANT_SHARE if is_needed else 0
 
     def _bound_vacant(self) -> None:
@@ -760,6 +792,10 @@ class Segments:
         for name in names:
             if name in vacant.size_of:
                 vacant.remove(name)
+        for ghosts in self._table.ghosts_of.values():
+            for ghost in ghosts:
+                if ghost.vacated in names:
+                    ghost.vacated = ""
 
     # -------------------------------------------------------------- room
 
