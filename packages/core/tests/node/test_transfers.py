@@ -366,6 +366,11 @@ def is_coming(node: Node, edition: Edition) -> bool:
     return coming is not None and coming.arrival is not None and coming.arrival.has(0)
 
 
+def is_sending(node: Node) -> bool:
+    """Tell whether a node has something for another one that did not go yet."""
+    return any(link.connection.is_sending for link in node.transfers.links._callers.values())
+
+
 def test_file_that_is_cut_while_it_is_sent_loses_the_object(world: World) -> None:
     there, here, _ = world.nodes
     size_bytes = 16 * CHUNK_BYTES
@@ -387,16 +392,27 @@ def test_place_that_drops_an_object_while_it_is_sent_is_replaced_by_another(worl
     copy = second.answer()
     third.want(edition, size_bytes)
 
-    def is_sending() -> bool:
-        return any(link.connection.is_sending for link in second.transfers.links._callers.values())
-
-    world.run(is_sending)
+    world.run(lambda: is_sending(second))
     with (second.store_dir / copy.name).open("r+b") as memory:
         second.hear_owner(Transfer(pack_transfer(RejectCopy(edition, "the test"))))
         memory.write(b"x" * size_bytes)
-    assert is_sending()
+    assert is_sending(second)
     assert third.read(third.answer())[:size_bytes] == content
-    assert not is_sending()
+    assert not is_sending(second)
+
+
+def test_reader_that_dies_in_a_chunk_leaves_its_slot_to_others(world: World) -> None:
+    there, here, third = world.nodes
+    size_bytes = 16 * CHUNK_BYTES
+    edition, content = world.make(there, size_bytes)
+    here.want(edition, size_bytes)
+    world.run(lambda: is_sending(there))
+    here.gate.close()
+    here.transfers.close()
+    world.run(lambda: not there.transfers._open)
+    assert not there.transfers.links._callers
+    third.want(edition, size_bytes)
+    assert third.read(third.answer())[:size_bytes] == content
 
 
 def test_pull_goes_on_when_the_connection_broke(world: World) -> None:
