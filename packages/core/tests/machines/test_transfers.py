@@ -455,6 +455,19 @@ def test_only_place_that_cannot_be_heard_is_asked_again_after_a_rest(daemon: Dae
     assert asked_chunks(daemon.serve()) == [(A, 0)]
 
 
+def test_chunk_that_was_gone_when_its_source_had_been_left_is_held_against_nobody(
+    daemon: Daemon,
+) -> None:
+    daemon.pull()
+    daemon.serve(A)
+    daemon.hear(A, NoCopy(X, "it is on its way there"))
+    daemon.wake()
+    assert daemon.machine._pull_of[X].sources[A].state == "asked"
+    assert daemon.come(0, A, is_right=False) == []
+    assert asked_chunks(daemon.serve(A))[0] == (A, 0)
+    assert daemon.come(0, A, is_right=False)
+
+
 def test_owner_is_not_asked_again_at_once(daemon: Daemon) -> None:
     daemon.pull()
     assert daemon.tell(PeerDied(A)) == []

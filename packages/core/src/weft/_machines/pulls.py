@@ -234,21 +234,20 @@ class Pull:
     def came(self, node: NodeLife, index: int, *, is_right: bool, now: float) -> bool:
         """A chunk came; tell whether it is right and was missing."""
         source, bit = self.sources.get(node), 1 << index
-        if source is not None:
-            source.asked_at.pop(index, None)
+        # One that was asked for before the source was left may be gone since then.
+        is_due = source is not None and source.asked_at.pop(index, None) is not None
         is_fresh = is_right and bool(self.missing & bit)
         if is_fresh:
             self.missing &= ~bit
             self.flying &= ~bit
             self.look_s = LOOK_S
             self.look_at = now + LOOK_S
-        elif not is_right:
+        elif source is not None and is_due and not is_right:
             if not any(index in other.asked_at for other in self.sources.values()):
                 self.flying &= ~bit
-            if source is not None and source.state != "known":
-                self._say(TellPeer(node, EndChunks(self.edition)))
-                self._blame(node, f"chunk {index} was gone before it was sent", is_gone=False)
-                self._rest(source, now)
+            self._say(TellPeer(node, EndChunks(self.edition)))
+            self._blame(node, f"chunk {index} was gone before it was sent", is_gone=False)
+            self._rest(source, now)
         if self.missing:
             self.seek(now)
         return is_fresh
