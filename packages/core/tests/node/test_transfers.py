@@ -18,6 +18,7 @@ from weft._machines.places import (
     PlacesLost,
     TellNode,
 )
+from weft._node import object_links
 from weft._node import transfers as shells
 from weft._node.memory import NodeMemory
 from weft._node.transfers import NodeTransfers
@@ -425,6 +426,22 @@ def test_pull_goes_on_when_the_connection_broke(world: World) -> None:
     here.transfers.links.cut(there.life)
     assert here.read(here.answer())[:size_bytes] == content
     world.run(lambda: not there.transfers._open)
+
+
+def test_connection_is_made_anew_before_its_key_is_worn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(object_links, "KEY_BYTES", 10 * CHUNK_BYTES)
+    there, here, _ = world.nodes
+    size_bytes = 16 * CHUNK_BYTES
+    edition, content = world.make(there, size_bytes)
+    here.want(edition, size_bytes)
+    world.run(lambda: is_sending(there))
+    (first,) = there.transfers.links._callers.values()
+    assert here.read(here.answer())[:size_bytes] == content
+    (second,) = there.transfers.links._callers.values()
+    assert first.connection.closed
+    assert not second.connection.closed
 
 
 def test_source_that_is_dead_is_not_waited_for(world: World) -> None:

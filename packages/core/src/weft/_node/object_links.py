@@ -10,6 +10,7 @@ What is always true
 2. A connection that was called says first which life of its node it is; a call for another life is
    given up, as nobody is there. A life without a node's id is whichever has that address.
 3. Bytes come only behind the Chunk that announces them.
+4. At most `KEY_BYTES` of chunks are encrypted with one key: then the connections are made anew.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from weft._wire.messages import Message
     from weft._wire.parcels import Parcel
     from weft._wire.transfers import PeerMessage, Spoken
+
+KEY_BYTES = 1 << 38
+"""AES-GCM is good for 2^24.5 full records (RFC 8446, 5.5), which are 388 GB."""
 
 _OF_PULLER = (AskChunks, EndChunks, SendChunk)
 _OF_PEERS = (*_OF_PULLER, Serving, ServesOthers, MoreChunks, NoCopy)
@@ -114,9 +118,15 @@ class ObjectLinks:
     def send_chunk(self, peer: NodeLife, chunk: Chunk, source: ParcelSource) -> None:
         """Queue a chunk."""
         link = self._callers.get(peer)
-        if link is not None:
-            self._queue(link, chunk)
-            link.connection.send_parcel(0, source)
+        if link is None:
+            return
+        link.sent_bytes += chunk.size_bytes
+        if link.sent_bytes > KEY_BYTES:
+            # Who pulls asks again.
+            self.cut(peer)
+            return
+        self._queue(link, chunk)
+        link.connection.send_parcel(0, source)
 
     def _queue(self, link: _NodeLink, message: Spoken) -> None:
         link.connection.queue(Transfer(pack_transfer(message)))
@@ -225,6 +235,8 @@ class _NodeLink:
     def __init__(self, links: ObjectLinks, peer: NodeLife | None) -> None:
         self.peer = peer
         """None: it has called, and not said who it is."""
+        self.sent_bytes = 0
+        """Of chunks."""
         self._links = links
         self._has_greeted = False
         self._coming: Chunk | None = None
