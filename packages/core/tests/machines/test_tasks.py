@@ -35,6 +35,7 @@ from weft._machines.tasks import (
     ForgetPool,
     GivenBack,
     GiveUpLease,
+    Lease,
     LeaseGranted,
     LeaseLost,
     LeaseMissed,
@@ -74,7 +75,20 @@ class Desk:
         for event in events:
             effects = self.machine.handle(event, self.now)
             self.machine.check()
+            self.compare()
         return effects
+
+    def compare(self) -> None:
+        """Check that the lease is found that a look at all of them would find."""
+        for pool in self.machine.pools.values():
+            for most in (1, 2, PIPELINE_TASKS):
+                fit = [
+                    lease
+                    for lease in pool.leases.values()
+                    if len(lease.tasks) < most and lease.takes_more(self.now)
+                ]
+                best = min(fit, key=lambda lease: len(lease.tasks), default=None)
+                assert pool.by_load.find(most, self.now) is best
 
     def task(
         self,
@@ -125,6 +139,36 @@ def begun(task: Task) -> tuple[TaskId, int]:
 
 
 # ------------------------------------------------------------------ towards a worker
+
+
+@pytest.mark.parametrize("duration_s", [1.0, PIPELINE_S / 10])
+def test_a_thousand_workers_are_not_looked_through_for_each_task(
+    monkeypatch: pytest.MonkeyPatch, duration_s: float
+) -> None:
+    looks = 0
+    real = Lease.takes_more
+
+    def counting(self: Lease, now: float) -> bool:
+        nonlocal looks
+        looks += 1
+        return real(self, now)
+
+    monkeypatch.setattr(Lease, "takes_more", counting)
+    machine, tasks = Tasks(), 10_000
+    ran: deque[TaskId] = deque()
+
+    def tell(event: Event) -> None:
+        ran.extend(each.task.id for each in machine.handle(event, 0.0) if isinstance(each, Send))
+
+    for number in range(tasks):
+        task_id = TaskId(number.to_bytes(16, "big"))
+        tell(Submitted(Task(task_id, "f", b"f", retries=0, timeout_s=0.0, note=None)))
+    for number in range(1000):
+        tell(LeaseGranted(0, WorkerId(number.to_bytes(16, "big")), False))
+    while ran:
+        tell(Answered(ran.popleft(), duration_s, False))
+    assert not machine.attempts.open
+    assert looks < 4 * tasks
 
 
 def test_first_task_wants_a_worker_and_is_sent_when_there_is_one(desk: Desk) -> None:

@@ -30,6 +30,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
+from heapq import heappop, heappush
 from typing import Any, assert_never
 
 import msgspec
@@ -97,7 +98,8 @@ class Lease:
     """A worker that this process may send tasks to."""
 
     __slots__ = (
-        "busy", "has_devices", "idle_at", "lost", "paused", "pool", "tasks", "worker", "yields_at",
+        "busy", "has_devices", "idle_at", "listed", "lost", "number", "paused", "pool", "tasks",
+        "worker", "yields_at",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerId, pool: LeasePool, *, has_devices: bool) -> None:
@@ -115,17 +117,69 @@ class Lease:
         """Its process is gone, or is being ended: nothing more is sent."""
         self.paused = False
         """Its process is stopped: it reads nothing."""
+        self.number = pool.granted
+        """Among all of its pool."""
+        self.listed = 0
+        """Under which numbers of tasks it stands in the list of its pool, as bits."""
 
     def yield_soon(self, now: float) -> None:
         """Note that others wait for it."""
         after_s = YIELD_DEVICES_S if self.has_devices else YIELD_S
         self.yields_at = min(self.yields_at, now + after_s)
 
+    def takes_more(self, now: float) -> bool:
+        """Tell whether more tasks may be sent, as far as it does not depend on which."""
+        if self.busy or self.lost or self.paused or now >= self.yields_at:
+            return False
+        return not self.tasks or not next(iter(self.tasks.values())).timeout_s
+
+
+class LeasesByLoad:
+    """The leases of a pool by how many tasks they have, so that none has to be looked for.
+
+    A lease is put again whenever it has more or fewer tasks, or may take some again. What does not
+    hold any more is left where it is until it is found: so each is under each number once at most.
+    """
+
+    __slots__ = ("_heaps", "_least")
+
+    def __init__(self) -> None:
+        self._heaps: list[list[tuple[int, Lease]]] = []
+        self._least = 0
+        """There is none with fewer tasks."""
+
+    def put(self, lease: Lease) -> None:
+        """Note how many tasks a lease has."""
+        load = len(lease.tasks)
+        if lease.listed >> load & 1:
+            return
+        while load >= len(self._heaps):
+            self._heaps.append([])
+        heappush(self._heaps[load], (lease.number, lease))
+        lease.listed |= 1 << load
+        self._least = min(self._least, load)
+
+    def find(self, most: int, now: float) -> Lease | None:
+        """Return the lease with the fewest tasks, fewer than `most`; of these the oldest."""
+        for load in range(self._least, min(most, len(self._heaps))):
+            heap = self._heaps[load]
+            while heap:
+                lease = heap[0][1]
+                if len(lease.tasks) == load and lease.takes_more(now):
+                    return lease
+                heappop(heap)
+                lease.listed &= ~(1 << load)
+            self._least = load + 1
+        return None
+
 
 class LeasePool:
     """The tasks and leases of one shape."""
 
-    __slots__ = ("coming", "full", "key", "leases", "mean_s", "queue", "told", "wanted")
+    __slots__ = (
+        "by_load", "coming", "full", "granted", "key", "leases", "mean_s", "queue", "told",
+        "wanted",
+    )  # fmt: skip
 
     def __init__(self, key: int) -> None:
         self.key = key
@@ -134,6 +188,9 @@ class LeasePool:
         they belonged to before."""
         self.queue: deque[Task] = deque()
         self.leases: dict[WorkerId, Lease] = {}
+        self.by_load = LeasesByLoad()
+        self.granted = 0
+        """How many leases there have been."""
         self.wanted = 0
         """Told to the daemon, less what it has granted since."""
         self.told = False
@@ -279,15 +336,16 @@ class Tasks:
         self.pools: dict[int, LeasePool] = {}
         self.leases: dict[WorkerId, Lease] = {}
         self._idle: dict[WorkerId, Lease] = {}
+        """Those without tasks; who has been so for the longest time comes first."""
 
     @property
     def next_deadline(self) -> float | None:
         """When `Ticked` is due; None: never, as things are."""
-        times = [lease.idle_at + LINGER_S for lease in self._idle.values()]
         deadline = self.attempts.next_deadline
-        if deadline is not None:
-            times.append(deadline)
-        return min(times, default=None)
+        for lease in self._idle.values():
+            idle_until = lease.idle_at + LINGER_S
+            return idle_until if deadline is None else min(idle_until, deadline)
+        return deadline
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take an event at time `now` (seconds, monotonic); return what to do.
@@ -333,6 +391,7 @@ class Tasks:
                 if event.worker in self.leases:
                     lease = self.leases[event.worker]
                     lease.paused = event.paused
+                    lease.pool.by_load.put(lease)
                     self._serve([lease.pool], now, effects)
             case Moved():
                 self._move(event, now, effects)
@@ -411,6 +470,7 @@ class Tasks:
             if not lease.tasks:
                 self._idle.pop(lease.worker, None)
             lease.tasks[task.id] = task
+            pool.by_load.put(lease)
             task.worker = lease.worker
             self.attempts.send(task, now)
             effects.append(Send(lease.worker, task))
@@ -426,17 +486,7 @@ class Tasks:
                 if mean_s * PIPELINE_TASKS <= PIPELINE_S
                 else max(1, int(PIPELINE_S / mean_s))
             )
-        best: Lease | None = None
-        for lease in pool.leases.values():
-            sent = len(lease.tasks)
-            stays = not (lease.busy or lease.lost or lease.paused)
-            if sent < room and stays and now < lease.yields_at:
-                if not sent:
-                    return lease
-                first = next(iter(lease.tasks.values()))
-                if not task.timeout_s and not first.timeout_s:
-                    best, room = lease, sent
-        return best
+        return pool.by_load.find(1 if task.timeout_s else room, now)
 
     def _want(self, pool: LeasePool, effects: list[Effect]) -> None:
         """Tell the daemon, in powers of two, so that ten thousand tasks cost ten messages.
@@ -454,10 +504,12 @@ class Tasks:
     def _grant(self, event: LeaseGranted, now: float, effects: list[Effect]) -> None:
         pool = self.pools[event.key]
         pool.wanted = max(0, pool.wanted - 1)
+        pool.granted += 1
         lease = Lease(event.worker, pool, has_devices=event.has_devices)
         if event.contended:
             lease.yield_soon(now)
         pool.leases[event.worker] = self.leases[event.worker] = lease
+        pool.by_load.put(lease)
         pool.full = False
         self._dispatch(pool, now, effects)
         if not lease.tasks:
@@ -485,6 +537,7 @@ class Tasks:
         del lease.tasks[task.id]
         lease.busy = False
         pool = lease.pool
+        pool.by_load.put(lease)
         pool.full = False
         mean_s = pool.mean_s.get(task.function)
         pool.mean_s[task.function] = (
@@ -521,10 +574,12 @@ class Tasks:
             self._give_up(lease, effects)
         else:
             lease.idle_at = now
+            self._idle.pop(lease.worker, None)
             self._idle[lease.worker] = lease
 
     def _give_up(self, lease: Lease, effects: list[Effect]) -> None:
         self._idle.pop(lease.worker, None)
+        lease.lost = True  # It is not to be found any more.
         del self.leases[lease.worker], lease.pool.leases[lease.worker]
         effects.append(GiveUpLease(lease.worker))
         self._forget_if_unused(lease.pool, effects)
@@ -541,6 +596,7 @@ class Tasks:
         given = [task for task_id in event.task_ids if (task := lease.tasks.pop(task_id, None))]
         # Without a task that is still there, nothing would ever end its being busy.
         lease.busy = (lease.busy or event.busy) and bool(lease.tasks)
+        lease.pool.by_load.put(lease)
         homes = self._homes(given, lease.pool)
         self._put_back(given, lease.pool, None, effects)
         self._serve(homes, now, effects)
@@ -552,6 +608,7 @@ class Tasks:
         if lease is None:
             return
         self._idle.pop(event.worker, None)
+        lease.lost = True
         pool = lease.pool
         del pool.leases[event.worker]
         sent = list(lease.tasks.values())
@@ -624,7 +681,9 @@ class Tasks:
             self.attempts.end_by(task, now + GRACE_S)
 
     def _tick(self, now: float, effects: list[Effect]) -> None:
-        for lease in [lease for lease in self._idle.values() if lease.idle_at + LINGER_S <= now]:
+        while (lease := next(iter(self._idle.values()), None)) is not None:
+            if lease.idle_at + LINGER_S > now:
+                break
             self._give_up(lease, effects)
         for effect in self.attempts.tick(now):
             if isinstance(effect, Kill):
@@ -651,6 +710,8 @@ class Tasks:
                 assert not task.timeout_s or len(lease.tasks) == 1, (2, worker)
             if not lease.tasks and not lease.lost:
                 assert worker in self._idle, (4, worker)
+            if lease.yields_at == NEVER and lease.takes_more(0.0):
+                assert lease.listed >> len(lease.tasks) & 1, (4, worker)
         open_tasks = self.attempts.open
         coming = sum(map(self._is_coming, open_tasks.values()))
         assert coming == sum(pool.coming for pool in self.pools.values()), 1
