@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hypothesis.strategies as st
 from hypothesis import given, settings
 
 from weft._ids import NodeId, PlacementGroupId
+from weft._machines.nodes import Nodes
 from weft._machines.placement import BundleView, NodeView
 from weft._machines.spillover import (
     ANEW_S,
@@ -32,6 +33,9 @@ from weft._machines.spillover import (
 )
 from weft._resources import Resources
 from weft._specs import Shape
+
+if TYPE_CHECKING:
+    import pytest
 
 IDS = [NodeId(bytes([97 + i] * 16)) for i in range(6)]
 A, B, C = IDS[:3]
@@ -111,6 +115,28 @@ def test_half_full_node_sends_on_to_an_emptier_one_and_says_why() -> None:
     daemon = Daemon(view(A, 4, 1), view(B, 4))
     (send,) = daemon.demand(1)
     assert send == SendOn(X, 1, CPU, 1, B, 1, "another node is less in use")
+
+
+def test_of_a_thousand_demands_alike_only_those_that_may_go_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    daemon = Daemon(view(A, 4, 0), view(B, 4, 0))
+    for number in range(1000):
+        daemon.demand(client=number.to_bytes(16, "big"))
+    looks = 0
+    real = Nodes.find
+
+    def counting(self: Nodes, *wanted: Any) -> Any:
+        nonlocal looks
+        looks += 1
+        return real(self, *wanted)
+
+    monkeypatch.setattr(Nodes, "find", counting)
+    effects = daemon.see(view(B, 4, 2))
+    assert [each.client for each in effects if isinstance(each, SendOn)] == [
+        number.to_bytes(16, "big") for number in range(2)
+    ]
+    assert looks < 20
 
 
 def test_demand_goes_where_its_arguments_are() -> None:

@@ -368,8 +368,15 @@ class Spillover:
         self._anew_at = now + ANEW_S
         self._forget_debits(now)
         self._restate(self._local)
+        full: set[Shape] = set()
+        """There is no room for these: of ten thousand demands that are alike one is looked at."""
         for wish in [wish for wish in self._wish_of.values() if wish.waiting]:
+            shape = wish.shape
+            if shape in full and not wish.parked:
+                continue
             self._decide(wish, now, effects)
+            if wish.waiting and not wish.parked and self.nodes.find(shape) is None:
+                full.add(shape)
 
     def _decide(self, wish: _DemandHere, now: float, effects: list[Effect]) -> None:
         sent = self._place(wish, now)

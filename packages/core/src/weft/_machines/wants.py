@@ -237,6 +237,8 @@ class Wants:
         self._address = address
         self._wants_of: dict[bytes, dict[str, _Want]] = {}
         """By actor and asker: what was asked by a node that is gone may still be on its way."""
+        self._paused: dict[tuple[bytes, str], _Want] = {}
+        """Those that nobody looks for, in the order in which somebody will again."""
         self._numbers = 0
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -301,6 +303,7 @@ class Wants:
         return [*stopped, _ask_here(want)]
 
     def _forget(self, want: _Want) -> None:
+        self._paused.pop((want.actor, want.asker), None)
         wants = self._wants_of[want.actor]
         del wants[want.asker]
         if not wants:
@@ -353,19 +356,21 @@ class Wants:
             if want.at == address:
                 want.at = None
                 want.again_at = now + PAUSE_S
+                self._paused[want.actor, want.asker] = want
 
     def _ticked(self, now: float) -> list[Effect]:
         effects: list[Effect] = []
-        for want in self._all():
-            if want.at is None and want.again_at <= now:
-                want.at, want.hops = "", 0
-                effects.append(_ask_here(want))
+        for at, want in list(self._paused.items()):
+            if want.again_at > now:
+                break
+            del self._paused[at]
+            want.at, want.hops = "", 0
+            effects.append(_ask_here(want))
         return effects
 
     def wake_at(self) -> float | None:
         """Return when `WantsTicked` is due, in seconds; None: never."""
-        times = [want.again_at for want in self._all() if want.at is None]
-        return min(times, default=None)
+        return next((want.again_at for want in self._paused.values()), None)
 
     # -------------------------------------------------------------- questions
 
@@ -382,6 +387,10 @@ class Wants:
     def check(self) -> None:
         """Assert what is always true."""
         assert all(self._wants_of.values()), 1
+        paused = [want for want in self._all() if want.at is None]
+        assert sorted(map(id, paused)) == sorted(map(id, self._paused.values())), 1
+        times = [want.again_at for want in self._paused.values()]
+        assert times == sorted(times), 1
         for want in self._all():
             assert want.at == "" or not want.asker, 1
             assert want.at != self._address, 1
