@@ -26,6 +26,10 @@ OPTIONS = [
     ("grpc.max_receive_message_length", REQUEST_BYTES),
     ("grpc.max_send_message_length", -1),
     ("grpc.so_reuseport", 0),
+    # When it starts again, all nodes of a cluster begin their streams at once: by itself gRPC ends
+    # what comes while 1,000 calls wait to be looked at.
+    ("grpc.server.max_pending_requests", CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", CALLS),
 ]
 END_S = 0.5
 """What is under way when the server ends gets so long to come to its own end."""
