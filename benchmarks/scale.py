@@ -1,26 +1,34 @@
-"""How decisions slow down with the number of nodes: the machines alone, in this process.
+"""How Weft slows down with the number of nodes.
 
-    ./dev bench scale [--nodes 10 100 1000] [--seconds 1] [--json FILE]     from 8 nodes on
+    ./dev bench scale [--nodes 1 100 1000] [--seconds 1] [--json FILE] [--write]
 
-Each row is a rate per second for each number of nodes. The machines decide without doing: no
-process, no message. Ray has nothing that could be asked the same way.
+Ray has nothing that could be asked the same way. The tables, from the smallest part to the largest:
 
-The last rows are of a whole cluster on a virtual clock (`weft.testing.simulate`), with a daemon for
-each node, the control service, messages that take their time, and views that are late: ten programs
-ask for ten tasks a node, all at once, while nearly two thirds of the CPUs stay free.
+Decisions: the machines alone, in this process. They decide without doing: no process, no message.
+
+Tables: what a control service and an owner of tasks keep, with ten actors, a placement group and a
+thousand tasks for each node (`_scale_tables.py`, a process of its own for each size).
+
+The control service as a process, with nodes that are streams (`_scale_process.py`).
+
+A whole cluster on a virtual clock (`weft.testing.simulate`), with a daemon for each node, the
+control service, messages that take their time, and views that are late: ten programs ask for ten
+tasks a node, all at once, while nearly two thirds of the CPUs stay free.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from _machine import machine, today, versions
-from _report import figure
+from _report import figure, fill_in, wrapped
 
 from weft._ids import NodeId, PlacementGroupId
 from weft._machines.bundle_plans import BundleSpec, Strategy
@@ -48,11 +56,12 @@ from weft.testing._simulation.runtimes import VirtualDriver
 from weft.testing._simulation.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from weft._machines.bundles import BundleEvent
 
-NODES = (10, 100, 1_000)
+NODES = (1, 8, 20, 100, 300, 1_000)
+FOLDER = Path(__file__).parent
 CPUS = 64
 TOTAL = Resources({"CPU": CPUS, "GPU": 8, "memory": 256e9})
 ZONES = 8
@@ -256,18 +265,19 @@ def _nothing() -> None:
     pass
 
 
-ROWS: Mapping[str, Callable[[int], Callable[[], None]]] = {
-    "decisions, one shape, half load": default,
-    "decisions, SPREAD": spread,
-    "decisions, 16 shapes in turn": mixed,
-    "decisions, one label of eight": labels,
-    "decisions, no node has room": full,
-    "decisions without an index": plain,
-    "news of all nodes and a decision": after_news,
-    "demands sent on by a full daemon": spilled,
-    "placement groups, PACK of 2": lambda nodes: groups(nodes, "PACK", 2),
-    "placement groups, STRICT_SPREAD of 8": lambda nodes: groups(nodes, "STRICT_SPREAD", 8),
+ROWS: Mapping[str, tuple[int, Callable[[int], Callable[[], None]]]] = {
+    "one shape, half load": (1, default),
+    "SPREAD": (1, spread),
+    "16 shapes in turn": (1, mixed),
+    "one label of eight": (8, labels),
+    "no node has room": (1, full),
+    "without an index": (1, plain),
+    "after news of all nodes": (1, after_news),
+    "demands sent on by a full daemon": (8, spilled),
+    "placement groups, PACK of 2": (1, lambda nodes: groups(nodes, "PACK", 2)),
+    "placement groups, STRICT_SPREAD of 8": (8, lambda nodes: groups(nodes, "STRICT_SPREAD", 8)),
 }
+"""With the least number of nodes that it takes."""
 
 
 def rate(once: Callable[[], None], seconds: float) -> float:
@@ -282,32 +292,98 @@ def rate(once: Callable[[], None], seconds: float) -> float:
     return best
 
 
+def child(program: str, *arguments: object) -> dict[str, float]:
+    """Measure in a process of its own."""
+    command = [sys.executable, str(FOLDER / program), *map(str, arguments)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    found: dict[str, float] = json.loads(told)
+    return found
+
+
+Table = dict[str, dict[int, float]]
+"""A number for each row and each number of nodes; what cannot be is not there."""
+
+
+def turned(columns: Mapping[int, Mapping[str, float]]) -> Table:
+    """Return the rows of a table of which the columns are known."""
+    rows: Table = {}
+    for nodes, column in columns.items():
+        for what, value in column.items():
+            rows.setdefault(what, {})[nodes] = value
+    return rows
+
+
+def measured(sizes: Sequence[int], seconds: float) -> dict[str, Table]:
+    """Return all tables."""
+    return {
+        "decisions, per s": {
+            what: {nodes: rate(make(nodes), seconds) for nodes in sizes if nodes >= least}
+            for what, (least, make) in ROWS.items()
+        },
+        "tables of a control service, and an owner's tasks": turned(
+            {nodes: child("_scale_tables.py", nodes) for nodes in sizes}
+        ),
+        "the control service as a process": turned(
+            {nodes: child("_scale_process.py", nodes, max(1, 5 * seconds)) for nodes in sizes}
+        ),
+        "a cluster on a virtual clock": turned({nodes: crowd(nodes) for nodes in sizes}),
+    }
+
+
+def cells(sizes: Sequence[int], row: Mapping[int, float]) -> list[str]:
+    return [figure(row[nodes]) if nodes in row else "-" for nodes in sizes]
+
+
+def text(tables: Mapping[str, Table], sizes: Sequence[int]) -> str:
+    """Return the tables for a terminal."""
+    width = max(len(what) for rows in tables.values() for what in [*rows, *tables])
+    lines = []
+    for title, rows in tables.items():
+        heads = [f"{nodes:,}" for nodes in sizes]
+        for what, shown in [(title, heads), *((w, cells(sizes, row)) for w, row in rows.items())]:
+            lines.append(what.ljust(width) + "".join(each.rjust(12) for each in shown))
+        lines.append("")
+    return "\n".join(lines)
+
+
+def markdown(results: Mapping[str, Any], sizes: Sequence[int]) -> str:
+    """Return all that was found, for RESULTS.md."""
+    about = results["machine"]
+    names = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    paragraphs = [
+        wrapped(
+            f"{results['date']}, {about['cpu']}, {about['cores']} cores, "
+            f"{about['memory_gib']} GiB, Linux {about['kernel']}, {names}. "
+            f"Load at the start: {about['load_at_start']:g}. "
+            f"Schedules with faults that are simulated in a minute of a core: "
+            f"{results['schedules']:,.0f}."
+        )
+    ]
+    for title, rows in results["tables"].items():
+        lines = [[title, *(f"{nodes:,} nodes" for nodes in sizes)], ["---", *["---:"] * len(sizes)]]
+        lines += [[what, *cells(sizes, row)] for what, row in rows.items()]
+        paragraphs.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+    return "\n\n".join(paragraphs)
+
+
 def main() -> None:
     """Measure, print, and write what was asked for."""
     parser = argparse.ArgumentParser(description="Measure decisions over many nodes.")
     parser.add_argument("--nodes", nargs="+", type=int, default=NODES)
     parser.add_argument("--seconds", type=float, default=1.0, help="for each number")
     parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--write", action="store_true", help="fill RESULTS.md")
     given = parser.parse_args()
-    rows = {
-        what: {nodes: rate(make(nodes), given.seconds) for nodes in given.nodes}
-        for what, make in ROWS.items()
-    }
-    width = max(map(len, rows))
-    print("per second".ljust(width), *(f"{nodes:>10,} nodes" for nodes in given.nodes))
-    for what, rates in rows.items():
-        print(what.ljust(width), *(f"{figure(each):>16}" for each in rates.values()))
-    crowds = {nodes: crowd(nodes) for nodes in given.nodes}
-    print()
-    for what in crowds[given.nodes[0]]:
-        print(what.ljust(width), *(f"{crowds[nodes][what]:>16.3f}" for nodes in given.nodes))
-    per_minute = schedules()
-    print(f"\nsimulated schedules with faults, per minute of a core: {per_minute:,.0f}")
+    about = {"date": today(), "machine": machine(), "versions": versions("weft-core")}
+    tables = measured(given.nodes, given.seconds)
+    results = {**about, "tables": tables, "schedules": schedules()}
+    print(text(tables, given.nodes))
+    print(f"simulated schedules with faults, per minute of a core: {results['schedules']:,.0f}")
     if given.json:
-        found = {"rows": rows, "crowds": crowds, "schedules": per_minute}
-        about = {"date": today(), "machine": machine(), "versions": versions("weft-core")}
         given.json.parent.mkdir(parents=True, exist_ok=True)
-        given.json.write_text(json.dumps({**about, **found}, indent=2) + "\n")
+        given.json.write_text(json.dumps(results, indent=2) + "\n")
+    if given.write:
+        fill_in(FOLDER / "RESULTS.md", "scale", markdown(results, given.nodes))
 
 
 if __name__ == "__main__":

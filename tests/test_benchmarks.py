@@ -172,16 +172,21 @@ def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
     assert all("%" in line for line in variants)
 
 
-def test_decisions_are_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
+def test_scale_is_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
     file = tmp_path / "scale.json"
-    completed = run("scale", "--nodes", "8", "20", "--seconds", "0.01", "--json", str(file))
+    completed = run("scale", "--nodes", "1", "8", "--seconds", "0.01", "--json", str(file))
     assert completed.returncode == 0, completed.stderr
-    head, *lines = completed.stdout.splitlines()
-    assert head.split() == ["per", "second", "8", "nodes", "20", "nodes"]
+    lines = completed.stdout.splitlines()
+    assert lines[0].split() == ["decisions,", "per", "s", "1", "8"]
+    assert lines[-1].startswith("simulated schedules with faults")
     found = json.loads(file.read_text())
-    measured = [*found["rows"], *found["crowds"]["8"]]
-    names = [re.split("  +", line)[0] for line in lines if line]
-    assert names[:-1] == measured
-    assert names[-1].startswith("simulated schedules with faults")
-    rates = [rate for rates in found["rows"].values() for rate in rates.values()]
-    assert all(rate > 0 for rate in [*rates, found["schedules"]])
+    assert found["schedules"] > 0
+    decisions, tables, process, cluster = found["tables"].values()
+    measured = {re.split("  +", line)[0] for line in lines}
+    assert measured > {*decisions, *tables, *process, *cluster}
+    assert all(rates["8"] > 0 for rates in decisions.values())
+    assert "1" not in decisions["placement groups, STRICT_SPREAD of 8"]
+    assert all(rates["8"] > 0 for what, rates in tables.items() if what.endswith("per s"))
+    assert process["heartbeats answered, per s"]["8"] > 0
+    assert process["memory, MB"]["1"] > 10
+    assert cluster["the same, processor s"]["8"] > 0
