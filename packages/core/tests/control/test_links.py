@@ -20,6 +20,7 @@ from weft._machines.reservations import (
     TellRefused,
     TellReserved,
 )
+from weft._node.group_line import GroupLine
 from weft._resources import Resources
 from weft._transport.control import messages
 from weft.exceptions import RpcError
@@ -329,6 +330,79 @@ def test_group_is_watched_until_it_is_removed(cluster: SmallCluster) -> None:
     request = messages.RemoveGroupRequest(group_id=group)
     cluster.client.call("PlacementGroups", "remove", request)
     assert [each.state for each in stream] == [messages.GROUP_REMOVED]
+
+
+class Line:
+    """A daemon's line for placement groups, and what came of it."""
+
+    def __init__(self, node: LinkedNode) -> None:
+        self.told: list[tuple[str, bytes, Any]] = []
+        self.line = GroupLine(
+            node.link, lambda each: self.told.append(("is", each.group_id, each.state))
+        )
+
+    def create(self, **facts: Any) -> PlacementGroupId:
+        group = PlacementGroupId(new_id())
+        given = {"strategy": "PACK", "bundles": [messages.Bundle(amounts=ONE_CPU)], **facts}
+        request = messages.CreateGroupRequest(header=messages.Header(), group_id=group, **given)
+        self.line.create(request, lambda refusal: self.told.append(("made", group, refusal)))
+        return group
+
+    def remove(self, group: PlacementGroupId) -> None:
+        self.line.remove(group)
+
+
+def test_what_is_asked_of_groups_on_a_line_is_done_in_order_and_told(cluster: SmallCluster) -> None:
+    cluster.start()
+    (node,) = linked(cluster, 1)
+    mine = Line(node)
+    first = mine.create(name="mine")
+    mine.remove(first)
+    second = mine.create(name="mine")
+    mine.line.after(lambda: mine.told.append(("after", b"", None)))
+    third, fourth = mine.create(strategy="LOOSE"), mine.create(name="mine")
+    cluster.until(lambda: len([each for each in mine.told if each[0] == "made"]) == 4)
+    made = {group: refusal for what, group, refusal in mine.told if what == "made"}
+    assert (made[first], made[second]) == ("", "")
+    assert "it is one of PACK" in made[third]
+    assert "the name 'mine' is taken" in made[fourth]
+    assert mine.told.index(("made", second, "")) < mine.told.index(("after", b"", None))
+    cluster.until(lambda: any(each.group == second for each in asked(node, ReserveAsked)))
+    reserve = asked(node, ReserveAsked)[-1]
+    assert reserve.commits
+    node.link.report(TellCommitted(second, reserve.attempt))
+    cluster.until(lambda: mine.told[-1] == ("is", second, messages.GROUP_READY))
+    mine.remove(second)
+    cluster.until(lambda: mine.told[-1] == ("is", second, messages.GROUP_REMOVED))
+    done: list[bool] = []
+    mine.line.after(lambda: done.append(True))
+    cluster.until(lambda: done)
+
+
+def test_line_for_groups_goes_on_with_a_control_service_that_was_started_again(
+    cluster: SmallCluster,
+) -> None:
+    cluster.start()
+    node, other = linked(cluster, 2)
+    mine, others = Line(node), Line(other)
+    nowhere = [messages.Bundle(amounts={"none": 1})]
+    kept = mine.create(bundles=nowhere)
+    cluster.until(lambda: ("made", kept, "") in mine.told)
+    nobody = PlacementGroupId(new_id())
+    for group in (kept, nobody):
+        others.line.follow(group)
+    cluster.until(lambda: len(others.told) == 2)
+    pending, unknown = messages.GROUP_PENDING, messages.GROUP_STATE_UNSPECIFIED
+    assert sorted(others.told) == sorted([("is", kept, pending), ("is", nobody, unknown)])
+    cluster.kill()
+    late = mine.create(bundles=nowhere)
+    mine.remove(kept)
+    cluster.start()
+    cluster.until(lambda: ("made", late, "") in mine.told)
+    cluster.until(lambda: others.told[-1] == ("is", kept, messages.GROUP_REMOVED))
+    listed = cluster.client.call("PlacementGroups", "list", messages.ListGroupsRequest()).groups
+    states = {each.group_id: each.state for each in listed}
+    assert states == {late: messages.GROUP_PENDING, kept: messages.GROUP_REMOVED}
 
 
 # ------------------------------------------------------------------ orders, jobs, calls

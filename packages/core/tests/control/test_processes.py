@@ -375,10 +375,6 @@ def test_node_that_was_declared_dead_is_fenced(place: Place) -> None:
             "PlacementGroups", "get", messages.GetGroupRequest(group_id=b"g" * 16),
             "no placement group 6767",
         ),
-        (
-            "PlacementGroups", "wait", messages.WaitGroupRequest(group_id=b"g" * 16),
-            "no placement group 6767",
-        ),
         ("KeyValue", "put", messages.PutRequest(value=bytes(5_000_000)), "larger than max"),
     ],
 )  # fmt: skip

@@ -198,17 +198,29 @@ class Service:
         Raises:
             ServiceEndedError: The service has ended; whether the command was done is not known.
         """
+        return await asyncio.shield(self.begin(command, request, sender))
+
+    def begin(
+        self, command: Any, request: Request | None = None, sender: Sender | None = None
+    ) -> asyncio.Future[Ruling]:
+        """Have a command done, after those that were begun before; return its answer to come.
+
+        Raises:
+            ServiceEndedError: The service has ended, or ends; the future may end so, too.
+        """
         self.check_alive()
         if request is not None:
             known = self._ledger.answer_of(request)
             if known is not None:
-                return known
+                answered: asyncio.Future[Ruling] = asyncio.get_running_loop().create_future()
+                answered.set_result(known)
+                return answered
             under_way = self._under_way.get((request.client, request.number))
             if under_way is not None:
-                return await asyncio.shield(under_way)
+                return under_way
         if self._stopping:
             raise ServiceEndedError("the control service ends")
-        return await asyncio.shield(self._enqueue(LedgerEntry(0.0, command, request, sender)))
+        return self._enqueue(LedgerEntry(0.0, command, request, sender))
 
     def _enqueue(self, entry: LedgerEntry) -> asyncio.Future[Ruling]:
         answered: asyncio.Future[Ruling] = asyncio.get_running_loop().create_future()

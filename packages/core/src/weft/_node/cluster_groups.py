@@ -1,8 +1,9 @@
 """The placement groups of a cluster, as one of its nodes sees them: control has them.
 
-    a client's question   -> PlacementGroups, through the link -> Answer
+    create, remove, ready -> group_line.py -> Answer
+    what is told of all   -> PlacementGroups, through the link -> Answer
     control's orders      -> reserving.py -> what it reports
-    a demand for a group  -> PlacementGroups.Wait, until that is removed: then who waits is refused
+    a demand for a group  -> group_line.py, until that is removed: then who waits is refused
 
 What is always true
 1. Each question is answered once, unless the link is closed.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from weft._ids import PlacementGroupId
 from weft._machines.leases import GroupGone
 from weft._machines.placement import group_of
+from weft._node.group_line import GroupLine
 from weft._node.groups import NodeGroups, removed_in_words
 from weft._node.reserving import Reserving
 from weft._override import override
@@ -37,7 +39,6 @@ if TYPE_CHECKING:
     from weft._specs import Shape
 
 REMOVED_KEPT = 1_000
-FOREVER = float("inf")
 _SERVICE = "PlacementGroups"
 
 
@@ -58,7 +59,11 @@ class ClusterGroups(NodeGroups):
         self._link = link
         self._ended = ended
         self.reserving = Reserving(facts, rules, link.report)
-        self._followed: set[PlacementGroupId] = set()
+        self._line = GroupLine(link, self._changed)
+        self._ready: set[PlacementGroupId] = set()
+        """Of those that are followed."""
+        self._waiting: dict[PlacementGroupId, list[tuple[bytes, int]]] = {}
+        """By group: (client, request) of those that want to know when it is ready."""
         self._gone: OrderedDict[PlacementGroupId, str] = OrderedDict()
         """Why those are not there that were asked for."""
 
@@ -67,32 +72,37 @@ class ClusterGroups(NodeGroups):
     @override
     def ask(self, client: Client, request: int, what: str, body: bytes) -> None:
         answer = partial(self._answer, client.worker_id, request)
-        # What a client says is done in the order in which it said it; but one that has no name
-        # waits for nothing.
-        lane = (_SERVICE, client.worker_id)
         match what:
             case "create_group":
-                spec = unpack(body, GroupSpec)
-                made = partial(answer, lambda _: pack(""))
-                order = lane if spec.name else None
-                self._link.call(_SERVICE, "create", _message_of(spec), made, lane=order)
+                created = partial(self._created, client.worker_id, request)
+                self._line.create(_message_of(unpack(body, GroupSpec)), created)
             case "remove_group":
                 group, reason = unpack(body, tuple[PlacementGroupId, str])
                 # Whoever removes it lets nobody in afterwards, though control hears of it later.
                 self._is_gone(group, removed_in_words(group, reason))
-                self._remove(group, lane)
+                self._line.remove(group)
             case "groups":
                 told = partial(answer, lambda found: pack([*map(_describe, found.groups)]))
-                self._link.call(_SERVICE, "list", messages.ListGroupsRequest(), told, lane=lane)
+                self._ask("list", messages.ListGroupsRequest(), told)
             case "why_group":
                 asked = messages.GetGroupRequest(group_id=unpack(body, PlacementGroupId))
-                self._link.call(_SERVICE, "get", asked, partial(answer, _in_words), lane=lane)
+                self._ask("get", asked, partial(answer, _in_words))
             case _:
-                group = unpack(body, PlacementGroupId)
-                if group in self._gone:
-                    self._clients.send(client, Answer(request, b"", self._gone[group]))
-                else:
-                    self._wait(group, partial(answer, _check_ready), until_removed=False)
+                self._ask_ready(client, request, unpack(body, PlacementGroupId))
+
+    def _ask(self, method: str, request: Any, then: Callable[[Any], None]) -> None:
+        """Ask once what was said before is done."""
+        self._line.after(lambda: self._link.call(_SERVICE, method, request, then))
+
+    def _created(self, client: bytes, request: int, refusal: str) -> None:
+        self._clients.send_to(client, Answer(request, b"" if refusal else pack(""), refusal))
+
+    def _ask_ready(self, client: Client, request: int, group: PlacementGroupId) -> None:
+        if group in self._ready or group in self._gone:
+            self._clients.send(client, Answer(request, b"", self._gone.get(group, "")))
+        else:
+            self._waiting.setdefault(group, []).append((client.worker_id, request))
+            self._line.follow(group)
 
     def _answer(
         self, client: bytes, request: int, read: Callable[[Any], bytes], answer: Any
@@ -104,19 +114,10 @@ class ClusterGroups(NodeGroups):
             error = str(refused)
         self._clients.send_to(client, Answer(request, body, error))
 
-    def _remove(self, group: PlacementGroupId, lane: object) -> None:
-        removed = messages.RemoveGroupRequest(group_id=group)
-        self._link.call(_SERVICE, "remove", removed, lane=lane, timeout_s=FOREVER)
-
-    def _wait(
-        self, group: PlacementGroupId, then: Callable[[Any], None], *, until_removed: bool
-    ) -> None:
-        asked = messages.WaitGroupRequest(group_id=group, until_removed=until_removed)
-        self._link.call(_SERVICE, "wait", asked, then, timeout_s=FOREVER)
-
     @override
     def forget(self, client: bytes) -> None:
-        pass  # What is answered to it is sent to nobody.
+        for group, asks in list(self._waiting.items()):
+            self._waiting[group] = [ask for ask in asks if ask[0] != client]
 
     @override
     def job_ended(self, job_id: bytes) -> None:
@@ -131,22 +132,30 @@ class ClusterGroups(NodeGroups):
             return ""
         if group in self._gone:
             return self._gone[group]
-        if group not in self._followed:
-            self._followed.add(group)
-            self._wait(group, partial(self._was_removed, group), until_removed=True)
+        self._line.follow(group)
         return ""
 
     @override
     def state_of(self, shape: Shape) -> str:
         return ""
 
-    def _was_removed(self, group: PlacementGroupId, answer: Any) -> None:
-        self._followed.discard(group)
-        try:
-            reason = removed_in_words(group, _checked(answer).reason)
-        except ValueError as refused:
-            reason = str(refused)
-        self._is_gone(group, reason)
+    def _changed(self, change: messages.GroupChange) -> None:
+        group = PlacementGroupId(change.group_id)
+        self._ready.discard(group)
+        match change.state:
+            case messages.GROUP_READY:
+                self._ready.add(group)
+                self._answer_waiting(group, "")
+            case messages.GROUP_REMOVED:
+                self._is_gone(group, removed_in_words(group, change.reason))
+            case messages.GROUP_STATE_UNSPECIFIED:
+                self._is_gone(group, f"no placement group {group.hex()} is known here")
+            case _:
+                pass
+
+    def _answer_waiting(self, group: PlacementGroupId, error: str) -> None:
+        for client, request in self._waiting.pop(group, ()):
+            self._clients.send_to(client, Answer(request, b"", error))
 
     def _is_gone(self, group: PlacementGroupId, reason: str) -> None:
         """Refuse all that waits for a group, and what comes for it later."""
@@ -155,6 +164,7 @@ class ClusterGroups(NodeGroups):
         self._gone[group] = reason
         if len(self._gone) > REMOVED_KEPT:
             self._gone.popitem(last=False)
+        self._answer_waiting(group, reason)
         self._rules.tell_leases(GroupGone(group, reason))
         self._ended(group, reason)
 
@@ -190,12 +200,6 @@ def _checked(answer: Any) -> Any:
     if isinstance(answer, RpcError | GetTimeoutError | AuthenticationError):
         raise ValueError(str(answer).removeprefix(_SERVICE).partition(": ")[2] or str(answer))  # noqa: TRY004 - as of any question
     return answer
-
-
-def _check_ready(found: messages.PlacementGroup) -> bytes:
-    if found.state == messages.GROUP_REMOVED:
-        raise ValueError(removed_in_words(PlacementGroupId(found.group_id), found.reason))
-    return b""
 
 
 def _state(found: messages.PlacementGroup) -> str:

@@ -5,6 +5,7 @@
     ControlNews              <- Inbox      <- what comes on it: bundles, drains, fences
                              <- Inbox      <- view, orders, jobs: a stream each
     watch_actor              <- Inbox      <- what becomes of actors: one stream
+    keep(GroupLine)          <- Inbox      <- placement groups: one stream, once there are any
     call(..., then)          <- Inbox      <- answers
 
 gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
@@ -40,6 +41,7 @@ from weft._machines.reservations import CommitAsked, ControlUnlinked, ReleaseAsk
 from weft._machines.spillover import ViewsChanged
 from weft._machines.standings import Standings
 from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, SourceLinked
+from weft._node.group_line import together
 from weft._node.heartbeats import Beginning, DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
 from weft._transport.addresses import is_path, split
@@ -58,6 +60,7 @@ if TYPE_CHECKING:
     from weft._machines.membership import MemberStanding
     from weft._machines.orders import Order
     from weft._machines.placement import NodeView
+    from weft._node.group_line import GroupLine, Said
     from weft._transport.control.client import ControlStream
     from weft._transport.credentials import Credentials
     from weft._transport.sockets import Poller
@@ -273,6 +276,22 @@ class ControlLink:
             if len(waiting) > 1:
                 return
         ask()
+
+    def keep(self, line: GroupLine) -> None:
+        """Have a stream for placement groups from here on, and another when it breaks."""
+        thread = threading.Thread(
+            target=self._follow_groups, args=(line,), name="weft-follow_groups"
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def new_name(self) -> messages.RequestId:
+        """Name a request that is said on a stream, until `has_answer`."""
+        return self._client.new_name()
+
+    def has_answer(self, name: messages.RequestId) -> None:
+        """Note that a request has its answer."""
+        self._client.has_answer(name)
 
     def _answered(self, lane: object, then: Callable[[Any], None], answer: Any) -> None:
         if lane is not None:
@@ -521,6 +540,20 @@ class ControlLink:
             finally:
                 watching.put(None)
                 self._post(partial(self._watch_ended, watching))
+
+    def _follow_groups(self, line: GroupLine) -> None:
+        while self._is_member():
+            said: Said = queue.SimpleQueue()
+            self._post(partial(line.began, said))
+            try:
+                with self._stream("PlacementGroups", "follow", together(said)) as stream:
+                    for news in stream:
+                        self._post(partial(line.heard, news))
+            except (RpcError, AuthenticationError):
+                self._closed.wait(PAUSE_S)
+            finally:
+                said.put(None)
+                self._post(line.ended)
 
     def _stream(self, service: str, method: str, requests: Any) -> _OpenStream:
         stream = self._client.stream(service, method, requests)

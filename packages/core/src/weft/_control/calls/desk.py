@@ -44,12 +44,16 @@ class Desk:
 
     async def do(self, command: Any, header: messages.Header) -> int | bytes:
         """Do a command; return what it came to. RefusedError: it was refused."""
-        request = _request(header.id) if header.HasField("id") else None
-        sender = a_sender(header.sender) if header.HasField("sender") else None
-        answer = await self.service.do(command, request, sender)
+        answer = await asyncio.shield(self.begin(command, header))
         if answer.code:
             raise RefusedError(answer)
         return answer.value
+
+    def begin(self, command: Any, header: messages.Header) -> asyncio.Future[Ruling]:
+        """Have a command done, after those that were begun before; return its answer to come."""
+        request = _request(header.id) if header.HasField("id") else None
+        sender = a_sender(header.sender) if header.HasField("sender") else None
+        return self.service.begin(command, request, sender)
 
     def read(self) -> None:
         """Say that tables are about to be read. ServiceEndedError: they are not to be believed."""

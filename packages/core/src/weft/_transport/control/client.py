@@ -266,6 +266,10 @@ class ControlClient:
             raise RpcError(f"{what}: {_REPLACED}")
         return _number_of(call)
 
+    def new_name(self) -> messages.RequestId:
+        """Name a request that is said on a stream; `has_answer` ends it."""
+        return self._names.begin()
+
     def has_answer(self, name: messages.RequestId | None) -> None:
         """Note that a request that was begun has its answer."""
         if name is not None:

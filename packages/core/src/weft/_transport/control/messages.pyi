@@ -953,13 +953,47 @@ class GetGroupRequest(_message.Message):
     name: GetGroupRequest.GroupName
     def __init__(self, group_id: _Optional[bytes] = ..., name: _Optional[_Union[GetGroupRequest.GroupName, _Mapping]] = ...) -> None: ...
 
-class WaitGroupRequest(_message.Message):
-    __slots__ = ("group_id", "until_removed")
+class GroupRequests(_message.Message):
+    __slots__ = ("requests",)
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[GroupRequest]
+    def __init__(self, requests: _Optional[_Iterable[_Union[GroupRequest, _Mapping]]] = ...) -> None: ...
+
+class GroupRequest(_message.Message):
+    __slots__ = ("create", "remove", "follow")
+    CREATE_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    create: CreateGroupRequest
+    remove: RemoveGroupRequest
+    follow: bytes
+    def __init__(self, create: _Optional[_Union[CreateGroupRequest, _Mapping]] = ..., remove: _Optional[_Union[RemoveGroupRequest, _Mapping]] = ..., follow: _Optional[bytes] = ...) -> None: ...
+
+class GroupNews(_message.Message):
+    __slots__ = ("answers", "changes")
+    ANSWERS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    answers: _containers.RepeatedCompositeFieldContainer[GroupAnswer]
+    changes: _containers.RepeatedCompositeFieldContainer[GroupChange]
+    def __init__(self, answers: _Optional[_Iterable[_Union[GroupAnswer, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[GroupChange, _Mapping]]] = ...) -> None: ...
+
+class GroupAnswer(_message.Message):
+    __slots__ = ("number", "refusal")
+    NUMBER_FIELD_NUMBER: _ClassVar[int]
+    REFUSAL_FIELD_NUMBER: _ClassVar[int]
+    number: int
+    refusal: str
+    def __init__(self, number: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
+
+class GroupChange(_message.Message):
+    __slots__ = ("group_id", "state", "reason")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    UNTIL_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
     group_id: bytes
-    until_removed: bool
-    def __init__(self, group_id: _Optional[bytes] = ..., until_removed: _Optional[bool] = ...) -> None: ...
+    state: GroupState
+    reason: str
+    def __init__(self, group_id: _Optional[bytes] = ..., state: _Optional[_Union[GroupState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ListGroupsRequest(_message.Message):
     __slots__ = ()
