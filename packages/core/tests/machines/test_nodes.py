@@ -55,6 +55,18 @@ def test_spread_begins_after_the_local_node_and_goes_round() -> None:
     assert found == [Placed(C), Placed(A), Placed(B), Placed(C)]
 
 
+def test_spread_is_dealt_to_all_that_could_hold_it_whether_they_have_it_free_or_not() -> None:
+    nodes = Nodes([view(A, free=0), view(B, is_local=True), view(C), view(D, 0.5)])
+    spread = shape("SPREAD", CPU=1)
+    assert [nodes.deal(spread) for _ in range(4)] == [C, A, B, C]
+    nodes.put(view(C, draining="idle"))
+    assert [nodes.deal(spread) for _ in range(3)] == [A, B, A]
+    assert nodes.deal(shape("SPREAD", CPU=9)) is None
+    assert nodes.deal(shape("SPREAD?", CPU=1)) is None
+    here_only = Nodes([view(B)])
+    assert [here_only.deal(spread) for _ in range(2)] == [B, B]
+
+
 def test_nodes_that_come_change_and_go_are_found_as_they_are() -> None:
     nodes = Nodes([view(A, 1)])
     assert nodes.find(shape(CPU=2)) is None

@@ -11,6 +11,7 @@ from weft._machines.nodes import Nodes
 from weft._machines.placement import BundleView, NodeView
 from weft._machines.spillover import (
     ANEW_S,
+    DEAL_REST_S,
     DEBIT_S,
     HOPELESS_S,
     HOPS,
@@ -142,6 +143,46 @@ def test_of_a_thousand_demands_alike_only_those_that_may_go_are_looked_at(
 def test_demand_goes_where_its_arguments_are() -> None:
     daemon = Daemon(view(A, 4), view(B, 4))
     assert sends(daemon.demand(1, bytes_at={B: 1 << 20})) == {B: 1}
+
+
+SPREAD = shape("SPREAD", CPU=1)
+
+
+def test_demands_that_spread_go_round_also_to_nodes_that_seem_to_be_busy() -> None:
+    daemon = Daemon(view(A, 1), view(B, 1, 0), view(C, 1))
+    where = [daemon.demand(1, SPREAD, key=key) for key in range(6)]
+    assert [sends(effects) for effects in where] == [{B: 1}, {C: 1}, {}] * 2
+    assert queued(where[2] + where[5]) == [1, 1]
+
+
+def test_many_demands_that_spread_are_dealt_out_once() -> None:
+    daemon = Daemon(view(A, 1, 0), view(B, 1, 0), view(C, 1, 0))
+    assert sends(daemon.demand(6, SPREAD)) == {B: 2, C: 2}
+    assert daemon.later(ANEW_S) == []
+    assert sends(daemon.demand(5, SPREAD)) == {B: 1, C: 1}
+    assert daemon.spillover.waiting() == [(X, 1, SPREAD, 3)]
+
+
+def test_demand_that_spreads_and_waits_where_it_was_dealt_to_looks_elsewhere_after_a_while() -> (
+    None
+):
+    daemon = Daemon(view(A, 1, 0), view(B, 1), view(C, 1, 0))
+    assert queued(daemon.demand(1, SPREAD, hops=1)) == [1]
+    assert daemon.see(view(B, 1)) == []
+    assert sends(daemon.later(DEAL_REST_S)) == {B: 1}
+    daemon.see(view(B, 1, 0))
+    assert queued(daemon.demand(1, SPREAD, key=2, hops=1)) == [1]
+    assert daemon.later(DEAL_REST_S) == []
+    daemon.now += DEAL_REST_S
+    assert sends(daemon.see(view(B, 1))) == {B: 1}
+
+
+def test_demand_that_spreads_waits_where_it_is_free_in_the_end() -> None:
+    daemon = Daemon(view(A, 1, 0), view(B, 1))
+    daemon.demand(1, SPREAD, hops=1)
+    daemon.tell(LocalChanged(view(A, 1)))
+    assert daemon.later(DEAL_REST_S) == []
+    assert daemon.spillover.waiting() == [(X, 1, SPREAD, 1)]
 
 
 def test_what_was_sent_counts_as_in_use_there_for_a_while() -> None:

@@ -98,10 +98,12 @@ class Desk:
         timeout_s: float = 0.0,
         waits: bool = False,
         shape: int = 0,
+        spreads: bool = False,
     ) -> Task:
         self.made += 1
         task_id = TaskId(self.made.to_bytes(16, "big"))
-        task = Task(task_id, "f", function, retries=retries, timeout_s=timeout_s, note=None)
+        facts: dict[str, Any] = {"retries": retries, "timeout_s": timeout_s, "spreads": spreads}
+        task = Task(task_id, "f", function, note=None, **facts)
         task.shape = shape
         if waits:
             task.state = "waiting"
@@ -169,6 +171,16 @@ def test_a_thousand_workers_are_not_looked_through_for_each_task(
         tell(Answered(ran.popleft(), duration_s, False))
     assert not machine.attempts.open
     assert looks < 4 * tasks
+
+
+def test_lease_for_a_task_that_spreads_is_returned_with_it(desk: Desk) -> None:
+    task = desk.sent(spreads=True)
+    assert desk(finished(task)) == [Complete(task), GiveUpLease(W), ForgetPool(0)]
+    other = desk.submit(spreads=True, shape=1)
+    desk(CancelAsked(other.id, False))
+    late = desk.submit(spreads=True, shape=2)
+    desk(LeaseGranted(2, W, False), finished(late))
+    assert not desk.machine.pools
 
 
 def test_first_task_wants_a_worker_and_is_sent_when_there_is_one(desk: Desk) -> None:

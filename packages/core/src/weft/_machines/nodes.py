@@ -55,13 +55,16 @@ _Key: TypeAlias = tuple[Any, ...]
 class _Ranking:
     """The nodes for demands of one shape."""
 
-    __slots__ = ("_liking_of", "_near", "able", "key_of", "order", "stale", "terms")
+    __slots__ = (
+        "_liking_of", "_near", "_round", "able", "key_of", "order", "stale", "terms",
+    )  # fmt: skip
 
     def __init__(self, terms: Terms, nodes: Iterable[NodeView], near: NodeId | None) -> None:
         self.terms = terms
         self._near = near
         self._liking_of = {node.node_id: liking(terms, node) for node in able(terms, nodes)}
         self.able = self._liking_of.keys()
+        self._round: list[NodeId] | None = None
         self.stale: set[NodeId] = set(self.able)
         """Nodes that have changed since they were sorted in."""
         self.key_of: dict[NodeId, Any] = {}
@@ -98,6 +101,16 @@ class _Ranking:
                 last = pressure_of[node_id] = pressure(node, self._near)
         self.key_of[node_id] = (self._liking_of[node_id], last)
         return True
+
+    def next_after(self, after: NodeId | None) -> NodeId | None:
+        """Return the next of those that are liked best, free or not; None: there is none."""
+        if self._round is None:
+            best = min(self._liking_of.values(), default=None)
+            self._round = sorted(at for at, liked in self._liking_of.items() if liked == best)
+        if not self._round:
+            return None
+        at = bisect_right(self._round, after) if after is not None else 0
+        return self._round[at % len(self._round)]
 
     def best(
         self,
@@ -241,11 +254,23 @@ class Nodes:
         if node_id is None:
             return None
         if ranking.terms.is_spread:
-            self._after[key] = node_id
-            self._after.move_to_end(key)
-            if len(self._after) > SHAPES:
-                self._after.popitem(last=False)
+            self._went_to(key, node_id)
         return Placed(node_id)
+
+    def deal(self, shape: Shape) -> NodeId | None:
+        """Return the node whose turn it is for SPREAD, free or not; None: no node could hold it."""
+        key = _key(shape)
+        ranking = self._ranking(key, shape)
+        node_id = ranking.next_after(self._after.get(key, self._local)) if ranking else None
+        if node_id is not None:
+            self._went_to(key, node_id)
+        return node_id
+
+    def _went_to(self, key: _Key, node_id: NodeId) -> None:
+        self._after[key] = node_id
+        self._after.move_to_end(key)
+        if len(self._after) > SHAPES:
+            self._after.popitem(last=False)
 
     def able(self, shape: Shape) -> AbstractSet[NodeId]:
         """Return the nodes that a demand of this shape may wait for; they are the index's own."""

@@ -13,12 +13,17 @@ What is always true
    refused.
 2. A demand is sent on `HOPS` times at once. From then on only after it has waited where it is,
    each time twice as long: in T seconds it makes HOPS + 1 + log2(1 + T / REST_S) hops at most, and
-   none waits for ever beside an idle node.
+   none waits for ever beside an idle node. One that spreads looks elsewhere no sooner than it has
+   waited for `DEAL_REST_S` where its turn has brought it.
 3. Nothing is queued here that this node could never hold, or parked that it could.
 4. A demand is refused only after no node known could hold it for `HOPELESS_S`, for the news of a
    node may be late; never while its placement group is on its way.
 5. What was sent to a node counts there as in use for `DEBIT_S`, until the node itself has said so;
    else all demands of a moment would go to the same node.
+
+Demands that spread are dealt out, to one node after the other, whether they have it free or not:
+what is known here of others is late, and short tasks leave a node free again before that is heard.
+Where it is not free a demand waits, and then is sent on.
 
 A client that asks again before it has heard where it was sent may get more workers than it wants;
 it returns them. What is said of this node has to be what leases.py would grant, without what it
@@ -45,6 +50,8 @@ if TYPE_CHECKING:
 
 HOPS = 2
 REST_S = 1.0
+# Longer than views of other nodes are late: who is busy there then has been so for a while.
+DEAL_REST_S = 0.3
 HOPELESS_S = 0.5
 ANEW_S = 0.1
 # The node says what it granted within 0.1 s, and control passes it on within 0.1 s.
@@ -179,8 +186,8 @@ class _DemandHere:
     """A demand, and where its workers are to come from."""
 
     __slots__ = (
-        "at", "bytes_at", "granted", "group", "hopeless_since", "hops", "need", "parked",
-        "rest_until", "shape", "since", "told", "waiting",
+        "at", "bytes_at", "dealt", "granted", "group", "hopeless_since", "hops", "need", "parked",
+        "rest_until", "shape", "since", "spreads", "told", "waiting",
     )  # fmt: skip
 
     def __init__(self, event: DemandHeard, now: float) -> None:
@@ -190,6 +197,9 @@ class _DemandHere:
         self.group = group_of(event.shape)
         self.hops = event.hops
         self.bytes_at = event.bytes_at
+        self.spreads = event.shape.strategy == "SPREAD"
+        self.dealt = 0
+        """Of those that wait, so many have had their turn: it was this node's."""
         self.since = now
         self.waiting = 0
         """Workers that are neither granted nor sent on: queued here or parked."""
@@ -206,6 +216,8 @@ class _DemandHere:
         """Having come so far, wait before the next hop."""
         if self.hops >= HOPS:
             self.rest_until = now + REST_S * 2.0 ** min(self.hops - HOPS, DOUBLINGS)
+        elif self.spreads:
+            self.rest_until = now + DEAL_REST_S
 
     @property
     def here(self) -> int:
@@ -282,6 +294,7 @@ class Spillover:
             if event.hops <= old.hops:
                 wish.rest_until = old.rest_until
             wish.granted = min(old.granted, event.workers)
+            wish.dealt = old.dealt
         wish.waiting = event.workers - wish.granted
         if self._anew_at < now:
             self._anew_at = now + ANEW_S
@@ -407,19 +420,39 @@ class Spillover:
     def _place(self, wish: _DemandHere, now: float) -> Counter[NodeId]:
         """Find nodes for the workers that wait; return how many are sent where."""
         sent: Counter[NodeId] = Counter()
+        if wish.spreads:
+            self._deal(wish, sent, now)
+            if now < wish.rest_until:
+                return sent
+            wish.rest(now)
         for _ in range(min(wish.waiting, MOST_AT_ONCE)):
             # Who was sent here has been told that it is free here.
-            found = self.nodes.find_at(wish.shape, self._local) if wish.hops else None
+            stays = wish.hops or wish.spreads
+            found = self.nodes.find_at(wish.shape, self._local) if stays else None
             found = found or self.nodes.find(wish.shape, wish.bytes_at)
             if found is None:
                 break
             if found.node_id != self._local:
-                if now < wish.rest_until:
+                if now < wish.rest_until and not wish.spreads:
                     break
                 sent[found.node_id] += 1
                 wish.waiting -= 1
             self._debit(wish, found, now)
         return sent
+
+    def _deal(self, wish: _DemandHere, sent: Counter[NodeId], now: float) -> None:
+        """Give each of the workers that have not had their turn to the next node."""
+        wish.dealt = wish.waiting if wish.hops else min(wish.dealt, wish.waiting)
+        for _ in range(min(wish.waiting - wish.dealt, MOST_AT_ONCE)):
+            node_id = self.nodes.deal(wish.shape)
+            if node_id is None:
+                return
+            if node_id == self._local:
+                wish.dealt += 1
+            else:
+                sent[node_id] += 1
+                wish.waiting -= 1
+                self._debit(wish, Placed(node_id), now)
 
     def _see_if_hopeless(self, wish: _DemandHere, now: float, effects: list[Effect]) -> None:
         if not self.nodes.is_hopeless(wish.shape):

@@ -18,9 +18,9 @@ What is always true
 3. Tasks that were never started cost no retry when their worker is lost; those that may have been
    started, for nobody saw what it ran, do. A worker whose process is to be ended gets no task more.
 4. A pool without queued tasks wants no worker; a lease without tasks is returned when others wait,
-   or after `LINGER_S`. A pool is forgotten that has neither leases nor tasks to come. When others
-   have waited for `YIELD_S`, a lease takes no more tasks: a queue that never ends does not keep its
-   workers.
+   or after `LINGER_S`; at once, if it was for a task that spreads. A pool is forgotten that has
+   neither leases nor tasks to come. When others have waited for `YIELD_S`, a lease takes no more
+   tasks: a queue that never ends does not keep its workers.
 5. Every task ends in exactly one Complete or Fail.
 
 Effects are in the order in which they must be done. `next_deadline` says when `Ticked` is due.
@@ -74,7 +74,7 @@ _NEWEST = 0.2
 class Task(Attempted):
     """One task of this process."""
 
-    __slots__ = ("function", "shape", "worker")
+    __slots__ = ("function", "shape", "spreads", "worker")
 
     def __init__(
         self,
@@ -85,11 +85,14 @@ class Task(Attempted):
         retries: int,
         timeout_s: float,
         note: Any,
+        spreads: bool = False,
     ) -> None:
         super().__init__(task_id, name, retries=retries, timeout_s=timeout_s, note=note)
         self.function = function
         self.shape = 0
         """Key of its pool."""
+        self.spreads = spreads
+        """It has a pool of its own: where it runs is chosen for it alone."""
         self.worker: WorkerId | None = None
         """Who has it, while it is sent."""
 
@@ -177,12 +180,14 @@ class LeasePool:
     """The tasks and leases of one shape."""
 
     __slots__ = (
-        "by_load", "coming", "full", "granted", "key", "leases", "mean_s", "queue", "told",
-        "wanted",
+        "by_load", "coming", "full", "granted", "key", "leases", "mean_s", "queue", "spreads",
+        "told", "wanted",
     )  # fmt: skip
 
-    def __init__(self, key: int) -> None:
+    def __init__(self, key: int, *, spreads: bool) -> None:
         self.key = key
+        self.spreads = spreads
+        """Nothing comes for a lease that has nothing to do."""
         self.coming = 0
         """Tasks that are still to come: their arguments are, or they were sent from the pool that
         they belonged to before."""
@@ -419,21 +424,22 @@ class Tasks:
 
     def _submit(self, task: Task, now: float, effects: list[Effect]) -> None:
         self.attempts.open[task.id] = task
-        pool = self._pool(task.shape)
+        pool = self._pool(task.shape, task)
         if task.state == "waiting":
             pool.coming += 1
         else:
             pool.queue.append(task)
             self._dispatch(pool, now, effects)
 
-    def _pool(self, key: int) -> LeasePool:
+    def _pool(self, key: int, task: Task) -> LeasePool:
+        """Return a pool; it is made for its first task."""
         pool = self.pools.get(key)
         if pool is None:
-            pool = self.pools[key] = LeasePool(key)
+            pool = self.pools[key] = LeasePool(key, spreads=task.spreads)
         return pool
 
     def _move(self, event: Moved, now: float, effects: list[Effect]) -> None:
-        pool = self._pool(event.key)
+        pool = self._pool(event.key, event.tasks[0])
         left = self._homes(event.tasks, pool)
         for task in event.tasks:
             self.pools[task.shape].coming -= self._is_coming(task)
@@ -570,7 +576,7 @@ class Tasks:
         return list(homes.values())
 
     def _rest(self, lease: Lease, now: float, effects: list[Effect]) -> None:
-        if lease.yields_at < NEVER:
+        if lease.yields_at < NEVER or lease.pool.spreads:
             self._give_up(lease, effects)
         else:
             lease.idle_at = now

@@ -112,6 +112,7 @@ class Leasing:
             retries=options.max_retries,
             timeout_s=options.timeout or 0.0,
             note=note,
+            spreads=self._spreads(note),
         )
         with self._guard:
             self._links.refuse_if_ended()
@@ -119,14 +120,24 @@ class Leasing:
             return self.tasks.start(task, task_rules.Submitted(task))
 
     def _pool_of(self, note: Submission) -> int:
-        """Return the key of the pool that a task belongs to."""
-        learned = self._memory_of.get(note.code[1])
-        shape = note.shape if learned is None else with_memory(note.shape, learned)
-        key = self._key_of.get(shape)
+        """Return the key of the pool that a task belongs to: one that spreads has its own."""
+        shape = self._shape_of(note)
+        key = None if self._spreads(note) else self._key_of.get(shape)
         if key is None:
-            key = self._key_of[shape] = next(self._keys)
+            key = next(self._keys)
             self._pools[key] = (shape, note.name)
+            if not self._spreads(note):
+                self._key_of[shape] = key
         return key
+
+    def _shape_of(self, note: Submission) -> Shape:
+        learned = self._memory_of.get(note.code[1])
+        return note.shape if learned is None else with_memory(note.shape, learned)
+
+    def _spreads(self, note: Submission) -> bool:
+        """Tell whether each task like this goes where its turn brings it."""
+        # On a machine alone there is nowhere else to go.
+        return note.shape.strategy == "SPREAD" and bool(self._links.home.node)
 
     # -------------------------------------------------------------- lost results
 
@@ -171,7 +182,9 @@ class Leasing:
                 lender = self._forget_worker(effect.worker)
                 self._tell(lender, ReturnLease(effect.worker))
             case task_rules.ForgetPool():
-                del self._key_of[self._pools.pop(effect.key)[0]]
+                shape, _ = self._pools.pop(effect.key)
+                if self._key_of.get(shape) == effect.key:
+                    del self._key_of[shape]
             case task_rules.AskAbort():
                 self.tasks.tell(effect.task, Abort(effect.task.id))
             case Kill():
@@ -414,8 +427,11 @@ class Leasing:
         moved: dict[int, list[Task]] = {}
         for task in self.tasks.open.values():
             note: Submission = task.note
-            if note.code[1] == message.function and (key := self._pool_of(note)) != task.shape:
-                moved.setdefault(key, []).append(task)
+            if (
+                note.code[1] == message.function
+                and self._shape_of(note) != self._pools[task.shape][0]
+            ):
+                moved.setdefault(self._pool_of(note), []).append(task)
         for key, tasks in moved.items():
             self.tasks.handle(task_rules.Moved(tasks, key))
 

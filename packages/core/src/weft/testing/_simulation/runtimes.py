@@ -110,12 +110,15 @@ class VirtualRuntime(VirtualProcess):
             retries=plan.retries,
             timeout_s=plan.timeout_s,
             note=plan,
+            spreads=plan.strategy == "SPREAD",
         )
         shape = plan.shape()
-        key = self._key_of.get(shape)
+        key = None if task.spreads else self._key_of.get(shape)
         if key is None:
-            key = self._key_of[shape] = next(self._keys)
+            key = next(self._keys)
             self._shape_of[key] = shape
+            if not task.spreads:
+                self._key_of[shape] = key
         task.shape = key
         self._ended[task_id] = ended
         self.tally.submitted(self, task)
@@ -148,7 +151,9 @@ class VirtualRuntime(VirtualProcess):
             case task_rules.GiveUpLease(worker):
                 self._forget_worker(worker).send(ReturnLease(worker))
             case task_rules.ForgetPool(key):
-                del self._key_of[self._shape_of.pop(key)]
+                shape = self._shape_of.pop(key)
+                if self._key_of.get(shape) == key:
+                    del self._key_of[shape]
             case task_rules.AskAbort(task):
                 self._tell_worker(task, CancelTask(task.id, by_force=True))
             case AskCancel(task):
