@@ -8,8 +8,10 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule
 
+from weft._ids import PlacementGroupId
 from weft._machines import actors as actor_rules
 from weft._machines import directory as rules
+from weft._machines.bundles import TellGroup
 from weft._machines.directory import AMOUNTS_KEPT, CREATION_BYTES, NAME_LENGTH, ActorDirectory
 from weft._machines.enrolments import (
     ActorChanged,
@@ -261,6 +263,28 @@ def test_worker_is_one_actor(worker: bytes) -> None:
     office.enrol(OTHER)
     outcome = office.place(OTHER, worker)
     assert (outcome.answer.code, outcome.events) == ("invalid", ())
+
+
+def test_actors_end_with_their_placement_group_and_say_so() -> None:
+    office = Office(HOME)
+    group = PlacementGroupId(b"g" * 16)
+    office.alive(group=bytes(group), max_restarts=-1)
+    office.enrol(OTHER, group=bytes(group))
+    third = b"3" * 16
+    office.enrol(third)
+    assert orders(office.tell(TellGroup(group, "ready", {}))) == []
+    ended = office.tell(TellGroup(group, "removed", {}, "it was removed"))
+    why = f"placement group {group.hex()} was removed: it was removed"
+    assert orders(ended) == [(HOME, KillOrder(W1, why)), (HOME, DropOrder(OTHER))]
+    office.tell(LoseActor(ACTOR, W1, "it was killed"))
+    for actor in (ACTOR, OTHER):
+        news = office.directory.find(actor)
+        assert news is not None
+        assert (news.life.state, news.life.refused, news.life.cause) == (
+            "dead", "placement_group", why,
+        )  # fmt: skip
+    assert office.state(third) == "pending"
+    assert office.tell(TellGroup(group, "removed", {}, "it was removed")).events == ()
 
 
 def test_refusal_counts_from_who_was_asked() -> None:

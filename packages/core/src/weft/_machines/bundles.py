@@ -838,6 +838,11 @@ class Bundles:
         assert len(self._group_of) <= MOST_GROUPS and len(self._removed) <= REMOVED_KEPT, 7
 
 
+def removed_in_words(group: PlacementGroupId, reason: str) -> str:
+    """Say that a group is not there any more."""
+    return f"placement group {group.hex()} was removed: {reason}"
+
+
 def _weight(part: _Part) -> tuple[bool, int]:
     """Of two that hold the same bundle, what was committed counts, then what came later."""
     return part.stage == "committed", part.attempt

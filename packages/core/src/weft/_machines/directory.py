@@ -51,6 +51,7 @@ from weft._machines.actors import (
     WantWorker,
     Watched,
 )
+from weft._machines.bundles import TellGroup, removed_in_words
 from weft._machines.enrolments import (
     ActorChanged,
     Command,
@@ -154,7 +155,7 @@ class ActorDirectory(ControlTable):
         "owner-ended": EndOwner,
         "tick": TickActors,
     }
-    hears: ClassVar[Kinds] = (MemberAdded, MemberDrains, MemberRemoved, JobEnded)
+    hears: ClassVar[Kinds] = (MemberAdded, MemberDrains, MemberRemoved, JobEnded, TellGroup)
     image_type: ClassVar = ActorDirectoryImage
 
     def __init__(self) -> None:
@@ -169,14 +170,18 @@ class ActorDirectory(ControlTable):
         """Incarnations."""
         self._draining: dict[bytes, None] = {}
         """Members that are to be emptied."""
+        self._of_group: dict[bytes, dict[bytes, None]] = {}
+        """Living actors by the placement group that they are in."""
         self._turn = 0
         self._creations_bytes = 0
 
     @override
     def apply(
-        self, happened: Command | MemberAdded | MemberDrains | MemberRemoved | JobEnded, now: float
+        self,
+        happened: Command | MemberAdded | MemberDrains | MemberRemoved | JobEnded | TellGroup,
+        now: float,
     ) -> Consequence:
-        """Do a command, or hear of a member or a job."""
+        """Do a command, or hear of a member, a job or a placement group."""
         events: list[Any] = []
         answer = Ruling()
         match happened:
@@ -209,6 +214,12 @@ class ActorDirectory(ControlTable):
                 self._left(node, reason, now, events)
             case JobEnded(job, _, reason):
                 self._job_ended(job, f"its job has ended: {reason}", now, events)
+            case TellGroup(group, "removed", reason=reason):
+                for actor in [*self._of_group.get(bytes(group), ())]:
+                    told = removed_in_words(group, reason)
+                    self._tell(ActorRefused(actor, told, "placement_group"), now, events)
+            case TellGroup():
+                pass
             case _:
                 assert_never(happened)
         return Consequence(answer, tuple(events))
@@ -233,11 +244,16 @@ class ActorDirectory(ControlTable):
             return Ruling(code="exists", reason=reply.error)
         if reply.existing:
             return Ruling(reply.existing)
+        self._enrol_in_group(command)
         self._enrolled[command.actor] = Enrolled(command)
         self._creations_bytes += _bytes_of(command)
         watching = self._actors.handle(Watched(command.actor, _SELF), now)
         self._do([reply, *watching, *effects[1:]], events)
         return Ruling(command.actor)
+
+    def _enrol_in_group(self, facts: EnrolActor) -> None:
+        if facts.group:
+            self._of_group.setdefault(facts.group, {})[facts.actor] = None
 
     def _refusal(self, command: EnrolActor) -> Ruling | None:
         what = f"actor {command.actor.hex()}"
@@ -419,6 +435,11 @@ class ActorDirectory(ControlTable):
         """Keep of a dead actor what people may ask for, as long as the machine remembers it."""
         enrolled = self._enrolled[actor]
         self._clear_worker(enrolled)
+        group = enrolled.facts.group
+        if group:
+            del self._of_group[group][actor]
+            if not self._of_group[group]:
+                del self._of_group[group]
         self._creations_bytes -= _bytes_of(enrolled.facts)
         enrolled.facts = msgspec.structs.replace(enrolled.facts, creation=b"", handle=b"")
         self._dead.append(actor)
@@ -496,6 +517,9 @@ class ActorDirectory(ControlTable):
         self._members = dict(image.members)
         self._turn = image.turn
         self._draining = dict.fromkeys(image.draining)
+        self._of_group = {}
+        for enrolled in self._living():
+            self._enrol_in_group(enrolled.facts)
         self._creations_bytes = sum(_bytes_of(enrolled.facts) for enrolled in image.enrolled)
 
     @override
@@ -515,6 +539,9 @@ class ActorDirectory(ControlTable):
         assert not self._unasked or not self._members, 1
         assert self._draining.keys() <= self._members.keys(), 3
         assert self._by_worker == {e.worker: e for e in living.values() if e.worker}, 2
+        in_groups = {(g, actor) for g, actors in self._of_group.items() for actor in actors}
+        assert in_groups == {(e.facts.group, a) for a, e in living.items() if e.facts.group}, 1
+        assert all(self._of_group.values()), 1
         assert len(living) <= ACTORS_KEPT, 4
         creations_bytes = sum(_bytes_of(e.facts) for e in self._enrolled.values())
         assert self._creations_bytes == creations_bytes <= TOTAL_BYTES, 4

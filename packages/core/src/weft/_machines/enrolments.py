@@ -29,6 +29,8 @@ class EnrolActor(msgspec.Struct, frozen=True):
     class_name: str = ""
     amounts: dict[str, int] = {}
     """What it takes of its node."""
+    group: bytes = b""
+    """The placement group that it is in, and ends with; empty: none."""
 
 
 class PlaceActor(msgspec.Struct, frozen=True):

@@ -25,6 +25,7 @@ from weft import _settings
 from weft._machines import wants
 from weft._machines.leases import ACTOR_DEPTH, ACTOR_KEY, Demanded
 from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
+from weft._machines.placement import group_of
 from weft._node.acting import (
     Acting,
     become,
@@ -193,6 +194,7 @@ class ClusterActing(Acting):
             handle=pack((meta, "" if is_detached(creation) else creation.owner)),
             class_name=meta.class_name,
             amounts=dict(creation.shape.amounts),
+            group_id=bytes(group_of(creation.shape) or b""),
         )
         self._creating[owner] += 1
         self._say("create", meta.actor_id, request, partial(self._created, owner, creation))

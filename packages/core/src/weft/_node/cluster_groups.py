@@ -17,10 +17,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from weft._ids import PlacementGroupId
+from weft._machines.bundles import removed_in_words
 from weft._machines.leases import GroupGone
 from weft._machines.placement import group_of
 from weft._node.group_line import GroupLine
-from weft._node.groups import NodeGroups, removed_in_words
+from weft._node.groups import NodeGroups
 from weft._node.reserving import Reserving
 from weft._override import override
 from weft._specs import GroupSpec

@@ -37,6 +37,7 @@ from weft._machines.bundles import (
     ReleaseBundles,
     ReserveBundles,
     TellGroup,
+    removed_in_words,
 )
 from weft._machines.leases import GroupGone
 from weft._machines.placement import group_of
@@ -323,8 +324,3 @@ class LocalGroups(NodeGroups):
                 self._tell(BundlesCommitted(*at))
             case _:
                 assert_never(report)
-
-
-def removed_in_words(group: PlacementGroupId, reason: str) -> str:
-    """Say that a group is not there any more."""
-    return f"placement group {group.hex()} was removed: {reason}"

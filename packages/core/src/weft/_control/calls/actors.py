@@ -57,6 +57,7 @@ class ActorCalls:
             request.handle,
             request.class_name,
             dict(request.amounts),
+            an_id_or_none(request.group_id, "placement group"),
         )
         found = bytes(await self._desk.do(command, request.header))
         if found == command.actor:

@@ -332,7 +332,7 @@ class Job(_message.Message):
     def __init__(self, job_id: _Optional[bytes] = ..., driver_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., address: _Optional[str] = ..., namespace: _Optional[str] = ..., entrypoint: _Optional[str] = ..., metadata: _Optional[_Mapping[str, str]] = ..., limits: _Optional[_Union[Limits, _Mapping]] = ..., began_at: _Optional[float] = ..., ended_at: _Optional[float] = ..., reason: _Optional[str] = ..., change: _Optional[int] = ...) -> None: ...
 
 class CreateActorRequest(_message.Message):
-    __slots__ = ("header", "actor_id", "owner_id", "node_id", "job_id", "creation", "name", "namespace", "is_detached", "get_if_exists", "max_restarts", "handle", "class_name", "amounts")
+    __slots__ = ("header", "actor_id", "owner_id", "node_id", "job_id", "creation", "name", "namespace", "is_detached", "get_if_exists", "max_restarts", "handle", "class_name", "amounts", "group_id")
     class AmountsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -354,6 +354,7 @@ class CreateActorRequest(_message.Message):
     HANDLE_FIELD_NUMBER: _ClassVar[int]
     CLASS_NAME_FIELD_NUMBER: _ClassVar[int]
     AMOUNTS_FIELD_NUMBER: _ClassVar[int]
+    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     header: Header
     actor_id: bytes
     owner_id: bytes
@@ -368,7 +369,8 @@ class CreateActorRequest(_message.Message):
     handle: bytes
     class_name: str
     amounts: _containers.ScalarMap[str, int]
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., actor_id: _Optional[bytes] = ..., owner_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., creation: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., is_detached: _Optional[bool] = ..., get_if_exists: _Optional[bool] = ..., max_restarts: _Optional[int] = ..., handle: _Optional[bytes] = ..., class_name: _Optional[str] = ..., amounts: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    group_id: bytes
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., actor_id: _Optional[bytes] = ..., owner_id: _Optional[bytes] = ..., node_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., creation: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., is_detached: _Optional[bool] = ..., get_if_exists: _Optional[bool] = ..., max_restarts: _Optional[int] = ..., handle: _Optional[bytes] = ..., class_name: _Optional[str] = ..., amounts: _Optional[_Mapping[str, int]] = ..., group_id: _Optional[bytes] = ...) -> None: ...
 
 class CreateActorAnswer(_message.Message):
     __slots__ = ("actor_id", "handle")

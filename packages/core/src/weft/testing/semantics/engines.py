@@ -18,7 +18,6 @@ CAPABILITIES: Mapping[str, str] = {
     "timeouts": "the option `timeout` ends a task",
     "environments": "tasks have environment variables of their own",
     "one_node": "no node can come, so what this one can never hold is refused at once",
-    "told_removals": "an actor that ends with its placement group says so by its error's class",
 }
 """What a test may need beyond what every engine has."""
 

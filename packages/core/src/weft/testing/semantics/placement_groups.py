@@ -270,7 +270,6 @@ class PlacementGroupSemantics(EngineSemantics):
             remove_placement_group(group)
         assert get(assigned.options(resources={"licence": 2}).remote())["licence"] == 2
 
-    @needs("told_removals")
     def test_removal_ends_the_groups_actors_and_they_say_why(self, group: PlacementGroup) -> None:
         where = inside(group)
         actors = [
