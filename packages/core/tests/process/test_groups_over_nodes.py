@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -144,6 +146,27 @@ def test_group_without_room_waits_and_says_why() -> None:
     remove_placement_group(first)
     assert get(ready) == second
     assert get(task) == places(second)[0]
+
+
+def test_group_that_no_node_can_ever_hold_waits_for_one_that_can(cluster: Cluster) -> None:
+    group = placement_group([{"CPU": 3}], name="large")
+    task = node.options(scheduling_strategy=inside(group)).remote()
+    short = "bundle 0: needs CPU 3, this node has 2 (2 nodes)"
+    wait_until(lambda: short in weft.why(task))
+    for told in (weft.why(group), weft.why(task), status(cluster)):
+        assert short in told
+        assert "no node could ever hold it" in told
+    added = cluster.add_node(num_cpus=3)
+    assert get(task) == added.node_id
+    assert "large" not in status(cluster)
+
+
+def status(cluster: Cluster) -> str:
+    """Return what `weft status` says."""
+    command = [sys.executable, "-m", "weft", "status", "--session", cluster.address]
+    return subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=WAIT_S
+    ).stdout
 
 
 @pytest.mark.usefixtures("cluster")

@@ -14,6 +14,7 @@ from weft._cli.tables import table, width
 from weft._exits import amount
 from weft.util.state._listing import Session
 from weft.util.state._sources import name_of
+from weft.util.state.exception import StateApiException
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +32,8 @@ def status(form: str, address: str | None, timeout: float) -> None:
     told = [(reply, *map(msgspec.msgpack.decode, reply.bodies)) for reply in replies]
     jobs = [{**job, "node_id": reply.node_id} for reply, facts, _ in told for job in facts["jobs"]]
     waiting = merged([(name_of(reply), wishes) for reply, _, wishes in told])
-    found = {"nodes": nodes, "jobs": jobs, "waiting": waiting}
+    groups = _waiting_groups(session)
+    found = {"nodes": nodes, "jobs": jobs, "waiting": waiting, "groups": groups}
     if form == "json":
         say_json(found)
         return
@@ -40,6 +42,8 @@ def status(form: str, address: str | None, timeout: float) -> None:
     say(_jobs(jobs))
     say("")
     say(_waiting(waiting))
+    for group in groups:
+        say(_group(group))
 
 
 def merged(told: Sequence[tuple[str, list[dict[str, Any]]]]) -> list[dict[str, Any]]:
@@ -105,6 +109,23 @@ def _jobs(jobs: list[dict[str, Any]]) -> str:
         for job in jobs
     ]
     return table(["JOB", "DRIVER'S NODE", "PID", "PROGRAM"], rows, width())
+
+
+def _waiting_groups(session: Session) -> list[dict[str, Any]]:
+    """Return the placement groups that wait. Of those of a cluster its control service knows."""
+    try:
+        groups = session.ask("groups")
+    except StateApiException as error:
+        click.echo(f"no placement groups are shown: {plain(str(error))}", err=True)
+        return []
+    return [group for group in groups if group["state"] not in ("ready", "removed")]
+
+
+def _group(group: dict[str, Any]) -> str:
+    """Say why a placement group waits."""
+    name = f" {plain(group['name'])}" if group["name"] else ""
+    reason = [f"    {plain(line)}" for line in group["reason"].splitlines()]
+    return "\n".join([f"placement group {group['group_id']}{name}:", *reason])
 
 
 def _waiting(waiting: list[dict[str, Any]]) -> str:

@@ -208,7 +208,7 @@ class LocalGroups(NodeGroups):
             "namespace": created.namespace,
             "strategy": created.strategy,
             "state": facts.state,
-            "reason": facts.reason,
+            "reason": facts.reason if facts.state in ("ready", "removed") else self._explain(group),
             "is_detached": not created.owner,
             "job_id": created.owner.hex(),
             "bundles": [

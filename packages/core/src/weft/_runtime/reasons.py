@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from weft._clock import monotonic
+from weft._machines.placement import group_of
 from weft._transport.addresses import split
 from weft._wire import codec
 from weft._wire.messages import Failure
@@ -141,15 +142,18 @@ class Reasons:
                 f"{task.name} waits for its arguments", list(self._missing_arguments(task.note))
             )
         if task.state == "ready":
-            shape = codec.pack(self._leasing.shape_of(task.shape))
+            shape = self._leasing.shape_of(task.shape)
             ahead = self._leasing.machine.pools[task.shape].queue.index(task)
             behind = f", {ahead} before it" if ahead else ""
             if task.displaced:
                 behind += f"; it was ended to make room in memory ({task.displaced}x)"
-            return Reason(
-                f"{task.name} waits for a worker{behind}",
-                [Step("shape", daemon, shape) for daemon in self._leasing.asked(task.shape)],
-            )
+            daemons = self._leasing.asked(task.shape)
+            steps = [Step("shape", daemon, codec.pack(shape)) for daemon in daemons]
+            group = group_of(shape)
+            if group is not None and self._links.home.node:
+                # On a machine alone its daemon knows what the group waits for, and says so.
+                steps.insert(0, Step("group", "", group))
+            return Reason(f"{task.name} waits for a worker{behind}", steps)
         assert task.worker is not None
         lease = self._leasing.machine.leases[task.worker]
         if lease.lost:
