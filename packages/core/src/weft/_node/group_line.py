@@ -14,19 +14,21 @@ What is always true
 
 from __future__ import annotations
 
+import contextlib
+import queue
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from weft._ids import PlacementGroupId
 from weft._transport.control import messages
 
 if TYPE_CHECKING:
-    import queue
     from collections.abc import Callable, Iterator
 
     from weft._node.control_link import ControlLink
 
 FOREVER = float("inf")
+SOON_S = 0.002
 Said: TypeAlias = "queue.SimpleQueue[messages.GroupRequest | None]"
 
 
@@ -131,12 +133,20 @@ class GroupLine:
 
 
 def together(said: Said) -> Iterator[messages.GroupRequests]:
-    """Yield what is said until None is, as many in a message as wait. gRPC takes it in a thread."""
-    waiting: list[Any] = []
+    """Yield what is said until None is, as many in a message as wait. gRPC takes it in a thread.
+
+    Nobody waits for a removal: it goes with what comes next, if that comes soon.
+    """
+    waiting: list[messages.GroupRequest | None] = []
     while None not in waiting:
         waiting = [said.get()]
-        while not said.empty():
-            waiting.append(said.get())
+        with contextlib.suppress(queue.Empty):
+            while None not in waiting:
+                waiting.append(said.get(timeout=0.0 if any(map(_is_urgent, waiting)) else SOON_S))
         requests = [request for request in waiting if request is not None]
         if requests:
             yield messages.GroupRequests(requests=requests)
+
+
+def _is_urgent(request: messages.GroupRequest | None) -> bool:
+    return request is None or not request.HasField("remove")
