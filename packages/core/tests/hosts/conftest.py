@@ -273,6 +273,8 @@ class Host(Space):
             "FAKETIME_CACHE_DURATION": "1",
             "FAKETIME_DONT_FAKE_MONOTONIC": "1",
             "FAKETIME_DISABLE_SHM": "1",
+            # With the fix waits of other clocks end at once: threads spin for the interpreter.
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
         }
 
     def set_clock(self, offset: str) -> None:
@@ -303,9 +305,9 @@ class Node:
 class Driver:
     """A program on a host that works as it is told."""
 
-    def __init__(self, host: Host, address: str) -> None:
+    def __init__(self, host: Host, program: str, *arguments: str) -> None:
         self._process = host.popen(
-            sys.executable, str(HERE / "workload.py"), address,
+            sys.executable, str(HERE / program), *arguments,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
         )  # fmt: skip
         self._heard = b""
@@ -393,8 +395,11 @@ class Hosts:
         """Have all that two hosts say to each other go through a forwarder."""
         return self._keep(Forwarder(first, second, self.switch))
 
-    def drive(self, host: Host, address: str = "auto") -> Driver:
-        self.drivers.append(Driver(host, address))
+    def start_node(self, host: Host, *arguments: str) -> Node:
+        return host.start(self.join, "--num-cpus", "2", *arguments)
+
+    def drive(self, host: Host, program: str, *arguments: str) -> Driver:
+        self.drivers.append(Driver(host, program, *arguments))
         return self.drivers[-1]
 
     def close(self) -> None:
@@ -445,10 +450,9 @@ class Cluster:
         """`second`: what its node is told besides."""
         self.hosts = hosts
         self.head, self.second, self.third = hosts.all
-        self.nodes = [self.start_head()]
-        self.join = self.nodes[0].join
-        self.nodes.append(self.second.start(self.join, "--num-cpus", "2", *second))
-        self.nodes.append(self.third.start(self.join, "--num-cpus", "2"))
+        head = self.start_head()
+        self.join = head.join
+        self.nodes = [head, self.start_node(self.second, *second), self.start_node(self.third)]
 
     def start_head(self) -> Node:
         """Start the head, or start it again: it knows what it knew."""
@@ -457,8 +461,11 @@ class Cluster:
             "--journal", f"sqlite:{FOLDER}/journal",
         )  # fmt: skip
 
-    def drive(self, host: Host) -> Driver:
-        return self.hosts.drive(host)
+    def start_node(self, host: Host, *arguments: str) -> Node:
+        return host.start(self.join, "--num-cpus", "2", *arguments)
+
+    def drive(self, host: Host, program: str = "workload.py", *arguments: str) -> Driver:
+        return self.hosts.drive(host, program, *arguments)
 
     def cut_off(self, host: Host, direction: str) -> Callable[[], None]:
         return host.cut_off([other for other in self.hosts.all if other is not host], direction)
@@ -490,7 +497,8 @@ def wait() -> Callable[[Callable[[], object], float], None]:
 def kill(pids: list[int]) -> None:
     assert pids
     for pid in pids:
-        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

@@ -76,7 +76,7 @@ def work(actors: list[weft.ActorHandle[Actor]]) -> None:
     say({"wrong": wrong, "failed": failed, "ran": ran, "seconds": seconds})
 
 
-weft.init(address=sys.argv[1], log_to_driver=False)
+weft.init(address="auto", log_to_driver=False)
 actors = [Actor.remote() for _ in range(ACTORS)]
 say({"pid": os.getpid()})
 for line in sys.stdin:
