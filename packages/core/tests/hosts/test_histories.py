@@ -24,10 +24,13 @@ ENDS_S = 150.0
 
 
 class Schedule:
-    """Things that happen to a cluster."""
+    """Things that happen to a cluster whose clients are on the third host."""
 
-    def __init__(self, cluster: Any, kill: Callable[[list[int]], None], seed: int) -> None:
+    def __init__(
+        self, cluster: Any, between: Any, kill: Callable[[list[int]], None], seed: int
+    ) -> None:
         self.cluster = cluster
+        self.between = between
         self.kill = kill
         self.draw = random.Random(seed)
 
@@ -42,13 +45,19 @@ class Schedule:
             self.kill([self.draw.choice(workers)])
 
     def kill_daemon(self) -> None:
-        host = self._choose()
-        self.kill([host.daemon()])
-        self.cluster.start_node(host)
+        self.kill([self.cluster.second.daemon()])
+        self.cluster.start_node(self.cluster.second)
 
     def kill_control(self) -> None:
         if control := self.cluster.head.control():
             self.kill(control)
+
+    def kill_head(self) -> None:
+        self.kill([self.cluster.head.daemon()])
+        self.cluster.start_head()
+
+    def break_connections(self) -> None:
+        self.between.order("cut")
 
     def cut_briefly(self) -> None:
         self._cut(self.draw.uniform(*BRIEFLY_S))
@@ -58,26 +67,26 @@ class Schedule:
 
     def _cut(self, seconds: float) -> None:
         direction = self.draw.choice(("both", "what it says", "what it hears"))
-        mend = self.cluster.cut_off(self._choose(), direction)
+        mend = self.cluster.cut_off(self.cluster.second, direction)
         time.sleep(seconds)
         mend()
-
-    def _choose(self) -> Any:
-        return self.draw.choice((self.cluster.second, self.cluster.third))
 
 
 KINDS: list[Callable[[Schedule], None]] = [
     Schedule.kill_worker, Schedule.kill_worker, Schedule.kill_daemon, Schedule.kill_control,
-    Schedule.cut_briefly, Schedule.cut_for_long,
+    Schedule.kill_head, Schedule.cut_briefly, Schedule.cut_for_long, Schedule.break_connections,
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_clients_see_what_was_promised_whatever_happens_to_hosts(
-    cluster: Any, killed: Any, seed: int, tmp_path: Path
+    hosts: Any, make_cluster: Any, killed: Any, seed: int, tmp_path: Path
 ) -> None:
-    clients = cluster.drive(cluster.head, "clients.py", str(tmp_path), str(seed))
-    Schedule(cluster, killed, seed).do(FAULTS)
+    _, second, third = hosts.all
+    between = hosts.put_between(second, third)
+    cluster = make_cluster(hosts)
+    clients = cluster.drive(third, "clients.py", str(tmp_path), str(seed))
+    Schedule(cluster, between, killed, seed).do(FAULTS)
     report = clients.ask("end", ENDS_S)
     assert report["lives"] >= 1
     assert report["ended"].keys() == {"call", "task", "retried task", "read", "add", "get"}
