@@ -11,7 +11,16 @@ import pytest
 
 from weft._env import sharing
 from weft._env.cache import EnvCache
-from weft._env.sharing import ContentPart, FetchError, PartWanted, fetch_content, fetch_tree, give
+from weft._env.sharing import (
+    ContentPart,
+    FetchError,
+    PartWanted,
+    fetch_content,
+    fetch_tree,
+    give,
+    named_by,
+)
+from weft._env.spec import encode
 from weft._env.trees import claim
 from weft._env.working_dir import Snapshot
 
@@ -77,6 +86,22 @@ def test_directory_is_the_same_on_a_machine_that_never_had_it(
     assert os.access(place / "run", os.X_OK)
     # The list; the small files and the beginning of the large one, the rest of that.
     assert len(nodes.asked) <= 6
+
+
+def test_what_an_environment_names_are_directories_modules_wheels_and_a_function() -> None:
+    digests = [os.urandom(32) for _ in range(4)]
+    directory, module, wheel, function = (digest.hex() for digest in digests)
+    env = {
+        "working_dir": f"weft://{directory}",
+        "py_modules": [f"weft://{module}"],
+        "pip": {"packages": ["/a.whl", "numpy"], "local": {"/a.whl": wheel}},
+        "worker_process_setup_hook": f"weft://{function}",
+        "env_vars": {"A": "weft://b"},
+    }
+    wanted = named_by(encode(env))
+    assert [each.digest for each in wanted] == digests
+    assert [each.is_tree for each in wanted] == [True, True, True, False]
+    assert named_by("") == named_by(encode({"worker_process_setup_hook": "module.function"})) == []
 
 
 def test_only_what_is_missing_is_fetched(here: EnvCache, there: EnvCache, project: Path) -> None:

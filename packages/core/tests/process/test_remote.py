@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import operator
 import os
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,7 @@ import weft
 from weft._engine import current
 from weft._node.finding import is_foreign
 from weft._options import init_options
-from weft._runtime import peers, remote, road
+from weft._runtime import peers, remote, remote_contents, road
 from weft._runtime.remote import join_remotely
 from weft._serialize import pickling
 from weft._transport.join import JoinString
@@ -31,6 +34,7 @@ from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
 from weft.exceptions import (
     AuthenticationError,
+    EnvSetupError,
     GetTimeoutError,
     OtherPythonError,
     SessionError,
@@ -497,6 +501,50 @@ def test_get_that_is_too_late_says_how_many_are_missing(program: None) -> None:
         weft.get([ref, double.remote(1)], timeout=0.5)
     assert late.value.waiting in {1, 2}
     weft.cancel(ref, force=True)
+
+
+@weft.remote
+def look_around() -> tuple[str, int, str]:
+    here = import_module("of_the_program").NAME
+    return here, Path("data").stat().st_size, str(Path.cwd())
+
+
+@pytest.fixture
+def project(
+    roots: tuple[Path, Path], address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A directory on the machine of a program, whose temporary directory is not the head's."""
+    found = tmp_path / "project"
+    found.mkdir()
+    (found / "of_the_program.py").write_text("NAME = __name__\n")
+    (found / "data").write_bytes(os.urandom(3_000_000))
+    monkeypatch.setenv("WEFT_TEMP_DIR", str(tmp_path))
+    yield found
+    shutil.rmtree(roots[0] / f"weft-env-{os.getuid()}")
+
+
+def test_files_of_an_environment_go_along(
+    roots: tuple[Path, Path], address: str, project: Path
+) -> None:
+    with weft.init(address=address, runtime_env={"working_dir": str(project)}):
+        project.rename(project.with_name("moved"))
+        name, size_bytes, cwd = weft.get(look_around.remote(), timeout=WAIT_S)
+        assert (name, size_bytes) == ("of_the_program", 3_000_000)
+        assert Path(cwd).is_relative_to(roots[0])
+
+
+def test_files_that_cannot_go_along_are_told_by_the_call_that_needs_them(
+    monkeypatch: pytest.MonkeyPatch, project: Path, program: None
+) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "data")
+
+    there = look_around.options(runtime_env={"working_dir": str(project)})
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_contents, "give", refuse)
+        with pytest.raises(EnvSetupError, match="the program: Permission denied: data"):
+            there.remote()
+    assert weft.get(there.remote(), timeout=WAIT_S)[:2] == ("of_the_program", 3_000_000)
 
 
 def test_two_programs_find_each_others_detached_actors(cluster: Cluster, address: str) -> None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from weft._env.cache import TreeEntry
+from weft._env.spec import CONTENT, decode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,29 @@ def give(cache: EnvCache, wanted: list[PartWanted]) -> list[ContentPart]:
         if each.offset + len(part.data) < size or room <= 0:
             break
     return parts
+
+
+def named_by(env: str) -> list[PartWanted]:
+    """Return the lists and the contents that an environment names."""
+    fields = decode(env)
+    trees = [fields.get("working_dir", ""), *fields.get("py_modules", ())]
+    for tool in ("pip", "uv"):
+        trees += fields.get(tool, {}).get("local", {}).values()
+    digests = [name.removeprefix(CONTENT) for name in trees if name]
+    named = [PartWanted(is_tree=True, digest=bytes.fromhex(each)) for each in digests]
+    hook = fields.get("worker_process_setup_hook", "")
+    if hook.startswith(CONTENT):
+        digest = bytes.fromhex(hook.removeprefix(CONTENT))
+        named.append(PartWanted(is_tree=False, digest=digest))
+    return named
+
+
+def fetch(cache: EnvCache, wanted: PartWanted, givers: Givers) -> None:
+    """Have something here, whatever of it there is already. FetchError."""
+    if wanted.is_tree:
+        fetch_tree(cache, wanted.digest.hex(), givers)
+    else:
+        fetch_content(cache, wanted.digest.hex(), givers)
 
 
 def fetch_tree(cache: EnvCache, digest: str, givers: Givers) -> None:

@@ -34,6 +34,7 @@ from weft._runtime.arguments import PackedArguments
 from weft._runtime.letters import Letters
 from weft._runtime.local import END_S, START_S, Driver
 from weft._runtime.loop import Waiter
+from weft._runtime.remote_contents import ProgramGivers
 from weft._serialize.failures import pack_error
 from weft._serialize.pickling import Serialized, dumps, layout_of, unpack
 from weft._specs import ActorSpec, Code, TaskSpec
@@ -102,6 +103,7 @@ class Deputy:
         driver.on_output = self._show
         assert driver.outside is not None
         name = program_name(driver.worker_id) + SUFFIX
+        self._contents = ProgramGivers(driver.loop, self._say)
         self._door = Door(driver.loop.poller, doors, name, self._accept)
         driver.timers.call_later(patience_s, self._look_at_the_clock)
 
@@ -196,6 +198,10 @@ class Deputy:
                 self._answer(request, lambda: self._next(request, task_id))
             case remote.Inquires(request):
                 self._aside(request, lambda: self._question(order))
+            case remote.Brings(request, env):
+                self._aside(request, partial(self._bring, request, env))
+            case remote.Gives():
+                self._contents.given(order)
             case remote.Explains(request):
                 self._aside(request, lambda: self._explain(order))
             case remote.Submits(request, task_id):
@@ -279,6 +285,10 @@ class Deputy:
         place = structs.replace(driver.context(), in_worker=False)
         facts = dumps((place, driver.links.address)).pack()
         self._say(remote.Replied(order.request, facts))
+
+    def _bring(self, request: int, env: str) -> None:
+        self._contents.bring(env)
+        self._done(request)
 
     # -------------------------------------------------------------- references
 

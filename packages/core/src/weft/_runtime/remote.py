@@ -27,6 +27,7 @@ from msgspec import structs
 
 from weft._clock import monotonic
 from weft._engine import current
+from weft._env.sharing import named_by
 from weft._ids import ActorId, IdSource, ObjectId, PlacementGroupId, TaskId
 from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import pickle_arguments
@@ -86,6 +87,8 @@ class RemoteEngine:
         self._talk = RemoteTalk(self, self._loop)
         self._objects = self._talk.objects
         self._exported: set[bytes] = set()
+        self._brought: set[str] = set()
+        """Environments of which all files are on the deputy's machine."""
         self._place: Place
         self._road = Road(
             self._loop,
@@ -117,6 +120,7 @@ class RemoteEngine:
         with self._guard:
             self._road.begin()
         self._loop.start()
+        self._bring(job.env)
         facts, _ = self._talk.ask(lambda request: remote.Begins(request, job, preload))
         self._place, self._objects.address = unpack(facts)
         self._interrupts.begin()
@@ -134,7 +138,8 @@ class RemoteEngine:
     # -------------------------------------------------------------- tasks and actors
 
     def submit(self, spec: TaskSpec) -> list[ObjectRef[Any]] | ObjectRefGenerator[Any]:
-        """Start a task; see Engine."""
+        """Start a task; see Engine. Blocks where it is the first of an environment with files."""
+        self._bring(spec.shape.env)
         arguments = _given(spec.args, spec.kwargs)
         function_id, code = spec.code.pack(dump_code)
         options = dumps((spec.options, spec.shape)).pack()
@@ -190,6 +195,14 @@ class RemoteEngine:
             return refs
         return ObjectRefGenerator(task_id, self, refs[0], RemoteStream(task_id))
 
+    def _bring(self, env: str) -> None:
+        """Have the files of an environment on the deputy's machine. Blocks. EnvSetupError."""
+        if env in self._brought:
+            return
+        if named_by(env):
+            self._talk.ask(lambda request: remote.Brings(request, env))
+        self._brought.add(env)
+
     def _export(self, function_id: bytes, code: Code, packed: bytes) -> None:
         if function_id not in self._exported:
             self._talk.order(remote.Exports(function_id, code.name, packed))
@@ -197,6 +210,7 @@ class RemoteEngine:
 
     def create_actor(self, spec: ActorSpec) -> ObjectRef[Any] | None:
         """Start an actor; see Engine."""
+        self._bring(spec.shape.env)
         meta = spec.meta
         arguments = _given(spec.args, spec.kwargs)
         function_id, code = spec.code.pack(dump_code)

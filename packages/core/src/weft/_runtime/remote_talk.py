@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._runtime.local import show_output
 from weft._runtime.loop import Waiter
+from weft._runtime.remote_contents import answer_of
 from weft._runtime.remote_objects import FAILED, LARGE, VALUE, RemoteObjects
 from weft._serialize.failures import pack_error, unpack_failure
 from weft._serialize.pickling import dumps, unpack
@@ -120,6 +121,12 @@ class RemoteTalk:
             answered(remote.Replied(request, error=packed))
         self.objects.fail_all(packed)
 
+    def _give(self, needs: remote.Needs) -> None:
+        """Without the guard."""
+        answer = answer_of(needs)
+        with self._loop.guard:
+            self.say(answer)
+
     def heard(self, body: bytes) -> None:
         """Take what the deputy has said."""
         news: remote.News = codec.unpack(body, remote.ANY_NEWS)
@@ -138,5 +145,7 @@ class RemoteTalk:
                     news.worker_id, news.pid, news.label, news.is_stderr, news.data, news.node
                 )
                 self._loop.later(lambda: show_output(output))
+            case remote.Needs():
+                self._loop.later(lambda: self._give(news))
             case _:
                 raise ProtocolError(f"the deputy says {type(news).__name__}")

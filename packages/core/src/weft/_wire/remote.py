@@ -189,6 +189,22 @@ class Leaves(Order, frozen=True, tag=17):
     request: int
 
 
+class Brings(Order, frozen=True, tag=18):
+    """Have the files that an environment names on the deputy's machine."""
+
+    request: int
+    env: str
+
+
+class Gives(Order, frozen=True, tag=19):
+    """The answer to a Needs."""
+
+    number: int
+    body: bytes
+    """Packed parts, as of _env/sharing.py."""
+    error: str = ""
+
+
 # ------------------------------------------------------------------ deputy -> program
 
 
@@ -221,6 +237,14 @@ class Shows(News, frozen=True, tag=3):
     is_stderr: bool
     data: bytes
     node: str
+
+
+class Needs(News, frozen=True, tag=4):
+    """The deputy's machine has not what an environment names. Answer: Gives."""
+
+    number: int
+    body: bytes
+    """Packed wishes, as of _env/sharing.py."""
 
 
 ANY_ORDER: Any = reduce(or_, Order.__subclasses__())
