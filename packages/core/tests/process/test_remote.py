@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from weft._options import init_options
 from weft._runtime import peers, remote, remote_contents, road
 from weft._runtime.remote import join_remotely
 from weft._serialize import pickling
+from weft._transport.arrivals import Arrivals
 from weft._transport.join import JoinString
 from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
@@ -363,12 +365,18 @@ print(weft.get(ref), weft.get(counter.add.remote()), flush=True)
         assert process.wait(WAIT_S) == 0
 
 
-def test_deputy_that_is_killed_is_told_in_a_line(cluster: Cluster, program: None) -> None:
-    ref = weft.put(1)
-    (pid,) = deputies(cluster)
-    os.kill(pid, signal.SIGKILL)
-    with pytest.raises(SessionError, match=r"the driver for this program on .* is gone"):
-        weft.get(double.remote(ref), timeout=WAIT_S)
+def test_deputy_that_is_killed_is_told_in_a_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, cluster: Cluster, address: str
+) -> None:
+    # Nothing but the loss itself wakes who waits.
+    monkeypatch.setattr(road, "SIGN_S", 1000.0)
+    monkeypatch.setattr(road, "Arrivals", partial(Arrivals, patience_s=1000.0))
+    with weft.init(address=address):
+        ref = weft.put(1)
+        (pid,) = deputies(cluster)
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(SessionError, match=r"the driver for this program on .* is gone"):
+            weft.get(double.remote(ref))
 
 
 def test_program_that_is_killed_ends_when_its_deputy_has_lost_patience(

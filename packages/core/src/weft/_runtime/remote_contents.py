@@ -67,7 +67,7 @@ class ProgramGivers:
             waiter, heard = self._asked.pop(answer.number)
             heard.append(answer)
             waiter.ready()
-        self._loop.nudge()  # Who waits may be the one who reads.
+        self._loop.nudge()  # Who waits may be the one who reads, and this another thread.
 
 
 def answer_of(needs: Needs) -> Gives:

@@ -120,6 +120,7 @@ class RemoteTalk:
         for request, answered in answers.items():
             answered(remote.Replied(request, error=packed))
         self.objects.fail_all(packed)
+        self._loop.nudge()  # Who waits may be the one who reads, and this another thread.
 
     def _give(self, needs: remote.Needs) -> None:
         """Without the guard."""
