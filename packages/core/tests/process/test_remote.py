@@ -38,6 +38,7 @@ from weft.exceptions import (
     AuthenticationError,
     EnvSetupError,
     GetTimeoutError,
+    OptionError,
     OtherPythonError,
     SessionError,
 )
@@ -455,7 +456,16 @@ def test_head_that_is_not_there_is_told_in_a_line(cluster: Cluster) -> None:
     nobody = structs.replace(JoinString.parse(cluster.address), port=port).format()
     with pytest.raises(SessionError, match=f"no head answers at .*:{port}: Connection refused"):
         weft.init(address=nobody)
+    nowhere = structs.replace(JoinString.parse(cluster.address), host="no.such.invalid").format()
+    with pytest.raises(SessionError, match=r"at no\.such\.invalid:\d+: (Name|Temporary)"):
+        weft.init(address=nowhere)
     assert not weft.is_initialized()
+
+
+def test_no_address_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WEFT_ADDRESS", raising=False)
+    with pytest.raises(OptionError, match="engine='remote' of init needs address="):
+        weft.init(engine="remote")
 
 
 def test_wrong_token_and_wrong_cluster_are_told_in_a_line(address: str) -> None:

@@ -45,7 +45,7 @@ from weft._serialize.refs import hooks
 from weft._transport.join import JoinString
 from weft._transport.timers import Timers
 from weft._wire import remote
-from weft.exceptions import GetTimeoutError, SessionError
+from weft.exceptions import GetTimeoutError, OptionError, SessionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -399,9 +399,14 @@ os.register_at_fork(after_in_child=_abandon_all)
 def join_remotely(options: InitOptions, *, patience_s: float = PATIENCE_S) -> RemoteEngine:
     """Be a program of a cluster of which this machine has no node.
 
-    Blocks. SessionError, AuthenticationError: there is no way in.
+    Blocks. SessionError, AuthenticationError: there is no way in. OptionError: no join string.
     """
-    head = Head(JoinString.parse(options.address or ""))
+    if options.address is None:
+        raise OptionError(
+            "engine='remote' of init needs address=, the join string that `weft start --head` "
+            "printed, or WEFT_ADDRESS"
+        )
+    head = Head(JoinString.parse(options.address))
     engine = RemoteEngine(head, patience_s)
     try:
         engine.begin(begins_job(options, engine.daemon), list(options.preload))

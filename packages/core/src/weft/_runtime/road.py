@@ -7,7 +7,6 @@ that the head is asked whether the deputy lives. What was said meanwhile is kept
 
 from __future__ import annotations
 
-import os
 import socket
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -272,6 +271,6 @@ class Road:
 
 def words_of(error: Exception) -> str:
     """Return what an error says, for a line."""
-    if isinstance(error, OSError) and error.errno and error.strerror:
-        return os.strerror(error.errno)
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     return str(error) or type(error).__name__
