@@ -18,7 +18,7 @@ from weft._machines.correspondence import (
     Reached,
     Said,
 )
-from weft._wire.codec import pack
+from weft._wire.codec import pack_legibly
 from weft._wire.messages import Letter, LettersHeard, Resumes
 from weft.exceptions import ProtocolError
 
@@ -71,7 +71,7 @@ class Letters:
 
     def say(self, record: Any) -> None:
         """Say something; it goes now, or over the next connection."""
-        self._do(self._machine.handle(Said(pack(record))))
+        self._do(self._machine.handle(Said(pack_legibly(record))))
 
     def when_room(self, callback: Callable[[], object]) -> None:
         """Call back when what is large may be said: not too much waits to be heard by then."""

@@ -95,6 +95,14 @@ def _legible(value: Any) -> Any:
             return value
 
 
+def pack_legibly(record: object) -> bytes:
+    """Encode a record that may hold text from outside, as `encode` does."""
+    try:
+        return pack(record)
+    except UnicodeEncodeError:
+        return pack(_legible(record))
+
+
 def decode(body: bytes) -> Sequence[Message]:
     """Return the messages of a frame's body. ProtocolError: they are not ours."""
     try:
