@@ -32,12 +32,14 @@ from weft._runtime.remote import join_remotely
 from weft._serialize import pickling
 from weft._transport.arrivals import Arrivals
 from weft._transport.join import JoinString
+from weft._wire.remote import Releases
 from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
 from weft.exceptions import (
     AuthenticationError,
     EnvSetupError,
     GetTimeoutError,
+    ObjectLostError,
     OptionError,
     OtherPythonError,
     SessionError,
@@ -205,8 +207,8 @@ def fill(size_bytes: int) -> bytes:
 
 @weft.remote
 class Count:
-    def __init__(self) -> None:
-        self.calls = 0
+    def __init__(self, calls: int = 0) -> None:
+        self.calls = calls
 
     @weft.method
     def add(self) -> int:
@@ -563,6 +565,25 @@ def test_files_that_cannot_go_along_are_told_by_the_call_that_needs_them(
         with pytest.raises(EnvSetupError, match="the program: Permission denied: data"):
             there.remote()
     assert weft.get(there.remote(), timeout=WAIT_S)[:2] == ("of_the_program", 3_000_000)
+
+
+def test_large_value_that_cannot_come_in_time_is_told_so(router: Router, program: None) -> None:
+    ref = weft.put(b"x" * 1_000_000)
+    router.cut()
+    with pytest.raises(GetTimeoutError) as late:
+        weft.get(ref, timeout=0)
+    assert late.value.waiting == 1
+    router.mend()
+    assert len(weft.get(ref, timeout=WAIT_S)) == 1_000_000
+
+
+def test_actor_that_cannot_be_created_says_why_when_it_is_called(program: None) -> None:
+    lost = weft.put(1)
+    with engine()._guard:
+        engine()._talk.say(Releases([(bytes(lost._id), 1)], []))
+    count = Count.remote(lost)
+    with pytest.raises(ObjectLostError):
+        weft.get(count.add.remote(), timeout=WAIT_S)
 
 
 def test_two_programs_find_each_others_detached_actors(cluster: Cluster, address: str) -> None:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from weft._specs import CallSpec
     from weft._transport.secure import SecureConnection
     from weft._wire.messages import Message
 
@@ -95,6 +96,8 @@ class Deputy:
         """Only the main thread and answers change it, inside the guard."""
         self._streams: dict[bytes, ObjectRefGenerator[Any]] = {}
         self._codes: dict[bytes, Code] = {}
+        self._unborn: dict[bytes, BaseException] = {}
+        """Why actors could not be created: their calls fail so."""
         self._shown: deque[int] = deque()
         """The numbers of letters with output that were not heard."""
         self._left_out = 0
@@ -400,8 +403,11 @@ class Deputy:
         )
 
     def _invoke(self, order: remote.Invokes) -> None:
+        called: CallSpec = unpack(order.spec)
+        if called.actor.actor_id in self._unborn:
+            raise self._unborn[bytes(called.actor.actor_id)]
         spec = structs.replace(
-            unpack(order.spec),
+            called,
             args=self._arguments(order.arguments),
             task_id=TaskId(order.task_id),
         )
@@ -418,8 +424,12 @@ class Deputy:
     def _create(self, order: remote.Creates) -> None:
         meta, options, shape = unpack(order.spec)
         code = self._codes[order.function_id]
-        spec = ActorSpec(meta, code, self._arguments(order.arguments), {}, options, shape)
-        token = self._driver.create_actor(spec)
+        try:
+            spec = ActorSpec(meta, code, self._arguments(order.arguments), {}, options, shape)
+            token = self._driver.create_actor(spec)
+        except BaseException as error:
+            self._unborn[bytes(meta.actor_id)] = error
+            raise
         if token is not None:
             self._hold(token)
 

@@ -55,11 +55,6 @@ class Letters:
         """When anything came from the other side."""
 
     @property
-    def is_joined(self) -> bool:
-        """Whether both sides have said how much they have heard."""
-        return self._machine.is_joined
-
-    @property
     def said(self) -> int:
         """How many letters were said."""
         return self._machine.said

@@ -8,12 +8,13 @@ so to submit is to send one letter: nothing waits for an answer but who wants a 
     remote_objects.py   references               road.py      the connection
     remote_values.py    put, get, wait           deputy.py    the other side
     remote_streams.py   streams
+    remote_contents.py  files of environments
 
 What is always true
 1. Orders arrive in the order in which they are given, and each once, however often the connection
    breaks.
-2. What is too large for a letter is sent before `submit`, `put` or `call` returns, as on a node it
-   is stored before that.
+2. Large values and arguments, and the files of an environment, are with the deputy before `submit`,
+   `put` or `call` returns, as on a node they are stored before that.
 """
 
 from __future__ import annotations

@@ -16,14 +16,15 @@ from weft._wire import remote
 from weft.exceptions import GetTimeoutError, SessionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from weft._ids import IdSource
     from weft._refs import ObjectRef
     from weft._runtime.loop import Loop
     from weft._runtime.remote_talk import RemoteTalk
 
-# How long a question without any time of its own is waited for: a way through half the world.
+# How long a question without any time of its own is waited for, or a large value that is there: a
+# way through half the world.
 PROMPT_S = 1.0
 
 
@@ -64,15 +65,16 @@ class RemoteValues:
         """Wait for values; see Engine."""
         deadline = None if timeout_s is None else monotonic() + timeout_s
         self._wait_for(refs, len(refs), deadline)
-        missing = [ref for ref in refs if ref._entry.state == PENDING]
+        missing = sum(ref._entry.state == PENDING for ref in refs)
+        if not missing:
+            missing = self._load({ref._entry.id: ref._entry for ref in refs}.values(), deadline)
         if missing:
-            values = "the value was" if len(missing) == 1 else f"{len(missing)} values were"
+            values = "the value was" if missing == 1 else f"{missing} values were"
             raise GetTimeoutError(
                 f"{values} not there after {timeout_s or 0:g} s; weft.why(ref) tells more",
                 timeout_s=timeout_s,
-                waiting=len(missing),
+                waiting=missing,
             )
-        self._load([ref._entry for ref in refs if ref._entry.state == LARGE])
         return [self._value(ref._entry) for ref in refs]
 
     def _value(self, entry: RemoteEntry) -> Any:
@@ -95,12 +97,19 @@ class RemoteValues:
             reading.inside = before
         raise error
 
-    def _load(self, entries: Sequence[RemoteEntry]) -> None:
-        """Have large values brought, all at a time. Blocks."""
+    def _load(self, entries: Iterable[RemoteEntry], deadline: float | None = None) -> int:
+        """Have large values brought, all at a time. Blocks; return how many have not come."""
         waiter = Waiter(0)
         with self._guard:
             waiter.missing = sum(self._begin_load(entry, waiter.ready) for entry in entries)
-        if waiter.missing > 0 and not self._loop.wait(waiter):
+        if waiter.missing > 0:
+            until = None if deadline is None else max(deadline, monotonic() + PROMPT_S)
+            self._loop.wait(waiter, until)
+            self._refuse_if_closed(waiter)
+        return waiter.missing
+
+    def _refuse_if_closed(self, waiter: Waiter) -> None:
+        if self._loop.closed and waiter.missing > 0:
             raise SessionError("the session ended while this thread waited in it")
 
     def _begin_load(self, entry: RemoteEntry, then: Callable[[], object]) -> bool:
@@ -147,8 +156,7 @@ class RemoteValues:
                 for entry in waiting:
                     if ready in entry.waiters:
                         entry.waiters.remove(ready)
-        if self._loop.closed and waiter.missing > 0:
-            raise SessionError("the session ended while this thread waited in it")
+        self._refuse_if_closed(waiter)
 
     def _follow(self, entries: Sequence[RemoteEntry], asked: Waiter | None = None) -> bool:
         """Have the deputy say when values are there. Inside the guard. False: it does already."""
