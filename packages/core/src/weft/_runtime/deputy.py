@@ -29,8 +29,8 @@ from weft._clock import monotonic
 from weft._engine import current
 from weft._ids import ActorId, FunctionId, ObjectId, PlacementGroupId, TaskId, WorkerId
 from weft._launch import read_cluster
-from weft._refs import ObjectRef, ObjectRefGenerator
 from weft._runtime.arguments import PackedArguments
+from weft._runtime.deputy_holdings import ProgramHoldings
 from weft._runtime.letters import Letters
 from weft._runtime.local import END_S, START_S, Driver
 from weft._runtime.loop import Waiter
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Sequence
 
+    from weft._refs import ObjectRef, ObjectRefGenerator
     from weft._specs import CallSpec
     from weft._transport.secure import SecureConnection
     from weft._wire.messages import Message
@@ -74,16 +75,6 @@ MOST_SHOWN = 1000
 LOADERS = 4
 
 
-class _Held:
-    """A reference that the program has."""
-
-    __slots__ = ("count", "ref")
-
-    def __init__(self, ref: ObjectRef[Any]) -> None:
-        self.ref = ref
-        self.count = 0
-
-
 class Deputy:
     """Does what one program orders."""
 
@@ -92,9 +83,7 @@ class Deputy:
         self._patience_s = patience_s
         self._orders: SimpleQueue[remote.Order | None] = SimpleQueue()
         self._loads: SimpleQueue[remote.Loads] = SimpleQueue()
-        self._held: dict[bytes, _Held] = {}
-        """Only the main thread and answers change it, inside the guard."""
-        self._streams: dict[bytes, ObjectRefGenerator[Any]] = {}
+        self._holdings = ProgramHoldings(driver.guard)
         self._codes: dict[bytes, Code] = {}
         self._unborn: dict[bytes, BaseException] = {}
         """Why actors could not be created: their calls fail so."""
@@ -194,7 +183,7 @@ class Deputy:
             case remote.Adopts():
                 self._adopt(order)
             case remote.Releases():
-                self._release(order)
+                self._holdings.release(order)
             case remote.Loads():
                 self._loads.put(order)
             case remote.Nexts(request, task_id):
@@ -229,13 +218,15 @@ class Deputy:
                 for object_id in object_ids:
                     self._follow(object_id)
             case remote.Cancels(request, object_id, is_stream, force, recursive):
-                subject = self._streams.get(object_id) if is_stream else self._ref(object_id)
+                subject = (
+                    self._holdings.stream(object_id) if is_stream else self._holdings.ref(object_id)
+                )
                 if subject is not None:
                     driver.cancel(subject, force=force, recursive=recursive)
             case remote.Kills(request, actor_id, no_restart):
                 driver.kill(ActorId(actor_id), no_restart=no_restart)
             case remote.Frees(request, object_ids):
-                driver.free([self._ref(object_id) for object_id in object_ids])
+                driver.free([self._holdings.ref(object_id) for object_id in object_ids])
             case _:
                 raise SessionError(f"the deputy has no way to do {type(order).__name__}")
         self._done(request)
@@ -295,20 +286,6 @@ class Deputy:
 
     # -------------------------------------------------------------- references
 
-    def _ref(self, object_id: bytes) -> ObjectRef[Any]:
-        held = self._held.get(object_id)
-        if held is None:
-            raise ObjectLostError(object_ref_hex=object_id.hex(), owner_address="")
-        return held.ref
-
-    def _hold(self, ref: ObjectRef[Any]) -> None:
-        """Hold a reference for the program, once more."""
-        with self._driver.guard:
-            held = self._held.get(ref._id)
-            if held is None:
-                held = self._held[bytes(ref._id)] = _Held(ref)
-            held.count += 1
-
     def _adopt(self, order: remote.Adopts) -> None:
         inside = ObjectId(order.inside) if order.inside else None
         try:
@@ -316,29 +293,18 @@ class Deputy:
         except ObjectLostError as error:
             self._say(remote.IsThere(order.object_id, pack_error(error), is_error=True))
         else:
-            self._hold(ref)
-
-    def _release(self, order: remote.Releases) -> None:
-        dropped: list[object] = []  # They go without the guard.
-        with self._driver.guard:
-            for object_id, count in order.counts:
-                held = self._held.get(object_id)
-                if held is not None:
-                    held.count -= count
-                    if held.count <= 0:
-                        dropped.append(self._held.pop(object_id))
-            dropped += [self._streams.pop(task_id, None) for task_id in order.streams]
+            self._holdings.hold(ref)
 
     def _follow(self, object_id: bytes) -> None:
-        held = self._held.get(object_id)
-        if held is not None:
-            self._driver.when_ready(held.ref, lambda: self._is_ready(object_id))
+        ref = self._holdings.try_ref(object_id)
+        if ref is not None:
+            self._driver.when_ready(ref, lambda: self._is_ready(object_id))
 
     def _is_ready(self, object_id: bytes) -> None:
-        held = self._held.get(object_id)
-        if held is None:
+        ref = self._holdings.try_ref(object_id)
+        if ref is None:
             return
-        value = held.ref._entry.value
+        value = ref._entry.value
         if value is None:
             self._follow(object_id)  # It was lost meanwhile, and is made again.
         elif isinstance(value, Failure):
@@ -358,7 +324,7 @@ class Deputy:
         with self._driver.guard:
             self._letters.when_room(room.ready)
         self._driver.loop.wait(room)
-        data, is_error = self._driver.values.packed(self._ref(object_id))
+        data, is_error = self._driver.values.packed(self._holdings.ref(object_id))
         if is_error:
             self._say(remote.Replied(request, error=bytes(data)))
         else:
@@ -369,26 +335,26 @@ class Deputy:
         object_id = ObjectId(order.object_id)
         refs: list[ObjectRef[Any]] = []
         objects.store_value(
-            _serialized(order.data, [self._ref(each) for each in order.inner]),
+            _serialized(order.data, [self._holdings.ref(each) for each in order.inner]),
             label="weft.put",
             site=order.site,
             claim=lambda value: refs.append(objects.own(object_id, value)),
         )
-        self._hold(refs[0])
+        self._holdings.hold(refs[0])
 
     # -------------------------------------------------------------- tasks and actors
 
     def _arguments(self, given: remote.SentArguments) -> tuple[Any, ...]:
         if not given.data:
             return ()
-        inner = [self._ref(each) for each in given.inner]
-        deps = [self._ref(each) for each in given.deps]
+        inner = [self._holdings.ref(each) for each in given.inner]
+        deps = [self._holdings.ref(each) for each in given.deps]
         return PackedArguments(_serialized(given.data, inner), deps)
 
     def _submit(self, order: remote.Submits) -> None:
         options, shape = unpack(order.spec)
         code = self._codes[order.function_id]
-        self._hold_all(
+        self._holdings.hold_all(
             self._driver.submit(
                 TaskSpec(
                     code,
@@ -411,15 +377,7 @@ class Deputy:
             args=self._arguments(order.arguments),
             task_id=TaskId(order.task_id),
         )
-        self._hold_all(self._driver.call(spec))
-
-    def _hold_all(self, made: list[ObjectRef[Any]] | ObjectRefGenerator[Any]) -> None:
-        if isinstance(made, ObjectRefGenerator):
-            self._streams[bytes(made.task_id())] = made
-            self._hold(made.completed())
-        else:
-            for ref in made:
-                self._hold(ref)
+        self._holdings.hold_all(self._driver.call(spec))
 
     def _create(self, order: remote.Creates) -> None:
         meta, options, shape = unpack(order.spec)
@@ -431,10 +389,10 @@ class Deputy:
             self._unborn[bytes(meta.actor_id)] = error
             raise
         if token is not None:
-            self._hold(token)
+            self._holdings.hold(token)
 
     def _next(self, request: int, task_id: bytes) -> None:
-        generator = self._streams.get(task_id)
+        generator = self._holdings.stream(task_id)
         if generator is None:
             raise SessionError("the stream is closed")
         self._driver.when_next(
@@ -446,7 +404,7 @@ class Deputy:
         if ref is None:
             self._done(request)
             return
-        self._hold(ref)
+        self._holdings.hold(ref)
         self._is_ready(ref._id)
         self._say(remote.Replied(request, refs=[Held(ref._id, ref._owner)]))
 
@@ -458,7 +416,7 @@ class Deputy:
         args, kwargs = unpack(order.arguments)
         answer = dumps(getattr(self._driver, order.what)(*args, **kwargs))
         for ref in answer.refs:
-            self._hold(ref)
+            self._holdings.hold(ref)
         refs = [Held(ref._id, ref._owner) for ref in answer.refs]
         self._say(remote.Replied(order.request, answer.pack(), refs=refs))
 
@@ -470,7 +428,7 @@ class Deputy:
             case "PlacementGroupId":
                 subject = PlacementGroupId(order.subject)
             case _:
-                subject = self._ref(order.subject)
+                subject = self._holdings.ref(order.subject)
         self._say(remote.Replied(order.request, self._driver.why(subject).encode()))
 
 
