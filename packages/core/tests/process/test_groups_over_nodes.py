@@ -15,6 +15,7 @@ import pytest
 import weft
 from weft.cluster_utils import Cluster
 from weft.exceptions import (
+    ActorDiedError,
     ActorPlacementGroupRemoved,
     ActorUnavailableError,
     OptionError,
@@ -270,6 +271,24 @@ def test_bundle_of_a_dead_node_goes_to_another(cluster: Cluster) -> None:
     assert places(group) == [added.node_id if at == lost.node_id else at for at in before]
     assert get(waiting) == added.node_id
     assert run_in_each(group) == places(group)
+
+
+def test_actor_moves_with_its_bundle_when_their_node_dies(cluster: Cluster) -> None:
+    lost = next(iter(cluster.worker_nodes))
+    zone = {each["NodeID"]: each["Labels"].get("zone", "") for each in weft.nodes()}[lost.node_id]
+    group = made(1, strategy="PACK", bundle_label_selector=[{"zone": zone}])
+    where = inside(group, 0)
+    stays, ends = (
+        Inhabitant.options(num_cpus=0.5, max_restarts=restarts, scheduling_strategy=where).remote()
+        for restarts in (-1, 0)
+    )
+    assert get([stays.where.remote(), ends.where.remote()]) == [(lost.node_id, group.id.hex())] * 2
+    cluster.remove_node(lost, allow_graceful=False)
+    added = cluster.add_node(num_cpus=1, labels={"zone": zone})
+    wait_until(lambda: is_back(stays))
+    assert get(stays.where.remote()) == (added.node_id, group.id.hex())
+    with pytest.raises(ActorDiedError, match=lost.node_id):
+        call_until_it_fails(ends)
 
 
 def test_groups_outlive_the_control_service(cluster: Cluster) -> None:

@@ -122,7 +122,7 @@ class Leasing:
     def _pool_of(self, note: Submission) -> int:
         """Return the key of the pool that a task belongs to: one that spreads has its own."""
         shape = self._shape_of(note)
-        key = None if self._spreads(note) else self._key_of.get(shape)
+        key = self._key_of.get(shape)
         if key is None:
             key = next(self._keys)
             self._pools[key] = (shape, note.name)
