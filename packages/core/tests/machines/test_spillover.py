@@ -177,6 +177,13 @@ def test_demand_that_spreads_and_waits_where_it_was_dealt_to_looks_elsewhere_aft
     assert sends(daemon.see(view(B, 1))) == {B: 1}
 
 
+def test_demand_that_spreads_and_fits_nowhere_is_refused() -> None:
+    daemon = Daemon(view(A, 1), view(B, 1))
+    assert daemon.demand(1, shape("SPREAD", CPU=2)) == []
+    (refused,) = daemon.later(HOPELESS_S)
+    assert isinstance(refused, RefuseDemand)
+
+
 def test_demand_that_spreads_waits_where_it_is_free_in_the_end() -> None:
     daemon = Daemon(view(A, 1, 0), view(B, 1))
     daemon.demand(1, SPREAD, hops=1)
