@@ -41,7 +41,8 @@ def limit_job(
 ) -> None:
     """Set what a job may take: quota, weight and priority.
 
-    What is not given stays as it is. JOB is its id, or the beginning of that; `weft list jobs` shows both, and the limits.
+    What is not given stays as it is. JOB is its id, or the beginning of that; `weft list jobs`
+    shows both, and the limits.
     """
     if no_quota and quota is not None:
         raise click.UsageError("--quota and --no-quota: give one of them")
