@@ -92,6 +92,8 @@ class InlineEngine:
         self._worker_id = WorkerId.from_random()
         self.records = InlineRecords(self._worker_id, self._job_id)
         self._namespace = options.namespace or JobId.from_random().hex()
+        self._limits = options.limits
+        """Told, and no more: tasks run one at a time, and there is no other job."""
         cpus = (
             len(os.sched_getaffinity(0))
             if hasattr(os, "sched_getaffinity")
@@ -676,6 +678,7 @@ class InlineEngine:
                     "namespace": self._namespace,
                     "began_at": self.records.began_at,
                     "node_id": self._node_id.hex(),
+                    **msgspec.structs.asdict(self._limits),
                 }
             ],
             "node_id": self._node_id.hex(),
