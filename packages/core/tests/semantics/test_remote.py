@@ -26,7 +26,6 @@ class Remote:
     options: ClassVar[Mapping[str, Any]] = {"num_cpus": 4}
     lacks: ClassVar[Mapping[str, str]] = {
         "one_node": "a node may join a cluster, and groups wait for it",
-        "told_removals": "the control service tells of an actor that its process was ended",
     }
 
     @pytest.fixture(scope="class", autouse=True)
