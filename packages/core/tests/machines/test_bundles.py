@@ -306,6 +306,16 @@ def test_strictly_packed_bundles_are_on_one_node_or_nowhere() -> None:
     ]
 
 
+def test_group_that_no_node_can_ever_hold_is_told_why() -> None:
+    world = World((A, 2), (B, 4))
+    fits, never = (
+        GroupCreated(G, (BundleSpec(cpus(2)), BundleSpec(cpus(amount))), "STRICT_PACK")
+        for amount in (2, 3)
+    )
+    assert world.bundles.why_never(fits) == ""
+    assert "CPU" in world.bundles.why_never(never)
+
+
 def test_packed_bundles_are_on_few_nodes() -> None:
     world = World((A, 2), (B, 4), (C, 1))
     world.create(G, 1, 1, 1, 1, 1, 1, strategy="PACK")

@@ -123,6 +123,16 @@ def test_bundle_takes_its_amounts_from_the_node_before_any_task() -> None:
     assert node.leases.lasting == Resources({"CPU": 2})
 
 
+def test_open_bundles_are_shown_by_group_and_index() -> None:
+    node = Node(CPU=4)
+    assert node.leases.bundles.views() == {}
+    node.open_two()
+    views = node.leases.bundles.views()
+    totals = {index: view.total.to_floats() for index, view in views.pop(G).items()}
+    assert totals == {FIRST.index: {"CPU": 1}, SECOND.index: {"CPU": 2}}
+    assert views == {}
+
+
 def test_amounts_that_are_not_wanted_any_more_are_free_again() -> None:
     node = Node(CPU=2)
     node.tell(AmountsWanted(FIRST, Resources({"CPU": 2})))

@@ -690,6 +690,15 @@ def test_segment_that_is_freed_while_it_is_asked_for_is_spare() -> None:
     assert node.usage().spare_bytes == 800
 
 
+def test_facts_of_a_segment_are_those_of_the_list() -> None:
+    node = Node(1000 * MIB)
+    node.make(A, MIB)
+    (facts,) = node.segments.list_segments()
+    assert (facts.name, facts.creator) == ("a0", A)
+    assert node.segments.facts("a0") == facts
+    assert node.segments.facts("a1") is None
+
+
 def test_small_segments_are_written_together_and_two_files_at_a_time() -> None:
     node = Node(1000 * MIB)
     node.make(A, *[20 * MIB] * 40)

@@ -92,6 +92,8 @@ def queued(effects: list[Effect]) -> list[int]:
 def test_demand_that_fits_here_is_queued_here() -> None:
     daemon = Daemon(view(A, 4), view(B, 4))
     assert daemon.demand(2) == [QueueHere(X, 1, CPU, 2)]
+    assert daemon.spillover.has((X, 1))
+    assert not daemon.spillover.has((X, 2))
     daemon.tell(GrantedHere(X, 1))
     daemon.tell(BoundHere(X, 1))
     assert daemon.spillover.waiting() == [(X, 1, CPU, 1)]

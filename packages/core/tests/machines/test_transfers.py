@@ -172,6 +172,14 @@ def daemon() -> Daemon:
 # ------------------------------------------------------------------ a pull
 
 
+def test_owner_of_what_comes_and_of_what_is_here_is_named_once(daemon: Daemon) -> None:
+    assert daemon.machine.owners() == []
+    daemon.have(X)
+    assert daemon.machine.owners() == [OWNER]
+    daemon.want(Y)
+    assert daemon.machine.owners() == [OWNER]
+
+
 def test_object_is_pulled_chunk_by_chunk_into_room_that_was_lent(daemon: Daemon) -> None:
     assert daemon.want(X, 2) == [AskRoom(1, 2 * CHUNK_BYTES)]
     assert daemon.tell(RoomLent(1)) == [

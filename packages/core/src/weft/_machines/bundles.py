@@ -573,8 +573,7 @@ class Bundles:
             return  # of an attempt that was given up
         match event:
             case BundlesReserved():
-                if part.stage == "asked":
-                    part.stage = "reserved"
+                part.stage = "reserved" if part.stage == "asked" else part.stage
             case BundlesCommitted():
                 part.stage = "committed"
             case BundlesRefused(node_id, reason=reason):

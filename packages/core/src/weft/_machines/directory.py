@@ -336,8 +336,7 @@ class ActorDirectory(ControlTable):
             self._ask(self._enrolled[actor], events)
 
     def _drains(self, node: bytes, reason: str, now: float, events: list[Any]) -> None:
-        if node in self._members:
-            self._draining[node] = None
+        self._draining[node] = None
         for enrolled in self._living():
             if enrolled.node == node:
                 self._tell(MoveAsked(enrolled.facts.actor, reason), now, events)

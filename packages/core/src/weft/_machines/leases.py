@@ -577,8 +577,6 @@ class Leases:
 
     def _seen_by(self, shape: Shape) -> NodeView:
         """Return the node as a demand of this shape sees it: empty, but for its group's bundles."""
-        if not shape.strategy.startswith("group:"):
-            return self._node
         group = group_of(shape)
         if group is None:
             return self._node

@@ -164,7 +164,8 @@ class Membership(ControlTable):
                 case DrainRefused(node_id, reason):
                     answer = Ruling(code="missing", reason=f"node {node_id.hex()}: {reason}")
                 case _:
-                    events.append(effect)
+                    # What else there is follows from what is heard of nodes, not from a command.
+                    assert_never(effect)  # type: ignore[arg-type]
         if not isinstance(command, Buried):  # A death is published when it is heard.
             events += self._publish([command.node_id], now)
         if isinstance(command, DrainStarted):

@@ -243,8 +243,8 @@ class Pull:
             self.look_s = LOOK_S
             self.look_at = now + LOOK_S
         elif source is not None and is_due and not is_right:
-            if not any(index in other.asked_at for other in self.sources.values()):
-                self.flying &= ~bit
+            is_asked = any(index in other.asked_at for other in self.sources.values())
+            self.flying &= -1 if is_asked else ~bit
             self._say(TellPeer(node, EndChunks(self.edition)))
             self._blame(node, f"chunk {index} was gone before it was sent", is_gone=False)
             self._rest(source, now)

@@ -792,10 +792,9 @@ class Segments:
         for name in names:
             if name in vacant.size_of:
                 vacant.remove(name)
-        for ghosts in self._table.ghosts_of.values():
-            for ghost in ghosts:
-                if ghost.vacated in names:
-                    ghost.vacated = ""
+        ghosts = (ghost for ghosts in self._table.ghosts_of.values() for ghost in ghosts)
+        for ghost in ghosts:
+            ghost.vacated = "" if ghost.vacated in names else ghost.vacated
 
     # -------------------------------------------------------------- room
 
