@@ -49,22 +49,25 @@ def most_alike(has: np.ndarray, rows: Iterable[int]) -> Iterator[Alike]:
 class Census:
     def __init__(self) -> None:
         self.total: Counts = Counter()
-        self.begun: list[tuple[str, int]] = []
+        self.begun: Counter[str] = Counter()
 
-    def begin(self, file: str, pid: int) -> None:
-        self.begun.append((file, pid))
+    def begin(self, file: str) -> int:
+        self.begun[file] += 1
+        return self.begun[file]
 
     def add(self, counts: Counts) -> None:
         self.total.update(counts)
 
-    def report(self) -> tuple[Counts, list[tuple[str, int]]]:
+    def report(self) -> tuple[Counts, Counter[str]]:
         return self.total, self.begun
 
 
 # Then what makes it parallel.
 @weft.remote  # A task: each call runs in a worker process, and in another one if that dies.
-def parse(path: Path, census: Any) -> Counts:
-    census.begin.remote(str(path.relative_to(LIBRARY)), os.getpid())
+def parse(path: Path, census: Any, fatal: Path) -> Counts:
+    times = census.begin.remote(str(path.relative_to(LIBRARY)))
+    if path == fatal and weft.get(times) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)  # As the kernel would, were there no memory left.
     return count(path)
 
 
@@ -76,18 +79,14 @@ def compare(has: np.ndarray, rows: range) -> Iterator[Alike]:
 
 def take_census(paths: list[Path]) -> tuple[Counts, list[Alike], list[str]]:
     census: Any = weft.remote(Census).remote()  # An actor: an object with a process of its own.
-    refs = [parse.remote(path, census) for path in paths]
-    for done, ref in enumerate(progress(refs, "parsing")):
+    refs = [parse.remote(path, census, paths[5]) for path in paths]
+    for ref in progress(refs, "parsing"):
         census.add.remote(ref)  # The actor gets the value that the reference stands for.
-        if done == 5:
-            _, begun = weft.get(census.report.remote())
-            os.kill(begun[-1][1], signal.SIGKILL)  # The worker that began a file last.
     has = weft.put(matrix_of(weft.get(refs)))
     streams = [compare.remote(has, range(part, len(paths), 4)) for part in range(4)]
     alike = sorted(weft.get(ref) for stream in streams for ref in stream)
     total, begun = weft.get(census.report.remote())
-    tries = Counter(file for file, _ in begun)
-    return total, alike, [file for file in tries if tries[file] > 1]
+    return total, alike, [file for file, times in begun.items() if times > 1]
 
 
 def main() -> None:

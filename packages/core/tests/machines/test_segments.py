@@ -221,7 +221,7 @@ def test_loan_over_the_budget_is_granted_on_disk_at_once() -> None:
 def test_refused_loan_names_the_largest_segments() -> None:
     node = Node()
     node.make(A, 10, 30, 20, 15, 25, 5)
-    (refused,) = node.tell(DiskFull(A, 9, 2000, 77))
+    (refused,) = node.tell(DiskFull(A, 9, 2000, "the disk has 77 free"))
     assert isinstance(refused, TellClient)
     assert isinstance(refused.message, Loan)
     assert refused.message.request == 9
@@ -235,7 +235,7 @@ def test_refused_loan_names_the_largest_segments() -> None:
 
 
 def test_refused_loan_in_an_empty_store_names_nothing() -> None:
-    (refused,) = Node().tell(DiskFull(A, 1, 2000, 0))
+    (refused,) = Node().tell(DiskFull(A, 1, 2000, "the disk is full"))
     assert "the largest: there are none" in refused.message.error  # type: ignore[union-attr]
 
 
@@ -759,8 +759,8 @@ def test_failed_spill_leaves_all_in_memory_for_a_while() -> None:
     assert node.states() == {"a0": "spilling", "a1": "spilling", "a2": "idle", "a3": "asked"}
     effects = node.spilled(first, "the disk is full")
     assert effects == [LendOnDisk(C, 2, 1000 * MIB), Unlink(["spill-1"])]
-    (refused,) = node.tell(DiskFull(C, 2, 1000 * MIB, 5))
-    assert "the disk has 5 free and fails (the disk is full)" in refused.message.error  # type: ignore[union-attr]
+    (refused,) = node.tell(DiskFull(C, 2, 1000 * MIB, "the disk has 5 free"))
+    assert "the disk has 5 free; spilling fails (the disk is full)" in refused.message.error  # type: ignore[union-attr]
     assert node.say(A, Evicted(["a3"], [])) == []
     assert node.states() == {"a3": "memory", "a0": "memory", "a2": "memory", "a1": "spilling"}
     assert node.spilled(second) == [VacateFiles({".vacant-1": "a1"})]
@@ -1923,7 +1923,7 @@ class World:
                 actor.inbox.append(message)
             case LendOnDisk(client, request, size_bytes):
                 if self.is_disk_full:
-                    self.tell(DiskFull(client, request, size_bytes, 0))
+                    self.tell(DiskFull(client, request, size_bytes, "the disk is full"))
                 else:
                     self.do(TellClient(client, Loan(request, size_bytes, "/disk")))
             case CopiesDropped(names):
@@ -2382,7 +2382,7 @@ class Worn(World):
             case TellClient(client):
                 self.kill(next(actor for actor in self.actors if actor.client == client))
             case LendOnDisk(client, request, size_bytes):
-                self.tell(DiskFull(client, request, size_bytes, 0))
+                self.tell(DiskFull(client, request, size_bytes, "the disk is full"))
             case Spill(batch, file):
                 self.disk[file] = []
                 self.tell(Spilled(batch, "the spiller died", []))

@@ -187,7 +187,8 @@ class DiskFull(msgspec.Struct, frozen=True):
     client: bytes
     request: int
     size_bytes: int
-    free_bytes: int
+    disk: str
+    """What there is instead: "D has 77 free"."""
 
 
 class FilesGone(msgspec.Struct, frozen=True):
@@ -1009,14 +1010,14 @@ class Segments:
             self._tell(account.id, Loan(wish.request, size_bytes))
 
     def _refuse(self, event: DiskFull) -> None:
-        trouble = f" and fails ({self._spill_error})" if self._is_disk_failing() else ""
+        trouble = f"; spilling fails ({self._spill_error})" if self._is_disk_failing() else ""
         holders = "; ".join(
             f"{facts.size_bytes} bytes of {facts.label} ({facts.site}) in {facts.name}"
             for facts in self.largest(HOLDERS_NAMED)
         )
         error = (
             f"no room for {event.size_bytes} bytes: {self._table.used_bytes} of {self._budget} are "
-            f"used, the disk has {event.free_bytes} free{trouble}; drop references to the largest: "
+            f"used, {event.disk}{trouble}; drop references to the largest: "
             f"{holders or 'there are none'}"
         )
         self._tell(event.client, Loan(event.request, 0, error=error))

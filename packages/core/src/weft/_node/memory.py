@@ -63,8 +63,15 @@ if TYPE_CHECKING:
     from weft._transport.timers import Timers
     from weft._wire.messages import Message
 
-# Of the disk that is left, so much is not for objects: other programs need some.
+# So much of a disk is not for objects: other programs need some. The smaller of the two counts.
 DISK_KEPT_SHARE = 0.05
+DISK_KEPT_BYTES = 2 << 30
+
+
+def disk_room(state: os.statvfs_result) -> tuple[int, int]:
+    """Return how many bytes of a disk objects may take now, and how many are kept for others."""
+    kept = min(int(state.f_blocks * state.f_frsize * DISK_KEPT_SHARE), DISK_KEPT_BYTES)
+    return max(0, state.f_bavail * state.f_frsize - kept), kept
 
 
 class NodeMemory:
@@ -283,14 +290,16 @@ class NodeMemory:
             else:
                 Path(self._disk_dir).mkdir(mode=0o700, exist_ok=True)
             state = os.statvfs(self._disk_dir)
-            kept = int(state.f_blocks * state.f_frsize * DISK_KEPT_SHARE)
-            free = max(0, state.f_bavail * state.f_frsize - kept)
-        except OSError:
-            free = 0
+        except OSError as error:
+            disk = f"{self._disk_dir} cannot be used ({error})"
+            self._tell(DiskFull(wish.client, wish.request, wish.size_bytes, disk))
+            return
+        free, kept = disk_room(state)
         if wish.size_bytes <= free:
             self._tell_client(wish.client, Loan(wish.request, 0, directory=self._disk_dir))
         else:
-            self._tell(DiskFull(wish.client, wish.request, wish.size_bytes, free))
+            disk = f"{self._disk_dir} has {free} free beside {kept} that are kept for others"
+            self._tell(DiskFull(wish.client, wish.request, wish.size_bytes, disk))
 
     def _unlink_files(self, files: list[str]) -> None:
         """Remove files of several objects, and of single ones that processes have made."""
