@@ -349,6 +349,8 @@ def test_address_that_nobody_has_is_refused_in_a_line(roots: tuple[Path, Path]) 
         weft.init(address=join)
     with pytest.raises(OptionError, match="ends before its '#'"):
         weft.init(address="weft://127.0.0.1:1")
+    with pytest.raises(OptionError, match="'ray://head:10001' does not say how to be let in"):
+        weft.init(address="ray://head:10001")
 
 
 def test_driver_that_forks_and_dies_ends_its_job_though_its_child_lives(

@@ -80,7 +80,7 @@ def read_session(directory: str) -> SessionPlace | None:
 
 def find_session(address: str | None) -> SessionPlace:
     """Return the session that is meant. SessionError: there is not one; OptionError: no address."""
-    if address and "/" in address and not address.startswith(JOIN_SCHEME):
+    if address and "/" in address and "://" not in address:
         place = read_session(address)
         found = [place] if place is not None else []
     else:
