@@ -249,7 +249,7 @@ def test_node_that_drains_takes_nothing_new_and_ends_when_it_is_empty(
     running = read.options(resources={"there": 1}).remote(str(fifo))
     with fifo.open("w"):
         asked = ("drain-node", other.node_id[:8], "--session", cluster.address)
-        said = weft_command(*asked, "--message", "enough")
+        said = weft_command(*asked, "--reason", "enough")
         assert said.startswith(f"node {other.node_id[:12]} at {other.address} takes nothing new")
         text = weft_command("status", "--session", cluster.address, "--format", "json")
         states = {node["node_id"]: node["state"] for node in json.loads(text)["nodes"]}

@@ -247,3 +247,19 @@ def test_file_with_a_join_string_that_others_could_read_is_not_believed(folder: 
     place.write_text("weft://127.0.0.1:1#x.y\n")
     place.chmod(0o644)
     assert "is open to others" in refused("start", "--join-file", str(place))
+
+
+def test_who_waits_for_a_file_says_so(folder: Path) -> None:
+    place = folder / "join"
+    words = ("start", "--join-file", str(place), *HOST)
+    with subprocess.Popen(
+        [sys.executable, "-m", "weft", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        assert waiting.stderr is not None
+        assert waiting.stderr.readline() == f"weft: waits for {place}, for 120 s at most\n"
+        found = start_head("--join-file", str(place))
+        said, _ = waiting.communicate(timeout=WAIT_S)
+    assert f"the head is at {found['address']}" in said

@@ -23,14 +23,14 @@ from weft.util.state._sources import ask
     metavar="SECONDS",
     help="Then it ends, whatever it has. Default: when it is empty.",
 )
-@click.option("--message", default="", metavar="TEXT", help="Why, for those who ask later.")
+@click.option("--reason", default="", metavar="TEXT", help="Why, for those who ask later.")
 @session_options
 def drain_node(
     node: str,
     *,
     if_idle: bool,
     deadline: float | None,
-    message: str,
+    reason: str,
     address: str | None,
     timeout: float,
 ) -> None:
@@ -57,7 +57,7 @@ def drain_node(
             )
         body = {
             "node_id": one["node_id"],
-            "message": message,
+            "message": reason,
             "deadline_s": deadline or 0.0,
             "only_if_idle": if_idle,
         }

@@ -203,6 +203,8 @@ def _check(
 
 def _join_string(address: str | None, join_file: Path | None) -> JoinString:
     if join_file is not None:
+        if not join_file.exists():
+            note(f"weft: waits for {join_file}, for {_starting.JOIN_FILE_S:g} s at most")
         return _starting.read_join_file(join_file)
     return JoinString.parse(sys.stdin.readline() if address == "-" else address or "")
 
