@@ -97,3 +97,22 @@ def test_driver_hears_once_that_workers_are_here_and_again_over_another_connecti
     driver.unreachable()
     driver.announce()
     assert wires.sent == [here, here]
+
+
+def test_who_waits_for_a_driver_to_hear_goes_on_when_it_has_or_cannot(
+    wires: Wires, driver: FarDriver
+) -> None:
+    told: list[str] = []
+    assert not driver.is_awaited()
+    for way in (driver.heard, driver.unreachable):
+        driver.announce()
+        assert driver.is_awaited()
+        driver.when_heard(lambda: told.append("on"))
+        way()
+        way()
+        assert not driver.is_awaited()
+        driver.unreachable()
+    assert told == ["on", "on"], "once each"
+    wires.is_cut = True
+    driver.announce()
+    assert not driver.is_awaited()

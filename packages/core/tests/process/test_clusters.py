@@ -99,11 +99,18 @@ weft.init(address=sys.argv[1])
 @weft.remote(num_cpus=0, resources={"there": 1})
 def task():
     atexit.register(print, "the worker says goodbye")
-weft.get(task.remote())
+@weft.remote(num_cpus=0, resources={"there": 1})
+class Actor:
+    def __init__(self):
+        atexit.register(print, "the actor says goodbye")
+    def ready(self): return True
+actor = Actor.remote()
+weft.get([task.remote(), actor.ready.remote()])
 """,
         cluster.address,
     )
-    assert (ended.stdout, ended.stderr) == ("the worker says goodbye\n", "")
+    lines = ["the actor says goodbye", "the worker says goodbye"]
+    assert (sorted(ended.stdout.splitlines()), ended.stderr) == (lines, "")
 
 
 def test_workers_of_a_job_end_on_all_nodes_when_its_driver_does(

@@ -102,6 +102,7 @@ from weft._wire.messages import (
     Explain,
     Hello,
     Inspected,
+    JobHeard,
     JobHere,
     JobLeaves,
     JobLeft,
@@ -512,9 +513,8 @@ class Daemon:
 
     def job_ended(self, job_id: bytes) -> None:
         """A job has ended in the cluster: nobody wants its idle workers, or hears what it says."""
-        job = self.jobs.find(job_id)
+        job = self.jobs.over(job_id)
         if job is not None:
-            self.jobs.end_far(job)
             self._drivers.leave_workers(job)
 
     def end_all(self, why: str) -> None:
@@ -597,7 +597,9 @@ class Daemon:
             case Preload():
                 self.roster.template.send(message)
             case JobHere(job_id):
-                self.jobs.is_elsewhere(me, job_id)
+                self._drivers.works_elsewhere(client, job_id)
+            case JobHeard(job_id):
+                self.jobs.heard_of(job_id)
             case JobLeaves():
                 self._drivers.leave_from_afar(client, message)
             case JobLeft(job_id):
@@ -676,8 +678,11 @@ class Daemon:
                 hidden = self.facts.accelerators.hidden()
                 variables = {**hidden, **self._environments.variables(env)}
                 job = self.jobs.of(env)
-                job.begins_here()
+                job.works_here()
                 self.roster.start(worker, job, variables)
+                if job.is_over:
+                    # Who wants it may go on for long, like a detached actor, but nobody after that.
+                    self.rules.tell_pool(worker_rules.EnvironmentsLeft(frozenset({env})))
             case worker_rules.UseWorker(lease, worker):
                 self.grants.bind(lease, worker)
             case worker_rules.EndWorker(worker, reason):

@@ -1,6 +1,7 @@
 """The drivers that have joined this node: how they come, and how they go.
 
     BeginsJob -> Welcome, and workers are started ahead of demand
+    JobHere   -> another node has workers for it, or will have: JobHeard
     Bye       -> its leases and actors end, gently, here and on other nodes; when the workers have,
                  its connection is closed
     gone      -> its leases and actors end, at once
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from weft._env.jobs import job_in
 from weft._machines.workers import EnvironmentsLeft
-from weft._wire.messages import JobLeaves, JobLeft, Quit
+from weft._wire.messages import JobHeard, JobLeaves, JobLeft, Quit
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
@@ -112,18 +113,26 @@ class Drivers:
         if job is None:
             return
         self._leaving[client] = job
-        self._end_gently(client, job)
+        self._end_gently(client.worker_id, job)
         for node in job.elsewhere:
             self._clients.send_to(node, JobLeaves(job.id, client.worker_id))
         self._timers.call_later(GOODBYE_S, lambda: self._let_go(client))
 
-    def _end_gently(self, client: Client | None, job: NodeJob) -> None:
-        """End what a driver has here; what ends runs its exit hooks. None: it has called nobody."""
+    def _end_gently(self, driver: bytes, job: NodeJob) -> None:
+        """End what a driver has here; what ends runs its exit hooks."""
         job.is_leaving = True
+        client = self._clients.get(driver)
         if client is not None:
             client.has_left = True
-            self._forget(client.worker_id)
+        self._forget(driver)  # Actors end with it though it may have called nobody here.
         self.leave_workers(job)
+
+    def works_elsewhere(self, daemon: Client, job_id: bytes) -> None:
+        """Another node has workers for a driver of this one, and waits for the answer."""
+        job = self._jobs.is_elsewhere(daemon.worker_id, job_id)
+        self._clients.send(daemon, JobHeard(job_id))
+        if job is not None and job.driver is not None and job.is_leaving:
+            self._clients.send(daemon, JobLeaves(job_id, job.driver.worker_id))
 
     def leave_from_afar(self, daemon: Client, message: JobLeaves) -> None:
         """A driver of another node says goodbye; its daemon waits for what its workers say."""
@@ -131,7 +140,7 @@ class Drivers:
         if job is None:
             self._clients.send(daemon, JobLeft(message.job_id))
             return
-        self._end_gently(self._clients.get(message.driver_id), job)
+        self._end_gently(message.driver_id, job)
         self._leaving_from[job] = daemon
         self._timers.call_later(GOODBYE_S, lambda: self._say_left(job))
 

@@ -1,6 +1,7 @@
 """The drivers of jobs on other nodes: what workers here write goes by way of the driver's daemon.
 
     the first worker starts -> JobHere ->
+                               <- JobHeard <- from here on workers are lent
     worker's pipe -> FarDriver -> JobOutput -> the driver's daemon -> its JobDriver -> Output
                                <- OutputTaken <-
                                <- JobLeaves <- the driver says goodbye
@@ -9,7 +10,9 @@
 What is always true
 1. At most `UNTAKEN_BYTES`, and one write more, are on their way for a driver: its daemon says what
    it has passed on, and says nothing while the driver is behind. Meanwhile pipes are not read.
-2. What was on its way when the connection to that daemon broke is lost; what is written later goes
+2. A worker is lent when that daemon has heard of it, or cannot hear: so the driver's goodbye finds
+   all that has run for it.
+3. What was on its way when the connection to that daemon broke is lost; what is written later goes
    over another.
 """
 
@@ -42,13 +45,31 @@ class FarDriver:
         self._job_id = job_id
         self._clients = clients
         self._is_announced = False
+        self._is_awaited = False
+        """Its daemon has not heard of the workers here, and may."""
+        self._when_heard: list[Callable[[], None]] = []
         self._untaken_bytes = 0
         self._has_read: Callable[[], None] | None = None
 
     def announce(self) -> None:
         """A worker is started here: the driver is not to leave without having heard it."""
         if not self._is_announced:
-            self._is_announced = self._send(JobHere(self._job_id))
+            self._is_announced = self._is_awaited = self._send(JobHere(self._job_id))
+
+    def is_awaited(self) -> bool:
+        """Tell whether it is to hear first that workers are here."""
+        return self._is_awaited
+
+    def when_heard(self, function: Callable[[], None]) -> None:
+        """Call a function once, when it has heard, or cannot hear."""
+        self._when_heard.append(function)
+
+    def heard(self) -> None:
+        """Its daemon knows that workers are here."""
+        self._is_awaited = False
+        waiting, self._when_heard = self._when_heard, []
+        for function in waiting:
+            function()
 
     def _send(self, message: Message) -> bool:
         """Send its daemon a message; False: there is no way to that host."""
@@ -83,6 +104,7 @@ class FarDriver:
         """The connection to its daemon is lost, with all that was on its way."""
         self._is_announced = False
         self.taken(self._untaken_bytes)
+        self.heard()
 
     def close(self) -> None:
         """The job has ended: nobody is to be waited for."""

@@ -5,7 +5,8 @@
 
 What is always true
 1. A grant is kept from Grant to LeaseReturned or CancelGrant; its worker from LeaseBound on.
-2. The client hears of a worker when the machines agree that it has it, and not before.
+2. The client hears of a worker when the machines agree that it has it, and not before; and the
+   driver of the worker's job has heard that there is one on this node.
 """
 
 from __future__ import annotations
@@ -98,7 +99,17 @@ class Grants:
         self._rules.tell_pool(WantCancelled(lease))
 
     def bind(self, lease: int, worker: bytes) -> None:
-        """A lease has its worker: tell the client."""
+        """A lease has its worker: tell the client, when the driver of its job knows that too."""
+        process = self._roster.get(worker)
+        if process is None:
+            return
+        process.job.works_here()
+        if process.job.is_unheard_of():
+            process.job.when_heard_of(lambda: self._lend(lease, worker))
+        else:
+            self._lend(lease, worker)
+
+    def _lend(self, lease: int, worker: bytes) -> None:
         grant = self._grant_of.get(lease)
         process = self._roster.get(worker)
         if grant is None or process is None or self._rules.pool.lease_of(worker) != lease:

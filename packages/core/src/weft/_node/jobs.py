@@ -7,12 +7,16 @@ driver is elsewhere this node learns by the environment of the first task that c
     own:     begun with the node                                       the session ends
     joined:  begin -> (Bye) leaving -> ended, or the connection is lost -> ended
     other:   known while workers of its are here; its driver is on another node, or gone
+    over:    the control service has told of its end; what a detached actor of it, or a worker that
+             has not heard of the end, still starts here is for nobody else
 
 What is always true
 1. A worker belongs to one job, from its start to its end: that of its environment.
 2. What a worker writes is shown to its job's driver, and to no other.
 3. When a driver is gone its leases, its actors that are not detached and its objects end, as those
-   of any client do; so do theirs. Workers of its job that idle end too. Other jobs go on.
+   of any client do; so do theirs. Workers of its job that idle end too, and those that start
+   later end when they idle. Other jobs go on.
+4. Of jobs that are over the newest `OVER_KEPT` are remembered, as by the control service.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -43,6 +48,7 @@ if TYPE_CHECKING:
     from weft._transport.sockets import Poller
     from weft._wire.messages import BeginsJob, JobOutput
 
+OVER_KEPT = 10_000
 _CREDENTIALS = struct.Struct("3i")
 
 
@@ -82,10 +88,24 @@ class NodeJob:
         self.elsewhere: set[bytes] = set()
         """Nodes that have started workers for it, if its driver is here."""
 
-    def begins_here(self) -> None:
-        """A worker is started for it."""
+    @property
+    def is_over(self) -> bool:
+        """Whether its driver is gone."""
+        return self.driver is None
+
+    def works_here(self) -> None:
+        """A worker is started for it, or lent."""
         if isinstance(self.driver, FarDriver):
             self.driver.announce()
+
+    def is_unheard_of(self) -> bool:
+        """Tell whether its driver is to hear first that it has workers here."""
+        return isinstance(self.driver, FarDriver) and self.driver.is_awaited()
+
+    def when_heard_of(self, function: Callable[[], None]) -> None:
+        """Call a function once, when a driver has heard that, or cannot hear."""
+        assert isinstance(self.driver, FarDriver)
+        self.driver.when_heard(function)
 
     def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
         """Show what a worker has written."""
@@ -133,6 +153,8 @@ class NodeJobs:
         self.own.runtime_env = options.runtime_env
         self.own.log_to_driver = options.log_to_driver
         self._known: WeakValueDictionary[bytes, NodeJob] = WeakValueDictionary()
+        self._over: OrderedDict[bytes, None] = OrderedDict()
+        """Jobs that have ended in the cluster."""
         self._job_of: dict[bytes, NodeJob] = {}
         """By driver that is connected and has joined."""
         self._own_driver: JobDriver | None = None
@@ -154,7 +176,7 @@ class NodeJobs:
         if job is None:
             job = NodeJob(job_id, namespace=part.namespace, logging=part.logging)
             job.log_to_driver = part.log_to_driver
-            if part.daemon and part.daemon != self._here:
+            if part.daemon and part.daemon != self._here and job_id not in self._over:
                 job.driver = FarDriver(job_id, part.daemon, self._clients)
             self._known[job_id] = job
         return job
@@ -232,11 +254,19 @@ class NodeJobs:
 
     # -------------------------------------------------------------- drivers of other nodes
 
-    def is_elsewhere(self, node: bytes, job_id: bytes) -> None:
-        """Another node has started workers for a job."""
+    def is_elsewhere(self, node: bytes, job_id: bytes) -> NodeJob | None:
+        """Another node has started workers for a job; None: its driver is not here."""
         job = self._known.get(job_id)
-        if job is not None and isinstance(job.driver, JobDriver):
-            job.elsewhere.add(node)
+        if job is None or not isinstance(job.driver, JobDriver):
+            return None
+        job.elsewhere.add(node)
+        return job
+
+    def heard_of(self, job_id: bytes) -> None:
+        """A driver's daemon has heard that workers of the job are here."""
+        job = self._known.get(job_id)
+        if job is not None and isinstance(job.driver, FarDriver):
+            job.driver.heard()
 
     def has_left(self, node: bytes, job_id: bytes) -> None:
         """On another node they have ended."""
@@ -270,11 +300,20 @@ class NodeJobs:
         if job is not None and isinstance(job.driver, FarDriver):
             job.driver.taken(message.size_bytes)
 
-    def end_far(self, job: NodeJob) -> None:
-        """A job has ended: if its driver was on another node, nobody hears its workers."""
-        if isinstance(job.driver, FarDriver):
-            job.driver.close()
+    def over(self, job_id: bytes) -> NodeJob | None:
+        """A job has ended in the cluster; None: it has nothing here.
+
+        If its driver was on another node, nobody hears its workers.
+        """
+        self._over[job_id] = None
+        if len(self._over) > OVER_KEPT:
+            self._over.popitem(last=False)
+        job = self._known.get(job_id)
+        if job is not None and isinstance(job.driver, FarDriver):
+            driver = job.driver
             job.driver = None
+            driver.close()
+        return job
 
     def unreachable(self, node: bytes, daemon: str) -> None:
         """The connection to or from another node's daemon is lost."""

@@ -474,7 +474,17 @@ class JobOutput(Message, frozen=True, tag=151):
 
 
 class JobHere(Message, frozen=True, tag=153):
-    """Daemon to that of a job's driver: workers of the job are started here."""
+    """Daemon to that of a job's driver: workers of the job are started here.
+
+    Answered by JobHeard; before that none of them is lent, so nothing runs that the driver's
+    goodbye does not reach.
+    """
+
+    job_id: bytes
+
+
+class JobHeard(Message, frozen=True, tag=156):
+    """The answer to JobHere. If the driver is saying goodbye, JobLeaves follows."""
 
     job_id: bytes
 
