@@ -107,8 +107,12 @@ class Node:
             held=message_of_held(()),
         )
         number = self.number
-        await asyncio.sleep(HEARTBEAT_S * (number % 100) / 100)
+        loop = asyncio.get_running_loop()
+        due_at = loop.time() + HEARTBEAT_S * (number % 100) / 100
         while True:
+            # One that is late makes no later one late: so many are due as time has passed.
+            await asyncio.sleep(max(0.0, due_at - loop.time()))
+            due_at += HEARTBEAT_S
             number += 1
             heartbeat = messages.Heartbeat(sender=sender)
             if not number % NEWS:
@@ -117,7 +121,6 @@ class Node:
                     if isinstance(effect, Publish):
                         heartbeat.view.CopyFrom(message_of_delta(effect.delta, node_of_view))
             yield heartbeat
-            await asyncio.sleep(HEARTBEAT_S)
 
     async def _beat(self, incarnation: int) -> None:
         stream = self._method("Members", "heartbeats")(

@@ -133,6 +133,39 @@ def message_of_delta(
     )
 
 
+class StandingsEncoder:
+    """Encodes what is said of nodes: each standing once, however many want it."""
+
+    def __init__(self) -> None:
+        self._known: dict[NodeId, tuple[MemberStanding, bytes]] = {}
+        self._whole: tuple[Delta[NodeId, MemberStanding] | None, bytes] = (None, b"")
+
+    def encode(self, delta: Delta[NodeId, MemberStanding]) -> bytes:
+        """Return a delta as a ViewDelta is encoded.
+
+        Encoded messages one after the other are those messages merged.
+        """
+        if delta is self._whole[0]:
+            return self._whole[1]
+        head = messages.ViewDelta(
+            source=delta.source, number=delta.number, base=delta.base, gone=delta.gone
+        )
+        pieces = [self._piece(node_id, each) for node_id, each in delta.changed.items()]
+        encoded = b"".join((head.SerializeToString(), *pieces))
+        for node_id in delta.gone:
+            self._known.pop(node_id, None)
+        if not delta.base:
+            self._whole = (delta, encoded)
+        return encoded
+
+    def _piece(self, node_id: NodeId, standing: MemberStanding) -> bytes:
+        known, piece = self._known.get(node_id, (None, b""))
+        if known is not standing:
+            piece = messages.ViewDelta(changed=[node_of_standing(standing)]).SerializeToString()
+            self._known[node_id] = (standing, piece)
+        return piece
+
+
 def delta_of(message: messages.ViewDelta, read: Callable[[messages.Node], V]) -> Delta[NodeId, V]:
     """Read what has changed of some nodes. ValueError: it makes no sense."""
     changed = {NodeId.from_binary(node.node_id): read(node) for node in message.changed}

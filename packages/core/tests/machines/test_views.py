@@ -69,6 +69,20 @@ def test_who_asks_is_sent_the_whole_table() -> None:
     assert table.handle(TableChanged({"a": 3}), 3.0) == []
 
 
+def test_those_who_ask_between_two_deltas_are_sent_the_same() -> None:
+    table = publisher(0)
+    table.handle(TableChanged({"a": 1}), 1.0)
+    (first,) = table.handle(WholeAsked(b"first"), 1.01)
+    assert table.handle(TableChanged({"b": 2}), 1.02) == []
+    (second,) = table.handle(WholeAsked(b"second"), 1.03)
+    assert isinstance(first, SendWhole)
+    assert isinstance(second, SendWhole)
+    assert second.delta is first.delta
+    assert table.handle(PublisherTicked(), 1.1) == [Publish(Delta(7, 3, 2, {"b": 2}))]
+    third = SendWhole(b"third", Delta(7, 3, 0, {"a": 1, "b": 2}))
+    assert table.handle(WholeAsked(b"third"), 1.11) == [third]
+
+
 def test_many_values_to_many_followers_are_further_apart() -> None:
     table = publisher(1000)
     table.handle(TableChanged({str(key): 0 for key in range(1000)}), 1.0)

@@ -17,7 +17,7 @@ from weft._control.calls.members import Admission, MemberCalls, asked_drain, ord
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
 from weft._control.calls.views import ViewCalls
-from weft._control_messages import message_of_delta, node_of_standing
+from weft._control_messages import StandingsEncoder
 from weft._machines.bundles import CommitBundles, ReleaseBundles, ReserveBundles, TellGroup
 from weft._machines.directory import ActorDirectory
 from weft._machines.enrolments import ActorChanged
@@ -133,6 +133,7 @@ class MembersConcern(Concern):
         self._links = links
         self._given = given
         self._followers: dict[bytes, ViewFollower] = {}
+        self._encoder = StandingsEncoder()
 
     @override
     def calls(self, desk: Desk) -> dict[str, object]:
@@ -151,11 +152,11 @@ class MembersConcern(Concern):
             case TellDrain(node, incarnation):
                 self._links.send(node, incarnation, told_drain(event))
             case Publish(delta):
-                message = message_of_delta(delta, node_of_standing)
+                encoded = self._encoder.encode(delta)
                 for follower in self._followers.values():
-                    follower.add(message)
+                    follower.add(encoded)
             case SendWhole(name, delta):
-                self._followers[name].begin_anew(message_of_delta(delta, node_of_standing))
+                self._followers[name].begin_anew(self._encoder.encode(delta))
             case _:
                 pass
 

@@ -6,6 +6,7 @@ replaced. A service of control.proto that has nobody who answers is unknown to c
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -16,7 +17,7 @@ from weft._control.service import ServiceEndedError
 from weft._transport.control.methods import NUMBER, Method, methods_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import Callable, Mapping
 
 REQUEST_BYTES = 4 * 1024 * 1024
 """The most of one request."""
@@ -43,7 +44,8 @@ class ControlServer:
         token: What callers must show.
         number: Of this life of the service.
         answers: Who answers for each service, by its name in control.proto: an object with a
-            coroutine, or an asynchronous generator, for each method that it answers.
+            coroutine, or an asynchronous generator, for each method that it answers. An answer is
+            a message, or the bytes of one.
     """
 
     def __init__(
@@ -75,11 +77,12 @@ class ControlServer:
             except (RefusedError, ServiceEndedError) as error:
                 await abort(context, error)
 
-        async def stream(request: Any, context: Any) -> AsyncIterator[Any]:
+        async def stream(request: Any, context: Any) -> None:
             await context.send_initial_metadata(self._metadata)
             try:
-                async for each in function(request, context):
-                    yield each
+                async with contextlib.aclosing(function(request, context)) as answers:
+                    async for each in answers:
+                        await context.write(each)
             except (RefusedError, ServiceEndedError) as error:
                 await abort(context, error)
 
@@ -89,7 +92,7 @@ class ControlServer:
             (True, False): (grpc.stream_unary_rpc_method_handler, answer),
             (True, True): (grpc.stream_stream_rpc_method_handler, stream),
         }[method.takes_stream, method.gives_stream]
-        return make(body, method.request.FromString, method.answer.SerializeToString)
+        return make(body, method.request.FromString, _encoded)
 
     async def start(self) -> None:
         """Take calls from here on."""
@@ -98,3 +101,8 @@ class ControlServer:
     async def stop(self) -> None:
         """Take no call any more; those under way get a little time."""
         await self._server.stop(END_S)
+
+
+def _encoded(answer: Any) -> bytes:
+    found: bytes = answer if isinstance(answer, bytes) else answer.SerializeToString()
+    return found

@@ -326,14 +326,18 @@ class Service:
     # -------------------------------------------------------------- time
 
     def _set_alarm(self) -> None:
-        if self._alarm is not None:
-            self._alarm.cancel()
-            self._alarm = None
+        """Have an alarm when something is due, or before: then it is set anew."""
         at = self._ledger.wake_at()
-        if at is not None and not self._stopping:
-            loop = asyncio.get_running_loop()
-            # What is due stays due until its command is durable: so it is not asked for at once.
-            self._alarm = loop.call_later(max(ALARM_S, at - self.now), self._due)
+        if at is None or self._stopping:
+            return
+        loop = asyncio.get_running_loop()
+        # What is due stays due until its command is durable: so it is not asked for at once.
+        rings_at = loop.time() + max(ALARM_S, at - self.now)
+        if self._alarm is not None:
+            if self._alarm.when() <= rings_at:
+                return
+            self._alarm.cancel()
+        self._alarm = loop.call_at(rings_at, self._due)
 
     def _due(self) -> None:
         self._alarm = None

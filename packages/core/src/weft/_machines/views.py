@@ -125,6 +125,8 @@ class Publisher(Generic[K, V]):
         self._value_of: dict[K, V] = {}
         self._dirty: dict[K, None] = {}
         """Keys that have changed, or are gone, since the last delta."""
+        self._whole: Delta[K, V] | None = None
+        """What who asks is sent until the next delta: what has changed since is in that."""
         self._followers: dict[bytes, None] = {}
         self._free_at = float("-inf")
         """When the next delta may go out."""
@@ -140,8 +142,9 @@ class Publisher(Generic[K, V]):
                 self._change(changed, gone)
             case WholeAsked(follower):
                 self._followers[follower] = None
-                whole = Delta(self._source, self._number, 0, dict(self._value_of))
-                return [SendWhole(follower, whole), *self._publish(now)]
+                if self._whole is None:
+                    self._whole = Delta(self._source, self._number, 0, dict(self._value_of))
+                return [SendWhole(follower, self._whole), *self._publish(now)]
             case FollowerGone(follower):
                 self._followers.pop(follower, None)
             case PublisherTicked():
@@ -171,6 +174,7 @@ class Publisher(Generic[K, V]):
         sent = (len(self._dirty) + DELTA_VALUES) * len(self._followers)
         self._free_at = now + max(self._interval_s, sent / VALUES_PER_S)
         self._dirty.clear()
+        self._whole = None
         self._number += 1
         delta = Delta(self._source, self._number, self._number - 1, changed, gone)
         return [Publish(delta)] if self._followers else []

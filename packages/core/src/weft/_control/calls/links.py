@@ -95,13 +95,13 @@ class ViewFollower:
     """One stream of the view."""
 
     def __init__(self) -> None:
-        self._waiting: deque[messages.ViewDelta] = deque()
+        self._waiting: deque[bytes] = deque()
         self._wake = asyncio.Event()
         self.is_behind = False
         """It wants the whole view."""
 
-    def add(self, delta: messages.ViewDelta) -> None:
-        """Let it have a change."""
+    def add(self, delta: bytes) -> None:
+        """Let it have a change: an encoded ViewDelta."""
         if len(self._waiting) >= DELTAS:
             self._waiting.clear()
             self.is_behind = True
@@ -109,7 +109,7 @@ class ViewFollower:
             self._waiting.append(delta)
         self._wake.set()
 
-    def begin_anew(self, whole: messages.ViewDelta) -> None:
+    def begin_anew(self, whole: bytes) -> None:
         """Let it have the whole view."""
         self.is_behind = False
         self.add(whole)
@@ -119,7 +119,7 @@ class ViewFollower:
         await self._wake.wait()
         self._wake.clear()
 
-    def take(self) -> list[messages.ViewDelta]:
+    def take(self) -> list[bytes]:
         """Return what is to be sent."""
         taken, self._waiting = list(self._waiting), deque()
         return taken

@@ -25,10 +25,8 @@ class ViewCalls:
         self._desk = desk
         self._followers = followers
 
-    async def watch(
-        self, _: messages.WatchViewRequest, __: Any
-    ) -> AsyncIterator[messages.ViewDelta]:
-        """Yield the whole view, then what changes."""
+    async def watch(self, _: messages.WatchViewRequest, __: Any) -> AsyncIterator[bytes]:
+        """Yield the whole view, then what changes, as encoded ViewDeltas."""
         name = os.urandom(_FOLLOWER_BYTES)
         follower = self._followers[name] = ViewFollower()
         try:
