@@ -9,6 +9,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from weft._ids import NodeId
 from weft._machines import members as members_module
 from weft._machines.members import (
+    CROWD,
+    CROWD_S,
     HEARTBEAT_S,
     JOURNALED,
     RELINK_S,
@@ -224,6 +226,47 @@ def test_restarted_control_service_gives_all_nodes_the_time_again() -> None:
         ]
         assert control.tell(HeartbeatHeard(A, 1)) == []
         assert control.register(C) == 3
+
+
+def crowd(control: Control, nodes: int) -> list[tuple[NodeId, int]]:
+    """Let so many be members; return who they are."""
+    ids = [NodeId(number.to_bytes(16, "big")) for number in range(1, nodes + 1)]
+    return [(node_id, control.register(node_id)) for node_id in ids]
+
+
+def test_crowd_that_was_cut_off_has_time_to_be_heard_again_one_after_the_other() -> None:
+    for restarts in (False, True):
+        control = Control()
+        members = crowd(control, 3 * CROWD)
+        control.pass_time(HEARTBEAT_S, *members)
+        if restarts:
+            control.restart()
+        else:
+            for node_id, incarnation in members:
+                control.tell(LinkClosed(node_id, incarnation))
+        back = 0
+        while back < len(members):
+            back += 25  # So many are heard again with each tick.
+            control.pass_time(HEARTBEAT_S, *members[:back])
+        assert control.died == []
+
+
+def test_crowd_that_has_died_is_dead_after_a_time_for_each_of_it() -> None:
+    control = Control()
+    members = crowd(control, 2 * CROWD)
+    control.pass_time(SILENCE_S + CROWD_S * 2 * CROWD - HEARTBEAT_S)
+    assert control.died == []
+    control.pass_time(2 * HEARTBEAT_S)
+    assert len(control.died) == len(members)
+
+
+def test_few_of_a_crowd_are_dead_as_soon_as_those_of_a_small_cluster() -> None:
+    control = Control()
+    members = crowd(control, 3 * CROWD)
+    control.pass_time(SILENCE_S - HEARTBEAT_S, *members[CROWD:])
+    assert control.died == []
+    control.pass_time(HEARTBEAT_S, *members[CROWD:])
+    assert len(control.died) == CROWD
 
 
 def test_drain_for_preemption_begins_at_once_and_ends_at_its_deadline() -> None:

@@ -16,7 +16,9 @@ What is always true
    ends its workers and registers as a fresh node.
 3. A node is buried for silence only after `silence_s` in which this process was awake and could
    have heard it; after `RELINK_S` if its link was closed. A control service that was restarted, or
-   stopped for a while, gives all nodes that time again.
+   stopped for a while, gives all nodes that time again. When more than `CROWD` nodes are late at
+   once, each gets `CROWD_S` more for every late one: they may be alive and stand in a queue to be
+   heard, as after a restart. So who dies alone is as soon dead in a large cluster as in a small.
 4. Every life ends in one NodeDied. An address has one node: who had it before is dead.
 5. At most `MOST_NODES` are alive and the newest `DEAD_KEPT` dead are remembered; one that is
    forgotten is fenced like one that is remembered.
@@ -43,6 +45,10 @@ SILENCE_S = 5.0
 RELINK_S = 2.0
 # This process was stopped if it handled nothing for so long: it ticks every HEARTBEAT_S.
 STOPPED_S = 1.0
+# Who has not been heard for so long is late: two heartbeats.
+LATE_S = 2 * HEARTBEAT_S
+CROWD = 100
+CROWD_S = 0.02
 MOST_NODES = 10_000
 DEAD_KEPT = 1_000
 
@@ -281,6 +287,8 @@ class Members:
         self._silence_s = silence_s
         self._last_incarnation = 0
         self._living: dict[NodeId, _Living] = {}
+        self._node_at: dict[str, NodeId] = {}
+        """The living, by their address."""
         self._dead: OrderedDict[tuple[NodeId, int], MemberFacts] = OrderedDict()
         self._last_of: dict[NodeId, MemberFacts] = {}
         """Of the dead: the last life of each node."""
@@ -336,8 +344,9 @@ class Members:
             return
         if old is not None:
             self._die(old, "its daemon has started again", effects)
-        for other in [x for x in self._living.values() if x.facts.address == event.address]:
-            self._die(other, f"node {event.node_id.hex()} has its address", effects)
+        other = self._node_at.get(event.address)
+        if other is not None:
+            self._die(self._living[other], f"node {event.node_id.hex()} has its address", effects)
         self._last_incarnation += 1
         facts = MemberFacts(
             event.node_id,
@@ -355,6 +364,7 @@ class Members:
     def _live(self, facts: MemberFacts, now: float) -> None:
         living = self._living[facts.node_id] = _Living(facts, now)
         living.silent_at = now + self._silence_s
+        self._node_at[facts.address] = facts.node_id
 
     def _heard(
         self, node_id: NodeId, incarnation: int, now: float, effects: list[MemberEffect]
@@ -376,6 +386,7 @@ class Members:
     def _die(self, living: _Living, cause: str, effects: list[MemberEffect]) -> None:
         facts = msgspec.structs.replace(living.facts, life="dead", cause=cause)
         del self._living[facts.node_id]
+        del self._node_at[facts.address]
         self._remember(facts)
         effects.append(NodeDied(facts.node_id, facts.incarnation, cause))
 
@@ -451,6 +462,7 @@ class Members:
 
     def _tick(self, now: float, effects: list[MemberEffect]) -> None:
         self._ticked_at = now
+        self._bear_with_crowd(now)
         for living in list(self._living.values()):
             if living.silent_at <= now:
                 silent_s = now - living.heard_at
@@ -459,6 +471,13 @@ class Members:
                 facts = living.facts
                 cause = f"drained ({facts.reason}: {facts.cause}), and its time was over"
                 self._bury(living, cause, effects)
+
+    def _bear_with_crowd(self, now: float) -> None:
+        late = [living for living in self._living.values() if now - living.heard_at >= LATE_S]
+        if len(late) > CROWD:
+            patience_s = self._silence_s + CROWD_S * len(late)
+            for living in late:
+                living.silent_at = max(living.silent_at, living.heard_at + patience_s)
 
     def _in(self, node_id: NodeId, incarnation: int) -> _Living | None:
         """Return the node if it lives in this incarnation; news of another one is late."""
@@ -537,8 +556,8 @@ class Members:
         assert max(numbers, default=0) <= self._last_incarnation, 1
         assert all(x.facts.node_id == node_id for node_id, x in self._living.items()), 2
         assert all(x.silent_at >= x.heard_at for x in self._living.values()), 3
-        addresses = [x.facts.address for x in self._living.values()]
-        assert len(set(addresses)) == len(addresses), 4
+        assert self._node_at == {x.facts.address: n for n, x in self._living.items()}, 4
+        assert len(self._node_at) == len(self._living), 4
         assert all(x.facts.life != "dead" for x in self._living.values()), 4
         assert all(facts.life == "dead" for facts in self._dead.values()), 4
         assert len(self._living) <= MOST_NODES and len(self._dead) <= DEAD_KEPT, 5
