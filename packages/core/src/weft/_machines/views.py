@@ -31,8 +31,8 @@ import msgspec
 INTERVAL_S = 0.1
 # A thousand nodes that all change are told to a thousand nodes once a second: some 60 MB/s.
 VALUES_PER_S = 1_000_000
-# What a delta costs besides its values: a thousand nodes are told of one four times a second.
-DELTA_VALUES = 250
+# What a delta costs besides its values: a thousand nodes are told of one each second.
+DELTA_VALUES = 1_000
 
 K = TypeVar("K")
 V = TypeVar("V")
