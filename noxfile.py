@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 import nox
 
@@ -18,6 +23,10 @@ CHECKS = ["lint", "types", "imports", "names", "suite", "wheels"]
 PURE_TESTS = [
     "packages/core/tests/machines", "packages/core/tests/wire", "packages/tune/tests/machines",
 ]  # fmt: skip
+BESIDE = [
+    "packages/core/tests/hosts", "packages/core/tests/semantics", "packages/tune/tests", "tests",
+]  # fmt: skip
+"""Tests that run beside the others, which take about as long, to make use of two cores."""
 PURE_SOURCES = (
     "*/weft/_machines/*,*/weft/_wire/*,*/weft/tune/_trial*.py,*/weft/tune/_checkpoints.py"
 )
@@ -149,12 +158,27 @@ def suite(session: nox.Session) -> None:
     if session.posargs:
         session.run("python", "-m", "pytest", *session.posargs)
         return
-    pure = [folder for folder in PURE_TESTS if Path(folder).is_dir()]
-    session.run("coverage", "run", "-m", "pytest", *pure)
-    # With -m the root is on the path, and so on that of the workers that tests start: they import
-    # the tests' own functions from there.
-    session.run("python", "-m", "pytest", *(f"--ignore={folder}" for folder in pure))
-    session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100")
+
+    def ignore(*folders: str) -> list[str]:
+        return [f"--ignore={folder}" for folder in folders]
+
+    def run_beside() -> None:
+        said: Any = {"stdout": file, "stderr": subprocess.STDOUT}
+        session.run("coverage", "run", "-m", "pytest", *PURE_TESTS, **said)
+        session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100", **said)
+        session.run("python", "-m", "pytest", *BESIDE, *ignore(*PURE_TESTS), **said)
+
+    with tempfile.TemporaryFile("w+") as file, ThreadPoolExecutor() as pool:
+        beside = pool.submit(run_beside)
+        try:
+            # With -m the root is on the path, and so on that of the workers that tests start: they
+            # import the tests' own functions from there.
+            session.run("python", "-m", "pytest", *ignore(*PURE_TESTS, *BESIDE))
+        finally:
+            wait([beside])
+            file.seek(0)
+            shutil.copyfileobj(file, sys.stdout)
+        beside.result()
 
 
 @nox.session
