@@ -209,22 +209,28 @@ class Submissions(Generic[T]):
         """Tell the machine, and do what it says."""
         if self._is_over:
             return
+        ends: list[Any] = []
         for effect in self._machine.handle(event, monotonic()):
             # For every task: `match` takes five times as long to say no.
             kind = type(effect)
-            if kind is Complete:
-                self._end(effect.task)
-            elif kind is Fail and effect.kind == "exhausted":
-                name = effect.task.name
-                self._end(effect.task, loss=f"its task {name} has used up its max_retries")
-            elif kind is Fail:
-                self._fail(effect.task, self._failure_of(effect))
+            if kind is Complete or kind is Fail:
+                # Last: what an end leads to is told to the machine at once, and done before this
+                # method goes on. It knows of what stands here already.
+                ends.append(effect)
             elif kind is AskCancel:
                 task = effect.task
                 cancel = Cancel(task.id, recursive=True, is_late=task.timed_out)
                 self.tell(task, cancel)
             else:
                 self._carrier.perform(effect)
+        for effect in ends:
+            if type(effect) is Complete:
+                self._end(effect.task)
+            elif effect.kind == "exhausted":
+                name = effect.task.name
+                self._end(effect.task, loss=f"its task {name} has used up its max_retries")
+            else:
+                self._fail(effect.task, self._failure_of(effect))
 
     def tick(self, now: float) -> float | None:
         """Do what is due; return when to call again."""
