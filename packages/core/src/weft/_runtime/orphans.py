@@ -1,8 +1,9 @@
 """Segments whose creators are gone: those that nobody needs are given up.
 
 An owner tells the creator of a segment that it may use it again (Recycle). If the creator ends,
-nobody can say whether it has read that, and has told the daemon. So the daemon names its segments
-to their owners, and each has those discarded that none of its objects is in.
+nobody can say whether it has read that, and has told the daemon. So the daemon, which may be that
+of another node, names its segments to their owners, and each has those discarded that none of its
+objects is in.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ class Orphans:
     def __init__(self, links: Links, objects: Objects) -> None:
         self._links = links
         self._objects = objects
-        self._unanswered: list[Orphaned] = []
+        self._unanswered: list[tuple[Peer, Orphaned]] = []
+        """With the daemon that asks."""
 
     def on_orphaned(self, peer: Peer, message: Orphaned) -> None:
-        self._unanswered.append(message)
+        self._unanswered.append((peer, message))
         self.answer()
 
     def answer(self) -> None:
@@ -39,8 +41,8 @@ class Orphans:
             return
         # Not by the ids in their Hellos: one that was just connected to may not have been read.
         read = {Path(address).stem for address in self._objects.peers.by_address}
-        waiting = [message for message in self._unanswered if message.creator.hex() in read]
-        ready = [message for message in self._unanswered if message.creator.hex() not in read]
+        waiting = [asked for asked in self._unanswered if asked[1].creator.hex() in read]
+        ready = [asked for asked in self._unanswered if asked[1].creator.hex() not in read]
         self._unanswered = waiting
         if ready:
             # What is borrowed is not meant: it may be what the creator has put last, into a segment
@@ -50,6 +52,8 @@ class Orphans:
                 for entry in self._objects.machine.entries.values()
                 if not entry.owner and type(entry.value) is Shared
             }
-            left = [name for message in ready for name in message.segments if name not in needed]
-            if left:
-                self._links.tell_daemon(Discard(left))
+            for daemon, message in ready:
+                left = [name for name in message.segments if name not in needed]
+                if left:
+                    self._links.peers.send(daemon, Discard(left))
+                    daemon.connection.flush()
