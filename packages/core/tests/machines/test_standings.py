@@ -61,6 +61,20 @@ def test_node_that_lives_anew_has_died_even_if_that_was_not_heard() -> None:
     assert changed == StandingsChange((view(A),), (A,), (ended,), (facts(A, 2),))
 
 
+def test_node_that_is_first_heard_of_when_it_is_dead_has_died() -> None:
+    # A process of it may have called before: then nobody else says that it is gone.
+    known = Standings(ME)
+    dead = facts(A, 1, life="dead", cause="it was silent")
+    assert known.change(heard(MemberStanding(dead))) == StandingsChange((), (A,), (dead,), ())
+
+
+def test_node_is_not_taken_for_another_that_has_died_at_its_address() -> None:
+    known = Standings(ME)
+    dead, there = facts(A, 1, life="dead"), facts(B, 2, address=facts(A, 1).address)
+    changed = known.change(heard(MemberStanding(dead), MemberStanding(there)))
+    assert changed == StandingsChange((), (), (), (there,))
+
+
 def test_node_that_is_not_known_any_more_has_died_if_it_lived() -> None:
     known = knowing(MemberStanding(facts(A, 1)), MemberStanding(facts(B, 2, life="dead")))
     changed = known.change(heard(gone=(A, B)))

@@ -371,11 +371,11 @@ class Ownership:
         self.entries: dict[ObjectId, Entry] = {}
         self.unregistered: dict[ObjectId, Entry] = {}
         """Borrowed objects that a running task's caller still keeps for it."""
-        self.asked: set[ObjectId] = set()
+        self.asked: dict[ObjectId, None] = {}
         """Objects whose registration is under way."""
         self._requested: dict[ObjectId, Entry] = {}
         """Those that have requests."""
-        self._lent_to: dict[Peer, set[ObjectId]] = {}
+        self._lent_to: dict[Peer, dict[ObjectId, None]] = {}
 
     def handle(self, event: Event) -> list[Effect]:
         """Take an event; return what to do, in order.
@@ -716,7 +716,7 @@ class Ownership:
         by_owner: dict[str, list[ObjectId]] = {}
         for entry in entries:
             entry.registered = "asked"
-            self.asked.add(entry.id)
+            self.asked[entry.id] = None
             by_owner.setdefault(entry.owner, []).append(entry.id)
         effects.extend(SendBorrow(owner, object_ids) for owner, object_ids in by_owner.items())
 
@@ -732,7 +732,7 @@ class Ownership:
     def _registered(self, event: Registered) -> list[Effect]:
         effects: list[Effect] = []
         for object_id in (*event.object_ids, *event.lost):
-            self.asked.discard(object_id)
+            self.asked.pop(object_id, None)
             entry = self.entries.get(object_id)
             if entry is None or entry.registered != "asked":
                 continue
@@ -760,7 +760,7 @@ class Ownership:
             if entry.borrowers is None:
                 entry.borrowers = set()
             entry.borrowers.add(event.peer)
-            self._lent_to.setdefault(event.peer, set()).add(object_id)
+            self._lent_to.setdefault(event.peer, {})[object_id] = None
         return [SendBorrowed(event.peer, known, lost)]
 
     def _return(self, peer: Peer, object_ids: Sequence[ObjectId]) -> list[Effect]:
@@ -768,7 +768,7 @@ class Ownership:
         lent = self._lent_to.get(peer)
         for object_id in object_ids:
             if lent is not None:
-                lent.discard(object_id)
+                lent.pop(object_id, None)
             entry = self.entries.get(object_id)
             if entry is None or entry.borrowers is None:
                 continue
@@ -794,7 +794,7 @@ class Ownership:
         effects: list[Effect] = []
         for entry in [entry for entry in self.entries.values() if entry.owner == event.owner]:
             self.unregistered.pop(entry.id, None)
-            self.asked.discard(entry.id)
+            self.asked.pop(entry.id, None)
             entry.registered = "no"
             if entry.keeps is not None:
                 keeper, entry.keeps = entry.keeps, None
@@ -813,7 +813,7 @@ class Ownership:
     def check(self) -> None:
         """Assert what is always true, by its number above."""
         asked = {entry.id for entry in self.entries.values() if entry.registered == "asked"}
-        assert self.asked == asked, (1, self.asked ^ asked)
+        assert self.asked.keys() == asked, (1, self.asked.keys() ^ asked)
         for object_id, entry in self.entries.items():
             assert entry.id == object_id
             assert entry.local >= 0 and entry.pins >= 0, (1, entry.id)

@@ -31,7 +31,7 @@ class StandingsChange(msgspec.Struct, frozen=True):
     views: tuple[NodeView, ...]
     gone: tuple[NodeId, ...]
     died: tuple[MemberFacts, ...]
-    """The lives that have ended, with the cause."""
+    """The lives that have ended, with the cause; also those that were over when first heard of."""
     joined: tuple[MemberFacts, ...]
     """The lives that have begun."""
 
@@ -49,8 +49,11 @@ class Standings:
         views: list[NodeView] = []
         died: list[MemberFacts] = []
         joined: list[MemberFacts] = []
+        strange: list[MemberFacts] = []
         for node_id, standing in change.changed.items():
             old = self.members.get(node_id)
+            if old is None and standing.is_dead:
+                strange.append(standing.facts)
             has_lived = old is not None and not old.is_dead
             is_same = old is not None and old.facts.incarnation == standing.facts.incarnation
             if old is not None and has_lived and (standing.is_dead or not is_same):
@@ -68,6 +71,9 @@ class Standings:
             old = self.members.pop(node_id)
             if not old.is_dead:
                 died.append(_ended(old, "it is no member any more"))
+        if strange:
+            # Its processes may have called before anything was heard of it.
+            died += [each for each in strange if self.is_dead_at(each.address.partition("/")[0])]
         return StandingsChange(
             views=tuple(view for view in views if view.node_id != self._me),
             gone=tuple(facts.node_id for facts in died if facts.node_id != self._me),

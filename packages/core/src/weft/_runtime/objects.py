@@ -294,7 +294,7 @@ class Objects:
         error = OwnerDiedError(owner_address=owner)
         self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
         # Registrations that nobody will answer hold nothing back.
-        self._tell_registered(asked - self.machine.asked)
+        self._tell_registered([each for each in asked if each not in self.machine.asked])
 
     def fail_pending(self, failure: Failure) -> None:
         """Nothing that is still to come will come: whoever waits is told."""

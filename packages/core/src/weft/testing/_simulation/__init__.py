@@ -10,7 +10,7 @@ of a few nodes, programs with tasks of many kinds, and faults: workers, nodes, d
 control service are killed, hosts fall silent or are cut off, processes stand still, connections
 break. Promises are checked while it runs and at the end (promises.py).
 
-It needs no pytest, starts no process, and takes some 15 ms a seed.
+It needs no pytest, starts no process, and takes some 30 ms a seed.
 """
 
 from __future__ import annotations

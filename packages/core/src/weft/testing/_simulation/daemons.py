@@ -24,18 +24,21 @@ from weft._node import acting
 from weft._node.clients import GUEST, NEIGHBOUR, Client
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
+from weft._node.far_owners import FarOwners
 from weft._node.grants import Grants
 from weft._node.reserving import Reserving
 from weft._node.rules import Effect, Later, Rules
 from weft._node.scheduling import ClusterScheduling
 from weft._override import override
 from weft._resources import Resources
+from weft._transport.addresses import OBJECTS, Home, split
 from weft._wire.messages import (
     Ask,
     Blocked,
     Certificate,
     CheckWorker,
     Demand,
+    Discard,
     Explain,
     Hello,
     KillWorker,
@@ -43,19 +46,24 @@ from weft._wire.messages import (
     Quit,
     Reclaim,
     Refused,
+    Restore,
     ReturnLease,
+    Transfer,
     Unblocked,
+    WatchOwner,
     WorkerLives,
 )
 from weft._wire.version import WIRE
 from weft.testing._simulation.actors import JOB
 from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.links import VirtualLink
+from weft.testing._simulation.moves import VirtualMoves
 from weft.testing._simulation.runtimes import VirtualWorker
+from weft.testing._simulation.stores import VirtualMemory
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from weft._ids import NodeId
     from weft._machines.bundles import HeldBundles
@@ -131,6 +139,14 @@ class VirtualDaemon(VirtualProcess):
         self._jobs: set[bytes] = set()
         self.workers: dict[bytes, VirtualWorker] = {}
         shells: Any = self
+        self.memory = VirtualMemory(self)
+        home = Home("", split(self.address).node)
+        self.far_owners = FarOwners(home, shells, shells.memory, shells)
+        self.moving = VirtualMoves(self, self.far_owners.tell)
+        transfers: Any = self.moving
+        self.far_owners.transfers = transfers
+        world.enter(self, f"{home.node}/{OBJECTS}")
+        self._home = home
         self._demands = Demands(self.rules, shells, _no_groups)
         self.scheduling = ClusterScheduling(
             self.rules,
@@ -187,6 +203,8 @@ class VirtualDaemon(VirtualProcess):
         self.acting.tick()
         self.scheduling.tick()
         self.rules.settle(self._do)
+        self.moving.tick()
+        self.moving.links.flush()
         self._steps += 1
         if not self._steps % CHECK_EVERY:
             self.check()
@@ -204,6 +222,7 @@ class VirtualDaemon(VirtualProcess):
             self.scheduling.wake_at(),
             self.link.wake_at(),
             self.reserving.wake_at(),
+            self.moving.wake_at(),
         )
         return min((at for at in times if at is not None), default=None)
 
@@ -227,6 +246,19 @@ class VirtualDaemon(VirtualProcess):
             assert units >= 0 or name == "CPU", f"{self.name} has {units} of {name} free"
 
     # -------------------------------------------------------------- clients (_node/clients.py)
+
+    @override
+    def takers(self, address: str) -> Any:
+        return super().takers(address) if address == self.address else (self._bulk, _ignore_end)
+
+    def _bulk(self, end: VirtualEnd, message: Any) -> None:
+        """Hear the first word of a daemon that calls for objects."""
+        self.moving.accept(end)
+        end.receive(end, message)
+
+    def call_later(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Do something later (`Timers`)."""
+        self.later(delay_s, do)
 
     @override
     def called(self, end: VirtualEnd, message: Any) -> None:
@@ -254,22 +286,25 @@ class VirtualDaemon(VirtualProcess):
         client: Any = end.peer
         if not isinstance(client, Client) or self.client_of.get(client.worker_id) is not client:
             return
+        if not client.is_local:
+            self.far_owners.lost(client)
         if client.role == NEIGHBOUR:
             del self.client_of[client.worker_id]
             self.acting.daemon_lost(client)
-            self._forget_client(client.worker_id)
+            self._forget_far(client)
             return
         if client.worker_id in self.workers:
             return  # It is reaped soon: this host tells of no connection that broke by itself.
         del self.client_of[client.worker_id]
-        self._forget_client(client.worker_id)
+        self._forget_far(client)
 
     def reach(self, address: str) -> Client:
         """Return the daemon of another node, calling it if need be (`Clients.reach`)."""
         client = self._reached.get(address)
         if client is None:
             end = self.call(address, self._hello, self._answered, self._unreached)
-            assert end is not None
+            if end is None:
+                raise ConnectionRefusedError(f"nobody is at {address}")
             asked = Hello(WIRE, b"", address, 0, NEIGHBOUR)
             client = end.peer = Client(end, asked)  # type: ignore[arg-type]  # it stands for a connection
             self._reached[address] = client
@@ -285,8 +320,9 @@ class VirtualDaemon(VirtualProcess):
         client: Client = end.peer
         if self._reached.get(client.address) is client:
             del self._reached[client.address]
+            self.far_owners.lost(client)
             self.acting.daemon_lost(client)
-            self._forget_client(client.worker_id)
+            self._forget_far(client)
 
     def send(self, client: Client, message: Any) -> None:
         """Send a client a message."""
@@ -301,7 +337,15 @@ class VirtualDaemon(VirtualProcess):
         self.send(client, message)
         return True
 
-    def _forget_client(self, client: bytes) -> None:
+    def _forget_far(self, client: Client) -> None:
+        keeps = self.far_owners.hears(client.address)
+        self._forget_client(client.worker_id, keeps_objects=keeps)
+
+    def _forget_client(self, client: bytes, *, keeps_objects: bool = False) -> None:
+        self.moving.client_lost(client)
+        self.moving.owner_lost(self._home.address_of(client))
+        if not keeps_objects:
+            self.memory.lost(client)
         if client not in self.workers and client in self._jobs:
             self._jobs.discard(client)
             self.link.command(jobs.EndJob(client, "its driver is gone"), _ignore)
@@ -333,6 +377,12 @@ class VirtualDaemon(VirtualProcess):
                     self.later(BROKEN_S, lambda: self.rules.doom(worker_id, why))
             case CheckWorker(worker_id):
                 self._check_worker(client, worker_id)
+            case Restore() | Discard():
+                self.memory.said(me, message)
+            case Transfer():
+                self.moving.said(me, client.address, message)
+            case WatchOwner(address):
+                self.far_owners.watch(address)
             case Ask(request, what, body) if what in acting.QUESTIONS:
                 self.acting.ask(client, request, what, body)
             case MakeGroup():
@@ -422,6 +472,7 @@ class VirtualDaemon(VirtualProcess):
             self.acting.lost(actor, worker, why)
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why))
         self._forget_client(worker)
+        self.memory.swept(worker)
         task_id, attempt = process.begun
         certificate = Certificate(
             worker_id=worker,
@@ -456,6 +507,7 @@ class VirtualDaemon(VirtualProcess):
                 self._close(client, reason)
         for worker in list(self.workers):
             self.rules.doom(worker, reason)
+        self.far_owners.leave_all()
 
     def views_changed(self, seen: Sequence[NodeView], gone: Sequence[NodeId]) -> None:
         """Other nodes have this, or are gone."""
@@ -465,7 +517,14 @@ class VirtualDaemon(VirtualProcess):
 
     def node_died(self, node: MemberFacts) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
-        host = node.address.partition("/")[0]
+        self.far_owners.bury(split(node.address).node, lambda: self._lose_node(node))
+        lost = NodeLost(node.node_id, node.address, node.cause, node.incarnation)
+        for client in self.client_of.values():
+            if client.is_local:
+                self.send(client, lost)
+
+    def _lose_node(self, node: MemberFacts) -> None:
+        host = split(node.address).node
         for client in list(self.client_of.values()):
             if not client.is_local and client.address.startswith(f"{host}/"):
                 self._close(client, node.cause)
@@ -474,17 +533,16 @@ class VirtualDaemon(VirtualProcess):
                 end: Any = client.connection
                 end.close(node.cause)
                 self._unreached(end, node.cause)
-        for client in self.client_of.values():
-            if client.is_local:
-                self.send(client, NodeLost(node.node_id, node.address, node.cause))
 
     def _close(self, client: Client, why: str) -> None:
         end: Any = client.connection
         end.close(why)
         del self.client_of[client.worker_id]
+        if not client.is_local:
+            self.far_owners.lost(client)
         if client.role == NEIGHBOUR:
             self.acting.daemon_lost(client)
-        self._forget_client(client.worker_id)
+        self._forget_far(client)
 
     def sees(self, node_id: NodeId) -> NodeView | None:
         """Return what is known here of a node, as its own daemon would say it."""
@@ -517,6 +575,7 @@ class VirtualDaemon(VirtualProcess):
 
     def registered(self) -> None:
         """This node is a member."""
+        self.moving.registered(self.link.incarnation)
         self.acting.registered()
 
     def ordered(self, order: Order) -> None:
@@ -551,3 +610,7 @@ def _no_groups() -> NodeGroups:
 
 def _ignore(ruling: Any) -> None:
     """Take note of nothing."""
+
+
+def _ignore_end(end: VirtualEnd, why: str) -> None:
+    """Who called is gone before it said a word."""

@@ -13,6 +13,7 @@ from weft._machines.membership import MemberStanding
 from weft._machines.placement import NodeView
 from weft._machines.rulings import Request, Ruling
 from weft._machines.views import Delta
+from weft._wire.messages import Held, Value
 from weft.testing._simulation.plans import CallPlan, GroupPlan, TaskPlan
 
 
@@ -141,6 +142,11 @@ class RunTask(msgspec.Struct, frozen=True):
     task_id: TaskId
     attempt: int
     plan: TaskPlan
+    deps: tuple[Value, ...] = ()
+    """Its arguments, in the order of those that its plan reads."""
+    owners: tuple[Held, ...] = ()
+    inner: tuple[tuple[str, Held], ...] = ()
+    """References, by the names under which its own tasks read them."""
 
 
 class TaskDone(msgspec.Struct, frozen=True):
@@ -149,6 +155,7 @@ class TaskDone(msgspec.Struct, frozen=True):
     task_id: TaskId
     duration_s: float
     retriable: bool = False
+    values: tuple[Value, ...] = ()
 
 
 class CancelTask(msgspec.Struct, frozen=True):

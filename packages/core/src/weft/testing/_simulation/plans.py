@@ -26,6 +26,11 @@ KINDS: tuple[FaultKind, ...] = (
     "cut", "cut", "tear", "tear",
 )  # fmt: skip
 ZONES = ("a", "b")
+OBJECTS_SHARE = 0.5
+"""So many schedules have objects."""
+SIZES = (100, 200_000, 200_000, 3_000_000, 5_000_000, 13_000_000)
+"""Of values, in bytes: in a message, in one chunk, in several."""
+_replace = msgspec.structs.replace
 
 
 def node_id(number: int) -> NodeId:
@@ -69,6 +74,16 @@ class TaskPlan(msgspec.Struct, frozen=True):
     cancel_after_s: float = 0.0
     """Its owner cancels it so long after it was submitted; 0: never."""
     cancel_force: bool = False
+    makes: int = 0
+    """So many bytes are its result; 0: it has none."""
+    reads: tuple[str, ...] = ()
+    """The results of these tasks, or puts, are its arguments."""
+
+    def inner(self) -> list[str]:
+        """Return what its own tasks read that they do not make."""
+        below = [task for child in self.children for task in child.all()]
+        made = {task.name for task in below}
+        return sorted({name for task in below for name in task.reads} - made)
 
     def shape(self) -> Shape:
         """Return what its worker must be."""
@@ -142,6 +157,23 @@ def _placed(strategy: str) -> str:
     return f"node:{node_id(int(index) + 1).hex()}:{affinity}"
 
 
+class PutPlan(msgspec.Struct, frozen=True):
+    """A value that a program stores itself, before its tasks."""
+
+    name: str
+    size_bytes: int
+
+
+class GetPlan(msgspec.Struct, frozen=True):
+    """A program reads a result of its tasks, or what it has put."""
+
+    name: str
+    at_s: float
+    """After it has begun."""
+    drops: bool = False
+    """Then it needs it no more."""
+
+
 class DriverPlan(msgspec.Struct, frozen=True):
     """A program."""
 
@@ -150,6 +182,8 @@ class DriverPlan(msgspec.Struct, frozen=True):
     tasks: tuple[TaskPlan, ...]
     groups: tuple[GroupPlan, ...] = ()
     actors: tuple[ActorPlan, ...] = ()
+    puts: tuple[PutPlan, ...] = ()
+    gets: tuple[GetPlan, ...] = ()
 
 
 class FaultPlan(msgspec.Struct, frozen=True):
@@ -210,7 +244,47 @@ def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
         )
         for driver in drivers
     )
+    more = random.Random(repr(("objects", seed)))
+    if more.random() < OBJECTS_SHARE:
+        drivers = tuple(_with_objects(more, driver, at) for at, driver in enumerate(drivers))
     return SchedulePlan(seed, nodes, drivers, tuple(sorted(wrong, key=lambda fault: fault.at_s)))
+
+
+def _with_objects(draw: random.Random, driver: DriverPlan, number: int) -> DriverPlan:
+    """Let a program's tasks make objects, and read each other's."""
+    puts = tuple(
+        PutPlan(f"p{number}.{each}", draw.choice(SIZES)) for each in range(draw.choice([0, 1, 2]))
+    )
+    made = [put.name for put in puts]
+    tasks: list[TaskPlan] = []
+    makers = draw.choice([0.1, 0.5, 1.0])
+    for task in driver.tasks:
+        reads = _some(draw, made)
+        makes = draw.choice(SIZES) if draw.random() < makers else 0
+        children = tuple(
+            _replace(
+                child,
+                makes=draw.choice(SIZES) if not child.children and draw.random() < 0.3 else 0,
+                reads=_some(draw, made),
+            )
+            for child in task.children
+        )
+        tasks.append(_replace(task, makes=makes, reads=reads, children=children))
+        if makes:
+            made.append(task.name)
+    gets = tuple(
+        GetPlan(name, round(draw.choice([0.5, 2.0, 8.0]) * draw.random(), 3), draw.random() < 0.3)
+        for name in made
+        for _ in range(draw.choice([0, 1, 1, 2]))
+    )
+    return _replace(driver, tasks=tuple(tasks), puts=puts, gets=gets)
+
+
+def _some(draw: random.Random, names: list[str]) -> tuple[str, ...]:
+    """Return a few of the last names, or none."""
+    if not names or draw.random() < 0.5:
+        return ()
+    return tuple(sorted({draw.choice(names[-8:]) for _ in range(draw.choice([1, 1, 2, 3]))}))
 
 
 def _node(draw: random.Random) -> NodePlan:

@@ -11,18 +11,24 @@
    often than it has retries. Without faults all calls of an actor that lives are done.
 7. An actor is one process of a member at a time. What a caller was answered is in the order of its
    lives, and each life has run the calls that are not retried one after the other (histories.py).
-8. No machine is told what is impossible, none breaks its own invariants, and all come to rest.
+8. Whoever reads an object, whenever, reads the same, or an error. Without faults nothing is lost;
+   and nothing is that tasks can make again, while its owner lives. A read never waits for ever.
+   What nobody needs any more has no segment, copy or open file on any node.
+9. No machine is told what is impossible, none breaks its own invariants, and all come to rest.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from weft.testing._simulation.stores import Blob, Unread
 from weft.testing.histories import (
     ANY_KEY,
     ForbiddenHistoryError,
     Operation,
+    ValueModel,
     check_calls,
+    check_history,
     check_lives,
 )
 
@@ -32,10 +38,12 @@ if TYPE_CHECKING:
     from weft._ids import ActorId, TaskId
     from weft._machines.calls import ActorCall
     from weft._machines.tasks import Task
+    from weft._refs import ObjectRef
     from weft.testing._simulation.actors import VirtualActor
     from weft.testing._simulation.letters import RunCall
-    from weft.testing._simulation.plans import ActorPlan, TaskPlan
+    from weft.testing._simulation.plans import ActorPlan, SchedulePlan, TaskPlan
     from weft.testing._simulation.runtimes import VirtualDriver, VirtualRuntime, VirtualWorker
+    from weft.testing._simulation.stores import Read
     from weft.testing._simulation.world import World
 
 
@@ -45,6 +53,21 @@ class Broken(Exception):  # noqa: N818 - what is raised in the end is BrokenProm
     def __init__(self, promise: str, *about: str) -> None:
         super().__init__(promise)
         self.about = about
+
+
+LOSSES = {"ObjectLostError", "ObjectReconstructionFailedError", "OwnerDiedError", "InternalError"}
+"""What is read of an object whose value was there."""
+
+
+def _never_lost(plan: SchedulePlan) -> set[str]:
+    """Return whose results can always be made again while their owner lives."""
+    sure: set[str] = set()
+    for driver in plan.drivers:
+        for task in driver.tasks:
+            is_at_home = not (task.labels or task.gpus or task.strategy.startswith("node:"))
+            if task.retries < 0 and task.cpus <= 1 and is_at_home and set(task.reads) <= sure:
+                sure.add(task.name)
+    return sure
 
 
 class SimulationTally:
@@ -62,6 +85,9 @@ class SimulationTally:
         self.plan_of: dict[bytes, ActorPlan] = {}
         self.is_member: Callable[[bytes], bool] = lambda node: True
         """Tells whether control has a node as a member."""
+        self.open_reads: dict[Operation, VirtualRuntime] = {}
+        self.all_reads: list[Operation] = []
+        """That have ended."""
         self._lives: dict[bytes, list[VirtualWorker]] = {}
         """By actor: the processes that were it."""
         self._marks: dict[bytes, list[str]] = {}
@@ -91,10 +117,32 @@ class SimulationTally:
         self.ended_as[task.id] = kind
         del self.open[task.id]
 
+    def again(self, owner: VirtualRuntime, task: Task) -> None:
+        """A task that had ended is run again, for what it made is lost."""
+        self._world.story.add(owner, "runs again", None, task.name)
+        self.open[task.id] = (owner, task)
+        del self.ended_as[task.id]
+
+    def reads(self, reader: VirtualRuntime, ref: ObjectRef[Any], name: str) -> Operation:
+        """A process begins to read an object."""
+        read = Operation(reader.name, "read", ref._id, name, began_at=self._world.now)
+        self.open_reads[read] = reader
+        return read
+
+    def has_read(self, read: Operation, value: Read) -> None:
+        """It has what it wanted, or an error."""
+        reader = self.open_reads.pop(read)
+        said = f"{read.argument} as {value.text if isinstance(value, Blob) else value.kind}"
+        self._world.story.add(reader, "reads", None, said)
+        read.ended_at = self._world.now
+        read.value = value
+        self.all_reads.append(read)
+
     def owner_died(self, owner: VirtualRuntime) -> None:
         """An owner is gone, and nobody waits for its tasks or calls."""
         self.open = {at: pair for at, pair in self.open.items() if pair[0] is not owner}
         self.calls = {at: pair for at, pair in self.calls.items() if pair[0] is not owner}
+        self.open_reads = {at: each for at, each in self.open_reads.items() if each is not owner}
 
     # -------------------------------------------------------------- actors
 
@@ -149,6 +197,25 @@ class SimulationTally:
             raise Broken(f"{call.name} ended twice", call.name)
         self.calls_ended_as[call.id] = kind
         del self.calls[call.id]
+
+    def see_reads(self, plan: SchedulePlan) -> None:
+        """See whether all have read one and the same, and have lost only what could be lost."""
+        values = [read for read in self.all_reads if isinstance(read.value, Blob)]
+        for read in values:
+            read.value = read.value.text
+        try:
+            check_history(values, ValueModel())
+        except ForbiddenHistoryError as error:
+            raise Broken(f"values change: {error}") from error
+        surest = _never_lost(plan)
+        for read in self.all_reads:
+            if isinstance(read.value, Unread) and read.value.kind in LOSSES:
+                name = read.argument
+                said = f"{name} is read as {read.value.kind}"
+                if not plan.faults:
+                    raise Broken(f"{said} though nothing has failed", name)
+                if name in surest:
+                    raise Broken(f"{said} though it can be made again", name)
 
     def see_histories(self) -> None:
         """See whether what callers were answered can be."""

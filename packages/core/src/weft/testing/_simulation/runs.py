@@ -26,6 +26,7 @@ from weft.testing._simulation.plans import (
     ActorPlan,
     DriverPlan,
     FaultPlan,
+    GetPlan,
     GroupPlan,
     NodePlan,
     SchedulePlan,
@@ -122,8 +123,13 @@ class Schedule:
         self._waits[driver] = len(plan.tasks)
 
         def begin() -> None:
+            for put in plan.puts:
+                driver.put(put.name, put.size_bytes)
             for task in plan.tasks:
                 self._submit(driver, task)
+            for get in plan.gets:
+                self._waits[driver] += 1
+                driver.later(get.at_s, lambda g=get: self._get(driver, g))  # type: ignore[misc]  # bound as it is
             for number, group in enumerate(plan.groups):
                 self._make_group(driver, group, number)
             for number, actor in enumerate(plan.actors):
@@ -136,9 +142,17 @@ class Schedule:
         def ended() -> None:
             self._waits[driver] -= 1
 
-        task: Task = driver.submit(plan, ended)
+        task: Task = driver.submit(plan, ended, driver.named)
         if plan.cancel_after_s:
             driver.later(plan.cancel_after_s, lambda: driver.cancel(task, force=plan.cancel_force))
+
+    def _get(self, driver: VirtualDriver, plan: GetPlan) -> None:
+        def ended() -> None:
+            self._waits[driver] -= 1
+            if plan.drops:
+                driver.named.pop(plan.name, None)
+
+        driver.get(plan.name, ended)
 
     def _make_actor(self, driver: VirtualDriver, plan: ActorPlan, number: int) -> None:
         self._waits[driver] -= 1
@@ -275,12 +289,17 @@ class Schedule:
             world.run(self._quiet_from + PATIENCE_S + self._work_s(), self._is_over)
             if not self._is_over():
                 self._blame()
+            for driver in self.drivers:
+                driver.later(0.0, driver.named.clear)
             world.run(max(world.now, self._quiet_from) + QUIET_S, lambda: False)
             for driver, make in self._late_groups:
                 driver.later(0.0, make)
             world.run(world.now + GROUPS_S, lambda: not self._late_groups)
             self._see_groups()
             self.tally.see_histories()
+            self.tally.see_reads(self.plan)
+            for daemon in self._slots:
+                self._see_objects(daemon)
             for driver in self.drivers:
                 if driver.is_alive:
                     self._see_if_quiet(driver)
@@ -316,6 +335,11 @@ class Schedule:
     def _blame(self) -> None:
         """Say which task or call never ends."""
         found = next((pair for pair in self.tally.open.values() if pair[0].is_alive), None)
+        reads = ((read, who) for read, who in self.tally.open_reads.items() if who.is_alive)
+        read, reader = next(reads, (None, None))
+        if found is None and read is not None and reader is not None:
+            name = read.argument
+            raise Broken(f"{reader.name} waits for {name} and does not get it", name, reader.name)
         if found is None:
             self._blame_call()
             return
@@ -356,6 +380,7 @@ class Schedule:
             "pools": driver.machine.pools,
             "workers": driver.leased,
             "lenders": driver.lender_of,
+            "objects": driver.objects.machine.entries,
         }
         for what, left in kept.items():
             if left:
@@ -446,6 +471,20 @@ class Schedule:
             ],
         }
         return {what: each for what, each in left.items() if each}
+
+    def _see_objects(self, daemon: VirtualDaemon) -> None:
+        """See whether a node keeps objects that nobody has any more."""
+        if not daemon.is_alive:
+            return
+        daemon.moving.machine.check()
+        left = {
+            "segments": daemon.memory.owner_of,
+            "copies": daemon.moving.machine.owners(),
+            "open files": [name for name, count in daemon.memory.files.open.items() if count],
+        }
+        for what, each in left.items():
+            if each:
+                raise Broken(f"{daemon.name} keeps {what} that nobody needs: {each}", daemon.name)
 
     def _see_if_empty(self, daemon: VirtualDaemon) -> None:
         if not daemon.is_alive:

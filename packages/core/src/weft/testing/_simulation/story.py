@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from weft._wire.messages import Transfer
+from weft._wire.transfers import unpack_transfer
 from weft.testing._simulation.letters import BeatHeard, Heartbeat
 
 if TYPE_CHECKING:
@@ -58,11 +60,13 @@ class Story:
         return "\n".join(reversed(texts))
 
     def _brief(self, what: Any) -> str:
+        if isinstance(what, Transfer):
+            what = unpack_transfer(what.body)
         if isinstance(what, msgspec.Struct):
             fields = []
             for name in what.__struct_fields__:
                 value = getattr(what, name)
-                if value or name == "workers":
+                if (value or name == "workers") and name != "pid":
                     fields.append(f"{name}={self._brief(value)}")
             return f"{type(what).__name__}({', '.join(fields)})"[:TEXT]
         if isinstance(what, bytes):

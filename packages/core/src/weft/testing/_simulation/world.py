@@ -55,6 +55,7 @@ class World:
         self.steps = 0
         self._queue: list[tuple[float, float, int, Callable[[], None]]] = []
         self._put = 0
+        self._serial = 0
         self._process_at: dict[str, VirtualProcess] = {}
         self._cuts: dict[tuple[str, str], float] = {}
         """By two hosts: until when nothing passes between them."""
@@ -62,6 +63,11 @@ class World:
     def clock(self) -> float:
         """Return the time, in seconds."""
         return self.now
+
+    def serial(self) -> int:
+        """Return a number that was not returned before."""
+        self._serial += 1
+        return self._serial
 
     def later(self, delay_s: float, do: Callable[[], None]) -> None:
         """Do something so much later; what falls on one moment is done in any order."""
@@ -86,9 +92,9 @@ class World:
 
     # -------------------------------------------------------------- who is where
 
-    def enter(self, process: VirtualProcess) -> None:
-        """Have a process called under its address."""
-        self._process_at[process.address] = process
+    def enter(self, process: VirtualProcess, address: str) -> None:
+        """Have a process called under an address."""
+        self._process_at[address] = process
 
     def at(self, address: str) -> VirtualProcess | None:
         """Return the process that listens there."""
@@ -230,7 +236,7 @@ class VirtualProcess:
         self.stopped_until = 0.0
         self.ends: dict[VirtualEnd, None] = {}
         self._armed_at = float("inf")
-        world.enter(self)
+        world.enter(self, address)
 
     # -------------------------------------------------------------- connections
 
@@ -241,7 +247,7 @@ class VirtualProcess:
         receive: Callable[[VirtualEnd, Any], None],
         lost: Callable[[VirtualEnd, str], None],
     ) -> VirtualEnd | None:
-        """Open a connection, of which the first message is `hello`.
+        """Open a connection, of which the first message is `hello`, if there is one.
 
         None: nobody is there, and that is known at once, for it is on this host. On another one the
         connection is lost later.
@@ -259,10 +265,17 @@ class VirtualProcess:
             return end
         end.other = VirtualEnd(other)
         end.other.other = end
-        end.other.receive, end.other.lost = other.called, other.hung_up
+        end.other.receive, end.other.lost = other.takers(address)
         self.ends[end] = other.ends[end.other] = None
-        end.send(hello)
+        if hello is not None:
+            end.send(hello)
         return end
+
+    def takers(
+        self, address: str
+    ) -> tuple[Callable[[VirtualEnd, Any], None], Callable[[VirtualEnd, str], None]]:
+        """Return who hears messages of those that call an address of this process, and ends."""
+        return self.called, self.hung_up
 
     def called(self, end: VirtualEnd, message: Any) -> None:
         """Hear a message of who has called."""
