@@ -133,7 +133,7 @@ class _BulkConnection:
         self._lost(self, why)
 
 
-class _Coming:
+class _VirtualComing:
     """An object on its way."""
 
     def __init__(self, size_bytes: int) -> None:
@@ -141,10 +141,12 @@ class _Coming:
         self.chunks: dict[int, Blob] = {}
 
 
-class _Incoming:
+class _VirtualIncoming:
     """The bytes of one chunk, as they come (`_Incoming`)."""
 
-    def __init__(self, moves: VirtualMoves, peer: NodeLife, chunk: Chunk, coming: _Coming) -> None:
+    def __init__(
+        self, moves: VirtualMoves, peer: NodeLife, chunk: Chunk, coming: _VirtualComing
+    ) -> None:
         self._moves = moves
         self._peer = peer
         self._chunk = chunk
@@ -167,7 +169,7 @@ class VirtualMoves:
         self._daemon = daemon
         self._tell_owner = tell_owner
         self._memory = daemon.memory
-        self._coming: dict[Edition, _Coming] = {}
+        self._coming: dict[Edition, _VirtualComing] = {}
         self._open: dict[Edition, tuple[str, Blob]] = {}
         self._opening: dict[Edition, None] = {}
         self._effects: deque[Effect] = deque()
@@ -279,15 +281,15 @@ class VirtualMoves:
         """The connections to another daemon broke, or there is none."""
         self._tell(PeerCut(peer))
 
-    def sink_of(self, peer: NodeLife, chunk: Chunk) -> _Incoming | None:
+    def sink_of(self, peer: NodeLife, chunk: Chunk) -> _VirtualIncoming | None:
         """Return who takes a chunk's bytes."""
         coming = self._coming.get(chunk.edition)
         if coming is None:
             return None
         check_chunk(chunk, coming.size_bytes)
-        return _Incoming(self, peer, chunk, coming)
+        return _VirtualIncoming(self, peer, chunk, coming)
 
-    def is_coming(self, edition: Edition, coming: _Coming) -> bool:
+    def is_coming(self, edition: Edition, coming: _VirtualComing) -> bool:
         """Tell whether an object is still on its way."""
         return self._coming.get(edition) is coming
 
@@ -320,7 +322,7 @@ class VirtualMoves:
             case ReturnRoom():
                 pass
             case BeginArrival(edition, _, size_bytes):
-                self._coming[edition] = _Coming(size_bytes)
+                self._coming[edition] = _VirtualComing(size_bytes)
             case AbandonArrival(edition):
                 del self._coming[edition]
             case FinishCopy():

@@ -78,7 +78,7 @@ class VirtualPeer:
         self._end.send(message)
 
 
-class _View:
+class _VirtualView:
     """Somebody wants to read what is not in memory here."""
 
     def __init__(
@@ -91,7 +91,7 @@ class _View:
         """Of the segment that is to be opened, if that is known."""
 
 
-class _Peers:
+class _VirtualPeers:
     """Whom a runtime is connected to (`Peers`)."""
 
     def __init__(self, runtime: VirtualRuntime) -> None:
@@ -142,13 +142,13 @@ class VirtualObjects:
         )
         store: Any = self._store
         self.objects.store = store
-        peers: Any = _Peers(runtime)
+        peers: Any = _VirtualPeers(runtime)
         self.peers = self.objects.peers = peers
         self.copies = self.objects.copies = Copies(shells, self.objects, shells, home)
         own: Any = self.daemon
         self.objects.daemon = own
         self._orphans = Orphans(shells, self.objects)
-        self._views: dict[int, _View] = {}
+        self._views: dict[int, _VirtualView] = {}
         """What is asked of the daemon."""
         self._numbers = 0
         self._steps = 0
@@ -315,7 +315,7 @@ class VirtualObjects:
             return
         self._numbers += 1
         # It has the reference: a closure that names itself would keep that until all is over.
-        self._views[self._numbers] = _View(ref, value, then, "" if is_far else value.segment)
+        self._views[self._numbers] = _VirtualView(ref, value, then, "" if is_far else value.segment)
         self.objects.send_news()
         if is_far:
             self._want(self._numbers)
