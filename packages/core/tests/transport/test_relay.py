@@ -14,7 +14,7 @@ import pytest
 from weft._transport.credentials import CONTROL
 from weft._transport.doors import Doors
 from weft._transport.gate import Gate, listen
-from weft._transport.relay import relay
+from weft._transport.relay import Side, relay
 
 if TYPE_CHECKING:
     import socket
@@ -125,6 +125,56 @@ def test_bytes_go_both_ways(head: Head, service: Service, credentials: MemberCre
             got += caller.recv(1 << 16)
         sender.join()
     assert got == content
+
+
+class Pipe:
+    """A transport of asyncio that notes what it is told."""
+
+    def __init__(self) -> None:
+        self.is_read = True
+        self.is_closed = False
+        self.written = b""
+
+    def set_write_buffer_limits(self, high: int) -> None:
+        assert high > 0
+
+    def pause_reading(self) -> None:
+        self.is_read = False
+
+    def resume_reading(self) -> None:
+        self.is_read = True
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.is_closed = True
+
+
+def test_who_is_too_slow_stops_the_other_side() -> None:
+    sides, pipes = (Side(), Side()), (Pipe(), Pipe())
+    for side, pipe in zip(sides, pipes, strict=True):
+        side.connection_made(pipe)
+    assert [pipe.is_read for pipe in pipes] == [False, False]
+    sides[0].pause_writing()
+    sides[0].resume_writing()
+    sides[0].join(sides[1])
+    assert [pipe.is_read for pipe in pipes] == [True, True]
+    sides[0].pause_writing()
+    assert [pipe.is_read for pipe in pipes] == [True, False]
+    sides[0].data_received(b"x")
+    assert pipes[1].written == b"x"
+    sides[0].resume_writing()
+    assert [pipe.is_read for pipe in pipes] == [True, True]
+
+
+def test_side_that_is_gone_before_both_are_joined_ends_the_other() -> None:
+    gone, there, pipe = Side(), Side(), Pipe()
+    gone.connection_made(Pipe())
+    gone.connection_lost(None)
+    there.connection_made(pipe)
+    there.join(gone)
+    assert pipe.is_closed
 
 
 def test_caller_that_speaks_something_else_is_closed(

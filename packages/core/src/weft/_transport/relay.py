@@ -4,7 +4,7 @@ It runs in the process of that server, so the bytes of its callers pass through 
 for no token: each call of gRPC's carries it, and the server looks at it.
 
 What is always true
-1. Of what one side has said, at most `BUFFER_BYTES` wait here for the other side to take them.
+1. While `BUFFER_BYTES` of one side wait here for the other to take them, no more are read from it.
 2. Both sides of a caller's way end together.
 """
 
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from weft._override import override
 from weft._transport.arrivals import MOST, PATIENCE_S
 from weft._transport.credentials import CONTROL, GRPC
 from weft._transport.doors import Door
@@ -86,49 +87,79 @@ class _Ways:
         tasks.create_task(self._carry(sock))
 
     async def _carry(self, sock: socket.socket) -> None:
-        try:
-            reader, writer = await self._greet(sock)
-        except OSError:
-            return
-        finally:
-            self._greeting -= 1
-        with contextlib.suppress(OSError), contextlib.closing(writer):
-            spoken = writer.get_extra_info("ssl_object").selected_alpn_protocol()
-            if spoken == GRPC:
-                await self._join(reader, writer)
-
-    async def _greet(
-        self, sock: socket.socket
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Do the handshake. OSError: the caller did not."""
         loop = asyncio.get_running_loop()
-        reader = asyncio.StreamReader(BUFFER_BYTES, loop)
-        protocol = asyncio.StreamReaderProtocol(reader, loop=loop)
-        transport, _ = await loop.connect_accepted_socket(
-            lambda: protocol,
-            sock,
-            ssl=self._context,
-            ssl_handshake_timeout=PATIENCE_S,
-            ssl_shutdown_timeout=PATIENCE_S,
-        )
-        return reader, asyncio.StreamWriter(transport, protocol, reader, loop)
-
-    async def _join(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        back, there = await asyncio.open_unix_connection(self._server, limit=BUFFER_BYTES)
-        with contextlib.closing(there):
-            ways = [
-                asyncio.ensure_future(_copy(reader, there)),
-                asyncio.ensure_future(_copy(back, writer)),
-            ]
+        caller, server = Side(), Side()
+        with contextlib.suppress(OSError), contextlib.closing(caller), contextlib.closing(server):
             try:
-                await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+                await loop.connect_accepted_socket(
+                    lambda: caller,
+                    sock,
+                    ssl=self._context,
+                    ssl_handshake_timeout=PATIENCE_S,
+                    ssl_shutdown_timeout=PATIENCE_S,
+                )
             finally:
-                for way in ways:
-                    way.cancel()
-                await asyncio.gather(*ways, return_exceptions=True)
+                self._greeting -= 1
+            if caller.spoken == GRPC:
+                await loop.create_unix_connection(lambda: server, self._server)
+                caller.join(server)
+                await caller.ended.wait()
 
 
-async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(BUFFER_BYTES):
-        writer.write(data)
-        await writer.drain()
+class Side(asyncio.Protocol):
+    """One end of a caller's way. Nothing is read from it until it is joined to the other."""
+
+    def __init__(self) -> None:
+        self.ended = asyncio.Event()
+        self._transport: Any = None
+        self._other: Any = None
+
+    @property
+    def spoken(self) -> str | None:
+        """What is spoken over TLS, by its name in ALPN."""
+        found: str | None = self._transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        return found
+
+    def join(self, other: Side) -> None:
+        """Let each take what the other says; both have a connection, or had one."""
+        self._other, other._other = other, self
+        for one, another in ((self, other), (other, self)):
+            if one.ended.is_set():
+                another.close()
+            else:
+                one._transport.resume_reading()
+
+    def take(self, data: bytes) -> None:
+        """Send what the other side has said."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """End the connection, if there is one, once what was said is sent. Idempotent."""
+        if self._transport is not None:
+            self._transport.close()
+
+    @override
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(BUFFER_BYTES)
+        transport.pause_reading()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._other.take(data)
+
+    @override
+    def pause_writing(self) -> None:
+        if self._other is not None:
+            self._other._transport.pause_reading()
+
+    @override
+    def resume_writing(self) -> None:
+        if self._other is not None:
+            self._other._transport.resume_reading()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set()
+        if self._other is not None:
+            self._other.close()
