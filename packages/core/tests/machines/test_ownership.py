@@ -22,8 +22,10 @@ from weft._machines.ownership import (
     Lent,
     ObjectMade,
     OwnerLost,
+    OwnerMetAgain,
     Ownership,
     PeerLost,
+    PeerParted,
     Pinned,
     Ready,
     Recycled,
@@ -357,6 +359,18 @@ def test_object_that_only_a_lost_process_asked_for_is_freed(table: Table) -> Non
     assert table.is_empty()
 
 
+def test_process_whose_connection_broke_borrows_on_and_asks_anew(table: Table) -> None:
+    table(ObjectMade(A), ObjectMade(B), Lent("p", [A]), Requested(A, "p"), Requested(B, "p"))
+    entry = table[B]
+    table(Released([A, B]))
+    assert table.machine.lends_to("p")
+    assert table(PeerParted("p")) == [Freed(entry)], "only the request kept it"
+    assert table(Sealed(A, inline())) == [Ready(table[A])]
+    table(Lent("p again", [A]), PeerLost("p"))
+    assert not table.machine.lends_to("p")
+    assert A in table
+
+
 # ------------------------------------------------------------------ borrowing
 
 
@@ -509,6 +523,26 @@ def test_keeper_of_the_same_lost_owner_leaves_with_it(table: Table) -> None:
     assert table.is_empty()
 
 
+def test_owner_with_another_connection_is_told_and_asked_all_that_it_may_have_missed(
+    table: Table,
+) -> None:
+    table.borrow(A)
+    table.borrow(B, "other")
+    table(Adopted(C, ELSEWHERE, None, False), Adopted(D, ELSEWHERE, None, True))
+    table(Wanted(A), Wanted(C), Wanted(D), Sealed(C, inline()))
+    assert table.machine.borrows_from(ELSEWHERE)
+    assert not table.machine.borrows_from("nobody")
+    assert table(OwnerMetAgain(ELSEWHERE)) == [
+        SendBorrow(ELSEWHERE, [A, C]),
+        SendFetch(ELSEWHERE, A),
+        SendFetch(ELSEWHERE, D),
+    ]
+    table(Released([A]))
+    assert A in table, "it may not be returned before it is registered"
+    assert table(Registered([A], [], GONE)) == [SendReturn(ELSEWHERE, [A])]
+    assert table(OwnerMetAgain("nobody")) == []
+
+
 # ------------------------------------------------------------------ freed by hand
 
 
@@ -650,6 +684,10 @@ class Processes(RuleBasedStateMachine):
         """What the value of each object holds."""
         self.made = 0
         self.crashed = False
+        self.breaks: Counter[frozenset[str]] = Counter()
+        """How often the connection of two broke."""
+        self.parted: list[tuple[str, tuple[str, int]]] = []
+        """Who may still borrow over a connection that broke, and of whom."""
 
     # -------------------------------------------------------------- the shell
 
@@ -674,10 +712,18 @@ class Processes(RuleBasedStateMachine):
                 case SendReturn():
                     self.send(name, effect.owner, ("return", effect.object_ids))
                 case SendBorrowed():
-                    self.send(name, effect.peer, ("borrowed", effect.object_ids, effect.lost))
+                    self.reply(name, effect.peer, ("borrowed", effect.object_ids, effect.lost))
                 case SendValue():
-                    self.send(name, effect.peer, ("fetched", effect.object_id, effect.value))
+                    self.reply(name, effect.peer, ("fetched", effect.object_id, effect.value))
         self.go_on(process)
+
+    def peer(self, source: str, target: str) -> tuple[str, int]:
+        """Return what one process is for another: a connection."""
+        return source, self.breaks[frozenset((source, target))]
+
+    def reply(self, source: str, peer: tuple[str, int], message: tuple[Any, ...]) -> None:
+        assert peer == self.peer(peer[0], source), "nobody hears that"
+        self.send(source, peer[0], message)
 
     def go_on(self, process: Process) -> None:
         """Do what has waited for registrations."""
@@ -865,17 +911,18 @@ class Processes(RuleBasedStateMachine):
         source, target = link
         match self.links[link].popleft():
             case ("borrow", object_ids):
-                self.tell(target, Lent(source, object_ids))
+                self.tell(target, Lent(self.peer(source, target), object_ids))
+                self.end_partings(target, source)
             case ("borrowed", object_ids, lost):
                 assert self.crashed or not lost, "freed too early"
                 self.tell(target, Registered(object_ids, lost, GONE))
             case ("return", object_ids):
-                self.tell(target, Returned(source, object_ids))
+                self.tell(target, Returned(self.peer(source, target), object_ids))
             case ("free", object_id):
                 self.free(target, object_id)
             case ("fetch", object_id):
                 if object_id in self.processes[target].machine.entries:
-                    self.tell(target, Requested(object_id, source))
+                    self.tell(target, Requested(object_id, self.peer(source, target)))
                 else:
                     assert self.crashed, "freed too early"
                     self.send(target, source, ("fetched", object_id, GONE))
@@ -901,6 +948,12 @@ class Processes(RuleBasedStateMachine):
                 )
             case ("settled", task):
                 self.settle_task(task)
+
+    def end_partings(self, name: str, other: str) -> None:
+        """Who was parted has borrowed again, or stays away."""
+        for parting in [each for each in self.parted if each[0] == name and each[1][0] == other]:
+            self.parted.remove(parting)
+            self.tell(name, PeerLost(parting[1]))
 
     def free(self, name: str, object_id: ObjectId) -> None:
         if name == self.owner_of[object_id]:
@@ -933,11 +986,14 @@ class Processes(RuleBasedStateMachine):
     @rule()
     def settle(self) -> None:
         """Deliver everything, end all tasks: then exactly what references reach is kept."""
-        while self.tasks or any(self.links.values()):
+        while self.tasks or any(self.links.values()) or self.parted:
             for task in list(self.tasks):
                 self.finish(task, [], [], "inline")
             for link in [link for link, messages in self.links.items() if messages]:
                 self.deliver_one(link)
+            if not any(self.links.values()):
+                for name, (other, _) in list(self.parted):
+                    self.end_partings(name, other)
         if not self.crashed:
             kept = {
                 object_id
@@ -971,6 +1027,26 @@ class Processes(RuleBasedStateMachine):
         assert self.crashed or not +self.segments
 
 
+class PartingProcesses(Processes):
+    """Connections break and are made again: nothing is freed too early, and nothing stays."""
+
+    @rule(data=st.data())
+    def part(self, data: st.DataObject) -> None:
+        pair = sorted(data.draw(st.permutations(self.NAMES))[:2])
+        both = list(zip(pair, reversed(pair), strict=True))
+        for link in both:
+            # What tasks say is told again by others; here all of it arrives.
+            kept = [m for m in self.links.get(link, ()) if m[0] in {"run", "done", "settled"}]
+            self.links[link] = deque(kept)
+        before = [self.peer(other, name) for name, other in both]
+        self.breaks[frozenset(pair)] += 1
+        for (name, _), peer in zip(both, before, strict=True):
+            self.parted.append((name, peer))
+            self.tell(name, PeerParted(peer))
+        for name, other in both:
+            self.tell(name, OwnerMetAgain(other))
+
+
 class CrashingProcesses(Processes):
     """Some of the processes die: whatever was lost with them, the others' tables end empty."""
 
@@ -986,7 +1062,7 @@ class CrashingProcesses(Processes):
         for link in [link for link in self.links if name in link]:
             del self.links[link]
         for other in self.processes:
-            self.tell(other, PeerLost(name))
+            self.tell(other, PeerLost(self.peer(name, other)))
             self.tell(other, OwnerLost(name, GONE))
         for task in self.handed:
             if task.worker == name and task.caller in self.processes and not task.has_ended:
@@ -1010,5 +1086,7 @@ class CrashingProcesses(Processes):
 
 TestProcesses = Processes.TestCase
 TestProcesses.settings = settings(stateful_step_count=40)
+TestPartingProcesses = PartingProcesses.TestCase
+TestPartingProcesses.settings = settings(stateful_step_count=40)
 TestCrashingProcesses = CrashingProcesses.TestCase
 TestCrashingProcesses.settings = settings(stateful_step_count=40)

@@ -255,6 +255,30 @@ def test_owner_whose_connection_broke_is_called_again(nodes: Callable[..., Node]
     here.until(lambda: not here.segments() and not there.segments())
 
 
+def cut(here: Node, there: Node) -> None:
+    """Break the connection between two drivers, for both."""
+    peers = here.runtime.peers
+    with here.runtime.guard:
+        peer = peers.by_address[there.runtime.links.address]
+        peer.connection.close()
+        peers._on_lost(peer.connection, "the test has cut it")
+
+
+def test_owner_that_lives_is_believed_dead_by_nobody_whose_connection_to_it_broke(
+    nodes: Callable[..., Node],
+) -> None:
+    here, there = nodes(), nodes()
+    refs = [there.runtime.put(value) for value in (1, np.arange(300_000))]
+    small, large = (here.borrow(ref) for ref in refs)
+    cut(here, there)
+    del refs
+    assert here.get(small) == 1
+    cut(here, there)
+    assert len(here.get(large)) == 300_000
+    del small, large
+    here.until(lambda: not here.segments() and not there.segments())
+
+
 @weft.remote(scheduling_strategy="SPREAD", max_retries=5)
 def filled(number: int) -> Any:
     return np.full(300_000, number)

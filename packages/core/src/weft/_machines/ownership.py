@@ -6,6 +6,7 @@ begins to and once when it ends.
 
     owned      made -> sealed (value known) -> freed (nobody needs it)
     borrowed   adopted -> registered (the owner counts us) -> returned (nobody here needs it)
+               registered -> the connection broke (OwnerMetAgain, PeerParted) -> registered again
 
 A borrower's registration takes a message's time. Until the owner has answered, something that is
 counted already must keep the object: the task that brought the reference, or the object that
@@ -199,6 +200,15 @@ class PeerLost(msgspec.Struct, frozen=True):
     peer: Peer
 
 
+class PeerParted(msgspec.Struct, frozen=True):
+    """The connection to a process broke, which may live: it borrows until `PeerLost`.
+
+    If it comes back it is another peer, which borrows and asks again.
+    """
+
+    peer: Peer
+
+
 class Registered(msgspec.Struct, frozen=True):
     """The owner counts us for these; `lost` are gone there, and become `failure` here."""
 
@@ -215,6 +225,12 @@ class OwnerLost(msgspec.Struct, frozen=True):
 
     owner: str
     failure: Failure
+
+
+class OwnerMetAgain(msgspec.Struct, frozen=True):
+    """The owner of borrowed objects has another connection: it may have heard nothing of late."""
+
+    owner: str
 
 
 class SegmentGone(msgspec.Struct, frozen=True):
@@ -257,8 +273,8 @@ class TaskEnding(msgspec.Struct, frozen=True):
 
 Event = (
     ObjectMade | Sealed | Adopted | Counted | Released | Pinned | Unpinned | Wanted | Requested
-    | Lent | Returned | PeerLost | Registered | OwnerLost | TaskEnding | SegmentGone | Yielding
-    | TaskEnded | FreeAsked
+    | Lent | Returned | PeerLost | PeerParted | Registered | OwnerLost | OwnerMetAgain | TaskEnding
+    | SegmentGone | Yielding | TaskEnded | FreeAsked
 )  # fmt: skip
 
 # ------------------------------------------------------------------ effects
@@ -418,11 +434,16 @@ class Ownership:
             case Returned():
                 return self._return(event.peer, event.object_ids)
             case PeerLost():
-                return self._lose_peer(event.peer)
+                effects = self._return(event.peer, list(self._lent_to.get(event.peer, ())))
+                return effects + self._drop_requests(event.peer)
+            case PeerParted():
+                return self._drop_requests(event.peer)
             case Registered():
                 return self._registered(event)
             case OwnerLost():
                 return self._lose_owner(event)
+            case OwnerMetAgain():
+                return self._ask_again(event.owner)
             case SegmentGone():
                 return self._lose_segment(event)
             case FreeAsked():
@@ -779,8 +800,8 @@ class Ownership:
             self._lent_to.pop(peer, None)
         return effects
 
-    def _lose_peer(self, peer: Peer) -> list[Effect]:
-        effects = self._return(peer, list(self._lent_to.get(peer, ())))
+    def _drop_requests(self, peer: Peer) -> list[Effect]:
+        effects: list[Effect] = []
         for entry in list(self._requested.values()):
             assert entry.requests is not None
             entry.requests = [other for other in entry.requests if other != peer] or None
@@ -804,6 +825,23 @@ class Ownership:
             if not entry.needed:
                 self._drop(entry, effects)
         return effects
+
+    def _ask_again(self, owner: str) -> list[Effect]:
+        effects: list[Effect] = []
+        borrowed = [entry for entry in self.entries.values() if entry.owner == owner]
+        self._register([entry for entry in borrowed if entry.registered != "no"], effects)
+        effects += [
+            SendFetch(owner, entry.id) for entry in borrowed if entry.asked and entry.value is None
+        ]
+        return effects
+
+    def borrows_from(self, owner: str) -> bool:
+        """Tell whether objects of a process are in the table."""
+        return any(entry.owner == owner for entry in self.entries.values())
+
+    def lends_to(self, peer: Peer) -> bool:
+        """Tell whether a process holds objects of this one."""
+        return peer in self._lent_to
 
     @property
     def is_lender(self) -> bool:

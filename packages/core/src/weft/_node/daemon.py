@@ -478,6 +478,7 @@ class Daemon:
         if self.transfers is not None:
             self.transfers.client_lost(client)
             self.transfers.owner_lost(self._node.home.address_of(client))
+        self.deaths.gone(client)
         self.demands.forget(client)
         self.scheduling.gone(client)
         self._history.forget(client)
@@ -643,8 +644,14 @@ class Daemon:
             if self.deaths.ask_no_more(client, worker) and not client.connection.closed:
                 self.clients.send(client, WorkerLives(worker))
 
-        if self.deaths.ask(client, worker, is_here=self.roster.get(worker) is not None):
+        if self.deaths.ask(client, worker, is_here=self._is_here(worker)):
             self._timers.call_later(BROKEN_S, over)
+
+    def _is_here(self, process: bytes) -> bool:
+        """Tell whether a worker lives, or a driver that has not said goodbye."""
+        client = self.clients.get(process)
+        is_driver = client is not None and client.is_local and not client.has_left
+        return is_driver or self.roster.get(process) is not None
 
     # -------------------------------------------------------------- effects
 
@@ -722,8 +729,8 @@ class Daemon:
         if actor is not None:
             self.acting.lost(actor, worker, words)
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why, blameless=process.is_orphan))
-        self._forget_client(worker)
         self.deaths.add(certificate)
+        self._forget_client(worker)
 
     def _lost_template(self) -> None:
         """The template has died, and with it all workers. Another one takes its place."""

@@ -50,6 +50,12 @@ class Deaths:
             del self._asked_by_worker[worker]
         return True
 
+    def gone(self, worker: bytes) -> None:
+        """A process without a certificate is gone: whoever asked is told that it is unknown."""
+        for client in self._asked_by_worker.pop(worker, ()):
+            if not client.connection.closed:
+                self._send(client, unknown(worker))
+
     def list_certificates(self) -> list[Certificate]:
         """Return those that are kept, the oldest first."""
         return list(self._certificates.values())

@@ -92,6 +92,7 @@ if TYPE_CHECKING:
     from weft._machines.lineage import Lineage
     from weft._runtime.copies import Copies
     from weft._runtime.loop import Loop
+    from weft._runtime.partings import Partings
     from weft._runtime.peers import Peer, Peers
     from weft._runtime.room import Room
     from weft._store.shared_memory import Segment
@@ -152,6 +153,8 @@ class Objects:
     room: Room
     copies: Copies | None = None
     """In a cluster: what is on other nodes."""
+    partings: Partings | None = None
+    """In a cluster: the processes to which the connection broke."""
 
     def __init__(self, loop: Loop, worker_id: WorkerId, address: str, engine: Engine) -> None:
         self.machine = Ownership(_settings.LINEAGE.value())
@@ -257,8 +260,12 @@ class Objects:
     def _tell_owner(self, owner: str, message: Borrow | Return | Fetch | Gone | Free) -> None:
         peer = self.peers.connect(owner)
         if peer is not None:
+            if self.partings is not None:
+                self.partings.met(owner, peer)
             self.peers.send(peer, message)
-        elif not isinstance(message, Return):
+        elif not isinstance(message, Return) and not (
+            self.partings is not None and self.partings.wait_for(owner)
+        ):
             self.owner_lost(owner)
 
     # -------------------------------------------------------------- news of segments
@@ -410,6 +417,8 @@ class Objects:
 
     def on_borrow(self, peer: Peer, message: Borrow) -> None:
         self.handle(Lent(peer, [ObjectId(object_id) for object_id in message.object_ids]))
+        if self.partings is not None:
+            self.partings.borrows_again(peer)
 
     def on_borrowed(self, peer: Peer, message: Borrowed) -> None:
         lost = [ObjectId(object_id) for object_id in message.lost]

@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import weakref
 from collections import deque
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ from weft._serialize.refs import hooks
 from weft._settings import CAPSULES
 from weft._specs import Place
 from weft._store.opens import opens_counter
-from weft._transport.addresses import DOORS
+from weft._transport.addresses import DOORS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import SocketListener
 from weft._transport.timers import Timers
@@ -104,13 +105,14 @@ if TYPE_CHECKING:
 
     from weft._launch import ClusterFile
     from weft._machines.ownership import Entry
-    from weft._runtime import capsules, copies
+    from weft._runtime import capsules, copies, partings
     from weft._runtime.capsules import Capsules
     from weft._specs import ActorMeta
     from weft.exceptions import WeftError
 else:
     capsules = lazy("weft._runtime.capsules")
     copies = lazy("weft._runtime.copies")
+    partings = lazy("weft._runtime.partings")
     traceback = lazy("traceback")
 
 
@@ -150,6 +152,7 @@ class Runtime:
             self.objects.copies = self.room.copies = copies.Copies(
                 self.links, self.objects, self.room, home
             )
+            self.objects.partings = partings.Partings(self.links, self.timers)
         self.orphans = Orphans(self.links, self.objects)
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
@@ -322,9 +325,10 @@ class Runtime:
             return
         if self.closing:
             return
-        self.objects.handle(PeerLost(peer))
-        if peer.address:
-            self.objects.owner_lost(peer.address)
+        if self.objects.partings is None or not self.objects.partings.part(peer):
+            self.objects.handle(PeerLost(peer))
+            if peer.address:
+                self.objects.owner_lost(peer.address)
         self.on_peer_lost(peer)
         self.leasing.lost(peer, reason)
         self.calling.lost(peer)
@@ -355,6 +359,8 @@ class Runtime:
     def _on_certificate(self, peer: Peer, message: Certificate) -> None:
         self.leasing.on_certificate(message)
         self.calling.on_certificate(message)
+        if self.objects.partings is not None:
+            self.objects.partings.ended(message.worker_id)
 
     def _on_cancel_object(self, peer: Peer, message: CancelObject) -> None:
         self.cancel_task(ObjectId(message.object_id).task_id(), force=message.force)
@@ -369,7 +375,11 @@ class Runtime:
         self.loop.later(lambda: self.on_output(message))
 
     def _on_node_lost(self, peer: Peer, message: NodeLost) -> None:
-        self.peers.lose_node(message.address, message.cause)
+        lose = partial(self.peers.lose_node, message.address, message.cause)
+        if self.objects.partings is None:
+            lose()
+        else:
+            self.objects.partings.bury(split(message.address).node, lose)
         if self.objects.copies is not None:
             self.objects.copies.node_lost(message)
 
