@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import tempfile
 from typing import TYPE_CHECKING, Any
 
@@ -410,3 +411,27 @@ def test_large_messages_and_parcels_share_the_way(ends: Ends) -> None:
     send(ends.near, [large(2)])
     ends.run()
     assert ends.second.came == [large(1), 1, large(2)]
+
+
+def _congestion(sock: socket.socket) -> bytes:
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16).rstrip(b"\0")
+
+
+@pytest.mark.parametrize(("caller", "is_same"), [("127.0.0.1", True), ("127.0.0.2", False)])
+def test_only_what_stays_on_the_host_is_not_paced(caller: str, is_same: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        calling = socket.create_connection(listener.getsockname(), source_address=(caller, 0))
+        called, _ = listener.accept()
+    with calling, called:
+        before = _congestion(called)
+        bulk.hasten(called)
+        assert _congestion(called) == (b"reno" if is_same else before)
+        assert calling.sendall(b"x") is None
+        assert called.recv(1) == b"x"
+
+
+def test_peer_that_is_gone_is_not_hastened() -> None:
+    with socket.socket() as sock:
+        before = _congestion(sock)
+        bulk.hasten(sock)
+        assert _congestion(sock) == before

@@ -7,11 +7,17 @@ another connection.
 
 Where the kernel encrypts (`tls.py`), the file is sent with `sendfile`. Elsewhere pieces of it are
 read and encrypted one by one (`wide.py`). Each byte is read once, when the peer can take it.
+
+Facts about pacing: where the host uses BBR, the kernel sets a timer for every 64 KiB that it sends.
+Between processes of one host that only costs (measured: 100 MiB from daemon to daemon over
+loopback: of both sides' processor time 12 to 16 %).
 """
 
 from __future__ import annotations
 
+import contextlib
 import select
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Protocol, cast
 
@@ -34,7 +40,6 @@ from weft._wire.parcels import (
 from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
-    import socket
     import ssl
     from collections.abc import Callable
 
@@ -85,6 +90,14 @@ class Sink(Protocol):
 def wrap(context: ssl.SSLContext, sock: socket.socket, name: str | None) -> Wrapped:
     """Put TLS around a connected socket, as it is best for many bytes."""
     return (wrap_records if has_kernel_tls() else WideSocket)(context, sock, name)
+
+
+def hasten(sock: socket.socket) -> None:
+    """Have a socket whose other end is on this host send as soon as that takes it."""
+    # Where Reno is not allowed, or the peer is gone again, all stays as it is.
+    with contextlib.suppress(OSError):
+        if sock.getpeername()[0] == sock.getsockname()[0]:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"reno")
 
 
 _SECURE = (SecureSocket, WideSocket)
@@ -176,7 +189,7 @@ class BulkConnection(SecureConnection):
                     if not first:
                         outbox.popleft()
                 elif left > 0:
-                    left -= first.send(tls)
+                    left -= first.send(tls, left)
                     if not first.left:
                         outbox[0] = first.end()
                 else:
@@ -314,24 +327,32 @@ class _Leaving:
     def __init__(self, source: ParcelSource) -> None:
         self._source = source
         self.left = source.size_bytes
-        self._piece = memoryview(b"")
+        self._piece = b""
         """What was read and TLS has not taken."""
         self._is_gone = False
 
-    def send(self, tls: Wrapped) -> int:
-        """Send some; return how much. BlockingIOError: none for now. OSError: it has failed."""
-        sent = 0
+    def send(self, tls: Wrapped, most: int) -> int:
+        """Send at least so much, if the peer takes it; return how much that is.
+
+        BlockingIOError: it takes no more for now. OSError: it has failed.
+        """
+        left = self.left
+        while left - self.left < most and self.left and not tls.has_rest:
+            self.left -= self._send_piece(tls)
+        return left - self.left
+
+    def _send_piece(self, tls: Wrapped) -> int:
         if tls.has_kernel_sending and not self._piece and not self._is_gone:
             sent = self._source.send(tls.fileno(), self._source.size_bytes - self.left)
-            self._is_gone = not sent
-        if not sent:
-            piece = self._piece or self._read()
-            try:
-                sent = tls.send(piece)
-            finally:
-                # OpenSSL wants to be asked again with the same bytes, and the buffer is for all.
-                self._piece = memoryview(bytes(piece[sent:]))
-        self.left -= sent
+            if sent:
+                return sent
+            self._is_gone = True
+        piece, sent = self._piece or self._read(), 0
+        try:
+            sent = tls.send(piece)
+        finally:
+            # OpenSSL wants to be asked again with the same bytes, and the buffer is for all.
+            self._piece = bytes(piece[sent:]) if sent < len(piece) else b""
         return sent
 
     def _read(self) -> memoryview:
@@ -341,6 +362,8 @@ class _Leaving:
             if self._is_gone
             else self._source.read_into(part, self._source.size_bytes - self.left)
         )
+        if size == len(part):
+            return part
         if not size:
             self._is_gone = True
             size = len(part)

@@ -122,6 +122,7 @@ class Outside:
     ) -> bulk.BulkConnection:
         """Take a call, for parcels too."""
         silence.end_when_silent(sock, is_daemons=self._is_daemons)
+        bulk.hasten(sock)
         part = opening.CalledPart(self._credentials, bulk.wrap)
         return self._open_bulk(sock, receive, lost, part, sink_for)
 

@@ -83,16 +83,6 @@ class WideSocket(socket.socket):
             except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
                 return b""
 
-    def _read_into(self, buffer: memoryview) -> int:
-        """Put bytes of one record into a buffer; return how many. Else as `read`."""
-        while True:
-            try:
-                return cast("int", self._tls.read(len(buffer), buffer))
-            except ssl.SSLWantReadError:
-                self._fetch()
-            except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
-                return 0
-
     def write(self, data: bytes) -> int:
         """Take a few bytes; return how many. SSLWantWriteError: nothing can be taken now."""
         self._send_or_want()
@@ -144,10 +134,10 @@ class WideSocket(socket.socket):
 
     def send_rest(self) -> None:
         """Send what was taken. BlockingIOError: some of it has not gone."""
-        while self._rest or self._outgoing.pending:
-            if not self._rest:
-                self._rest = memoryview(self._outgoing.read())
-            self._rest = self._rest[super().send(self._rest) :]
+        rest = self._rest or memoryview(self._outgoing.read())
+        while rest:
+            self._rest = rest
+            self._rest = rest = rest[super().send(rest) :]
 
     # -------------------------------------------------------------- receiving
 
@@ -187,16 +177,23 @@ class WideSocket(socket.socket):
         BlockingIOError: nothing is there yet.
         """
         view = memoryview(buffer)[:nbytes]
-        size = 0
+        size, most, read = 0, len(view), self._tls.read
         try:
-            while size < len(view):
-                part = self._read_into(view[size:])
+            while size < most:
+                # A record at a time.
+                try:
+                    part = cast("int", read(most, view[size:]))
+                except ssl.SSLWantReadError:
+                    self._fetch()
+                    continue
                 if not part:
                     break
                 size += part
         except ssl.SSLWantReadError:
             if not size:
                 raise BlockingIOError from None
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            pass
         except OSError:
             # What came before the end is taken first; the next read meets the end again.
             if not size:
