@@ -22,7 +22,7 @@ from typing import Any
 
 import grpc.aio
 
-from weft._control_messages import message_of_delta, message_of_held, node_of_view
+from weft._control_messages import message_of_delta, node_of_view
 from weft._ids import NodeId
 from weft._machines.members import HEARTBEAT_S
 from weft._machines.placement import NodeView
@@ -101,11 +101,7 @@ class Node:
         publisher.handle(TableChanged({self.node_id: self._view(0)}), 0.0)
         (whole,) = publisher.handle(WholeAsked(b"control"), 0.0)
         assert isinstance(whole, SendWhole)
-        yield messages.Heartbeat(
-            sender=sender,
-            view=message_of_delta(whole.delta, node_of_view),
-            held=message_of_held(()),
-        )
+        yield messages.Heartbeat(sender=sender, view=message_of_delta(whole.delta, node_of_view))
         number = self.number
         loop = asyncio.get_running_loop()
         due_at = loop.time() + HEARTBEAT_S * (number % 100) / 100

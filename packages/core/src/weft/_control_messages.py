@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, assert_never
+from typing import TYPE_CHECKING, TypeVar
 
 from weft._ids import NodeId, PlacementGroupId
-from weft._machines.bundles import HeldBundles
 from weft._machines.jobs import BeginJob, JobFacts
 from weft._machines.members import Life, MemberFacts
 from weft._machines.membership import MemberStanding
 from weft._machines.orders import DropOrder, KillOrder, MakeOrder, Order, QuitOrder, WantOrder
 from weft._machines.placement import BundleView, NodeView
-from weft._machines.reservations import (
-    CommitAsked,
-    ReleaseAsked,
-    ReserveAsked,
-    TellCommitted,
-    TellRefused,
-    TellReserved,
-)
 from weft._machines.views import Delta
 from weft._resources import JobLimits, Resources
 from weft._transport.control import messages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 V = TypeVar("V")
-BundlesTold: TypeAlias = TellReserved | TellRefused | TellCommitted
 _LIFE_OF: dict[messages.NodeState, Life] = {
     messages.MEMBER: "alive",
     messages.DRAINING: "draining",
@@ -171,73 +161,6 @@ def delta_of(message: messages.ViewDelta, read: Callable[[messages.Node], V]) ->
     changed = {NodeId.from_binary(node.node_id): read(node) for node in message.changed}
     gone = tuple(NodeId.from_binary(node_id) for node_id in message.gone)
     return Delta(message.source, message.number, message.base, changed, gone)
-
-
-# ------------------------------------------------------------------ bundles
-
-
-def message_of_held(held: Iterable[HeldBundles]) -> messages.HeldBundles:
-    """Return what a node holds for placement groups."""
-    return messages.HeldBundles(
-        held=[
-            messages.HeldBundles.Held(
-                group_id=each.group,
-                index=index,
-                attempt=each.attempt,
-                is_committed=each.is_committed,
-            )
-            for each in held
-            for index in each.indices
-        ]
-    )
-
-
-def held_of(message: messages.HeldBundles) -> tuple[HeldBundles, ...]:
-    """Read what a node holds for placement groups. ValueError: it makes no sense."""
-    indices_of: dict[tuple[Any, ...], list[int]] = {}
-    for each in message.held:
-        group = PlacementGroupId.from_binary(each.group_id)
-        indices_of.setdefault((group, each.attempt, each.is_committed), []).append(each.index)
-    return tuple(
-        HeldBundles(group, attempt, tuple(indices), is_committed)
-        for (group, attempt, is_committed), indices in indices_of.items()
-    )
-
-
-def message_of_told(told: BundlesTold) -> messages.BundleReport:
-    """Return what a node says of bundles."""
-    report = messages.BundleReport(group_id=told.group, attempt=told.attempt)
-    match told:
-        case TellReserved():
-            report.reserved.SetInParent()
-        case TellRefused(reason=reason):
-            report.refused = reason
-        case TellCommitted():
-            report.committed.SetInParent()
-        case _:
-            assert_never(told)
-    return report
-
-
-def asked_of(
-    order: messages.BundleOrder, control: int
-) -> ReserveAsked | CommitAsked | ReleaseAsked:
-    """Read what a node is to do with bundles."""
-    group, attempt = PlacementGroupId(order.group_id), order.attempt
-    match order.WhichOneof("what"):
-        case "reserve":
-            bundles = {
-                index: Resources.of_units(amounts.of)
-                for index, amounts in order.reserve.bundles.items()
-            }
-            asked, at = order.reserve, (control, group, attempt)
-            return ReserveAsked(
-                *at, bundles, asked.size, asked.patience_s, asked.job_id, asked.commits
-            )
-        case "commit":
-            return CommitAsked(control, group, attempt)
-        case _:
-            return ReleaseAsked(control, group, attempt, order.reason)
 
 
 # ------------------------------------------------------------------ orders and jobs

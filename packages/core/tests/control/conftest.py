@@ -141,7 +141,7 @@ class LinkedNode(ControlNews):
         is_head: bool,
         **free: float,
     ) -> None:
-        self.poller = Poller()
+        self.poller, self.timers = Poller(), Timers()
         self.node_id = NodeId(number.to_bytes(16, "big"))
         self.total = Resources(free or {"CPU": 2})
         self.told: list[Any] = []
@@ -149,7 +149,7 @@ class LinkedNode(ControlNews):
         self.bundles: list[HeldBundles] = []
         self.is_idle = False
         self.link = ControlLink(
-            self.poller, self, cluster.credentials, control=control,
+            self.poller, self.timers, self, cluster.credentials, control=control,
             address=address, name=f"node {number}", view=self.view(self.total), is_head=is_head,
         )  # fmt: skip
         self.link.begin()
@@ -296,6 +296,8 @@ class SmallCluster:
             assert time.monotonic() < began_at + limit_s, [node.told for node in self.nodes]
             for node in self.nodes:
                 node.poller.poll(0.005)
+                node.timers.ring()
+                node.link.flush()
         return time.monotonic() - began_at
 
     def close(self) -> None:

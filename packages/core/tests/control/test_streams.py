@@ -24,10 +24,11 @@ def test_what_is_for_a_node_goes_to_its_newest_stream() -> None:
         links.send(NODE, 1, ANSWER)
         assert await new.next() == ANSWER
         links.send(NODE, 1, ANSWER)
-        links.send(NODE, 1, messages.HeartbeatAnswer(bundles=[messages.BundleOrder(attempt=7)]))
+        drain = messages.HeartbeatAnswer(tell_drain=messages.Drain(reason="idle"))
+        links.send(NODE, 1, drain)
         together = await new.next()
         assert together is not None
-        assert (together.ask_whole, len(together.bundles)) == (True, 1)
+        assert (together.ask_whole, together.tell_drain.reason) == (True, "idle")
         links.send(NODE, 1, ANSWER)
         new.end()
         assert [await new.next(), await new.next()] == [ANSWER, None]

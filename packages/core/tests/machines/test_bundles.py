@@ -382,7 +382,7 @@ def test_draining_node_takes_no_bundles() -> None:
 # ------------------------------------------------------------------ reserve, commit, release
 
 
-def test_group_is_ready_when_all_nodes_have_committed() -> None:
+def test_group_is_ready_when_all_nodes_have_reserved_and_these_are_told_to_commit() -> None:
     world = World((A, 1), (B, 1))
     world.create(G, 1, 1)
     a, b = world.sites[A], world.sites[B]
@@ -391,12 +391,14 @@ def test_group_is_ready_when_all_nodes_have_committed() -> None:
     assert not a.inbox  # nobody commits before all have reserved
     assert world.bundles.explain(G, 0) == "preparing: 1 nodes have not answered yet"
     world.deliver(b)
+    assert world.state(G) == "preparing"
     world.hear(b)
-    for site in (a, b):
-        assert world.state(G) == "preparing"
-        world.deliver(site)
-        world.hear(site)
     assert world.state(G) == "ready"
+    for site in (a, b):
+        assert not site.open
+        world.deliver(site)
+        assert site.open
+        assert not site.outbox
     assert world.bundles.explain(G, 0) == "ready"
     assert world.told == [TellGroup(G, "pending", {}), TellGroup(G, "ready", {0: A, 1: B})]
     assert a.open
@@ -553,22 +555,34 @@ def test_node_where_actors_are_in_the_way_refuses_at_once_and_another_is_tried()
     assert world.places(G) == {0: C}
 
 
-def test_group_that_was_never_ready_holds_nothing_after_a_node_died_while_others_committed() -> (
-    None
-):
+def test_group_whose_node_dies_before_it_commits_keeps_the_rest() -> None:
     world = World((A, 1), (B, 1))
     world.create(G, 1, 1)
     for site in world.sites.values():
         world.deliver(site)
         world.hear(site)
-    world.deliver(world.sites[B])
-    world.hear(world.sites[B])
-    assert world.places(G) == {1: B}
+    assert world.state(G) == "ready"
     world.die(A)
-    assert world.state(G) == "pending"
-    assert world.places(G) == {}
+    assert world.state(G) == "rescheduling"
+    assert world.places(G) == {1: B}
     world.pump()
-    assert world.free() == {B: 1}
+    assert world.sites[B].open
+    assert world.free() == {B: 0}
+
+
+def test_node_that_did_not_hear_that_it_is_to_commit_is_told_again() -> None:
+    world = World((A, 1), (B, 1))
+    world.create(G, 1, 1)
+    a = world.sites[A]
+    for site in world.sites.values():
+        world.deliver(site)
+        world.hear(site)
+    world.unlink(a)
+    assert not a.open
+    world.relink(a)
+    world.pump()
+    assert a.open
+    assert world.state(G) == "ready"
 
 
 def test_lost_bundles_wait_before_others_and_keep_the_rest() -> None:
@@ -1229,7 +1243,7 @@ class BundleStories(RuleBasedStateMachine):
             assert len(facts.places) == len(facts.created.bundles)
             for index, node_id in facts.places.items():
                 site = self.world.sites[node_id]
-                held = [key for key in site.open if (key.group, key.index) == (group, index)]
+                held = [key for key in site.taken if (key.group, key.index) == (group, index)]
                 assert held, facts
             nodes = set(facts.places.values())
             if facts.created.strategy == "STRICT_PACK":
@@ -1253,6 +1267,7 @@ class BundleStories(RuleBasedStateMachine):
         held = {(key.group, key.index) for s in world.sites.values() for key in s.taken}
         placed = {(g, index) for g in states for index in world.places(g)}
         assert held == placed
+        assert all(site.open.keys() == site.taken.keys() for site in world.sites.values())
         for group in world.bundles.groups():
             world.remove(group)
         for _ in range(3):

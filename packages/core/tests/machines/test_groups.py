@@ -8,7 +8,6 @@ from weft._ids import NodeId, PlacementGroupId
 from weft._machines import lines
 from weft._machines.bundle_plans import BundleSpec
 from weft._machines.bundles import (
-    BundlesCommitted,
     BundlesReserved,
     CommitBundles,
     GroupCreated,
@@ -87,7 +86,6 @@ class Control:
         asked: ReserveBundles = self.of(ReserveBundles)[-1]
         self.note(BundlesReserved(node_id, incarnation, asked.group, asked.attempt))
         assert self.of(CommitBundles)[-1].attempt == asked.attempt
-        self.note(BundlesCommitted(node_id, incarnation, asked.group, asked.attempt))
         return asked
 
 

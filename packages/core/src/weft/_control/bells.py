@@ -77,7 +77,7 @@ class Bells:
 
     def ring(self, key: Hashable) -> None:
         """Wake those who follow something."""
-        for listener in self._listeners_of.get(key, ()):
+        for listener in list(self._listeners_of.get(key, ())):
             listener.ring(key)
 
     def add(self, key: Hashable, listener: Listener) -> None:

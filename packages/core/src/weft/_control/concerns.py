@@ -13,7 +13,7 @@ from weft._control.calls.groups import GroupCalls
 from weft._control.calls.jobs import ANY_JOB, JobCalls
 from weft._control.calls.keyvalues import KeyValueCalls
 from weft._control.calls.links import NodeLinks
-from weft._control.calls.members import Admission, MemberCalls, asked_drain, ordered, told_drain
+from weft._control.calls.members import Admission, MemberCalls, asked_drain, told_drain
 from weft._control.calls.orders import OrderCalls
 from weft._control.calls.topics import TopicCalls
 from weft._control.calls.views import ViewCalls
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from weft._control.bells import Bells
     from weft._control.calls.desk import Desk
     from weft._control.calls.links import ViewFollower
+    from weft._control.lines import NodeLines
     from weft._machines.tables import ControlTable
 
 
@@ -164,13 +165,14 @@ class MembersConcern(Concern):
 class GroupsConcern(Concern):
     """Placement groups."""
 
-    def __init__(self, links: NodeLinks) -> None:
+    def __init__(self, lines: NodeLines) -> None:
         self._groups = Groups()
         self.tables = (self._groups,)
-        self._links = links
+        self._lines = lines
 
     @override
     def calls(self, desk: Desk) -> dict[str, object]:
+        self._lines.begin(desk, self._groups)
         return {"PlacementGroups": GroupCalls(desk, self._groups)}
 
     @override
@@ -179,19 +181,25 @@ class GroupsConcern(Concern):
             case TellGroup(group):
                 bells.ring(("group", group))
             case ReserveBundles() | CommitBundles() | ReleaseBundles():
-                self._links.send(event.node_id, event.incarnation, ordered(event))
+                self._lines.order(event)
+            case MemberRemoved(node) | Fence(node):
+                self._lines.end(node)
             case _:
                 pass
 
 
-def concerns(given: Admission) -> list[Concern]:
-    """Return the concerns of a control service. `given`: to who joins."""
-    links = NodeLinks()
+def concerns(given: Admission, lines: NodeLines) -> list[Concern]:
+    """Return the concerns of a control service.
+
+    Args:
+        given: To who joins.
+        lines: Of the nodes.
+    """
     return [
-        MembersConcern(links, given),
+        MembersConcern(NodeLinks(), given),
         ActorsConcern(),
         JobsConcern(),
-        GroupsConcern(links),
+        GroupsConcern(lines),
         ValuesConcern(),
         TopicsConcern(),
     ]

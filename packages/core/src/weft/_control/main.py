@@ -1,6 +1,7 @@
 """The control service as a process: `python -m weft._control SESSION_DIR --credentials FOLDER ...`.
 
     SESSION_DIR/control           the socket; there is one once the service answers
+    SESSION_DIR/groups            the same, for placement groups
     SESSION_DIR/doors             of the daemon: through its port come callers of other hosts
     SESSION_DIR/journal.db  0600  the journal, if no URL names another
 
@@ -25,6 +26,7 @@ from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
 from weft._control.calls.members import Admission
 from weft._control.concerns import Concern, concerns
+from weft._control.lines import NodeLines
 from weft._control.places import check_folder, open_journal
 from weft._control.server import ControlServer
 from weft._control.service import Service
@@ -89,7 +91,8 @@ async def serve(
     check_folder(session_dir)
     journal = open_journal(journal_url, session_dir)
     shared = journal_url if is_journal_shared(journal_url) else ""
-    control = Control(journal, concerns(Admission(credentials, shared)))
+    lines = NodeLines()
+    control = Control(journal, concerns(Admission(credentials, shared), lines))
     service = control.service
     told = _told_to_end(lifeline)
     starting = asyncio.ensure_future(service.start(wait_s))
@@ -102,8 +105,12 @@ async def serve(
             await server.start()
             doors = str(session_dir / DOORS)
             port = asyncio.create_task(relay(credentials, doors=doors, server=str(socket)))
-            await asyncio.wait({told, service.ended, port}, return_when=asyncio.FIRST_COMPLETED)
+            line = asyncio.create_task(lines.listen(session_dir, credentials, doors))
+            over = {told, service.ended, port, line}
+            await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
             port.cancel()
+            line.cancel()
+            await asyncio.wait({line})
             await server.stop()
     finally:
         await service.stop()

@@ -5,16 +5,18 @@
        +-----------+----------+-----------+-> removed
 
 Preparing: every node that bundles go to is asked to reserve them (ReserveBundles); it may refuse,
-for its own amounts count. When all have reserved, all commit. If one refuses or dies, what was
-reserved for this attempt is released. Where one node has all that is missing, it is asked to do
-both at once. reservations.py is the node's side.
+for its own amounts count. When all have reserved, all are told to commit, and the group is ready:
+none of them can refuse any more, and what a task is sent to waits there for that word. If one
+refuses or dies, what was reserved for this attempt is released. Where one node has all that is
+missing, it is asked to do both at once. reservations.py is the node's side.
 
 What is always true
 1. A bundle has one place at most: a node in one incarnation, and an attempt. What a node holds
    besides is released as soon as it says so.
 2. A group that was never ready holds nothing while it waits: two groups do not wait for each other.
    One that was ready and lost a node keeps the rest of its bundles, where they are.
-3. Ready: all bundles are committed. Preparing: all have a place. Removed: none has.
+3. Ready: all bundles are committed, or will be, as their nodes are told. Preparing: all have a
+   place. Removed: none has.
 4. Nothing is planned on a node that is dead, or beyond what it has free (accounts.py); but for a
    group that has found no room for a while: that may wait for tasks to end, for a while again.
 5. Who waits is tried in order: first those that lost bundles, then the first come (group_queue.py).
@@ -53,7 +55,7 @@ PRESS_S = 1.0
 MOST_PRESS_S = 60.0
 GIVEN_UP = "the bundle of its placement group is not wanted on this node any more"
 
-Stage: TypeAlias = Literal["asked", "reserved", "committing", "committed"]
+Stage: TypeAlias = Literal["asked", "reserved", "committed"]
 GroupState: TypeAlias = Literal["pending", "preparing", "ready", "rescheduling", "removed"]
 
 
@@ -105,7 +107,7 @@ class BundlesRefused(msgspec.Struct, frozen=True):
 
 
 class BundlesCommitted(msgspec.Struct, frozen=True):
-    """A node lets tasks into the bundles."""
+    """A node lets tasks into the bundles that it was to commit at once."""
 
     node_id: NodeId
     incarnation: int
@@ -590,7 +592,7 @@ class Bundles:
         self._advance(group, effects)
 
     def _advance(self, group: _PlacementGroup, effects: list[BundleEffect]) -> None:
-        """Commit when all is reserved; be ready when all is committed."""
+        """Commit when all is reserved; then it is ready."""
         parts = group.parts.values()
         if group.is_recovering or len(group.held()) < len(group.created.bundles):
             return
@@ -598,14 +600,16 @@ class Bundles:
             return
         for part in parts:
             if part.stage == "reserved":
-                part.stage = "committing"
-                effects.append(
-                    CommitBundles(part.node_id, part.incarnation, group.id, part.attempt)
-                )
-        if group.state != "ready" and all(part.stage == "committed" for part in parts):
+                part.stage = "committed"
+                effects.append(self._commit(group, part))
+        if group.state != "ready":
             group.state, group.was_ready, group.reason = "ready", True, ""
             group.refused.clear()
             effects.append(self._news(group))
+
+    @staticmethod
+    def _commit(group: _PlacementGroup, part: _Part) -> CommitBundles:
+        return CommitBundles(part.node_id, part.incarnation, group.id, part.attempt)
 
     def _give_up(self, group: _PlacementGroup, effects: list[BundleEffect]) -> None:
         """End an attempt: release what it has reserved, and wait again."""
@@ -696,8 +700,8 @@ class Bundles:
             part.stage = "committed"
         elif part.stage == "asked":
             part.stage = "reserved"
-        elif part.stage == "committing":
-            part.stage = "reserved"  # it is told again
+        elif part.stage == "committed":
+            effects.append(self._commit(group, part))
 
     def _offered(
         self, node_id: NodeId, incarnation: int, held: HeldBundles, effects: list[BundleEffect]
@@ -783,7 +787,7 @@ class Bundles:
         if group.state == "ready":
             return "ready"
         if group.state == "preparing":
-            waits = sum(part.stage in ("asked", "committing") for part in group.parts.values())
+            waits = sum(part.stage == "asked" for part in group.parts.values())
             return f"preparing: {waits} nodes have not answered yet"
         lines = [f"{group.state} for {now - group.since:.1f} s"]
         if group.reason:

@@ -123,6 +123,10 @@ class Groups(ControlTable):
         """Return what is known of a group; None: nothing."""
         return self._bundles.facts(group)
 
+    def is_member(self, node: bytes, incarnation: int) -> bool:
+        """Tell whether what a node says counts."""
+        return self._members.get(node) == incarnation
+
     def groups(self) -> list[PlacementGroupId]:
         """Return the groups that are remembered: those not removed, then the others."""
         return [*self._bundles.groups(), *self._bundles.removed()]

@@ -170,7 +170,7 @@ class TellRefused(msgspec.Struct, frozen=True):
 
 
 class TellCommitted(msgspec.Struct, frozen=True):
-    """Tell control that tasks may come."""
+    """Tell control that tasks may come into what it wanted committed at once."""
 
     group: PlacementGroupId
     attempt: int
@@ -268,7 +268,7 @@ class Reservations:
                 elif known.step == "reserved":
                     effects.append(TellReserved(event.group, event.attempt))
             case CommitAsked():
-                if known is not None and known.step in ("reserved", "open"):
+                if known is not None and known.step == "reserved":
                     self._open(known, effects)
             case ReleaseAsked(reason=reason):
                 if known is not None:
@@ -287,12 +287,10 @@ class Reservations:
             effects.append(WantAmounts(reservation.key(index), amounts, event.job))
 
     def _open(self, reservation: _Reservation, effects: list[ReservationEffect]) -> None:
-        if reservation.step == "reserved":
-            reservation.step = "open"
-            effects.extend(
-                OpenBundle(reservation.key(i), reservation.size) for i in reservation.bundles
-            )
-        effects.append(TellCommitted(reservation.group, reservation.attempt))
+        reservation.step = "open"
+        effects.extend(
+            OpenBundle(reservation.key(i), reservation.size) for i in reservation.bundles
+        )
 
     def _release(
         self, reservation: _Reservation, reason: str, effects: list[ReservationEffect]
@@ -323,6 +321,7 @@ class Reservations:
             reservation.step = "reserved"
             if reservation.commits:
                 self._open(reservation, effects)
+                effects.append(TellCommitted(bundle.group, bundle.attempt))
             else:
                 effects.append(TellReserved(bundle.group, bundle.attempt))
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from weft._node.facts import NodeFacts
     from weft._node.rules import Rules
     from weft._specs import Shape
+    from weft._wire.lines import GroupChanged
 
 REMOVED_KEPT = 1_000
 _SERVICE = "PlacementGroups"
@@ -76,7 +77,7 @@ class ClusterGroups(NodeGroups):
         match what:
             case "create_group":
                 created = partial(self._created, client.worker_id, request)
-                self._line.create(_message_of(unpack(body, GroupSpec)), created)
+                self._line.create(unpack(body, GroupSpec).group_id, body, created)
             case "remove_group":
                 group, reason = unpack(body, tuple[PlacementGroupId, str])
                 # Whoever removes it lets nobody in afterwards, though control hears of it later.
@@ -140,16 +141,16 @@ class ClusterGroups(NodeGroups):
     def state_of(self, shape: Shape) -> str:
         return ""
 
-    def _changed(self, change: messages.GroupChange) -> None:
-        group = PlacementGroupId(change.group_id)
+    def _changed(self, change: GroupChanged) -> None:
+        group = PlacementGroupId(change.group)
         self._ready.discard(group)
         match change.state:
-            case messages.GROUP_READY:
+            case "ready":
                 self._ready.add(group)
                 self._answer_waiting(group, "")
-            case messages.GROUP_REMOVED:
+            case "removed":
                 self._is_gone(group, removed_in_words(group, change.reason))
-            case messages.GROUP_STATE_UNSPECIFIED:
+            case "missing":
                 self._is_gone(group, f"no placement group {group.hex()} is known here")
             case _:
                 pass
@@ -178,22 +179,6 @@ class ClusterGroups(NodeGroups):
     @override
     def tick(self) -> None:
         self.reserving.tick()
-
-
-def _message_of(spec: GroupSpec) -> messages.CreateGroupRequest:
-    return messages.CreateGroupRequest(
-        header=messages.Header(),
-        group_id=spec.group_id,
-        name=spec.name,
-        namespace=spec.namespace,
-        strategy=spec.strategy,
-        bundles=[
-            messages.Bundle(amounts=dict(bundle.amounts), labels=dict(bundle.labels))
-            for bundle in spec.bundles
-        ],
-        job_id=spec.job_id,
-        is_detached=spec.is_detached,
-    )
 
 
 def _checked(answer: Any) -> Any:

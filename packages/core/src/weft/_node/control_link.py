@@ -1,12 +1,12 @@
 """A daemon's link to the control service: what it says there, and what it is told.
 
     daemon's loop                             threads of the link
-    publish, report, leave   -> Heartbeats -> a stream, for which it has registered; again if fenced
-    ControlNews              <- Inbox      <- what comes on it: bundles, drains, fences
+    publish, leave           -> Heartbeats -> a stream, for which it has registered; again if fenced
+    ControlNews              <- Inbox      <- what comes on it: drains, fences
                              <- Inbox      <- view, orders, jobs: a stream each
     watch_actor              <- Inbox      <- what becomes of actors: one stream
-    keep(GroupLine)          <- Inbox      <- placement groups: one stream, once there are any
     call(..., then)          <- Inbox      <- answers
+    report, keep(GroupLine)  <-> ControlLine: placement groups, without a thread
 
 gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
 inbox, and `ControlNews` is told of it in its loop.
@@ -18,8 +18,8 @@ What is always true
 2. Of the life of another node it is told once that it has joined and once that it has died.
 3. Orders are told once each, in order, within an incarnation.
 4. Who hears no answer to heartbeats for `LOST_S` believes in no connection any more.
-5. A new stream of heartbeats begins with the whole view and with the bundles that are held. What
-   was to be reported before, and is lost, follows from that.
+5. A new stream of heartbeats begins with the whole view. While there is one there is a line for
+   placement groups, or it is looked for.
 6. After `fenced` nothing is said for the life that is over; what was told for it may still come.
 
 What it does not: it says only that the daemon's process lives. Its loop may hang.
@@ -30,29 +30,33 @@ daemon that has begun its link forks no more.
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from weft._control_messages import asked_of, delta_of, job_of, order_of, standing_of
+from weft._control_messages import delta_of, job_of, order_of, standing_of
 from weft._machines.reservations import CommitAsked, ControlUnlinked, ReleaseAsked, ReserveAsked
 from weft._machines.spillover import ViewsChanged
 from weft._machines.standings import Standings
 from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, SourceLinked
-from weft._node.group_line import together
-from weft._node.heartbeats import Beginning, DrainAnswer, Heartbeats, Leaving, WholeWanted
+from weft._node.control_line import ControlLine
+from weft._node.heartbeats import DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
+from weft._node.line_talk import asked_of, said_of
 from weft._transport.addresses import is_path, split
 from weft._transport.control import messages
 from weft._transport.control.client import TIMEOUT_S, ControlClient
+from weft._wire.lines import ControlSays, GroupAnswered, GroupChanged
+from weft._wire.messages import Hello
+from weft._wire.version import WIRE
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from weft._control_messages import BundlesTold
     from weft._ids import NodeId
     from weft._machines.bundles import HeldBundles
     from weft._machines.jobs import JobFacts
@@ -60,10 +64,12 @@ if TYPE_CHECKING:
     from weft._machines.membership import MemberStanding
     from weft._machines.orders import Order
     from weft._machines.placement import NodeView
-    from weft._node.group_line import GroupLine, Said
+    from weft._node.group_line import GroupLine
+    from weft._node.line_talk import BundlesTold
     from weft._transport.control.client import ControlStream
     from weft._transport.credentials import Credentials
     from weft._transport.sockets import Poller
+    from weft._transport.timers import Timers
 
 PAUSE_S = 0.1
 """Before a stream that has broken is begun anew."""
@@ -132,6 +138,7 @@ class ControlLink:
     def __init__(
         self,
         poller: Poller,
+        timers: Timers,
         news: ControlNews,
         credentials: Credentials,
         *,
@@ -145,6 +152,7 @@ class ControlLink:
 
         Args:
             poller: Of the loop.
+            timers: Of the loop.
             news: Is told what comes.
             credentials: Of the cluster.
             control: Where the control service is, as ControlClient takes it. Other nodes where it
@@ -168,6 +176,10 @@ class ControlLink:
         self._view = view
         self._control = (control,) if isinstance(control, str) else control
         self._client = ControlClient(control, credentials)
+        me = Hello(WIRE, view.node_id, address, os.getpid(), "daemon")
+        self.line = ControlLine(poller, timers, credentials, self, me=me, places=self._places)
+        """Lives while heartbeats are heard."""
+        self._groups: GroupLine | None = None
         self._closed = threading.Event()
         self._registered = threading.Event()
         self._member_as = 0
@@ -221,8 +233,11 @@ class ControlLink:
 
     def report(self, told: BundlesTold) -> None:
         """Answer what was asked of bundles."""
-        if self._beats is not None:
-            self._beats.put(told)
+        self.line.say(said_of(told))
+
+    def flush(self) -> None:
+        """Send what was said of bundles and groups."""
+        self.line.flush()
 
     def leave(self, reason: str) -> None:
         """Say that the node has nothing left and ends; `left` follows when that is known."""
@@ -277,13 +292,9 @@ class ControlLink:
                 return
         ask()
 
-    def keep(self, line: GroupLine) -> None:
-        """Have a stream for placement groups from here on, and another when it breaks."""
-        thread = threading.Thread(
-            target=self._follow_groups, args=(line,), name="weft-follow_groups"
-        )
-        self._threads.append(thread)
-        thread.start()
+    def keep(self, groups: GroupLine) -> None:
+        """Let who asks for placement groups know what comes on the line, and when there is one."""
+        self._groups = groups
 
     def new_name(self) -> messages.RequestId:
         """Name a request that is said on a stream, until `has_answer`."""
@@ -308,6 +319,7 @@ class ControlLink:
         self._closed.set()
         self._registered.set()
         self._inbox.close()
+        self.line.close()
         with self._streams_lock:
             for stream in self._streams.values():
                 stream.cancel()
@@ -335,22 +347,24 @@ class ControlLink:
 
     def _linked(self, beats: Heartbeats) -> None:
         self._beats = beats
-        beats.put(Beginning(self._view, tuple(self._news.held())))
+        beats.put(self._view)
         if self._leaving:
             beats.put(Leaving(self._leaving))
 
+    def _heard(self, incarnation: int) -> None:
+        self._news.control_heard()
+        self.line.begin(incarnation)
+
     def _unlinked(self) -> None:
         self._beats = None
+        self.line.end()
         self._news.control_lost()
-        self._news.bundles_asked(ControlUnlinked())
 
-    def _told(self, beats: Heartbeats, answer: messages.HeartbeatAnswer, control: int) -> None:
+    def _told(self, beats: Heartbeats, answer: messages.HeartbeatAnswer) -> None:
         if beats is not self._beats:
             return
         if answer.ask_whole:
             beats.put(WholeWanted())
-        for order in answer.bundles:
-            self._news.bundles_asked(asked_of(order, control))
         if answer.HasField("ask_drain"):
             drain = answer.ask_drain
             beats.put(DrainAnswer(self._news.drain_asked(drain.message, drain.deadline_s)))
@@ -386,6 +400,39 @@ class ControlLink:
             if actor.state == messages.DEAD:
                 del self._watched[actor.actor_id]
             self._news.actor_changed(actor)
+
+    # -------------------------------------------------------------- the line
+
+    def _places(self) -> tuple[str, ...]:
+        """Return where the control service may be, as `_follow_heads` does."""
+        if is_path(self._control[0]):
+            return self._control
+        heads = [
+            split(standing.facts.address).node
+            for standing in self._standings.members.values()
+            if standing.facts.is_head and not standing.is_dead
+        ]
+        return tuple(dict.fromkeys((*self._control, *heads)))
+
+    def held(self) -> Sequence[HeldBundles]:
+        """Return what the node holds for placement groups."""
+        return self._news.held()
+
+    def line_began(self) -> None:
+        """Say again what was not answered."""
+        if self._groups is not None:
+            self._groups.began()
+
+    def line_heard(self, said: ControlSays, control: int) -> None:
+        """Take what control says of bundles and groups."""
+        if not isinstance(said, GroupAnswered | GroupChanged):
+            self._news.bundles_asked(asked_of(said, control))
+        elif self._groups is not None:
+            self._groups.heard(said)
+
+    def line_ended(self) -> None:
+        """Nobody asks for bundles any more."""
+        self._news.bundles_asked(ControlUnlinked())
 
     # -------------------------------------------------------------- threads
 
@@ -436,9 +483,9 @@ class ControlLink:
                 for number, answer in enumerate(stream):
                     beats.heard()
                     if not number:
-                        self._post(self._news.control_heard)
+                        self._post(partial(self._heard, incarnation))
                     if answer.ByteSize():
-                        self._post(partial(self._told, beats, answer, stream.number))
+                        self._post(partial(self._told, beats, answer))
         except RpcError as error:
             if error.rpc_code == FENCED:
                 reason = str(error)
@@ -540,20 +587,6 @@ class ControlLink:
             finally:
                 watching.put(None)
                 self._post(partial(self._watch_ended, watching))
-
-    def _follow_groups(self, line: GroupLine) -> None:
-        while self._is_member():
-            said: Said = queue.SimpleQueue()
-            self._post(partial(line.began, said))
-            try:
-                with self._stream("PlacementGroups", "follow", together(said)) as stream:
-                    for news in stream:
-                        self._post(partial(line.heard, news))
-            except (RpcError, AuthenticationError):
-                self._closed.wait(PAUSE_S)
-            finally:
-                said.put(None)
-                self._post(line.ended)
 
     def _stream(self, service: str, method: str, requests: Any) -> _OpenStream:
         stream = self._client.stream(service, method, requests)

@@ -1,9 +1,9 @@
-"""The heartbeats of a daemon: that it lives, what it has, and what became of bundles.
+"""The heartbeats of a daemon: that it lives, and what it has.
 
     daemon's loop -> put -> Heartbeats -> gRPC, which takes them in a thread of its own
 
 What is always true
-1. The first one says the whole view, and what bundles are held.
+1. The first one says the whole view.
 2. What changes is said at once, but the view not more often than its Publisher allows; if nothing
    does, one is sent each `HEARTBEAT_S`.
 """
@@ -16,17 +16,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from weft._clock import monotonic
-from weft._control_messages import (
-    BundlesTold,
-    message_of_delta,
-    message_of_held,
-    message_of_told,
-    node_of_view,
-)
-from weft._machines.bundles import HeldBundles
+from weft._control_messages import message_of_delta, node_of_view
 from weft._machines.members import HEARTBEAT_S
-from weft._machines.placement import NodeView
-from weft._machines.reservations import TellCommitted, TellRefused, TellReserved
 from weft._machines.views import Publisher, PublisherTicked, TableChanged, WholeAsked
 from weft._transport.control import messages
 
@@ -34,18 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from weft._ids import NodeId
+    from weft._machines.placement import NodeView
 
 LOST_S = 3.0
 FIRST_S = 10.0
 """A first answer may take so long: the connection has to be made."""
 _CONTROL = b"control"
-
-
-class Beginning(msgspec.Struct, frozen=True):
-    """What a node has, and holds for placement groups."""
-
-    view: NodeView
-    held: tuple[HeldBundles, ...]
 
 
 class Leaving(msgspec.Struct, frozen=True):
@@ -77,9 +62,7 @@ class Heartbeats:
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._beat_at = 0.0
 
-    def put(
-        self, said: Beginning | NodeView | BundlesTold | Leaving | DrainAnswer | WholeWanted | None
-    ) -> None:
+    def put(self, said: NodeView | Leaving | DrainAnswer | WholeWanted | None) -> None:
         """Let something be said; None: the stream has ended."""
         self._inbox.put(said)
 
@@ -88,12 +71,12 @@ class Heartbeats:
         self._lost_at = monotonic() + LOST_S
 
     def __iter__(self) -> Iterator[messages.Heartbeat]:
-        begin = self._inbox.get()
-        if begin is None:
+        view = self._inbox.get()
+        if view is None:
             return
-        self._publish(TableChanged({self._me: begin.view}))
+        self._publish(TableChanged({self._me: view}))
         (first,) = self._publish(WholeAsked(_CONTROL))
-        yield messages.Heartbeat(sender=self._sender, view=first, held=message_of_held(begin.held))
+        yield messages.Heartbeat(sender=self._sender, view=first)
         self._beat_at = monotonic() + HEARTBEAT_S
         while (said := self._wait()) is not None:
             if monotonic() > self._lost_at:
@@ -120,8 +103,6 @@ class Heartbeats:
         is_empty = not said
         for each in said:
             match each:
-                case TellReserved() | TellRefused() | TellCommitted():
-                    heartbeat.bundles.append(message_of_told(each))
                 case Leaving(reason):
                     heartbeat.empty = reason
                 case DrainAnswer(agrees):

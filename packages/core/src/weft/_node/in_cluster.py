@@ -94,6 +94,7 @@ class InCluster(ControlNews):
                 control = (f"{node.session_dir}/{CONTROL_SOCKET}",)
         self.link = ControlLink(
             poller,
+            timers,
             self,
             open_credentials(Path(cluster.credentials)),
             control=control,
@@ -157,6 +158,7 @@ class InCluster(ControlNews):
             self.link.publish(view)
         self._view = view
         self.draining.look()
+        self.link.flush()
 
     def names(self) -> dict[NodeId, str]:
         """Return the nodes' hosts by their names."""

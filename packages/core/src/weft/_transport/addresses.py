@@ -4,6 +4,7 @@
     10.0.0.7:41234/ab12...        in a cluster: the port of a node, and whom its greeting is for
     10.0.0.7:41234/node           that node's daemon
     10.0.0.7:41234/objects        the same, for what objects consist of
+    10.0.0.7:41234/groups         the control service, for placement groups
 
 In a cluster, processes of one node find each other's unix sockets by the same addresses.
 """
@@ -16,9 +17,13 @@ DAEMON = "node"
 """Whom a greeting is for that is for a node's daemon."""
 OBJECTS = "objects"
 """Likewise, to take or give objects: their bytes would hold up all else."""
+GROUPS = "groups"
+"""Whom a greeting is for that is for the control service, about placement groups."""
 DAEMON_SOCKET = "d"
 CONTROL_SOCKET = "control"
 """Of the control service, on the head."""
+GROUPS_SOCKET = "groups"
+"""Likewise, for placement groups."""
 DOORS = "doors"
 SUFFIX = ".weft"
 """Behind the name of who is asked for, in a greeting."""

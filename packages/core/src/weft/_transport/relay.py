@@ -17,18 +17,15 @@ from typing import TYPE_CHECKING, Any
 from weft._override import override
 from weft._transport.arrivals import MOST, PATIENCE_S
 from weft._transport.credentials import CONTROL, GRPC
-from weft._transport.doors import Door
+from weft._transport.loops import LoopPoller, listen_at_door
 from weft._transport.silence import end_when_silent
 
 if TYPE_CHECKING:
     import socket
 
     from weft._transport.credentials import MemberCredentials
-    from weft._transport.sockets import Handler
 
 BUFFER_BYTES = 64 * 1024
-# Until the daemon has its doors, or has seen that who had the name is gone.
-AGAIN_S = 0.1
 
 
 async def relay(
@@ -44,29 +41,10 @@ async def relay(
         server: The path of the unix socket that the server listens on.
         name: Whom the callers ask for.
     """
-    reactor = _LoopReactor(asyncio.get_running_loop())
     ways = _Ways(credentials, server)
     async with asyncio.TaskGroup() as tasks:
-        while True:
-            lost = asyncio.Event()
-            with contextlib.suppress(OSError):  # There are no doors yet.
-                door = Door(reactor, doors, name, lambda sock: ways.begin(sock, tasks), lost.set)
-                with contextlib.closing(door):
-                    await lost.wait()
-            await asyncio.sleep(AGAIN_S)
-
-
-class _LoopReactor:
-    """An asyncio loop, as a door sees it."""
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-
-    def add(self, fd: int, handler: Handler) -> None:
-        self._loop.add_reader(fd, handler, 0)
-
-    def remove(self, fd: int) -> None:
-        self._loop.remove_reader(fd)
+        poller = LoopPoller(asyncio.get_running_loop())
+        await listen_at_door(poller, doors, name, lambda sock: ways.begin(sock, tasks))
 
 
 class _Ways:

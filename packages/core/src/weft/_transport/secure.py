@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from weft._transport.arrivals import Arrivals
     from weft._transport.base import Lost, Receive
     from weft._transport.opening import Part
-    from weft._transport.sockets import Poller
+    from weft._transport.sockets import SocketWatch
 
 
 class SecureConnection(SocketConnection):
@@ -37,7 +37,7 @@ class SecureConnection(SocketConnection):
 
     def __init__(
         self,
-        poller: Poller,
+        poller: SocketWatch,
         sock: socket.socket,
         receive: Receive,
         lost: Lost,

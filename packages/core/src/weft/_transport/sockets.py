@@ -21,7 +21,7 @@ import struct
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from weft._transport.traffic import Traffic
 from weft._wire.codec import decode, encode_all
@@ -44,6 +44,24 @@ _IN = select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR | select.EPOLLRDHUP
 _CREDENTIALS = struct.Struct("3i")
 
 Handler = Callable[[int], None]
+
+
+class SocketWatch(Protocol):
+    """What connections need of who waits for their sockets: a Poller, or a loop of asyncio's."""
+
+    traffic: Traffic
+
+    def add(self, fd: int, handler: Handler) -> None:
+        """Call `handler(events)` when `fd` is readable or broken."""
+        ...
+
+    def watch_writing(self, fd: int, *, on: bool) -> None:
+        """Say whether the handler of `fd` is called also when it takes bytes."""
+        ...
+
+    def remove(self, fd: int) -> None:
+        """Forget `fd`; call it before closing it."""
+        ...
 
 
 class Poller:
@@ -147,7 +165,9 @@ class SocketConnection:
         "peer",
     )
 
-    def __init__(self, poller: Poller, sock: socket.socket, receive: Receive, lost: Lost) -> None:
+    def __init__(
+        self, poller: SocketWatch, sock: socket.socket, receive: Receive, lost: Lost
+    ) -> None:
         sock.setblocking(False)
         self._poller = poller
         self._socket = sock
@@ -307,7 +327,7 @@ class SocketAcceptor:
 
     def __init__(
         self,
-        poller: Poller,
+        poller: SocketWatch,
         sock: socket.socket,
         accepted: Callable[[socket.socket], None],
         turned_away: Callable[[], None] = lambda: None,
@@ -367,7 +387,7 @@ class SocketListener:
     """Listens on a unix socket of its own, for connections of this user's processes."""
 
     def __init__(
-        self, poller: Poller, path: Path, accepted: Callable[[socket.socket], None]
+        self, poller: SocketWatch, path: Path, accepted: Callable[[socket.socket], None]
     ) -> None:
         self._path = path
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

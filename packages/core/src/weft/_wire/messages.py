@@ -992,6 +992,12 @@ class Transfer(Message, frozen=True, tag=120):
     body: bytes
 
 
+class ControlTalk(Message, frozen=True, tag=126):
+    """A message of lines.py between a daemon and the control service."""
+
+    body: bytes
+
+
 class NodeDrains(Message, frozen=True, tag=122):
     """Daemon to owner: this node is about to end; move what is nowhere else. Then NodeDrained."""
 

@@ -4,20 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, NamedTuple, assert_never
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weft._control.calls.desk import RefusedError, a_sender, an_id, invalid, missing
-from weft._control_messages import delta_of, held_of, node_of_standing, view_of
-from weft._ids import NodeId, PlacementGroupId
-from weft._machines.bundles import (
-    BundlesCommitted,
-    BundlesRefused,
-    BundlesReserved,
-    CommitBundles,
-    NodeResumed,
-    ReleaseBundles,
-    ReserveBundles,
-)
+from weft._control_messages import delta_of, node_of_standing, view_of
+from weft._ids import NodeId
 from weft._machines.members import (
     HEARTBEAT_S,
     SILENCE_S,
@@ -190,16 +181,8 @@ class MemberCalls:
         service.note(HeartbeatHeard(node_id, incarnation))
         if not self._membership.is_member(node_id, incarnation):
             return  # It is told so: Fence.
-        if heartbeat.HasField("held"):
-            try:
-                held = held_of(heartbeat.held)
-            except ValueError as error:
-                raise invalid(f"the bundles of node {node_id.hex()}: {error}") from None
-            service.note(NodeResumed(node_id, incarnation, held))
         if view is not None:
             service.note(NodeSaid(incarnation, view))
-        for report in heartbeat.bundles:
-            service.note(_report(node_id, incarnation, report))
         if heartbeat.HasField("agrees_to_drain"):
             asked = self._asked.get((bytes(node_id), incarnation))
             if asked is not None and not asked.done():
@@ -246,22 +229,6 @@ class _Hearing:
         return self._follower.table().get(self._node_id) if effects else None
 
 
-def _report(
-    node_id: NodeId, incarnation: int, report: messages.BundleReport
-) -> BundlesReserved | BundlesRefused | BundlesCommitted:
-    group = PlacementGroupId(an_id(report.group_id, "placement group"))
-    match report.WhichOneof("what"):
-        case "reserved":
-            return BundlesReserved(node_id, incarnation, group, report.attempt)
-        case "refused":
-            refused = report.refused[:TEXT]
-            return BundlesRefused(node_id, incarnation, group, report.attempt, refused)
-        case "committed":
-            return BundlesCommitted(node_id, incarnation, group, report.attempt)
-        case _:
-            raise invalid("the report of bundles does not say what has happened")
-
-
 def asked_drain(effect: AskDrain) -> messages.HeartbeatAnswer:
     """Return what a node is asked that may be idle."""
     drain = messages.Drain(reason="idle", message=effect.message, deadline_s=effect.deadline_s)
@@ -274,24 +241,3 @@ def told_drain(effect: TellDrain) -> messages.HeartbeatAnswer:
         reason=effect.reason, message=effect.message, deadline_s=effect.deadline_s
     )
     return messages.HeartbeatAnswer(tell_drain=drain)
-
-
-def ordered(effect: ReserveBundles | CommitBundles | ReleaseBundles) -> messages.HeartbeatAnswer:
-    """Return what a node is to do with bundles."""
-    order = messages.BundleOrder(group_id=effect.group, attempt=effect.attempt)
-    match effect:
-        case ReserveBundles(bundles=bundles):
-            order.reserve.size = effect.size
-            order.reserve.patience_s = effect.patience_s
-            order.reserve.job_id = effect.owner
-            order.reserve.commits = effect.commits
-            for index, amounts in bundles.items():
-                order.reserve.bundles[index].of.update(amounts)
-        case CommitBundles():
-            order.commit.SetInParent()
-        case ReleaseBundles(reason=reason):
-            order.release.SetInParent()
-            order.reason = reason
-        case _:
-            assert_never(effect)
-    return messages.HeartbeatAnswer(bundles=[order])

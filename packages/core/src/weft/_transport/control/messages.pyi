@@ -658,32 +658,26 @@ class RegisterAnswer(_message.Message):
     def __init__(self, incarnation: _Optional[int] = ..., heartbeat_s: _Optional[float] = ..., silence_s: _Optional[float] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
-    __slots__ = ("sender", "view", "bundles", "held", "empty", "agrees_to_drain")
+    __slots__ = ("sender", "view", "empty", "agrees_to_drain")
     SENDER_FIELD_NUMBER: _ClassVar[int]
     VIEW_FIELD_NUMBER: _ClassVar[int]
-    BUNDLES_FIELD_NUMBER: _ClassVar[int]
-    HELD_FIELD_NUMBER: _ClassVar[int]
     EMPTY_FIELD_NUMBER: _ClassVar[int]
     AGREES_TO_DRAIN_FIELD_NUMBER: _ClassVar[int]
     sender: Sender
     view: ViewDelta
-    bundles: _containers.RepeatedCompositeFieldContainer[BundleReport]
-    held: HeldBundles
     empty: str
     agrees_to_drain: bool
-    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., view: _Optional[_Union[ViewDelta, _Mapping]] = ..., bundles: _Optional[_Iterable[_Union[BundleReport, _Mapping]]] = ..., held: _Optional[_Union[HeldBundles, _Mapping]] = ..., empty: _Optional[str] = ..., agrees_to_drain: _Optional[bool] = ...) -> None: ...
+    def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., view: _Optional[_Union[ViewDelta, _Mapping]] = ..., empty: _Optional[str] = ..., agrees_to_drain: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatAnswer(_message.Message):
-    __slots__ = ("ask_whole", "bundles", "ask_drain", "tell_drain")
+    __slots__ = ("ask_whole", "ask_drain", "tell_drain")
     ASK_WHOLE_FIELD_NUMBER: _ClassVar[int]
-    BUNDLES_FIELD_NUMBER: _ClassVar[int]
     ASK_DRAIN_FIELD_NUMBER: _ClassVar[int]
     TELL_DRAIN_FIELD_NUMBER: _ClassVar[int]
     ask_whole: bool
-    bundles: _containers.RepeatedCompositeFieldContainer[BundleOrder]
     ask_drain: Drain
     tell_drain: Drain
-    def __init__(self, ask_whole: _Optional[bool] = ..., bundles: _Optional[_Iterable[_Union[BundleOrder, _Mapping]]] = ..., ask_drain: _Optional[_Union[Drain, _Mapping]] = ..., tell_drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    def __init__(self, ask_whole: _Optional[bool] = ..., ask_drain: _Optional[_Union[Drain, _Mapping]] = ..., tell_drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("reason", "message", "deadline_s")
@@ -694,86 +688,6 @@ class Drain(_message.Message):
     message: str
     deadline_s: float
     def __init__(self, reason: _Optional[str] = ..., message: _Optional[str] = ..., deadline_s: _Optional[float] = ...) -> None: ...
-
-class BundleOrder(_message.Message):
-    __slots__ = ("group_id", "attempt", "reserve", "commit", "release", "reason")
-    class Reserve(_message.Message):
-        __slots__ = ("bundles", "size", "job_id", "patience_s", "commits")
-        class BundlesEntry(_message.Message):
-            __slots__ = ("key", "value")
-            KEY_FIELD_NUMBER: _ClassVar[int]
-            VALUE_FIELD_NUMBER: _ClassVar[int]
-            key: int
-            value: Amounts
-            def __init__(self, key: _Optional[int] = ..., value: _Optional[_Union[Amounts, _Mapping]] = ...) -> None: ...
-        BUNDLES_FIELD_NUMBER: _ClassVar[int]
-        SIZE_FIELD_NUMBER: _ClassVar[int]
-        JOB_ID_FIELD_NUMBER: _ClassVar[int]
-        PATIENCE_S_FIELD_NUMBER: _ClassVar[int]
-        COMMITS_FIELD_NUMBER: _ClassVar[int]
-        bundles: _containers.MessageMap[int, Amounts]
-        size: int
-        job_id: bytes
-        patience_s: float
-        commits: bool
-        def __init__(self, bundles: _Optional[_Mapping[int, Amounts]] = ..., size: _Optional[int] = ..., job_id: _Optional[bytes] = ..., patience_s: _Optional[float] = ..., commits: _Optional[bool] = ...) -> None: ...
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    RESERVE_FIELD_NUMBER: _ClassVar[int]
-    COMMIT_FIELD_NUMBER: _ClassVar[int]
-    RELEASE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    group_id: bytes
-    attempt: int
-    reserve: BundleOrder.Reserve
-    commit: Done
-    release: Done
-    reason: str
-    def __init__(self, group_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., reserve: _Optional[_Union[BundleOrder.Reserve, _Mapping]] = ..., commit: _Optional[_Union[Done, _Mapping]] = ..., release: _Optional[_Union[Done, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
-
-class Amounts(_message.Message):
-    __slots__ = ("of",)
-    class OfEntry(_message.Message):
-        __slots__ = ("key", "value")
-        KEY_FIELD_NUMBER: _ClassVar[int]
-        VALUE_FIELD_NUMBER: _ClassVar[int]
-        key: str
-        value: int
-        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
-    OF_FIELD_NUMBER: _ClassVar[int]
-    of: _containers.ScalarMap[str, int]
-    def __init__(self, of: _Optional[_Mapping[str, int]] = ...) -> None: ...
-
-class BundleReport(_message.Message):
-    __slots__ = ("group_id", "attempt", "reserved", "refused", "committed")
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-    RESERVED_FIELD_NUMBER: _ClassVar[int]
-    REFUSED_FIELD_NUMBER: _ClassVar[int]
-    COMMITTED_FIELD_NUMBER: _ClassVar[int]
-    group_id: bytes
-    attempt: int
-    reserved: Done
-    refused: str
-    committed: Done
-    def __init__(self, group_id: _Optional[bytes] = ..., attempt: _Optional[int] = ..., reserved: _Optional[_Union[Done, _Mapping]] = ..., refused: _Optional[str] = ..., committed: _Optional[_Union[Done, _Mapping]] = ...) -> None: ...
-
-class HeldBundles(_message.Message):
-    __slots__ = ("held",)
-    class Held(_message.Message):
-        __slots__ = ("group_id", "index", "attempt", "is_committed")
-        GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-        INDEX_FIELD_NUMBER: _ClassVar[int]
-        ATTEMPT_FIELD_NUMBER: _ClassVar[int]
-        IS_COMMITTED_FIELD_NUMBER: _ClassVar[int]
-        group_id: bytes
-        index: int
-        attempt: int
-        is_committed: bool
-        def __init__(self, group_id: _Optional[bytes] = ..., index: _Optional[int] = ..., attempt: _Optional[int] = ..., is_committed: _Optional[bool] = ...) -> None: ...
-    HELD_FIELD_NUMBER: _ClassVar[int]
-    held: _containers.RepeatedCompositeFieldContainer[HeldBundles.Held]
-    def __init__(self, held: _Optional[_Iterable[_Union[HeldBundles.Held, _Mapping]]] = ...) -> None: ...
 
 class FollowOrdersRequest(_message.Message):
     __slots__ = ("sender", "after")
@@ -954,48 +868,6 @@ class GetGroupRequest(_message.Message):
     group_id: bytes
     name: GetGroupRequest.GroupName
     def __init__(self, group_id: _Optional[bytes] = ..., name: _Optional[_Union[GetGroupRequest.GroupName, _Mapping]] = ...) -> None: ...
-
-class GroupRequests(_message.Message):
-    __slots__ = ("requests",)
-    REQUESTS_FIELD_NUMBER: _ClassVar[int]
-    requests: _containers.RepeatedCompositeFieldContainer[GroupRequest]
-    def __init__(self, requests: _Optional[_Iterable[_Union[GroupRequest, _Mapping]]] = ...) -> None: ...
-
-class GroupRequest(_message.Message):
-    __slots__ = ("create", "remove", "follow")
-    CREATE_FIELD_NUMBER: _ClassVar[int]
-    REMOVE_FIELD_NUMBER: _ClassVar[int]
-    FOLLOW_FIELD_NUMBER: _ClassVar[int]
-    create: CreateGroupRequest
-    remove: RemoveGroupRequest
-    follow: bytes
-    def __init__(self, create: _Optional[_Union[CreateGroupRequest, _Mapping]] = ..., remove: _Optional[_Union[RemoveGroupRequest, _Mapping]] = ..., follow: _Optional[bytes] = ...) -> None: ...
-
-class GroupNews(_message.Message):
-    __slots__ = ("answers", "changes")
-    ANSWERS_FIELD_NUMBER: _ClassVar[int]
-    CHANGES_FIELD_NUMBER: _ClassVar[int]
-    answers: _containers.RepeatedCompositeFieldContainer[GroupAnswer]
-    changes: _containers.RepeatedCompositeFieldContainer[GroupChange]
-    def __init__(self, answers: _Optional[_Iterable[_Union[GroupAnswer, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[GroupChange, _Mapping]]] = ...) -> None: ...
-
-class GroupAnswer(_message.Message):
-    __slots__ = ("number", "refusal")
-    NUMBER_FIELD_NUMBER: _ClassVar[int]
-    REFUSAL_FIELD_NUMBER: _ClassVar[int]
-    number: int
-    refusal: str
-    def __init__(self, number: _Optional[int] = ..., refusal: _Optional[str] = ...) -> None: ...
-
-class GroupChange(_message.Message):
-    __slots__ = ("group_id", "state", "reason")
-    GROUP_ID_FIELD_NUMBER: _ClassVar[int]
-    STATE_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
-    group_id: bytes
-    state: GroupState
-    reason: str
-    def __init__(self, group_id: _Optional[bytes] = ..., state: _Optional[_Union[GroupState, str]] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class ListGroupsRequest(_message.Message):
     __slots__ = ()

@@ -1,0 +1,367 @@
+"""Connections of nodes' daemons about placement groups: `_node/control_line.py` is the other end.
+
+    AskGroup, EndGroup -> service -> GroupAnswered      in order, once a command is durable
+    FollowGroup        -> bells   -> GroupChanged
+    ReserveOrder, CommitOrder, ReleaseOrder -> SayReserved, SayRefused, SayCommitted: noted
+
+What is always true
+1. A node has one line at most: its newest. What is said on another is not heard.
+2. Who is no member as it says has no line, and loses it when it is none any more: heartbeats tell
+   it so.
+3. An order for a node that has no line is lost. Its next line begins with what it holds, and the
+   table says again what follows from that.
+4. What is to be told at one time is told in one frame.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
+
+from weft._control.bells import Listener
+from weft._control.calls.desk import RefusedError
+from weft._control.calls.groups import created_of, removal_of
+from weft._control.service import ServiceEndedError
+from weft._ids import ID_BYTES, NodeId, PlacementGroupId
+from weft._log import logger
+from weft._machines.bundles import (
+    BundlesCommitted,
+    BundlesRefused,
+    BundlesReserved,
+    CommitBundles,
+    HeldBundles,
+    NodeResumed,
+    ReleaseBundles,
+    ReserveBundles,
+)
+from weft._machines.rulings import Request
+from weft._override import override
+from weft._specs import GroupSpec
+from weft._transport.addresses import GROUPS, GROUPS_SOCKET, SUFFIX
+from weft._transport.arrivals import Arrivals
+from weft._transport.loops import LoopPoller, listen_at_door
+from weft._transport.opening import CalledPart
+from weft._transport.secure import SecureConnection
+from weft._transport.silence import end_when_silent
+from weft._transport.sockets import SocketConnection, SocketListener
+from weft._wire.codec import unpack
+from weft._wire.lines import (
+    AskGroup,
+    CommitOrder,
+    EndGroup,
+    FollowGroup,
+    GroupAnswered,
+    GroupChanged,
+    HeldOnNode,
+    ReleaseOrder,
+    ReserveOrder,
+    SayCommitted,
+    SayRefused,
+    SayReserved,
+    pack_line,
+    unpack_line,
+)
+from weft._wire.messages import ControlTalk, Hello
+from weft._wire.version import WIRE, check_hello
+from weft.exceptions import ProtocolError
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Hashable, Sequence
+    from pathlib import Path
+    from typing import Any
+
+    from weft._control.bells import Bells
+    from weft._control.calls.desk import Desk
+    from weft._machines.groups import Groups
+    from weft._machines.rulings import Ruling
+    from weft._transport.credentials import MemberCredentials
+    from weft._wire.lines import ControlSays, OnLine
+    from weft._wire.messages import Message
+
+TEXT = 4096
+"""Of a reason, in characters: more is not taken."""
+_WAITS, _MISSING = "waits", "missing"
+
+
+class NodeLines:
+    """The lines of all nodes, one each."""
+
+    _desk: Desk
+    _groups: Groups
+
+    def __init__(self) -> None:
+        self._line_of: dict[bytes, _NodeLine] = {}
+        self._strangers: set[_NodeLine] = set()
+        """Who has called and has not said who it is."""
+        self._unsent: dict[_NodeLine, None] = {}
+
+    def begin(self, desk: Desk, groups: Groups) -> None:
+        """Let nodes be answered from here on: the journal was read."""
+        self._desk = desk
+        self._groups = groups
+
+    async def listen(self, session_dir: Path, credentials: MemberCredentials, doors: str) -> None:
+        """Take calls of this host's daemon, and through its port those of others.
+
+        It goes on until it is cancelled; then all lines end.
+        """
+        loop = asyncio.get_running_loop()
+        poller = LoopPoller(loop)
+        arrivals = Arrivals(lambda delay_s, function: (loop.call_later(delay_s, function), None)[1])
+        path = session_dir / GROUPS_SOCKET
+        path.unlink(missing_ok=True)
+        listener = SocketListener(poller, path, lambda sock: self._near(poller, sock))
+        far = partial(self._far, poller, credentials, arrivals)
+        try:
+            await listen_at_door(poller, doors, GROUPS + SUFFIX, far)
+        finally:
+            listener.close()
+            for line in [*self._line_of.values(), *self._strangers]:
+                self._drop(line)
+
+    def _near(self, poller: LoopPoller, sock: socket.socket) -> None:
+        line = _NodeLine(self, self._desk, self._groups)
+        self._strangers.add(line)
+        line.connection = SocketConnection(poller, sock, line.receive, line.lost)
+
+    def _far(
+        self,
+        poller: LoopPoller,
+        credentials: MemberCredentials,
+        arrivals: Arrivals,
+        sock: socket.socket,
+    ) -> None:
+        line = _NodeLine(self, self._desk, self._groups)
+        self._strangers.add(line)
+        end_when_silent(sock, is_daemons=True)
+        part = CalledPart(credentials)
+        line.connection = SecureConnection(
+            poller, sock, line.receive, line.lost, part=part, arrivals=arrivals
+        )
+
+    # -------------------------------------------------------------- what nodes are told
+
+    def order(self, order: ReserveBundles | CommitBundles | ReleaseBundles) -> None:
+        """Tell a node what to do with bundles, if there is a way to it."""
+        line = self._line_of.get(order.node_id)
+        if line is not None and line.incarnation == order.incarnation:
+            line.say(_order_of(order))
+
+    def end(self, node: bytes) -> None:
+        """A node is no member any more, as it was."""
+        line = self._line_of.get(node)
+        if line is not None and not self._groups.is_member(node, line.incarnation):
+            self._drop(line)
+
+    def send_soon(self, line: _NodeLine) -> None:
+        """Send what is queued once this turn of the loop is over."""
+        if not self._unsent:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._unsent[line] = None
+
+    def _flush(self) -> None:
+        unsent, self._unsent = self._unsent, {}
+        for line in unsent:
+            line.connection.flush()
+
+    # -------------------------------------------------------------- of one line
+
+    def met(self, line: _NodeLine) -> None:
+        """A line has said whose it is."""
+        old = self._line_of.get(line.node_id)
+        if old is not None:
+            self._drop(old)
+        self._strangers.discard(line)
+        self._line_of[line.node_id] = line
+
+    def _drop(self, line: _NodeLine) -> None:
+        self.lost(line)
+        line.connection.close()
+
+    def lost(self, line: _NodeLine) -> None:
+        """A line is gone."""
+        self._strangers.discard(line)
+        self._unsent.pop(line, None)
+        if self._line_of.get(line.node_id) is line:
+            del self._line_of[line.node_id]
+        line.listener.close()
+
+
+class _Prompt(Listener):
+    """One that is told at once."""
+
+    def __init__(self, bells: Bells, rung: Any) -> None:
+        super().__init__(bells)
+        self._tell = rung
+
+    @override
+    def ring(self, key: Hashable) -> None:
+        self._tell(key)
+
+
+class _NodeLine:
+    """One connection."""
+
+    connection: SocketConnection
+
+    def __init__(self, lines: NodeLines, desk: Desk, groups: Groups) -> None:
+        self.node_id = NodeId(bytes(ID_BYTES))
+        self.incarnation = 0
+        """0: it has not said which node it is."""
+        self.listener = _Prompt(desk.bells, self._rung)
+        self._lines = lines
+        self._desk = desk
+        self._groups = groups
+        self._told: dict[PlacementGroupId, str] = {}
+        """By group that it follows: what was told of it last; empty: nothing."""
+
+    def say(self, message: ControlSays) -> None:
+        """Tell the node something, soon."""
+        self._queue(ControlTalk(pack_line(message)))
+
+    def _queue(self, message: Message) -> None:
+        self.connection.queue(message)
+        self._lines.send_soon(self)
+
+    def lost(self, connection: object, reason: str) -> None:
+        """It broke."""
+        self._lines.lost(self)
+
+    def receive(self, connection: object, messages: Sequence[Message]) -> None:
+        """Hear what the node says."""
+        try:
+            for message in messages:
+                if self.connection.closed:
+                    return
+                self._take(message)
+        except (ProtocolError, RefusedError, ServiceEndedError) as error:
+            self._close(error)
+
+    def _close(self, error: Exception) -> None:
+        logger().warning("the line of node %s was closed: %s", self.node_id.hex(), error)
+        self._lines.lost(self)
+        self.connection.close()
+
+    def _take(self, message: Message) -> None:
+        self._desk.read()
+        if not self.incarnation:
+            self._greet(check_hello(message))
+            return
+        if not isinstance(message, ControlTalk):
+            raise ProtocolError(f"{type(message).__name__} came among placement groups")
+        self._hear(unpack_line(message.body))
+
+    def _greet(self, hello: Hello) -> None:
+        if not self._groups.is_member(hello.worker_id, hello.incarnation):
+            raise ProtocolError(f"incarnation {hello.incarnation} of it is no member")
+        self.node_id, self.incarnation = NodeId(hello.worker_id), hello.incarnation
+        self._lines.met(self)
+        number = self._desk.service.number
+        self._queue(Hello(WIRE, b"", "", os.getpid(), "control", number))
+
+    def _hear(self, said: OnLine) -> None:
+        me = self.node_id, self.incarnation
+        note = self._desk.service.note
+        match said:
+            case SayReserved(group, attempt):
+                note(BundlesReserved(*me, PlacementGroupId(group), attempt))
+            case SayCommitted(group, attempt):
+                note(BundlesCommitted(*me, PlacementGroupId(group), attempt))
+            case SayRefused(group, attempt, reason):
+                note(BundlesRefused(*me, PlacementGroupId(group), attempt, reason[:TEXT]))
+            case AskGroup():
+                self._create(said)
+            case EndGroup():
+                self._do(said, removal_of(_group_id(said.group)), None)
+            case FollowGroup(group):
+                self._follow(_group_id(group), "")
+            case HeldOnNode(held):
+                note(NodeResumed(*me, tuple(map(_held_of, held))))
+            case _:
+                raise ProtocolError(f"{type(said).__name__} came from a node")
+
+    # -------------------------------------------------------------- commands
+
+    def _create(self, asked: AskGroup) -> None:
+        spec = unpack(asked.spec, GroupSpec)
+        try:
+            command = created_of(spec)
+        except RefusedError as refused:
+            self.say(GroupAnswered(asked.number, refused.answer.reason))
+        else:
+            self._do(asked, command, spec.group_id)
+
+    def _do(self, asked: AskGroup | EndGroup, command: Any, group: PlacementGroupId | None) -> None:
+        """Do a command, answer it, and follow a group that was created."""
+
+        def answered(ruling: asyncio.Future[Ruling]) -> None:
+            if self.connection.closed or ruling.exception() is not None:
+                return  # The service has ended, or it is asked again on another line.
+            self.say(GroupAnswered(asked.number, ruling.result().reason))
+            if group is not None and not ruling.result().code:
+                self._follow(group, _WAITS)
+
+        request = Request(asked.client, asked.number, asked.done_below)
+        self._desk.service.begin(command, request).add_done_callback(answered)
+
+    # -------------------------------------------------------------- what is followed
+
+    def _follow(self, group: PlacementGroupId, told: str) -> None:
+        self._told[group] = told
+        try:
+            self.listener.follow([("group", group)])
+        except ValueError as error:
+            self._close(error)
+
+    def _rung(self, key: tuple[str, PlacementGroupId]) -> None:
+        """Tell of a group if that is news."""
+        group = key[1]
+        facts = self._groups.facts(group)
+        state = facts.state if facts is not None else _MISSING
+        if state not in (_MISSING, "ready", "removed"):
+            state = _WAITS
+        if self._told.get(group) == state:
+            return
+        self._told[group] = state
+        reason = facts.reason if facts is not None and state == "removed" else ""
+        self.say(GroupChanged(bytes(group), state, reason))
+        if state in (_MISSING, "removed"):
+            del self._told[group]
+            self.listener.leave([key])
+
+
+def _group_id(value: bytes) -> PlacementGroupId:
+    try:
+        return PlacementGroupId.from_binary(value)
+    except ValueError as error:
+        raise ProtocolError(f"no placement group: {error}") from None
+
+
+def _held_of(held: tuple[bytes, int, list[int], bool]) -> HeldBundles:
+    group, attempt, indices, is_committed = held
+    return HeldBundles(_group_id(group), attempt, tuple(indices), is_committed)
+
+
+def _order_of(
+    order: ReserveBundles | CommitBundles | ReleaseBundles,
+) -> ReserveOrder | CommitOrder | ReleaseOrder:
+    at = bytes(order.group), order.attempt
+    match order:
+        case ReserveBundles():
+            return ReserveOrder(
+                *at,
+                {index: dict(amounts) for index, amounts in order.bundles.items()},
+                order.size,
+                order.patience_s,
+                order.owner,
+                order.commits,
+            )
+        case CommitBundles():
+            return CommitOrder(*at)
+        case ReleaseBundles(reason=reason):
+            return ReleaseOrder(*at, reason)
+        case _:
+            assert_never(order)
