@@ -32,7 +32,12 @@ def gather(links: Links, note: Submission, then: Callable[[Failure | None], None
         nonlocal left
         if left:
             left = 0 if type(value) is Failure else left - 1
-            if not left:
+            if left:
+                return
+            if type(value) is not Failure and not _are_there(note):
+                # What came first was lost before the last came: it is made again.
+                gather(links, note, then)
+            else:
                 then(_take(links, note))
 
     for ref in note.arguments.deps:
@@ -49,10 +54,11 @@ def gather(links: Links, note: Submission, then: Callable[[Failure | None], None
 
 def try_gather(links: Links, note: Submission) -> bool:
     """Put the arguments together if all are there, and fit; return whether."""
-    for ref in note.arguments.deps:
-        if ref._entry.value is None:
-            return False
-    return _take(links, note) is None
+    return _are_there(note) and _take(links, note) is None
+
+
+def _are_there(note: Submission) -> bool:
+    return all(ref._entry.value is not None for ref in note.arguments.deps)
 
 
 def _take(links: Links, note: Submission) -> Failure | None:
