@@ -109,6 +109,8 @@ class GroupSpec(msgspec.Struct, frozen=True, array_like=True):
     name: str = ""
     namespace: str = ""
     is_detached: bool = False
+    topology: str = ""
+    """The label of which all its nodes have one value; empty: none."""
 
 
 class Code:

@@ -268,6 +268,11 @@ def of_group(cluster: SmallCluster, group: PlacementGroupId) -> Any:
     return cluster.client.call("PlacementGroups", "get", messages.GetGroupRequest(group_id=group))
 
 
+def test_group_tells_its_topology(cluster: SmallCluster) -> None:
+    cluster.start()
+    assert of_group(cluster, create(cluster, topology="rack")).topology == "rack"
+
+
 def asked(node: LinkedNode, kind: type) -> list[Any]:
     return [each for each in node.of("bundles") if isinstance(each, kind)]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import product
 
 import hypothesis.strategies as st
+import msgspec
 from hypothesis import given, settings
 
 from weft._ids import NodeId
@@ -71,6 +72,65 @@ def test_node_that_has_refused_is_passed_over() -> None:
 
 def test_what_can_be_placed_has_no_reason_why_not() -> None:
     assert why_not(wish("PACK", 1), nodes_of(8)) == ""
+
+
+# ------------------------------------------------------------------ topologies
+
+
+def racks_of(**free: float) -> Nodes:
+    """Return a node for each letter, in the rack of that name (`_`: in none)."""
+    return Nodes(
+        NodeView(
+            node_id,
+            Resources({"CPU": 8}),
+            Resources({"CPU": each}),
+            {} if name.startswith("_") else {"rack": name[0]},
+        )
+        for node_id, (name, each) in zip(IDS, free.items(), strict=False)
+    )
+
+
+def within_racks(wanted: GroupWish) -> GroupWish:
+    return msgspec.structs.replace(wanted, topology="rack")
+
+
+def test_group_of_a_topology_is_on_nodes_with_one_value_of_its_label() -> None:
+    wanted = within_racks(wish("STRICT_SPREAD", 4, 4))
+    assert plan(wanted, racks_of(x1=8, y1=8, y2=4)) == {0: C, 1: B}
+    assert plan(wanted, racks_of(x1=8, y1=8, y2=3)) is None
+    assert plan(wanted, racks_of(_1=8, _2=8)) is None
+
+
+def test_value_with_the_fewest_nodes_is_taken_and_to_spread_the_one_with_most() -> None:
+    nodes = racks_of(x1=2, x2=2, y1=4, y2=4)
+    assert plan(within_racks(wish("PACK", 2, 2)), nodes) in ({0: C, 1: C}, {0: D, 1: D})
+    found = plan(within_racks(wish("SPREAD", 2, 2)), nodes)
+    assert found is not None
+    assert {*found.values()} == {A, B}
+
+
+def test_group_of_a_topology_stays_with_the_value_that_it_has() -> None:
+    wanted = within_racks(wish("SPREAD", 4, held={0: C}))
+    assert plan(wanted, racks_of(x1=8, x2=8, y1=3, y2=4)) == {1: D}
+    full = racks_of(x1=8, x2=8, y1=3, y2=3)
+    assert plan(wanted, full) is None
+    assert why_not(wanted, full).startswith("where rack is y: bundle 1: needs CPU 4")
+    assert not why_never(wanted, full)
+
+
+def test_group_of_a_topology_says_of_some_values_why_there_is_no_place() -> None:
+    wanted = within_racks(wish("STRICT_PACK", 2, 2))
+    assert why_not(wanted, racks_of(x1=4)) == ""
+    text = why_not(wanted, racks_of(w1=3, x1=3, y1=3, z1=3))
+    assert text.startswith(
+        "where rack is w: all 2 bundles on one node: needs CPU 4, this node has 3"
+    )
+    assert text.endswith("; as little with 1 other values")
+    has_none = "all its nodes are to have one value of label rack, and none has it"
+    assert why_not(wanted, racks_of(_1=8)) == has_none
+    assert why_never(wanted, racks_of(_1=8)) == has_none
+    held = within_racks(wish("PACK", 1, held={0: A}))
+    assert "none that has the others has it" in why_not(held, racks_of(_1=8, x1=8))
 
 
 @given(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from weft._specs import GroupSpec, Shape
 from weft.exceptions import GetTimeoutError, OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from weft._refs import ObjectRef
 
@@ -117,6 +118,7 @@ def placement_group(
     name: str = "",
     lifetime: str | None = None,
     bundle_label_selector: Sequence[Mapping[str, str]] | None = None,
+    topology_strategy: Mapping[str, str] | None = None,
 ) -> PlacementGroup:
     """Create a placement group. Blocks until it is known, not until it is ready.
 
@@ -128,6 +130,10 @@ def placement_group(
         lifetime: "detached": it lives until it is removed; None: it ends with the job that created
             it.
         bundle_label_selector: For each bundle, what labels its node has to have.
+        topology_strategy: `{"rack": "STRICT_PACK"}`: all its nodes have one value of this label,
+            and `strategy` holds among those that have it. Of several values with room, the one that
+            takes the fewest nodes is chosen (for SPREAD: the most), then the first in order. What
+            is placed again when a node has died stays with that value.
 
     Returns:
         A handle. Tasks and actors go into the group by
@@ -155,6 +161,7 @@ def placement_group(
         raise OptionError(f"bundles={bundles!r}: a placement group needs one bundle at least")
     if strategy not in STRATEGIES:
         raise OptionError(f"strategy={strategy!r}: give one of {', '.join(STRATEGIES)}")
+    topology = _topology(topology_strategy)
     if lifetime not in (None, "detached"):
         raise OptionError(f"lifetime={lifetime!r}: give 'detached' or None")
     given: object = name
@@ -165,13 +172,33 @@ def placement_group(
     group_id = PlacementGroupId.from_random()
     is_detached = lifetime == "detached"
     spec = GroupSpec(
-        group_id, shapes, strategy, here.job_id, name, here.namespace if name else "", is_detached
+        group_id,
+        shapes,
+        strategy,
+        here.job_id,
+        name,
+        here.namespace if name else "",
+        is_detached,
+        topology,
     )
     try:
         engine.create_group(spec)
     except ValueError as error:
         raise OptionError(f"this placement group was not created: {error}") from None
     return PlacementGroup(group_id, [dict(bundle) for bundle in bundles])
+
+
+def _topology(given: Any) -> str:
+    """Return the label of a topology; empty: there is none. OptionError: it is no topology."""
+    if given is None:
+        return ""
+    said = f"topology_strategy={given!r}: give {{'LABEL': 'STRICT_PACK'}} with one label, or None"
+    if not isinstance(given, Mapping) or len(given) != 1:
+        raise OptionError(said)
+    ((label, strategy),) = given.items()
+    if not isinstance(label, str) or not label or strategy != "STRICT_PACK":
+        raise OptionError(said)
+    return label
 
 
 def remove_placement_group(placement_group: PlacementGroup) -> None:
@@ -220,7 +247,7 @@ def placement_group_table(placement_group: PlacementGroup | None = None) -> dict
 
     Returns:
         A dict with placement_group_id, name, bundles and bundles_to_node_id (both by index),
-        strategy, state (PENDING, CREATED, RESCHEDULING or REMOVED) and stats.
+        strategy, topology_strategy, state (PENDING, CREATED, RESCHEDULING or REMOVED) and stats.
 
     Raises:
         ValueError: No such group is known.
@@ -239,6 +266,7 @@ def _row(facts: dict[str, Any]) -> dict[str, Any]:
         "bundles": {index: _floats(bundle) for index, bundle in enumerate(bundles)},
         "bundles_to_node_id": {index: bundle["node_id"] for index, bundle in enumerate(bundles)},
         "strategy": facts["strategy"],
+        "topology_strategy": {facts["topology"]: "STRICT_PACK"} if facts["topology"] else {},
         "state": STATES[facts["state"]],
         "stats": {"scheduling_state": facts["state"].upper(), "reason": facts["reason"]},
     }

@@ -112,7 +112,8 @@ COLUMNS: dict[StateResource, dict[str, Callable[[Any], object]]] = {
     },
     StateResource.RUNTIME_ENVS: _one(WORKERS="ref_cnt", ENVIRONMENT="runtime_env"),
     StateResource.PLACEMENT_GROUPS: {
-        **_one(GROUP="placement_group_id", NAME="name", STATE="state", STRATEGY="strategy"),
+        **_one(GROUP="placement_group_id", NAME="name", STATE="state"),
+        "STRATEGY": lambda group: " within ".join([group.strategy, *group.topology_strategy]),
         "BUNDLES": lambda group: ", ".join(map(_bundle, group.bundles)),
         "WHY": lambda group: group.stats["reason"],
     },

@@ -7,6 +7,11 @@
 | STRICT_PACK | on one node |
 | STRICT_SPREAD | on different nodes |
 
+Within a topology all nodes of a group have one value of a label, and the strategy holds among the
+nodes that have it. Of the values that have room it is the one with the plan on the fewest nodes (of
+SPREAD: on the most), then the first in order. What is placed again later goes to the value of what
+is there.
+
 What is always true
 1. A plan has a place for every bundle that needs one, or there is none.
 2. No node is planned to hold more than it has free.
@@ -32,7 +37,10 @@ if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
 
     from weft._machines.nodes import Nodes
+    from weft._machines.placement import NodeView
 
+SHOWN = 3
+"""For so many values of a label it is said why there is no place."""
 Strategy: TypeAlias = Literal["PACK", "SPREAD", "STRICT_PACK", "STRICT_SPREAD"]
 
 
@@ -58,6 +66,8 @@ class GroupWish(msgspec.Struct, frozen=True):
     """Where the other bundles of the group are."""
     refused_by: frozenset[NodeId] = frozenset()
     """Nodes that have refused it, and have not changed since."""
+    topology: str = ""
+    """The label of which all its nodes have one value; empty: none."""
 
 
 class _Plan:
@@ -168,6 +178,8 @@ class _Plan:
 
 def plan(wanted: GroupWish, nodes: Nodes) -> dict[int, NodeId] | None:
     """Return the node of each bundle; None: there is no place for all of them."""
+    if wanted.topology:
+        return _plan_within(wanted, nodes)
     if not all(spec.amounts.fits(nodes.total) for spec in wanted.bundles.values()):
         return None
     found = _Plan(wanted, nodes)
@@ -176,8 +188,36 @@ def plan(wanted: GroupWish, nodes: Nodes) -> dict[int, NodeId] | None:
     return None if found.left else found.node_of
 
 
+def _plan_within(wanted: GroupWish, nodes: Nodes) -> dict[int, NodeId] | None:
+    """Return the best of the plans for each value of the label."""
+    free = msgspec.structs.replace(wanted, topology="")
+    plans = [plan(free, part) for part in _domains(wanted, nodes).values()]
+    sign = -1 if wanted.strategy == "SPREAD" else 1
+    return min(
+        (found for found in plans if found is not None),
+        key=lambda node_of: sign * len({*node_of.values()}),
+        default=None,
+    )
+
+
+def _domains(wanted: GroupWish, nodes: Nodes) -> dict[str, Nodes]:
+    """Return the nodes that have the label, by its values in order: those with all that is held."""
+    views_of: dict[str, list[NodeView]] = {}
+    for view in nodes.views():
+        if wanted.topology in view.labels:
+            views_of.setdefault(view.labels[wanted.topology], []).append(view)
+    held = {*wanted.held.values()}
+    return {
+        value: type(nodes)(views)
+        for value, views in sorted(views_of.items())
+        if held <= {view.node_id for view in views}
+    }
+
+
 def why_not(wanted: GroupWish, nodes: Nodes) -> str:
     """Say which bundle has no place, and for every node the reason in numbers."""
+    if wanted.topology:
+        return _why_not_within(wanted, nodes)
     found = _Plan(wanted, nodes)
     found.fill()
     if not found.left:
@@ -199,6 +239,20 @@ def why_not(wanted: GroupWish, nodes: Nodes) -> str:
     which = f"bundle {found.left[0]}" if together == 1 else f"all {together} bundles on one node"
     found.undo()
     return f"{which}: " + "; ".join(lines)
+
+
+def _why_not_within(wanted: GroupWish, nodes: Nodes) -> str:
+    free = msgspec.structs.replace(wanted, topology="")
+    domains = _domains(wanted, nodes)
+    reasons = {value: why_not(free, part) for value, part in domains.items()}
+    if not reasons:
+        has = "none that has the others" if wanted.held else "none"
+        return f"all its nodes are to have one value of label {wanted.topology}, and {has} has it"
+    if not all(reasons.values()):
+        return ""
+    lines = [f"where {wanted.topology} is {value}: {why}" for value, why in reasons.items()]
+    more = [f"as little with {len(lines) - SHOWN} other values"] if len(lines) > SHOWN else []
+    return "; ".join(lines[:SHOWN] + more)
 
 
 def _nodes(some: AbstractSet[NodeId]) -> str:

@@ -72,6 +72,8 @@ class GroupCreated(msgspec.Struct, frozen=True):
     """The job with which it ends; empty: detached."""
     name: str = ""
     namespace: str = ""
+    topology: str = ""
+    """The label of which all its nodes have one value; empty: none."""
 
 
 class GroupRemoved(msgspec.Struct, frozen=True):
@@ -482,7 +484,8 @@ class Bundles:
         held = group.held()
         specs = enumerate(group.created.bundles)
         missing = {index: spec for index, spec in specs if index not in held}
-        return GroupWish(group.created.strategy, missing, held, frozenset(group.refused))
+        created, refused = group.created, frozenset(group.refused)
+        return GroupWish(created.strategy, missing, held, refused, created.topology)
 
     def _ideal(self, group: _PlacementGroup) -> list[tuple[NodeId, Resources]] | None:
         """Return where a group would go if all others ended; None: it would not fit."""
@@ -773,7 +776,8 @@ class Bundles:
 
     def why_never(self, created: GroupCreated) -> str:
         """Say why a group has no place on these nodes even when nothing runs; empty if it has."""
-        wish = GroupWish(created.strategy, dict(enumerate(created.bundles)))
+        bundles = dict(enumerate(created.bundles))
+        wish = GroupWish(created.strategy, bundles, topology=created.topology)
         return why_never(wish, self._accounts.nodes)
 
     def explain(self, group_id: PlacementGroupId, now: float) -> str:

@@ -205,6 +205,7 @@ def _describe(found: messages.PlacementGroup) -> dict[str, Any]:
         "name": found.name,
         "namespace": found.namespace,
         "strategy": found.strategy,
+        "topology": found.topology,
         "state": _state(found),
         "reason": found.reason,
         "is_detached": not found.job_id,

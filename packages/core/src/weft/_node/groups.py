@@ -167,6 +167,7 @@ class LocalGroups(NodeGroups):
             b"" if spec.is_detached else spec.job_id,
             spec.name,
             spec.namespace,
+            spec.topology,
         )
         self._look()
         never = self._machine.why_never(created)
@@ -207,6 +208,7 @@ class LocalGroups(NodeGroups):
             "name": created.name,
             "namespace": created.namespace,
             "strategy": created.strategy,
+            "topology": created.topology,
             "state": facts.state,
             "reason": facts.reason if facts.state in ("ready", "removed") else self._explain(group),
             "is_detached": not created.owner,

@@ -41,7 +41,7 @@ class InlineGroups:
             index: BundleSpec(Resources.of_units(dict(bundle.amounts)), bundle.labels)
             for index, bundle in enumerate(spec.bundles)
         }
-        wish = GroupWish(spec.strategy, bundles)  # type: ignore[arg-type]  # the API lets no others through
+        wish = GroupWish(spec.strategy, bundles, topology=spec.topology)  # type: ignore[arg-type]  # the API lets no others through
         never = why_never(wish, Nodes([self._view]))
         if never:
             raise UnschedulableError(f"this placement group can never be placed: {never}")
@@ -88,6 +88,7 @@ class InlineGroups:
                 "name": spec.name,
                 "namespace": spec.namespace,
                 "strategy": spec.strategy,
+                "topology": spec.topology,
                 "state": state,
                 "reason": reason,
                 "is_detached": spec.is_detached,

@@ -90,6 +90,7 @@ class GroupCalls:
             name=created.name,
             namespace=created.namespace,
             strategy=created.strategy,
+            topology=created.topology,
             state=_state(facts.state),
             bundles=[
                 messages.Bundle(
@@ -121,6 +122,7 @@ def created_of(spec: GroupSpec) -> GroupCreated:
         b"" if spec.is_detached else bytes(spec.job_id),
         spec.name,
         spec.namespace,
+        spec.topology,
     )
 
 
@@ -136,6 +138,7 @@ def _spec_of(request: messages.CreateGroupRequest) -> GroupSpec:
         request.name,
         request.namespace,
         request.is_detached,
+        request.topology,
     )
 
 

@@ -825,7 +825,7 @@ class Bundle(_message.Message):
     def __init__(self, amounts: _Optional[_Mapping[str, int]] = ..., labels: _Optional[_Mapping[str, str]] = ..., node_id: _Optional[bytes] = ...) -> None: ...
 
 class CreateGroupRequest(_message.Message):
-    __slots__ = ("header", "group_id", "name", "namespace", "strategy", "bundles", "owner_id", "job_id", "is_detached")
+    __slots__ = ("header", "group_id", "name", "namespace", "strategy", "bundles", "owner_id", "job_id", "is_detached", "topology")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
@@ -835,6 +835,7 @@ class CreateGroupRequest(_message.Message):
     OWNER_ID_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
     IS_DETACHED_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     header: Header
     group_id: bytes
     name: str
@@ -844,7 +845,8 @@ class CreateGroupRequest(_message.Message):
     owner_id: bytes
     job_id: bytes
     is_detached: bool
-    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., group_id: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., strategy: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., owner_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., is_detached: _Optional[bool] = ...) -> None: ...
+    topology: str
+    def __init__(self, header: _Optional[_Union[Header, _Mapping]] = ..., group_id: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., strategy: _Optional[str] = ..., bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., owner_id: _Optional[bytes] = ..., job_id: _Optional[bytes] = ..., is_detached: _Optional[bool] = ..., topology: _Optional[str] = ...) -> None: ...
 
 class RemoveGroupRequest(_message.Message):
     __slots__ = ("header", "group_id")
@@ -880,7 +882,7 @@ class ListGroupsAnswer(_message.Message):
     def __init__(self, groups: _Optional[_Iterable[_Union[PlacementGroup, _Mapping]]] = ...) -> None: ...
 
 class PlacementGroup(_message.Message):
-    __slots__ = ("group_id", "name", "namespace", "strategy", "state", "bundles", "reason", "job_id")
+    __slots__ = ("group_id", "name", "namespace", "strategy", "state", "bundles", "reason", "job_id", "topology")
     GROUP_ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     NAMESPACE_FIELD_NUMBER: _ClassVar[int]
@@ -889,6 +891,7 @@ class PlacementGroup(_message.Message):
     BUNDLES_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     JOB_ID_FIELD_NUMBER: _ClassVar[int]
+    TOPOLOGY_FIELD_NUMBER: _ClassVar[int]
     group_id: bytes
     name: str
     namespace: str
@@ -897,4 +900,5 @@ class PlacementGroup(_message.Message):
     bundles: _containers.RepeatedCompositeFieldContainer[Bundle]
     reason: str
     job_id: bytes
-    def __init__(self, group_id: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., strategy: _Optional[str] = ..., state: _Optional[_Union[GroupState, str]] = ..., bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., reason: _Optional[str] = ..., job_id: _Optional[bytes] = ...) -> None: ...
+    topology: str
+    def __init__(self, group_id: _Optional[bytes] = ..., name: _Optional[str] = ..., namespace: _Optional[str] = ..., strategy: _Optional[str] = ..., state: _Optional[_Union[GroupState, str]] = ..., bundles: _Optional[_Iterable[_Union[Bundle, _Mapping]]] = ..., reason: _Optional[str] = ..., job_id: _Optional[bytes] = ..., topology: _Optional[str] = ...) -> None: ...

@@ -600,6 +600,7 @@ class VirtualDaemon(VirtualProcess):
             tuple(BundleSpec(Resources({"CPU": cpus})) for cpus in plan.cpus),
             plan.strategy,
             client.worker_id,
+            topology=plan.topology,
         )
         self.link.command(created, _ignore)
 

@@ -106,6 +106,8 @@ class GroupPlan(msgspec.Struct, frozen=True):
     """After the driver has begun."""
     lasts_s: float = 0.0
     """0: from when all tasks have ended, as long as its driver."""
+    topology: str = ""
+    """The label of which all its nodes are to have one value."""
 
 
 class CallPlan(msgspec.Struct, frozen=True):
@@ -245,6 +247,10 @@ def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
         for driver in drivers
     )
     more = random.Random(repr(("objects", seed)))
+    drivers = tuple(
+        _replace(driver, groups=tuple(_in_zone(more, group) for group in driver.groups))
+        for driver in drivers
+    )
     if more.random() < OBJECTS_SHARE:
         drivers = tuple(_with_objects(more, driver, at) for at, driver in enumerate(drivers))
     return SchedulePlan(seed, nodes, drivers, tuple(sorted(wrong, key=lambda fault: fault.at_s)))
@@ -278,6 +284,10 @@ def _with_objects(draw: random.Random, driver: DriverPlan, number: int) -> Drive
         for _ in range(draw.choice([0, 1, 1, 2]))
     )
     return _replace(driver, tasks=tuple(tasks), puts=puts, gets=gets)
+
+
+def _in_zone(draw: random.Random, group: GroupPlan) -> GroupPlan:
+    return _replace(group, topology=draw.choice(["", "", "zone"]))
 
 
 def _some(draw: random.Random, names: list[str]) -> tuple[str, ...]:

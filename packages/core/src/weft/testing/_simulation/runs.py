@@ -403,6 +403,7 @@ class Schedule:
                 facts.created.strategy,
                 {i: b for i, b in enumerate(facts.created.bundles) if i not in facts.places},
                 facts.places,
+                topology=facts.created.topology,
             )
             is_beside = (
                 self.world.now > self._quiet_from
@@ -437,7 +438,8 @@ class Schedule:
             if facts.state == "removed" or facts.state == "ready":
                 continue
             left = {i: b for i, b in enumerate(facts.created.bundles) if i not in here}
-            if plan_bundles(GroupWish(facts.created.strategy, left, here), nodes) is not None:
+            wish = GroupWish(facts.created.strategy, left, here, topology=facts.created.topology)
+            if plan_bundles(wish, nodes) is not None:
                 raise Broken(f"{name} is {facts.state} beside nodes with room", name)
 
     def _end_named(self) -> None:

@@ -332,6 +332,10 @@ class PlacementGroupSemantics(EngineSemantics):
             ([{"CPU": 1}], {"name": 7}, "a name is a string"),
             ([{"CPU": 1}] * 2, {"bundle_label_selector": [{}]}, "one for each"),
             ([{"CPU": 1}], {"bundle_label_selector": [{"a": 1}]}, "selector 0"),
+            ([{"CPU": 1}], {"topology_strategy": {"disk": "PACK"}}, "'STRICT_PACK'"),
+            ([{"CPU": 1}], {"topology_strategy": {"": "STRICT_PACK"}}, "'STRICT_PACK'"),
+            ([{"CPU": 1}], {"topology_strategy": {}}, "one label"),
+            ([{"CPU": 1}], {"topology_strategy": "disk"}, "one label"),
         ],
     )
     def test_wrong_group_is_refused(self, bundles: Any, options: Any, words: str) -> None:
@@ -351,6 +355,16 @@ class PlacementGroupSemantics(EngineSemantics):
                 {"bundle_label_selector": [{"disk": "hdd"}]},
                 "needs label disk=hdd, this node has disk=ssd",
             ),
+            (
+                [{"CPU": 1}],
+                {"topology_strategy": {"rack": "STRICT_PACK"}},
+                "one value of label rack, and none has it",
+            ),
+            (
+                [{"CPU": 5}],
+                {"topology_strategy": {"disk": "STRICT_PACK"}},
+                "where disk is ssd: bundle 0: needs CPU 5",
+            ),
         ],
     )
     def test_group_that_can_never_be_placed_is_refused_with_the_reason(
@@ -365,6 +379,14 @@ class PlacementGroupSemantics(EngineSemantics):
         group = placement_group([{"CPU": 1}] * 2, strategy, bundle_label_selector=selectors)
         assert group.wait(LIMIT_S)
         assert placement_group_table(group)["strategy"] == strategy
+        remove_placement_group(group)
+
+    def test_group_within_a_topology_says_so(self) -> None:
+        topology = {"disk": "STRICT_PACK"}
+        group = placement_group([{"CPU": 1}] * 2, "SPREAD", topology_strategy=topology)
+        assert group.wait(LIMIT_S)
+        assert placement_group_table(group)["topology_strategy"] == topology
+        assert placement_group_table(group)["strategy"] == "SPREAD"
         remove_placement_group(group)
 
     def test_demand_that_no_bundle_can_hold_is_refused_at_the_call(

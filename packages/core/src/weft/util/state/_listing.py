@@ -202,6 +202,7 @@ class Session:
                 creator_job_id=one["job_id"],
                 state=GROUP_STATES[one["state"]],
                 strategy=one["strategy"],
+                topology_strategy={one["topology"]: "STRICT_PACK"} if one["topology"] else {},
                 bundles=[
                     {
                         "bundle_index": index,

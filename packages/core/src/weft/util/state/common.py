@@ -246,6 +246,8 @@ class PlacementGroupState(_State, frozen=True, kw_only=True):
     """The job that it ends with; empty: it is detached."""
     state: str
     strategy: str
+    topology_strategy: dict[str, str]
+    """The label of which all its nodes have one value, with STRICT_PACK; empty: none."""
     bundles: list[dict[str, Any]]
     """Of each bundle_index, resources, label_selector and node_id (empty: it has no place)."""
     is_detached: bool
