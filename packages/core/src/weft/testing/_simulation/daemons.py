@@ -58,7 +58,7 @@ from weft.testing._simulation.actors import JOB
 from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.links import VirtualLink
 from weft.testing._simulation.moves import VirtualMoves
-from weft.testing._simulation.runtimes import VirtualWorker
+from weft.testing._simulation.runtimes import VirtualJob, VirtualWorker
 from weft.testing._simulation.stores import VirtualMemory
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
@@ -111,18 +111,11 @@ class VirtualFacts:
         return {}
 
 
-class _VirtualJob:
-    """Whose an actor is."""
-
-    def __init__(self, job_id: bytes) -> None:
-        self.id = job_id
-
-
 class _VirtualJobs:
     """Tells whose actors are (`_node/jobs.py`)."""
 
-    def of(self, env: str) -> _VirtualJob:
-        return _VirtualJob(bytes.fromhex(env.removeprefix(JOB)))
+    def of(self, env: str) -> VirtualJob:
+        return VirtualJob(bytes.fromhex(env.removeprefix(JOB)))
 
 
 class VirtualDaemon(VirtualProcess):

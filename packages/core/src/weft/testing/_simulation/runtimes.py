@@ -573,6 +573,20 @@ class _Job:
         self.read: list[Read] = []
 
 
+class VirtualJob:
+    """Whose a worker, or an actor, is (`NodeJob`)."""
+
+    def __init__(self, job_id: bytes) -> None:
+        self.id = job_id
+
+    def works_here(self) -> None:
+        """It has a worker here."""
+
+    def is_unheard_of(self) -> bool:
+        """Tell whether its driver is to hear that first; here it leaves by breaking off."""
+        return False
+
+
 class VirtualWorker(VirtualRuntime):
     """A worker: it runs the tasks of others, one at a time, and may own some."""
 
@@ -583,6 +597,7 @@ class VirtualWorker(VirtualRuntime):
         self._is_quitting = False
         self.actor: VirtualActor | None = None
         """What it was made."""
+        self.job = VirtualJob(b"")
         self.begun: tuple[bytes, int] = (b"", 0)
         """The task that it began last, and which attempt: in the real one a page of memory."""
         self._my_daemon = daemon
