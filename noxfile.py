@@ -165,8 +165,8 @@ def suite(session: nox.Session) -> None:
     def run_beside() -> None:
         said: Any = {"stdout": file, "stderr": subprocess.STDOUT}
         session.run("coverage", "run", "-m", "pytest", *PURE_TESTS, **said)
-        session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100", **said)
         session.run("python", "-m", "pytest", *BESIDE, *ignore(*PURE_TESTS), **said)
+        session.run("coverage", "report", f"--include={PURE_SOURCES}", "--fail-under=100", **said)
 
     with tempfile.TemporaryFile("w+") as file, ThreadPoolExecutor() as pool:
         beside = pool.submit(run_beside)
