@@ -168,8 +168,11 @@ def test_registration_of_a_node_anew_is_the_end_of_its_bundles() -> None:
     control.join(A)
     control.create()
     control.ready(A, 1)
+    assert control.groups.is_member(A, 1)
     control.do(RegisterAsked(A, b"2", A.hex()))
     assert state(control) == "rescheduling"
+    assert [control.groups.is_member(A, number) for number in (1, 2)] == [False, True]
+    assert not control.groups.is_member(B, 1)
 
 
 @pytest.mark.parametrize("is_snapshot", [False, True])

@@ -18,6 +18,7 @@ from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
 from weft._machines.reservations import NodeFenced
+from weft._machines.views import INTERVAL_S
 from weft._node.actor_questions import words_of
 from weft._node.cluster_acting import ClusterActing
 from weft._node.cluster_groups import ClusterGroups
@@ -81,7 +82,10 @@ class InCluster(ControlNews):
         self._daemon = daemon
         self._scheduling = scheduling
         self._say = say
+        self._timers = timers
         self._view = scheduling.view()
+        self._look_at = 0.0
+        """What this node has is published no earlier."""
         self._elsewhere = Elsewhere(self._view.node_id)
         self._address = node.home.daemon_address()
         self._process: ControlProcess | None = None
@@ -153,12 +157,20 @@ class InCluster(ControlNews):
 
     def tick(self) -> None:
         """Say what has changed here."""
+        if self._look_at <= self._daemon.rules.now():
+            self._look()
+        self.draining.look()
+        self.link.flush()
+
+    def _look(self) -> None:
+        """Publish what this node has, if that has changed."""
         view = self._daemon.groups.reserving.shown(self._scheduling.view())
         if view is not self._view and view != self._view:
             self.link.publish(view)
+            # It goes out no oftener, so what is between is not looked at.
+            self._look_at = self._daemon.rules.now() + INTERVAL_S
+            self._timers.call_later(INTERVAL_S, lambda: None)
         self._view = view
-        self.draining.look()
-        self.link.flush()
 
     def names(self) -> dict[NodeId, str]:
         """Return the nodes' hosts by their names."""
