@@ -15,7 +15,7 @@ from weft._control.calls.desk import Desk
 from weft._control.concerns import GroupsConcern
 from weft._control.lines import NodeLines
 from weft._control.memory import Memory, MemoryJournal
-from weft._control.service import Service
+from weft._control.service import Service, ServiceEndedError
 from weft._ids import JobId, NodeId, PlacementGroupId
 from weft._machines.ledger import Ledger
 from weft._machines.members import RegisterAsked
@@ -23,12 +23,15 @@ from weft._machines.membership import Membership, NodeSaid
 from weft._machines.placement import NodeView
 from weft._resources import Resources
 from weft._specs import GroupSpec, Shape
+from weft._transport.control import messages
 from weft._transport.credentials import make_credentials
 from weft._transport.loops import LoopPoller
 from weft._transport.sockets import SocketConnection, connect
 from weft._wire.codec import pack
 from weft._wire.lines import (
     AskGroup,
+    CallAnswered,
+    CallControl,
     CommitOrder,
     EndGroup,
     FollowGroup,
@@ -57,6 +60,19 @@ G, H = PlacementGroupId(b"g" * 16), PlacementGroupId(b"h" * 16)
 CLIENT, JOB = b"c" * 16, JobId(b"j" * 16)
 CPU = (("CPU", 10_000),)
 WAIT_S = 20.0
+
+
+class Fails:
+    """Answers calls about jobs, or does not."""
+
+    async def list(self, _: Any, __: Any) -> None:
+        raise ValueError("unforeseen")
+
+    async def end(self, _: Any, __: Any) -> None:
+        raise ServiceEndedError("it is over")
+
+    async def begin(self, _: Any, __: Any) -> None:
+        await asyncio.Event().wait()
 
 
 async def until(condition: Callable[[], Any]) -> None:
@@ -129,7 +145,10 @@ class End:
 async def serving(folder: Path) -> AsyncIterator[Control]:
     control = Control(folder)
     await control.service.start()
-    control.concern.calls(Desk(control.service, control.bells))
+    answers = control.concern.calls(Desk(control.service, control.bells))
+    control.lines.answer_calls(
+        {**{name: [who] for name, who in answers.items()}, "Jobs": [Fails()]}
+    )
     credentials = make_credentials(folder / "credentials")
     doors = str(folder / "nobody")
     listening = asyncio.create_task(control.lines.listen(folder, credentials, doors))
@@ -239,6 +258,8 @@ def test_next_line_of_a_node_takes_the_place_of_the_last_and_hears_what_was_lost
         ControlTalk(pack_line(FollowGroup(b"short"))),
         ControlTalk(pack_line(AskGroup(CLIENT, 1, 1, b"no spec"))),
         ControlTalk(b"nothing"),
+        ControlTalk(pack_line(CallControl(1, "PlacementGroups", "watch", b""))),
+        ControlTalk(pack_line(CallControl(1, "PlacementGroups", "get", b"no request"))),
     ],
 )
 def test_node_that_says_nonsense_loses_its_line(tmp_path: Path, said: Message) -> None:
@@ -253,6 +274,33 @@ def test_node_that_says_nonsense_loses_its_line(tmp_path: Path, said: Message) -
             again = control.call(NODE, incarnation)
             again.say(FollowGroup(H))
             await until(lambda: again.of(GroupChanged))
+
+    asyncio.run(go())
+
+
+def test_calls_are_answered_with_what_grpc_would_say(tmp_path: Path) -> None:
+    async def go() -> None:
+        async with serving(tmp_path) as control:
+            end = control.call(NODE, await control.join(NODE))
+            asked = messages.GetGroupRequest(group_id=G).SerializeToString()
+            end.say(ask(G, 1), CallControl(1, "PlacementGroups", "list", b""))
+            await until(lambda: end.of(GroupAnswered) and end.of(CallAnswered))
+            end.say(CallControl(2, "PlacementGroups", "get", asked))
+            end.say(CallControl(3, "PlacementGroups", "get", asked[:-1] + b"-"))
+            end.say(CallControl(4, "Jobs", "list", b""))
+            await until(lambda: len(end.of(CallAnswered)) == 4)
+            answer_of = {each.number: each for each in end.of(CallAnswered)}
+            found = messages.PlacementGroup.FromString(answer_of[2].body)
+            assert (found.group_id, answer_of[2].status) == (G, 0)
+            not_found, unknown = 5, 2
+            assert (answer_of[3].status, answer_of[3].reason[:18]) == (
+                not_found,
+                "no placement group",
+            )
+            assert answer_of[4].status == unknown
+            end.say(CallControl(5, "Jobs", "begin", b""), CallControl(6, "Jobs", "end", b""))
+            await until(lambda: end.is_lost)
+            assert len(end.of(CallAnswered)) == 4
 
     asyncio.run(go())
 

@@ -22,11 +22,13 @@ SAID: list[OnLine] = [
     lines.AskGroup(b"client", 5, 1, b"spec"),
     lines.EndGroup(b"client", 6, 1, GROUP),
     lines.FollowGroup(GROUP),
+    lines.CallControl(11, "Jobs", "begin", b"request"),
     lines.ReserveOrder(GROUP, 7, {0: {"CPU": 10_000}}, 2, 0.5, b"job", commits=True),
     lines.CommitOrder(GROUP, 8),
     lines.ReleaseOrder(GROUP, 9, "it was removed"),
     lines.GroupAnswered(10, "it exists"),
     lines.GroupChanged(GROUP, "ready", ""),
+    lines.CallAnswered(11, b"answer", 5, "it is not there"),
 ]
 VERSIONS = [version for version in range(1, WIRE + 1) if agreed(WIRE, version) is not None]
 

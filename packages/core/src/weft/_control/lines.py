@@ -1,5 +1,6 @@
-"""Connections of nodes' daemons about placement groups: `_node/control_line.py` is the other end.
+"""Connections of nodes' daemons that are none of gRPC's: `_node/control_line.py` is the other end.
 
+    CallControl -> who answers gRPC's call of the same name, too -> CallAnswered
     AskGroup, EndGroup -> service -> GroupAnswered      in order, once a command is durable
     FollowGroup        -> bells   -> GroupChanged
     ReserveOrder, CommitOrder, ReleaseOrder -> SayReserved, SayRefused, SayCommitted: noted
@@ -20,8 +21,10 @@ import os
 from functools import partial
 from typing import TYPE_CHECKING, assert_never
 
+from google.protobuf.message import DecodeError
+
 from weft._control.bells import Listener
-from weft._control.calls.desk import RefusedError
+from weft._control.calls.desk import STATUS_OF, RefusedError
 from weft._control.calls.groups import created_of, removal_of
 from weft._control.service import ServiceEndedError
 from weft._ids import ID_BYTES, NodeId, PlacementGroupId
@@ -41,6 +44,7 @@ from weft._override import override
 from weft._specs import GroupSpec
 from weft._transport.addresses import GROUPS, GROUPS_SOCKET, SUFFIX
 from weft._transport.arrivals import Arrivals
+from weft._transport.control.methods import methods_of
 from weft._transport.loops import LoopPoller, listen_at_door
 from weft._transport.opening import CalledPart
 from weft._transport.secure import SecureConnection
@@ -49,6 +53,8 @@ from weft._transport.sockets import SocketConnection, SocketListener
 from weft._wire.codec import unpack
 from weft._wire.lines import (
     AskGroup,
+    CallAnswered,
+    CallControl,
     CommitOrder,
     EndGroup,
     FollowGroup,
@@ -69,7 +75,7 @@ from weft.exceptions import ProtocolError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Hashable, Sequence
+    from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
@@ -77,12 +83,15 @@ if TYPE_CHECKING:
     from weft._control.calls.desk import Desk
     from weft._machines.groups import Groups
     from weft._machines.rulings import Ruling
+    from weft._transport.control.methods import Method
     from weft._transport.credentials import MemberCredentials
     from weft._wire.lines import ControlSays, OnLine
     from weft._wire.messages import Message
 
 TEXT = 4096
 """Of a reason, in characters: more is not taken."""
+UNKNOWN = 2
+"""gRPC's status for what went wrong unforeseen."""
 _WAITS, _MISSING = "waits", "missing"
 
 
@@ -97,6 +106,16 @@ class NodeLines:
         self._strangers: set[_NodeLine] = set()
         """Who has called and has not said who it is."""
         self._unsent: dict[_NodeLine, None] = {}
+        self.answered: dict[tuple[str, str], tuple[Callable[..., Any], Method]] = {}
+        """By (service, method)."""
+
+    def answer_calls(self, answers: Mapping[str, list[object]]) -> None:
+        """Answer calls of these services' methods that take one message and give one."""
+        for service, who in answers.items():
+            for name, method in methods_of(service).items():
+                function = next((f for each in who if (f := getattr(each, name, None))), None)
+                if function and not method.takes_stream and not method.gives_stream:
+                    self.answered[service, name] = function, method
 
     def begin(self, desk: Desk, groups: Groups) -> None:
         """Let nodes be answered from here on: the journal was read."""
@@ -187,7 +206,7 @@ class NodeLines:
         self._unsent.pop(line, None)
         if self._line_of.get(line.node_id) is line:
             del self._line_of[line.node_id]
-        line.listener.close()
+        line.end()
 
 
 class _Prompt(Listener):
@@ -217,6 +236,7 @@ class _NodeLine:
         self._groups = groups
         self._told: dict[PlacementGroupId, str] = {}
         """By group that it follows: what was told of it last; empty: nothing."""
+        self._calls: set[asyncio.Task[None]] = set()
 
     def say(self, message: ControlSays) -> None:
         """Tell the node something, soon."""
@@ -229,6 +249,12 @@ class _NodeLine:
     def lost(self, connection: object, reason: str) -> None:
         """It broke."""
         self._lines.lost(self)
+
+    def end(self) -> None:
+        """Answer nothing any more; what was begun is done all the same."""
+        self.listener.close()
+        for call in self._calls:
+            call.cancel()
 
     def receive(self, connection: object, messages: Sequence[Message]) -> None:
         """Hear what the node says."""
@@ -278,10 +304,42 @@ class _NodeLine:
                 self._do(said, removal_of(_group_id(said.group)), None)
             case FollowGroup(group):
                 self._follow(_group_id(group), "")
+            case CallControl():
+                self._call(said)
             case HeldOnNode(held):
                 note(NodeResumed(*me, tuple(map(_held_of, held))))
             case _:
                 raise ProtocolError(f"{type(said).__name__} came from a node")
+
+    # -------------------------------------------------------------- calls
+
+    def _call(self, said: CallControl) -> None:
+        found = self._lines.answered.get((said.service, said.method))
+        if found is None:
+            raise ProtocolError(f"{said.service}.{said.method} cannot be called so")
+        function, method = found
+        try:
+            request = method.request.FromString(said.body)
+        except DecodeError as error:
+            raise ProtocolError(f"{said.service}.{said.method}: {error}") from None
+        task = asyncio.create_task(self._answer(said, function(request, None)))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+
+    async def _answer(self, said: CallControl, called: Awaitable[Any]) -> None:
+        try:
+            answer = await called
+        except RefusedError as refused:
+            ruling = refused.answer
+            status = STATUS_OF[ruling.code].value[0]
+            self.say(CallAnswered(said.number, b"", status, ruling.reason))
+        except ServiceEndedError as error:
+            self._close(error)
+        except Exception:  # noqa: BLE001 - as gRPC does: one call has failed, not the service
+            logger().exception("%s.%s failed", said.service, said.method)
+            self.say(CallAnswered(said.number, b"", UNKNOWN, "the control service failed at it"))
+        else:
+            self.say(CallAnswered(said.number, answer.SerializeToString()))
 
     # -------------------------------------------------------------- commands
 

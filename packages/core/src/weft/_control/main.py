@@ -57,14 +57,14 @@ class Control:
         for concern in self._concerns:
             concern.tell(event, self._bells)
 
-    def server(self, address: str, token: bytes) -> ControlServer:
-        """Return the server of the service, which has started."""
+    def answers(self) -> dict[str, list[object]]:
+        """Return who answers for each service of control.proto; the service has started."""
         desk = Desk(self.service, self._bells)
         answers: dict[str, list[object]] = {}
         for concern in self._concerns:
             for service, who in concern.calls(desk).items():
                 answers.setdefault(service, []).append(who)
-        return ControlServer(address, token, self.service.number, answers)
+        return answers
 
 
 async def serve(
@@ -101,7 +101,9 @@ async def serve(
         if starting.done():
             starting.result()
             socket = session_dir / CONTROL_SOCKET
-            server = control.server(f"unix:{socket}", credentials.token)
+            answers = control.answers()
+            lines.answer_calls(answers)
+            server = ControlServer(f"unix:{socket}", credentials.token, service.number, answers)
             await server.start()
             doors = str(session_dir / DOORS)
             port = asyncio.create_task(relay(credentials, doors=doors, server=str(socket)))

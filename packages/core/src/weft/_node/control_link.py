@@ -6,7 +6,7 @@
                              <- Inbox      <- view, orders, jobs: a stream each
     watch_actor              <- Inbox      <- what becomes of actors: one stream
     call(..., then)          <- Inbox      <- answers
-    report, keep(GroupLine)  <-> ControlLine: placement groups, without a thread
+    report, keep(GroupLine)  <-> ControlLine: placement groups, and calls without a limit of time
 
 gRPC lives in threads of its own. They touch nothing of the daemon's: what they hear is left in its
 inbox, and `ControlNews` is told of it in its loop.
@@ -45,11 +45,12 @@ from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, So
 from weft._node.control_line import ControlLine
 from weft._node.heartbeats import DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
+from weft._node.line_calls import LineCalls
 from weft._node.line_talk import asked_of, said_of
 from weft._transport.addresses import is_path, split
 from weft._transport.control import messages
 from weft._transport.control.client import TIMEOUT_S, ControlClient
-from weft._wire.lines import ControlSays, GroupAnswered, GroupChanged
+from weft._wire.lines import CallAnswered, ControlSays, GroupAnswered, GroupChanged
 from weft._wire.messages import Hello
 from weft._wire.version import WIRE
 from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
@@ -179,6 +180,7 @@ class ControlLink:
         me = Hello(WIRE, view.node_id, address, os.getpid(), "daemon")
         self.line = ControlLine(poller, timers, credentials, self, me=me, places=self._places)
         """Lives while heartbeats are heard."""
+        self._calls = LineCalls(self.line, self._client)
         self._groups: GroupLine | None = None
         self._closed = threading.Event()
         self._registered = threading.Event()
@@ -236,7 +238,7 @@ class ControlLink:
         self.line.say(said_of(told))
 
     def flush(self) -> None:
-        """Send what was said of bundles and groups."""
+        """Send what was said on the line."""
         self.line.flush()
 
     def leave(self, reason: str) -> None:
@@ -274,17 +276,20 @@ class ControlLink:
             request: It is not to be changed any more.
             then: Gets the answer; or RpcError (refused), GetTimeoutError or AuthenticationError.
             lane: What has the same lane is asked in order, each when the one before was answered.
-            timeout_s: How long to ask; infinity: until there is an answer.
+            timeout_s: How long to ask; infinity: until there is an answer, over the line.
         """
         done = partial(self._answered, lane, then)
-        ask = partial(
-            self._client.begin,
-            service,
-            method,
-            request,
-            lambda answer: self._post(partial(done, answer)),
-            timeout_s=timeout_s,
-        )
+        if timeout_s == float("inf"):
+            ask = partial(self._calls.ask, service, method, request, done)
+        else:
+            ask = partial(
+                self._client.begin,
+                service,
+                method,
+                request,
+                lambda answer: self._post(partial(done, answer)),
+                timeout_s=timeout_s,
+            )
         if lane is not None:
             waiting = self._lanes.setdefault(lane, deque())
             waiting.append(ask)
@@ -420,15 +425,20 @@ class ControlLink:
 
     def line_began(self) -> None:
         """Say again what was not answered."""
+        self._calls.began()
         if self._groups is not None:
             self._groups.began()
 
     def line_heard(self, said: ControlSays, control: int) -> None:
-        """Take what control says of bundles and groups."""
-        if not isinstance(said, GroupAnswered | GroupChanged):
-            self._news.bundles_asked(asked_of(said, control))
-        elif self._groups is not None:
-            self._groups.heard(said)
+        """Take what control says."""
+        match said:
+            case CallAnswered():
+                self._calls.heard(said)
+            case GroupAnswered() | GroupChanged():
+                if self._groups is not None:
+                    self._groups.heard(said)
+            case _:
+                self._news.bundles_asked(asked_of(said, control))
 
     def line_ended(self) -> None:
         """Nobody asks for bundles any more."""

@@ -356,6 +356,8 @@ class Daemon:
                 self._drivers.see_off()
                 if self._is_told_to_end:
                     self._end_as_told()
+                if self.in_cluster is not None:
+                    self.in_cluster.link.flush()
                 self.clients.flush()
         except Exception as error:  # noqa: BLE001 - the shell's outermost loop
             traceback.print_exc()

@@ -160,7 +160,6 @@ class InCluster(ControlNews):
         if self._look_at <= self._daemon.rules.now():
             self._look()
         self.draining.look()
-        self.link.flush()
 
     def _look(self) -> None:
         """Publish what this node has, if that has changed."""

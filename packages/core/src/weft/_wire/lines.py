@@ -1,8 +1,9 @@
-"""What a node's daemon and the control service say to each other about placement groups.
+"""What a node's daemon and the control service say to each other where gRPC would take too long.
 
     daemon -> control    HeldOnNode, SayReserved, SayRefused, SayCommitted,
-                         AskGroup, EndGroup, FollowGroup
-    control -> daemon    ReserveOrder, CommitOrder, ReleaseOrder, GroupAnswered, GroupChanged
+                         AskGroup, EndGroup, FollowGroup, CallControl
+    control -> daemon    ReserveOrder, CommitOrder, ReleaseOrder, GroupAnswered, GroupChanged,
+                         CallAnswered
 
 They travel packed in a `ControlTalk` of messages.py: a machine alone does without all of this.
 
@@ -81,6 +82,20 @@ class FollowGroup(LineMessage, frozen=True, tag=7):
     group: bytes
 
 
+class CallControl(LineMessage, frozen=True, tag=13):
+    """A call of a method of control.proto that takes and gives one message.
+
+    Answered by CallAnswered.
+    """
+
+    number: int
+    service: str
+    method: str
+    """As Python writes it: `end_owner`."""
+    body: bytes
+    """The message that it takes."""
+
+
 # ------------------------------------------------------------------ control -> daemon
 
 
@@ -134,8 +149,30 @@ class GroupChanged(LineMessage, frozen=True, tag=12):
     """Of its removal."""
 
 
-NodeSays = HeldOnNode | SayReserved | SayRefused | SayCommitted | AskGroup | EndGroup | FollowGroup
-ControlSays = ReserveOrder | CommitOrder | ReleaseOrder | GroupAnswered | GroupChanged
+class CallAnswered(LineMessage, frozen=True, tag=14):
+    """A call was done, or refused."""
+
+    number: int
+    body: bytes
+    """The message that the method gives."""
+    status: int = 0
+    """As gRPC counts them; 0: it was done."""
+    reason: str = ""
+
+
+NodeSays = (
+    HeldOnNode
+    | SayReserved
+    | SayRefused
+    | SayCommitted
+    | AskGroup
+    | EndGroup
+    | FollowGroup
+    | CallControl
+)
+ControlSays = (
+    ReserveOrder | CommitOrder | ReleaseOrder | GroupAnswered | GroupChanged | CallAnswered
+)
 OnLine = NodeSays | ControlSays
 
 # An id is its bytes.
@@ -153,4 +190,4 @@ def unpack_line(body: bytes) -> OnLine:
     try:
         return _decoder.decode(body)
     except msgspec.MsgspecError as error:
-        raise ProtocolError(f"a message about placement groups cannot be read: {error}") from None
+        raise ProtocolError(f"what is said on a line cannot be read: {error}") from None

@@ -237,11 +237,7 @@ class ControlClient:
         It is called in a thread of gRPC's. Of what is under way when the client is closed nothing
         may be told. With a `timeout_s` of infinity it is asked until there is an answer.
         """
-        header = _header_of(request)
-        name = self._names.begin() if header is not None else None
-        if header is not None:
-            header.id.CopyFrom(name)
-        _Asking(self, service, method, request, name, then, timeout_s).ask()
+        _Asking(self, service, method, request, self.name(request), then, timeout_s).ask()
 
     def stream(self, service: str, method: str, requests: Any) -> ControlStream:
         """Begin a stream: of one request, or of an iterator of them.
@@ -267,8 +263,17 @@ class ControlClient:
         return _number_of(call)
 
     def new_name(self) -> messages.RequestId:
-        """Name a request that is said on a stream; `has_answer` ends it."""
+        """Name a request that is said otherwise; `has_answer` ends it."""
         return self._names.begin()
+
+    def name(self, request: Any) -> messages.RequestId | None:
+        """Name a request, if it has a place for that; `has_answer` ends it."""
+        header = _header_of(request)
+        if header is None:
+            return None
+        name = self._names.begin()
+        header.id.CopyFrom(name)
+        return name
 
     def has_answer(self, name: messages.RequestId | None) -> None:
         """Note that a request that was begun has its answer."""
