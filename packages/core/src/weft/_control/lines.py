@@ -90,6 +90,8 @@ if TYPE_CHECKING:
 
 TEXT = 4096
 """Of a reason, in characters: more is not taken."""
+CALLERS = 1024
+"""So many may be on their way: after a restart all nodes call at once."""
 UNKNOWN = 2
 """gRPC's status for what went wrong unforeseen."""
 _WAITS, _MISSING = "waits", "missing"
@@ -129,7 +131,11 @@ class NodeLines:
         """
         loop = asyncio.get_running_loop()
         poller = LoopPoller(loop)
-        arrivals = Arrivals(lambda delay_s, function: (loop.call_later(delay_s, function), None)[1])
+
+        def call_later(delay_s: float, function: Callable[[], None]) -> None:
+            loop.call_later(delay_s, function)
+
+        arrivals = Arrivals(call_later, most=CALLERS)
         path = session_dir / GROUPS_SOCKET
         path.unlink(missing_ok=True)
         listener = SocketListener(poller, path, lambda sock: self._near(poller, sock))

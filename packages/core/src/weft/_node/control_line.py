@@ -8,7 +8,7 @@ part of a frame, and no thread is woken for it.
 
 What is always true
 1. There is a connection only while the link has one: from `begin` to `end`. When it breaks, or
-   nobody answers, another is made after `PAUSE_S`, in turn to each place where control may be.
+   nobody answers, another is made after a pause, in turn to each place where control may be.
 2. Each connection begins with what the node holds, then with all that is said in `line_began`.
 3. A control service that is older than one that has answered is not heard.
 """
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from weft._wire.messages import Hello, Message
 
 PAUSE_S = 0.1
+"""Twice as long after each failure, up to `MOST_PAUSE_S`: many nodes may look for control."""
+MOST_PAUSE_S = 1.0
 SOON_S = 0.002
 
 
@@ -171,7 +173,8 @@ class ControlLine:
         )
 
     def _again(self) -> None:
-        self._timers.call_later(PAUSE_S, self._connect)
+        pause_s = min(PAUSE_S * 2 ** min(self._failures, 10), MOST_PAUSE_S)
+        self._timers.call_later(pause_s, self._connect)
 
     def _drop(self) -> None:
         """Believe in this connection no more."""
