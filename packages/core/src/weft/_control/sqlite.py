@@ -105,12 +105,13 @@ class SqliteJournal(CommandJournal):
 
     @override
     def append(self, lines: list[bytes]) -> None:
-        with self._writing() as database:
-            database.execute("INSERT INTO batches (record) VALUES (?)", (pack(lines),))
+        # A transaction by itself: each statement more would let other threads have their turn.
+        with self._told():
+            self._opened().execute("INSERT INTO batches (record) VALUES (?)", (pack(lines),))
 
     @override
     def replace(self, snapshot: bytes) -> None:
-        with self._writing() as database:
+        with self._told(), _transaction(self._opened()) as database:
             database.execute("DELETE FROM batches")
             database.execute("DELETE FROM snapshot")
             database.execute("INSERT INTO snapshot VALUES (?)", (seal(snapshot),))
@@ -121,13 +122,10 @@ class SqliteJournal(CommandJournal):
             self._database.close()
             self._database = None
 
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        """Do all of it, or nothing."""
+    def _opened(self) -> sqlite3.Connection:
         if self._database is None:
             raise JournalError(f"the journal in {self._path} is not open")
-        with self._told(), _transaction(self._database):
-            yield self._database
+        return self._database
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -147,10 +145,11 @@ class SqliteJournal(CommandJournal):
 
 
 @contextlib.contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+def _transaction(database: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
+    """Do all of it, or nothing."""
     database.execute("BEGIN IMMEDIATE")
     try:
-        yield
+        yield database
         database.execute("COMMIT")
     except BaseException:
         if database.in_transaction:

@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 PAUSE_S = 0.1
 """Twice as long after each failure, up to `MOST_PAUSE_S`: many nodes may look for control."""
 MOST_PAUSE_S = 1.0
-SOON_S = 0.002
+SOON_S = 0.005
+"""What nobody waits for waits so long for company."""
 
 
 class LineNews(Protocol):
