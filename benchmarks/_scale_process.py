@@ -106,9 +106,9 @@ class Node:
         loop = asyncio.get_running_loop()
         due_at = loop.time() + HEARTBEAT_S * (number % 100) / 100
         while True:
-            # One that is late makes no later one late: so many are due as time has passed.
+            # One that is a little late makes no later one late: so many are due as time has passed.
             await asyncio.sleep(max(0.0, due_at - loop.time()))
-            due_at += HEARTBEAT_S
+            due_at = max(due_at + HEARTBEAT_S, loop.time())
             number += 1
             heartbeat = messages.Heartbeat(sender=sender)
             if not number % NEWS:

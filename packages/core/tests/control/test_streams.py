@@ -1,12 +1,30 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from weft._control.calls.desk import RefusedError
+from weft import _clock
+from weft._control.bells import Bells
+from weft._control.calls.desk import Desk, RefusedError
 from weft._control.calls.links import DELTAS, NodeLinks, ViewFollower
+from weft._control.calls.members import Admission, MemberCalls
+from weft._control.memory import Memory, MemoryJournal
+from weft._control.service import Service
+from weft._ids import NodeId
+from weft._machines.ledger import Ledger
+from weft._machines.members import HEARTBEAT_S
+from weft._machines.membership import Membership
+from weft._machines.placement import NodeView
+from weft._node.heartbeats import Heartbeats
+from weft._resources import Resources
 from weft._transport.control import messages
+from weft._transport.credentials import make_credentials
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 NODE = b"n" * 16
 ANSWER = messages.HeartbeatAnswer(ask_whole=True)
@@ -54,3 +72,44 @@ def test_follower_that_is_too_slow_wants_the_whole_view() -> None:
         assert follower.take() == [b"whole", b"next"]
 
     asyncio.run(go())
+
+
+def test_node_of_many_is_told_to_beat_less_often(tmp_path: Path) -> None:
+    async def beat(node_id: bytes, incarnation: int) -> AsyncIterator[messages.Heartbeat]:
+        sender = messages.Sender(node_id=node_id, incarnation=incarnation)
+        for _ in range(3):
+            yield messages.Heartbeat(sender=sender)
+
+    async def go() -> None:
+        membership = Membership()
+        service = Service(MemoryJournal(Memory()), Ledger([membership]), _clock, lambda event: None)
+        await service.start()
+        desk = Desk(service, Bells())
+        calls = MemberCalls(
+            desk, membership, NodeLinks(), Admission(make_credentials(tmp_path / "credentials"), "")
+        )
+        ids = [number.to_bytes(16, "big") for number in range(1, 502)]
+        asked = [
+            messages.RegisterRequest(node=messages.Node(node_id=each, address=each.hex()))
+            for each in ids
+        ]
+        answers = await asyncio.gather(*(calls.register(each, None) for each in asked))
+        heartbeats: Any = calls.heartbeats(beat(ids[0], answers[0].incarnation), None)
+        told = [answer.heartbeat_s async for answer in heartbeats if answer.heartbeat_s]
+        assert told == [0.6]
+        await service.stop()
+
+    asyncio.run(go())
+
+
+def test_node_beats_as_often_as_it_is_told() -> None:
+    me = NodeId(NODE)
+    beats = Heartbeats(me, 1, lost=lambda: None)
+    beats.put(NodeView(me, Resources(), Resources()))
+    said = iter(beats)
+    next(said)
+    beats.heard(messages.HeartbeatAnswer(heartbeat_s=0.001))
+    began = _clock.monotonic()
+    for _ in range(20):
+        next(said)
+    assert _clock.monotonic() - began < 10 * HEARTBEAT_S

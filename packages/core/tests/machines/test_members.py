@@ -13,6 +13,7 @@ from weft._machines.members import (
     CROWD_S,
     HEARTBEAT_S,
     JOURNALED,
+    MOST_HEARTBEAT_S,
     RELINK_S,
     SILENCE_S,
     STOPPED_S,
@@ -228,9 +229,9 @@ def test_restarted_control_service_gives_all_nodes_the_time_again() -> None:
         assert control.register(C) == 3
 
 
-def crowd(control: Control, nodes: int) -> list[tuple[NodeId, int]]:
+def crowd(control: Control, nodes: int, after: int = 0) -> list[tuple[NodeId, int]]:
     """Let so many be members; return who they are."""
-    ids = [NodeId(number.to_bytes(16, "big")) for number in range(1, nodes + 1)]
+    ids = [NodeId(number.to_bytes(16, "big")) for number in range(after + 1, after + nodes + 1)]
     return [(node_id, control.register(node_id)) for node_id in ids]
 
 
@@ -258,6 +259,15 @@ def test_crowd_that_has_died_is_dead_after_a_time_for_each_of_it() -> None:
     assert control.died == []
     control.pass_time(2 * HEARTBEAT_S)
     assert len(control.died) == len(members)
+
+
+def test_nodes_beat_less_often_when_they_are_many() -> None:
+    control = Control()
+    told = []
+    for nodes in (3, 500, 501, 700, 999, 1500):
+        crowd(control, nodes - len(control.members.living()), len(control.members.living()))
+        told.append(control.members.heartbeat_s())
+    assert told == [HEARTBEAT_S, HEARTBEAT_S, 0.6, 0.7, MOST_HEARTBEAT_S, MOST_HEARTBEAT_S]
 
 
 def test_few_of_a_crowd_are_dead_as_soon_as_those_of_a_small_cluster() -> None:

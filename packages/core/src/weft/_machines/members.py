@@ -6,9 +6,9 @@
                                 +-- same node, before: dead
 
 A node that registers gets an incarnation, greater than all before. It then says every 0.5 s that it
-is there. Who is silent, was drained or has left is dead, in two steps: the machine says `Bury`, the
-shell writes `Buried` to the journal and tells it here. So what happened is what the journal says:
-what time has decided is never decided again.
+is there; less often where there are many nodes. Who is silent, was drained or has left is dead, in
+two steps: the machine says `Bury`, the shell writes `Buried` to the journal and tells it here. So
+what happened is what the journal says: what time has decided is never decided again.
 
 What is always true
 1. Incarnations grow, over all nodes and all lives of the control service.
@@ -32,6 +32,7 @@ the wall may jump as it likes. A deadline begins anew with a restart: the node k
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from typing import Final, Literal, TypeAlias, assert_never
 
@@ -40,15 +41,19 @@ import msgspec
 from weft._ids import NodeId
 
 HEARTBEAT_S = 0.5
+# Of many nodes each beats less often, so that all together beat no oftener than this, until ...
+HEARTBEATS_PER_S = 1_000
+# ... a node that is heard so seldom would soon be a silent one.
+MOST_HEARTBEAT_S = 1.0
 SILENCE_S = 5.0
 # A daemon that lives links again at once; one that was killed has its links closed by its system.
 RELINK_S = 2.0
 # This process was stopped if it handled nothing for so long: it ticks every HEARTBEAT_S.
 STOPPED_S = 1.0
-# Who has not been heard for so long is late: two heartbeats.
-LATE_S = 2 * HEARTBEAT_S
+# Who has not been heard for so long is late: before RELINK_S is over.
+LATE_S = 1.5
 CROWD = 100
-CROWD_S = 0.02
+CROWD_S = 0.05
 MOST_NODES = 10_000
 DEAD_KEPT = 1_000
 
@@ -485,6 +490,11 @@ class Members:
         return living if living and living.facts.incarnation == incarnation else None
 
     # -------------------------------------------------------------- questions
+
+    def heartbeat_s(self) -> float:
+        """Return how far the heartbeats of a node are to be apart; it changes in few steps."""
+        wanted_s = math.ceil(10 * len(self._living) / HEARTBEATS_PER_S) / 10
+        return min(max(HEARTBEAT_S, wanted_s), MOST_HEARTBEAT_S)
 
     def living(self) -> list[MemberFacts]:
         """Return the members that live, also the draining ones."""

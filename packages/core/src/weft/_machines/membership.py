@@ -258,6 +258,10 @@ class Membership(ControlTable):
         dead = [MemberStanding(facts) for facts in self._members.dead()]
         return [standing for standing in living if standing] + dead
 
+    def heartbeat_s(self) -> float:
+        """Return how far the heartbeats of a node are to be apart."""
+        return self._members.heartbeat_s()
+
     def is_member(self, node_id: NodeId, incarnation: int) -> bool:
         """Tell whether what a node says with this incarnation counts."""
         return self._members.is_member(node_id, incarnation)

@@ -491,7 +491,7 @@ class ControlLink:
             self._post(partial(self._linked, beats))
             with self._stream("Members", "heartbeats", iter(beats)) as stream:
                 for number, answer in enumerate(stream):
-                    beats.heard()
+                    beats.heard(answer)
                     if not number:
                         self._post(partial(self._heard, incarnation))
                     if answer.ByteSize():

@@ -5,7 +5,7 @@
 What is always true
 1. The first one says the whole view.
 2. What changes is said at once, but the view not more often than its Publisher allows; if nothing
-   does, one is sent each `HEARTBEAT_S`.
+   does, one is sent each `HEARTBEAT_S`, or as often as control wants.
 """
 
 from __future__ import annotations
@@ -61,14 +61,17 @@ class Heartbeats:
         self._publisher: Publisher[NodeId, NodeView] = Publisher(incarnation)
         self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._beat_at = 0.0
+        self._beat_s = HEARTBEAT_S
 
     def put(self, said: NodeView | Leaving | DrainAnswer | WholeWanted | None) -> None:
         """Let something be said; None: the stream has ended."""
         self._inbox.put(said)
 
-    def heard(self) -> None:
+    def heard(self, answer: messages.HeartbeatAnswer) -> None:
         """Note that there was an answer. Any thread may."""
         self._lost_at = monotonic() + LOST_S
+        if answer.heartbeat_s:
+            self._beat_s = answer.heartbeat_s
 
     def __iter__(self) -> Iterator[messages.Heartbeat]:
         view = self._inbox.get()
@@ -77,7 +80,7 @@ class Heartbeats:
         self._publish(TableChanged({self._me: view}))
         (first,) = self._publish(WholeAsked(_CONTROL))
         yield messages.Heartbeat(sender=self._sender, view=first)
-        self._beat_at = monotonic() + HEARTBEAT_S
+        self._beat_at = monotonic() + self._beat_s
         while (said := self._wait()) is not None:
             if monotonic() > self._lost_at:
                 self._lost()
@@ -119,7 +122,7 @@ class Heartbeats:
         now = monotonic()
         if deltas or not is_empty or now >= self._beat_at:
             yield heartbeat
-            self._beat_at = now + HEARTBEAT_S
+            self._beat_at = now + self._beat_s
 
     def _publish(self, event: Any) -> list[messages.ViewDelta]:
         effects = self._publisher.handle(event, monotonic())

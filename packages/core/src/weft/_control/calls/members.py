@@ -168,6 +168,10 @@ class MemberCalls:
             if self._links.close(sender.node, link):
                 self._desk.service.note(LinkClosed(node_id, sender.incarnation))
 
+    def heartbeat_s(self) -> float:
+        """Return how far the heartbeats of a node are to be apart."""
+        return self._membership.heartbeat_s()
+
     def hear(
         self,
         node_id: NodeId,
@@ -202,6 +206,8 @@ class _Hearing:
         self._incarnation = incarnation
         self._link = link
         self._follower: Follower[NodeId, NodeView] = Follower()
+        self._heartbeat_s = HEARTBEAT_S
+        """As the node was told."""
 
     async def read(
         self, first: messages.Heartbeat, others: AsyncIterator[messages.Heartbeat]
@@ -214,6 +220,10 @@ class _Hearing:
         view = self._view(heartbeat.view) if heartbeat.HasField("view") else None
         self._calls.hear(self._node_id, self._incarnation, heartbeat, view)
         self._link.send(_HEARD)
+        wanted_s = self._calls.heartbeat_s()
+        if wanted_s != self._heartbeat_s:
+            self._heartbeat_s = wanted_s
+            self._link.send(messages.HeartbeatAnswer(heartbeat_s=wanted_s))
 
     def _view(self, said: messages.ViewDelta) -> NodeView | None:
         """Return what the node has, if that has changed."""

@@ -670,14 +670,16 @@ class Heartbeat(_message.Message):
     def __init__(self, sender: _Optional[_Union[Sender, _Mapping]] = ..., view: _Optional[_Union[ViewDelta, _Mapping]] = ..., empty: _Optional[str] = ..., agrees_to_drain: _Optional[bool] = ...) -> None: ...
 
 class HeartbeatAnswer(_message.Message):
-    __slots__ = ("ask_whole", "ask_drain", "tell_drain")
+    __slots__ = ("ask_whole", "ask_drain", "tell_drain", "heartbeat_s")
     ASK_WHOLE_FIELD_NUMBER: _ClassVar[int]
     ASK_DRAIN_FIELD_NUMBER: _ClassVar[int]
     TELL_DRAIN_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_S_FIELD_NUMBER: _ClassVar[int]
     ask_whole: bool
     ask_drain: Drain
     tell_drain: Drain
-    def __init__(self, ask_whole: _Optional[bool] = ..., ask_drain: _Optional[_Union[Drain, _Mapping]] = ..., tell_drain: _Optional[_Union[Drain, _Mapping]] = ...) -> None: ...
+    heartbeat_s: float
+    def __init__(self, ask_whole: _Optional[bool] = ..., ask_drain: _Optional[_Union[Drain, _Mapping]] = ..., tell_drain: _Optional[_Union[Drain, _Mapping]] = ..., heartbeat_s: _Optional[float] = ...) -> None: ...
 
 class Drain(_message.Message):
     __slots__ = ("reason", "message", "deadline_s")
