@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections import deque
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
@@ -442,6 +443,17 @@ def test_connection_is_made_anew_before_its_key_is_worn(
     (second,) = there.transfers.links._callers.values()
     assert first.connection.closed
     assert not second.connection.closed
+
+
+def test_nodes_of_one_host_do_not_pace_what_they_send(world: World) -> None:
+    there, here, _ = world.nodes
+    edition, _ = world.make(there)
+    here.want(edition)
+    here.answer()
+    (link,) = there.transfers.links._callers.values()
+    with socket.socket(fileno=os.dup(link.connection.fileno())) as sock:
+        found = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+    assert found.rstrip(b"\0") == b"reno"
 
 
 def test_source_that_is_dead_is_not_waited_for(world: World) -> None:

@@ -15,10 +15,13 @@ from __future__ import annotations
 import contextlib
 import socket
 import ssl
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from weft._override import override
 from weft._transport.tls import RECORD_BYTES, TURN_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FETCH_BYTES = 128 * 1024
 """So much of what is encrypted is sent and received at once: it stays in the processor's cache."""
@@ -177,12 +180,13 @@ class WideSocket(socket.socket):
         BlockingIOError: nothing is there yet.
         """
         view = memoryview(buffer)[:nbytes]
-        size, most, read = 0, len(view), self._tls.read
+        size, most = 0, len(view)
+        read = cast("Callable[[int, memoryview], int]", self._tls.read)
         try:
             while size < most:
                 # A record at a time.
                 try:
-                    part = cast("int", read(most, view[size:]))
+                    part = read(most, view[size:])
                 except ssl.SSLWantReadError:
                     self._fetch()
                     continue
