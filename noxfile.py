@@ -173,7 +173,8 @@ def suite(session: nox.Session) -> None:
         try:
             # With -m the root is on the path, and so on that of the workers that tests start: they
             # import the tests' own functions from there.
-            session.run("python", "-m", "pytest", *ignore(*PURE_TESTS, *BESIDE))
+            core = "packages/core/tests"
+            session.run("python", "-m", "pytest", core, *ignore(*PURE_TESTS, *BESIDE))
         finally:
             wait([beside])
             file.seek(0)
