@@ -104,16 +104,19 @@ async def serve(
             answers = control.answers()
             lines.answer_calls(answers)
             server = ControlServer(f"unix:{socket}", credentials.token, service.number, answers)
-            await server.start()
             doors = str(session_dir / DOORS)
-            port = asyncio.create_task(relay(credentials, doors=doors, server=str(socket)))
+            # First, so that who hears an answer of the server's finds them, too.
             line = asyncio.create_task(lines.listen(session_dir, credentials, doors))
+            await server.start()
+            port = asyncio.create_task(relay(credentials, doors=doors, server=str(socket)))
             over = {told, service.ended, port, line}
             await asyncio.wait(over, return_when=asyncio.FIRST_COMPLETED)
             port.cancel()
             line.cancel()
             await asyncio.wait({line})
             await server.stop()
+            if not line.cancelled():
+                line.result()
     finally:
         await service.stop()
         await asyncio.wait({starting})
