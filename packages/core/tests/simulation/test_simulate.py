@@ -16,13 +16,17 @@ from weft._machines.bundles import Bundles
 from weft._machines.calls import Calls
 from weft._machines.leases import Leases
 from weft._machines.members import Members
+from weft._machines.ownership import Ownership, Recycled, Unrecoverable
 from weft._machines.reservations import Reservations
 from weft._machines.spillover import Spillover
 from weft._machines.standings import Standings
+from weft._machines.transfers import Transfers
 from weft._machines.wants import Wants
 from weft._node.actor_watchers import ActorWatchers
 from weft._node.cluster_acting import ClusterActing
 from weft._node.grants import Grants
+from weft._runtime.copies import Copies
+from weft._wire.messages import Shared
 from weft.testing import BrokenPromiseError, simulate
 from weft.testing._simulation.plans import (
     ActorPlan,
@@ -278,3 +282,35 @@ def test_fence_that_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
         return [e for e in real(self, event, now) if not isinstance(e, members.Fence)]
 
     find(monkeypatch, 1000, (Members, "handle", silent))
+
+
+@planted
+def test_values_of_a_dead_node_that_nobody_misses(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = find(monkeypatch, 1000, (Copies, "node_lost", nothing))
+    assert "does not get it" in text or "does not end" in text
+
+
+@planted
+def test_copy_that_is_kept_when_its_object_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "that nobody needs" in find(monkeypatch, 200, (Transfers, "_drop", nothing))
+
+
+@planted
+def test_task_whose_lost_result_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given_up(self: Ownership, entry: Any) -> list[Any]:
+        return [Unrecoverable(entry, "nobody tries")]
+
+    text = find(monkeypatch, 1000, (Ownership, "_recover", given_up))
+    assert "though it can be made again" in text
+
+
+@planted
+def test_segment_that_is_filled_again_while_it_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Ownership._drop_all
+
+    def eager(self: Ownership, dropped: Any, effects: list[Any]) -> None:
+        real(self, dropped, effects)
+        values = [each.value for each in self.entries.values() if not each.owner]
+        effects += [Recycled(value) for value in values if isinstance(value, Shared)]
+
+    find(monkeypatch, 200, (Ownership, "_drop_all", eager))

@@ -63,8 +63,12 @@ class _Parting:
 class Partings:
     """Those of one process. Inside the guard."""
 
-    def __init__(self, links: Links, timers: Timers) -> None:
+    def __init__(
+        self, links: Links, timers: Timers, clock: Callable[[], float] | None = None
+    ) -> None:
+        """`clock` is that of the timers; None: the machine's."""
         self._links = links
+        self._clock = monotonic if clock is None else clock
         self._objects = links.objects
         self._timers = timers
         self._parting_of: dict[str, _Parting] = {}
@@ -106,7 +110,7 @@ class Partings:
         if parting is None or has_answered:
             parting = self._parting_of.setdefault(address, _Parting())
             parting.calls = 0
-            parting.until = monotonic() + PATIENCE_S
+            parting.until = self._clock() + PATIENCE_S
             self._timers.call_later(PATIENCE_S, partial(self._expire, address, parting))
         self._try_later(address, parting)
         return True
@@ -176,7 +180,7 @@ class Partings:
             self._end(address, "its node is dead")
 
     def _expire(self, address: str, parting: _Parting) -> None:
-        if self._parting_of.get(address) is not parting or monotonic() < parting.until:
+        if self._parting_of.get(address) is not parting or self._clock() < parting.until:
             return
         if self._has_answered(address):
             self._forget(address)

@@ -337,6 +337,7 @@ class VirtualDaemon(VirtualProcess):
     def _forget_client(self, client: bytes, *, keeps_objects: bool = False) -> None:
         self.moving.client_lost(client)
         self.moving.owner_lost(self._home.address_of(client))
+        self._deaths.gone(client)
         if not keeps_objects:
             self.memory.lost(client)
         if client not in self.workers and client in self._jobs:
@@ -391,7 +392,9 @@ class VirtualDaemon(VirtualProcess):
             if self._deaths.ask_no_more(client, worker) and not client.connection.closed:
                 self.send(client, WorkerLives(worker))
 
-        if self._deaths.ask(client, worker, is_here=worker in self.workers):
+        driver = self.client_of.get(worker)
+        is_here = worker in self.workers or (driver is not None and driver.is_local)
+        if self._deaths.ask(client, worker, is_here=is_here):
             self.later(BROKEN_S, over)
 
     # -------------------------------------------------------------- effects (_node/daemon.py)
@@ -464,7 +467,6 @@ class VirtualDaemon(VirtualProcess):
         if actor is not None:
             self.acting.lost(actor, worker, why)
         self.rules.tell_pool(worker_rules.WorkerExited(worker, why))
-        self._forget_client(worker)
         self.memory.swept(worker)
         task_id, attempt = process.begun
         certificate = Certificate(
@@ -480,6 +482,7 @@ class VirtualDaemon(VirtualProcess):
             attempt=attempt,
         )
         self._deaths.add(certificate)
+        self._forget_client(worker)
 
     @override
     def die(self, why: str, *, with_host: bool = False) -> None:

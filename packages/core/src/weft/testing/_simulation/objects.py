@@ -1,8 +1,9 @@
 """A process's objects in a world: those that it owns, borrows, makes and reads.
 
-Real are the table of objects and the shells round it: `Objects`, `Copies` and `Orphans`, and what
-gathers arguments and writes down how they are made again. Modelled here is what blocks in the real
-one: views of what is elsewhere (`_runtime/room.py`, `values.py`), and arguments as they are loaded.
+Real are the table of objects and the shells round it: `Objects`, `Copies`, `Partings` and
+`Orphans`, and what gathers arguments and writes down how they are made again. Modelled here is what
+blocks in the real one: views of what is elsewhere (`_runtime/room.py`, `values.py`), and arguments
+as they are loaded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from weft._runtime.bundles import INLINE_BYTES
 from weft._runtime.copies import Copies
 from weft._runtime.objects import Objects
 from weft._runtime.orphans import Orphans
+from weft._runtime.partings import Partings
 from weft._runtime.room import GET
 from weft._transport.addresses import Home, split
 from weft._wire.messages import (
@@ -27,6 +29,7 @@ from weft._wire.messages import (
     Fetch,
     Fetched,
     Gone,
+    Hello,
     Inline,
     Orphaned,
     Recycle,
@@ -37,6 +40,7 @@ from weft._wire.messages import (
     SegmentsMade,
     Shared,
     Transfer,
+    WorkerLives,
 )
 from weft._wire.transfers import CopyHere, WantCopy, pack_transfer
 from weft.testing._simulation.promises import Broken
@@ -58,6 +62,8 @@ class VirtualPeer:
 
     def __init__(self, address: str, end: VirtualEnd) -> None:
         self.address = address
+        self.role = ""
+        self.is_far = end.process.host != end.other.process.host
         self._end = end
 
     @property
@@ -76,6 +82,12 @@ class VirtualPeer:
     def send(self, message: Any) -> None:
         """Send a message."""
         self._end.send(message)
+
+    def lose(self, why: str) -> None:
+        """Hear nothing more of it."""
+        if not self._end.closed:
+            self._end.close(why)
+            self._end.lost(self._end, why)
 
 
 class _VirtualView:
@@ -115,6 +127,9 @@ class _VirtualPeers:
         end = self._runtime.connect(address)
         return None if end is None else self.at(end)
 
+    def lose(self, peer: VirtualPeer, why: str) -> None:
+        peer.lose(why)
+
     def send(self, peer: VirtualPeer, message: Any) -> None:
         if isinstance(message, SegmentsMade | SegmentsFree):
             # What was written to a socket of this host is read before what that has caused.
@@ -132,7 +147,8 @@ class VirtualObjects:
         self.address = runtime.address
         self._runtime = runtime
         self._world = runtime.world
-        home = Home("", split(runtime.address).node)
+        self.home = home = Home("", split(runtime.address).node)
+        self.loop = self
         shells: Any = self
         self.objects = Objects(shells, runtime.worker_id, runtime.address, shells)
         self.machine = self.objects.machine
@@ -145,6 +161,8 @@ class VirtualObjects:
         peers: Any = _VirtualPeers(runtime)
         self.peers = self.objects.peers = peers
         self.copies = self.objects.copies = Copies(shells, self.objects, shells, home)
+        self.partings = Partings(shells, shells, self._world.clock)
+        self.objects.partings = self.partings
         own: Any = self.daemon
         self.objects.daemon = own
         self._orphans = Orphans(shells, self.objects)
@@ -158,6 +176,10 @@ class VirtualObjects:
 
     def nudge(self) -> None:
         """What was dropped is counted after this step anyway."""
+
+    def call_later(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Do something later (`Timers`)."""
+        self._runtime.later(delay_s, do)
 
     def release(self, object_id: ObjectId) -> None:
         """A reference is gone."""
@@ -185,6 +207,10 @@ class VirtualObjects:
         """Take a message; False: it is not about objects."""
         objects, peer = self.objects, self.peers.at(end)
         match message:
+            case Hello():
+                peer.role = message.role
+            case WorkerLives():
+                pass
             case Fetch():
                 objects.on_fetch(peer, message)
             case Fetched():
@@ -216,8 +242,9 @@ class VirtualObjects:
     def lost(self, end: VirtualEnd) -> None:
         """A connection broke."""
         peer = self.peers.at(end)
-        self.objects.handle(PeerLost(peer))
-        self.objects.owner_lost(peer.address)
+        if not self.partings.part(peer):
+            self.objects.handle(PeerLost(peer))
+            self.objects.owner_lost(peer.address)
 
     def lost_all_of(self, end: VirtualEnd) -> None:
         """All others know of it."""

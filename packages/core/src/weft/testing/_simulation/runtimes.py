@@ -34,6 +34,7 @@ from weft._override import override
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.gathering import gather, try_gather
 from weft._runtime.recovery import describe, restore_arguments
+from weft._transport.addresses import split
 from weft._wire.messages import (
     BecomeActor,
     Blocked,
@@ -379,8 +380,6 @@ class VirtualRuntime(VirtualProcess):
 
     def _heard(self, end: VirtualEnd, message: Any) -> None:
         match message:
-            case Hello():
-                pass
             case Granted():
                 self._granted(end, message)
             case SentOn(key, workers, _, target, hops):
@@ -394,8 +393,10 @@ class VirtualRuntime(VirtualProcess):
                 self.tell(task_rules.Reclaimed())
             case Certificate():
                 self._certificate(message)
+                self.objects.partings.ended(message.worker_id)
             case NodeLost(_, address, cause):
-                self._lose_node(address, cause)
+                node = split(address).node
+                self.objects.partings.bury(node, lambda: self._lose_node(node, cause))
                 self.objects.copies.node_lost(message)
             case TaskDone():
                 self._task_done(message)
@@ -485,8 +486,7 @@ class VirtualRuntime(VirtualProcess):
                 peer.close(why)
                 self._lost(peer, why)
 
-    def _lose_node(self, address: str, cause: str) -> None:
-        node = address.partition("/")[0]
+    def _lose_node(self, node: str, cause: str) -> None:
         ends = [end for end in self.ends if end.peer is not None and not end.closed]
         ends = [end for end in ends if end.peer.startswith(f"{node}/")]
         for end in sorted(ends, key=lambda each: not self._is_called_daemon(each)):
@@ -506,10 +506,10 @@ class VirtualRuntime(VirtualProcess):
         if end.peer is None:
             hello: Hello = message
             end.peer = hello.address
-            if hello.address.endswith("/node"):
-                end.send(self._hello)
-            else:
+            if not hello.address.endswith("/node"):
                 self.end_at.setdefault(hello.address, end)
+            end.send(self._hello)
+            self._heard(end, hello)
         else:
             self._heard(end, message)
 
