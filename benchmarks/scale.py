@@ -240,7 +240,7 @@ def crowd(nodes: int) -> dict[str, float]:
     for driver in programs:
         for number in range(wanted // len(programs)):
             driver.step(
-                lambda d=driver, n=number: d.submit(TaskPlan(f"t{n}", b"f", 60.0), _nothing)
+                lambda d=driver, n=number: d.submit(TaskPlan(f"t{n}", b"f", 60.0), _nothing, {})
             )  # type: ignore[misc]  # bound as they are
     asked_at = world.now
     began = time.process_time()
