@@ -197,6 +197,30 @@ def test_drain_ends_with_the_last_owner_that_needs_something(around: Surrounding
     assert ended == [2]
 
 
+def test_drain_waits_for_an_owner_that_is_called_again(around: Surroundings) -> None:
+    for address in (OWNER, OTHER):
+        around.owners.watch(address)
+    around.owners.lost(around.client_of(OWNER))
+    around.taken()
+    ended: list[int] = []
+    around.owners.drain([], ended.append)
+    drains = NodeDrains(LIFE, [], 1)
+    assert around.taken() == [(OTHER, drains)]
+    around.owners.said_drained(around.client_of(OTHER), NodeDrained(1, 0))
+    assert not ended
+    around.ring()
+    assert (OWNER, drains) in around.taken()
+    # What it was asked may be lost with the connection.
+    around.owners.lost(around.client_of(OWNER))
+    around.ring()
+    assert (OWNER, drains) in around.taken()
+    around.owners.said_drained(around.client_of(OWNER), NodeDrained(1, 3))
+    assert ended == [3]
+    around.owners.lost(around.client_of(OWNER))
+    around.ring()
+    assert (OWNER, drains) not in around.taken()
+
+
 def test_drain_without_owners_is_over_at_once(around: Surroundings) -> None:
     ended: list[int] = []
     around.owners.drain([], ended.append)

@@ -8,6 +8,8 @@ With each call what was said meanwhile is said again (OwnerBack).
 When this node is about to end, owners elsewhere have what is nowhere else moved to other nodes:
 
     NodeDrains -> each owner moves its objects -> NodeDrained
+
+An owner whose connection breaks meanwhile is asked again when it is back.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ class FarOwners:
         self._drains = 0
         """How often owners were asked to move what they have here."""
         self._drained: Callable[[int], None] | None = None
+        self._targets: list[Life] = []
+        """To which nodes they move it."""
 
     def tell(self, address: str, message: Transfer) -> bool:
         """Queue a message to an owner anywhere; False: it is not there."""
@@ -79,6 +83,9 @@ class FarOwners:
         if self._owners.get(address) is not client:
             self._owners[address] = client
             self._memory.back(bytes.fromhex(split(address).name))
+            if self._drained is not None:
+                self._draining.add(address)
+                self._ask_to_drain(client)
         return client
 
     # -------------------------------------------------------------- their ends
@@ -144,11 +151,14 @@ class FarOwners:
         """
         self._drained, self._left = drained, 0
         self._drains += 1
-        self._draining = set(self._owners)
-        message = NodeDrains(self.transfers.life, targets, self._drains)
+        self._targets = targets
+        self._draining = {*self._owners, *self._calls}
         for client in self._owners.values():
-            self._clients.send(client, message)
+            self._ask_to_drain(client)
         self._look()
+
+    def _ask_to_drain(self, client: Client) -> None:
+        self._clients.send(client, NodeDrains(self.transfers.life, self._targets, self._drains))
 
     def said_drained(self, client: Client, message: NodeDrained) -> None:
         """An owner needs nothing here any more but for what no node could take."""
