@@ -179,6 +179,14 @@ class InCluster(ControlNews):
         """Return the nodes that are dead and remembered, the oldest first."""
         return [each.facts for each in self.link.members.values() if each.is_dead]
 
+    def untold(self) -> list[MemberFacts]:
+        """Return the other nodes that live and have not said what they have, the oldest first."""
+        return [
+            each.facts
+            for node_id, each in self.link.members.items()
+            if not each.is_dead and each.view is None and node_id != self._view.node_id
+        ]
+
     def drain(self, body: DrainBody, then: Callable[[str], None]) -> None:
         """Have a node drained; `then` gets why not, or nothing."""
         request = messages.DrainRequest(

@@ -47,15 +47,13 @@ SHAPES_TOLD = 50
 
 def nodes(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one record a node, as a list of maps; in a cluster also of the dead."""
-    names = {} if daemon.in_cluster is None else daemon.in_cluster.names()
-    dead = [] if daemon.in_cluster is None else daemon.in_cluster.dead()
-    found = [
-        *(_node(view, address, names.get(view.node_id)) for view, address in _nodes(daemon)),
-        *(
-            _node(NodeView(facts.node_id, NOTHING, NOTHING), facts.address, facts.name, facts.cause)
-            for facts in dead
-        ),
-    ]
+    cluster = daemon.in_cluster
+    names = {} if cluster is None else cluster.names()
+    found = [_node(view, address, names.get(view.node_id)) for view, address in _nodes(daemon)]
+    for facts in [] if cluster is None else (*cluster.untold(), *cluster.dead()):
+        nothing = NodeView(facts.node_id, NOTHING, NOTHING)
+        death = facts.cause if facts.life == "dead" else ""
+        found.append(_node(nothing, facts.address, facts.name, death))
     for node in found:
         node["IsHeadNode"] = node["Alive"] and daemon.head in {"", node["Address"]}
     return found
