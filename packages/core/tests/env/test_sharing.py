@@ -88,6 +88,13 @@ def test_directory_is_the_same_on_a_machine_that_never_had_it(
     assert len(nodes.asked) <= 6
 
 
+def test_what_is_given_is_in_use(here: EnvCache, there: EnvCache, project: Path) -> None:
+    listed = Path(there.tree(Snapshot(there).directory(str(project))))
+    os.utime(listed, (0, 0))
+    fetch_tree(here, listed.name, Nodes(there=there))
+    assert listed.stat().st_mtime > 0
+
+
 def test_what_an_environment_names_are_directories_modules_wheels_and_a_function() -> None:
     digests = [os.urandom(32) for _ in range(4)]
     directory, module, wheel, function = (digest.hex() for digest in digests)

@@ -388,7 +388,9 @@ class TestTrees:
         self, cache: EnvCache, root: Path, alive: set[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         kept = claim(cache, Snapshot(cache).directory(str(root)), "one")
-        gone = claim(cache, Snapshot(cache).directory(str(root), ["data"]), "dead")
+        listed = {path.name for path in Path(cache.root, "trees").iterdir()}
+        fill(root, {"data/more.txt": "more"})
+        gone = claim(cache, Snapshot(cache).directory(str(root)), "dead")
         alive.add("one")
         venv = fill(Path(cache.root, "venvs", "key"), {"complete": ""})
         fill(Path(cache.root, "files"), {".half": ""})
@@ -399,8 +401,15 @@ class TestTrees:
         assert Path(kept).exists()
         assert not Path(gone).exists()
         assert not venv.exists()
-        assert not [path for path in Path(cache.root, "files").rglob("*") if path.is_file()]
+        # Another node may want what a living session has.
+        assert {path.name for path in Path(cache.root, "trees").iterdir()} == listed
+        stored = [path for path in Path(cache.root, "files").rglob("*") if path.is_file()]
+        assert sorted(path.read_text() for path in stored) == ["A = 1", "b"]
+        alive.clear()
+        cache.remove_old(now + MAX_AGE_S + 1)
+        assert not Path(kept).exists()
         assert not list(Path(cache.root, "trees").iterdir())
+        assert not [path for path in Path(cache.root, "files").rglob("*") if path.is_file()]
 
     def test_what_is_over_the_limit_is_removed_the_oldest_first(
         self, cache: EnvCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

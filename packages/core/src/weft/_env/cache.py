@@ -12,6 +12,8 @@ What is always true
 2. A content's time of change is `STORED_NS`. One with another time was written to through a hard
    link: it counts as missing, and is stored again.
 3. What is removed has not been used for `MIN_AGE_S`: a session that was promised a content gets it.
+4. While a living session has a directory, its list and what that names stay: another node may want
+   them. Who gives something away uses it.
 
 The cache does not belong to a session: it stays, and `prune` removes what is old.
 """
@@ -42,6 +44,8 @@ MIN_AGE_S = 3600.0
 MAX_AGE_S = 7 * 86400.0
 MAX_BYTES = 20 * 2**30
 PRUNE_EVERY_S = 86400.0
+# Of a list's digest, in the names of its directories.
+DIR_DIGITS = 32
 _COPY_BYTES = 4 * 2**20
 
 
@@ -180,16 +184,33 @@ class EnvCache:
 
         What a living session uses stays.
         """
+        used = self._used()
         for name in ("trees", "indexes"):
             for entry in os.scandir(f"{self.root}/{name}"):
-                if now - entry.stat().st_mtime > MAX_AGE_S:
+                if now - entry.stat().st_mtime > MAX_AGE_S and entry.path not in used:
                     _remove(entry.path)
-        found = [*self._old_files(now), *self._old_dirs(now), *self._old_venvs(now)]
+        found = [*self._old_files(now, used), *self._old_dirs(now), *self._old_venvs(now)]
         total = sum(size for _, _, size in found)
         for used_at, path, size in sorted(found):
             if now - used_at > MAX_AGE_S or total > MAX_BYTES:
                 total -= size
                 self._drop(path)
+
+    def _used(self) -> set[str]:
+        """Return where the lists of living sessions are, and what these name."""
+        living: set[str] = set()
+        for owner in Path(self.root, "dirs").glob("*.owner"):
+            with contextlib.suppress(OSError):
+                if is_alive(owner.read_text()):
+                    living.add(owner.name.rpartition("-")[0])
+        used: set[str] = set()
+        for listed in os.scandir(f"{self.root}/trees"):
+            if listed.name[:DIR_DIGITS] in living:
+                used.add(listed.path)
+                with contextlib.suppress(OSError, msgspec.MsgspecError):
+                    entries = self.read_tree(listed.name)
+                    used.update(self.file(each.content) for each in entries if each.kind in "fx")
+        return used
 
     def _drop(self, path: str) -> None:
         """Remove a file, or a directory if nobody uses it."""
@@ -204,7 +225,7 @@ class EnvCache:
                 for suffix in (".owner", ".state"):
                     Path(path + suffix).unlink(missing_ok=True)
 
-    def _old_files(self, now: float) -> Iterator[tuple[float, str, int]]:
+    def _old_files(self, now: float, used: set[str]) -> Iterator[tuple[float, str, int]]:
         for group in os.scandir(f"{self.root}/files"):
             if not group.is_dir():
                 if now - group.stat().st_mtime > MIN_AGE_S:
@@ -213,7 +234,7 @@ class EnvCache:
             for entry in os.scandir(group.path):
                 status = entry.stat()
                 # A use sets its times, and a hard link too: the status says when.
-                if now - status.st_ctime > MIN_AGE_S:
+                if now - status.st_ctime > MIN_AGE_S and entry.path not in used:
                     yield status.st_ctime, entry.path, status.st_size
 
     def _old_dirs(self, now: float) -> Iterator[tuple[float, str, int]]:

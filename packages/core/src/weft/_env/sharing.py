@@ -80,6 +80,10 @@ def give(cache: EnvCache, wanted: list[PartWanted]) -> list[ContentPart]:
                 size = os.fstat(file.fileno()).st_size
                 file.seek(each.offset)
                 part = ContentPart(file.read(room), size)
+            if each.is_tree:
+                os.utime(cache.tree(each.digest.hex()))
+            else:
+                cache.has(each.digest, size)
         except OSError:
             if not parts:
                 raise

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from weft._env.cache import EnvCache, TreeEntry, is_alive, locked
+from weft._env.cache import DIR_DIGITS, EnvCache, TreeEntry, is_alive, locked
 
 # Copying this much takes about as long as making the link; a repository's sources lie below it.
 COPY_BYTES = 2**20
@@ -42,7 +42,7 @@ def claim(cache: EnvCache, digest: str, session_dir: str) -> str:
     entries = cache.read_tree(digest)
     number = 0
     while True:
-        place = f"{cache.root}/dirs/{digest[:32]}-{number}"
+        place = f"{cache.root}/dirs/{digest[:DIR_DIGITS]}-{number}"
         with locked(f"{place}.lock"):
             owner = Path(f"{place}.owner")
             before = owner.read_text() if owner.exists() else ""
