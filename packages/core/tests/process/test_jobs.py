@@ -30,7 +30,9 @@ WAIT_S = 20.0
 @pytest.fixture
 def node(roots: tuple[Path, Path]) -> Iterator[StartedHead]:
     """A node of three CPUs that was started by itself; it must end with nothing left."""
-    head = start_head(HeadOptions(node=NodeOptions(num_cpus=3), host="127.0.0.1"))
+    head = start_head(
+        HeadOptions(node=NodeOptions(num_cpus=3), host="127.0.0.1", lifeline_pid=os.getpid())
+    )
     wait_for_node(head.started)
     yield head
     weft.shutdown()

@@ -41,7 +41,12 @@ class RealCluster:
 
     def __init__(self, folder: Path, **options_of_head: Any) -> None:
         self.folder = folder
-        options = HeadOptions(node=NodeOptions(num_cpus=2), host="127.0.0.1", **options_of_head)
+        options = HeadOptions(
+            node=NodeOptions(num_cpus=2),
+            host="127.0.0.1",
+            lifeline_pid=os.getpid(),
+            **options_of_head,
+        )
         self.head = start_head(options)
         self.started = [self.head.started]
         wait_for_node(self.head.started)
@@ -54,7 +59,7 @@ class RealCluster:
         join_cluster(self.head.join, folder)
         options = NodeOptions(num_cpus=2)
         cluster = ClusterFile(node="", credentials=str(folder), control=self.head.cluster.control)
-        started, _ = start_neighbour(options, cluster, host="127.0.0.1")
+        started, _ = start_neighbour(options, cluster, host="127.0.0.1", lifeline_pid=os.getpid())
         self.started.append(started)
         wait_for_node(started)
         self.until(lambda: len(self.living()) == len(self.started))
@@ -162,7 +167,14 @@ def test_killed_control_service_is_back_and_work_goes_on(cluster: RealCluster) -
 def test_head_whose_journal_cannot_be_had_says_so_and_ends(
     roots: tuple[Path, Path], journal: str, told: str
 ) -> None:
-    head = start_head(HeadOptions(node=NodeOptions(num_cpus=1), host="127.0.0.1", journal=journal))
+    head = start_head(
+        HeadOptions(
+            node=NodeOptions(num_cpus=1),
+            host="127.0.0.1",
+            journal=journal,
+            lifeline_pid=os.getpid(),
+        )
+    )
     with pytest.raises(DaemonDiedError, match="the node did not start: weft control") as caught:
         wait_for_node(head.started)
     assert told in str(caught.value)

@@ -60,7 +60,10 @@ class Node:
             )
             options = {"num_cpus": 1, "prestart": 0, "object_store_memory": 1 << 28, **options}
             self.started = start_daemon(
-                node=NodeOptions(**options), cluster=cluster, gate_fds=(gate.fileno(),)
+                node=NodeOptions(**options),
+                cluster=cluster,
+                gate_fds=(gate.fileno(),),
+                lifeline_pid=os.getpid(),
             )
         self.runtime: Any = join_node(InitOptions(), self.started.session_dir)
         self.store_dir = self.runtime.welcome.store_dir

@@ -220,7 +220,9 @@ def test_commands_show_groups_and_what_they_wait_for() -> None:
 def test_group_ends_with_the_job_that_created_it_unless_it_is_detached(
     roots: tuple[Path, Path],
 ) -> None:
-    head = start_head(HeadOptions(node=NodeOptions(num_cpus=3), host="127.0.0.1"))
+    head = start_head(
+        HeadOptions(node=NodeOptions(num_cpus=3), host="127.0.0.1", lifeline_pid=os.getpid())
+    )
     wait_for_node(head.started)
     try:
         weft.init(address="auto", namespace="n", log_to_driver=False)
