@@ -32,6 +32,7 @@ from weft._runtime.remote import join_remotely
 from weft._serialize import pickling
 from weft._transport.arrivals import Arrivals
 from weft._transport.join import JoinString
+from weft._wire import remote as wire
 from weft._wire.remote import Releases
 from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
@@ -216,8 +217,34 @@ class Count:
         return self.calls
 
 
+@weft.remote(num_returns="streaming")
+def numbers(count: int) -> Iterator[int]:
+    yield from range(count)
+
+
 def engine() -> Any:
     return current.engine
+
+
+def test_items_of_a_stream_that_have_come_are_fetched_together(
+    program: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    nexts = wire.Nexts
+
+    def counted(request: int, task_id: bytes) -> wire.Nexts:
+        asked.append(request)
+        return nexts(request, task_id)
+
+    monkeypatch.setattr(wire, "Nexts", counted)
+    generator = numbers.remote(100)
+    weft.get(generator.completed())
+    assert [weft.get(ref) for ref in generator] == list(range(100))
+    assert len(asked) == 2, "the items, and the end"
+    asked.clear()
+    slow = numbers.options(_generator_backpressure_num_objects=1).remote(5)
+    assert [weft.get(ref) for ref in slow] == list(range(5))
+    assert len(asked) == 6, "one after the other"
 
 
 def test_program_without_a_node_of_the_cluster_joins_from_afar(

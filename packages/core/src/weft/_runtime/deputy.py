@@ -35,6 +35,7 @@ from weft._runtime.letters import Letters
 from weft._runtime.local import END_S, START_S, Driver
 from weft._runtime.loop import Waiter
 from weft._runtime.remote_contents import ProgramGivers
+from weft._runtime.submissions import STREAM_ITEMS
 from weft._serialize.failures import pack_error
 from weft._serialize.pickling import Serialized, dumps, layout_of, unpack
 from weft._specs import ActorSpec, Code, TaskSpec
@@ -73,6 +74,9 @@ QUESTIONS = frozenset(
 MOST_SHOWN = 1000
 # So many large values are in the deputy's memory at a time, beside those on their way.
 LOADERS = 4
+# Of a stream, in one answer: a round trip for each would be most of what it costs. Their values are
+# kept until they were heard.
+MOST_ITEMS = 100
 
 
 class Deputy:
@@ -400,13 +404,25 @@ class Deputy:
         )
 
     def _take(self, request: int, generator: ObjectRefGenerator[Any]) -> None:
-        ref = self._driver.next_item(generator, 0)
-        if ref is None:
-            self._done(request)
-            return
-        self._holdings.hold(ref)
-        self._is_ready(ref._id)
-        self._say(remote.Replied(request, refs=[Held(ref._id, ref._owner)]))
+        """Answer with the next item, and those that have come behind it.
+
+        One at a time if the task is to wait for its consumer: what is taken early would not count.
+        """
+        most = 1 if generator._stream.limit < STREAM_ITEMS else MOST_ITEMS
+        refs: list[Held] = []
+        while len(refs) < most and (ref := self._next_or_none(generator, refs)) is not None:
+            self._holdings.hold(ref)
+            self._is_ready(ref._id)
+            refs.append(Held(ref._id, ref._owner))
+        self._say(remote.Replied(request, refs=refs))
+
+    def _next_or_none(
+        self, generator: ObjectRefGenerator[Any], before: list[Held]
+    ) -> ObjectRef[Any] | None:
+        """Return the next item; None: it has not come, or there is none."""
+        if before and generator._stream.would_block:
+            return None
+        return self._driver.next_item(generator, 0)
 
     # -------------------------------------------------------------- questions
 

@@ -117,7 +117,10 @@ class Loads(Order, frozen=True, tag=8):
 
 
 class Nexts(Order, frozen=True, tag=9):
-    """Wait for the next item of a stream. Answer: nothing but the reference; none at its end."""
+    """Wait for the next item of a stream.
+
+    Answer: nothing but its reference, and those of what has come behind it; none at the end.
+    """
 
     request: int
     task_id: bytes
