@@ -655,6 +655,22 @@ def test_job_that_is_over_ends_its_groups_and_not_detached_ones() -> None:
     assert world.bundles.groups() == [H, K]
 
 
+def test_group_of_a_job_that_is_over_is_not_created(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A node that was cut off asks again for what its driver wanted before it ended.
+    monkeypatch.setattr(bundles_module, "OWNERS_KEPT", 2)
+    world = World((A, 3))
+    for job in (b"job 1", b"job 2", b"job 3"):
+        world.command(OwnerEnded(job))
+    world.create(G, 1, owner=b"job 3")
+    assert world.told == [RefuseGroup(G, "the job that creates it is over", "exists")]
+    again = Bundles()
+    again.restore(world.bundles.state(), 0.0)
+    assert again.state() == world.bundles.state()
+    assert again.state().over == (b"job 2", b"job 3")
+    world.create(H, 1, owner=b"job 1")
+    assert world.state(H) != "removed"
+
+
 # ------------------------------------------------------------------ creation
 
 

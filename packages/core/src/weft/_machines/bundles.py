@@ -21,7 +21,9 @@ What is always true
    group that has found no room for a while: that may wait for tasks to end, for a while again.
 5. Who waits is tried in order: first those that lost bundles, then the first come (group_queue.py).
 6. A node that has refused a group is not asked again before it has said that something has changed.
-7. At most `MOST_GROUPS` are not removed, and the newest `REMOVED_KEPT` removed are remembered.
+7. At most `MOST_GROUPS` are not removed, and the newest `REMOVED_KEPT` removed are remembered. Of a
+   job that is over, of which the newest `OWNERS_KEPT` are remembered, none is created: what a node
+   that was cut off has asked for before comes late.
 
 What a node is told comes there in order, and its answers come back in order, or the node is gone,
 or it resumes: then it says what it holds, and what was lost on the way is said again.
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
 
 MOST_GROUPS = 100_000
 REMOVED_KEPT = 1_000
+OWNERS_KEPT = 10_000
 # A group that finds no room for so long goes where tasks are, and waits for them to end.
 PRESS_S = 1.0
 MOST_PRESS_S = 60.0
@@ -255,6 +258,8 @@ class BundlesState(msgspec.Struct, frozen=True):
 
     groups: tuple[GroupCreated, ...]
     removed: tuple[tuple[GroupCreated, str], ...]
+    over: tuple[bytes, ...] = ()
+    """Owners that have ended, the oldest first."""
 
 
 class _Part:
@@ -324,6 +329,8 @@ class Bundles:
         self._attempts = 0
         self._group_of: dict[PlacementGroupId, _PlacementGroup] = {}
         self._removed: OrderedDict[PlacementGroupId, tuple[GroupCreated, str]] = OrderedDict()
+        self._over: OrderedDict[bytes, None] = OrderedDict()
+        """Owners that have ended."""
         self._group_by_name: dict[tuple[str, str], PlacementGroupId] = {}
         self._queue: GroupQueue[_PlacementGroup] = GroupQueue()
         self._arrivals = 0
@@ -343,6 +350,7 @@ class Bundles:
                 group = self._group_of.get(group_id)
                 self._remove([group] if group else [], reason, now, effects)
             case OwnerEnded(owner):
+                self._end(owner)
                 ended = [g for g in self._group_of.values() if g.created.owner == owner]
                 self._remove(ended, "the job that created it is over", now, effects)
             case BundlesReserved() | BundlesCommitted() | BundlesRefused():
@@ -382,6 +390,8 @@ class Bundles:
         code: Literal["exists", "invalid", "full"] = "exists"
         if event.group in self._removed:
             reason = f"it was removed: {self._removed[event.group][1]}"
+        elif event.owner in self._over:
+            reason = "the job that creates it is over"
         elif not event.bundles or not all(spec.amounts for spec in event.bundles):
             reason = "it needs at least one bundle, and each bundle an amount of something"
             code = "invalid"
@@ -433,6 +443,11 @@ class Bundles:
             del self._group_by_name[group.created.namespace, group.created.name]
         self._remember(group.created, reason)
         effects.append(TellGroup(group.id, "removed", {}, reason))
+
+    def _end(self, owner: bytes) -> None:
+        self._over[owner] = None
+        if len(self._over) > OWNERS_KEPT:
+            self._over.popitem(last=False)
 
     def _remember(self, created: GroupCreated, reason: str) -> None:
         self._removed[created.group] = (created, reason)
@@ -807,7 +822,7 @@ class Bundles:
     def state(self) -> BundlesState:
         """Return what a snapshot keeps."""
         groups = tuple(group.created for group in self._group_of.values())
-        return BundlesState(groups, tuple(self._removed.values()))
+        return BundlesState(groups, tuple(self._removed.values()), tuple(self._over))
 
     def restore(self, state: BundlesState, now: float) -> None:
         """Take what a snapshot has kept; the machine has to be fresh. `RecoveryBegun` follows."""
@@ -815,6 +830,7 @@ class Bundles:
             self._queue.put(self._add(created, now))
         for created, reason in state.removed:
             self._remember(created, reason)
+        self._over.update(dict.fromkeys(state.over))
 
     def check(self) -> None:
         """Assert what is always true."""

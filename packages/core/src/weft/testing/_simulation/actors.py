@@ -124,11 +124,12 @@ class VirtualCalling:
             [],
             driver.address,
             options,
-            self._expect(lambda answer: self._made(plan, actor, answer)),
+            self.expect(lambda answer: self._made(plan, actor, answer)),
         )
         driver.daemon.send(creation)
 
-    def _expect(self, then: Callable[[Answer], None]) -> int:
+    def expect(self, then: Callable[[Answer], None]) -> int:
+        """Have something done with the answer to the next question; return its number."""
         number = next(self._numbers)
         self._requests[number] = then
         return number
@@ -142,7 +143,7 @@ class VirtualCalling:
         if plan.is_named:
             self._waiting += 1
             question = pack(ActorQuery(plan.name, NAMESPACE))
-            number = self._expect(lambda found: self._found(plan, found))
+            number = self.expect(lambda found: self._found(plan, found))
             self._driver.daemon.send(Ask(number, "find_actor", question))
 
     def _found(self, plan: ActorPlan, answer: Answer) -> None:

@@ -20,14 +20,6 @@ from weft._machines.keyvalues import KeyValues
 from weft._machines.ledger import Ledger, LedgerEntry, Sender, TableBroke
 from weft._machines.membership import Membership, NodeSaid
 from weft._machines.orders import OrderQueued, Orders, TakeOrders
-from weft._machines.reservations import (
-    CommitAsked,
-    ReleaseAsked,
-    ReserveAsked,
-    TellCommitted,
-    TellRefused,
-    TellReserved,
-)
 from weft._machines.tables import MemberRemoved, ServiceBegun
 from weft._override import override
 from weft.exceptions import RpcError
@@ -35,7 +27,6 @@ from weft.testing._simulation.letters import (
     ActorTold,
     AskService,
     BeatHeard,
-    BundlesOrdered,
     ControlAnswer,
     ControlCall,
     Fenced,
@@ -49,17 +40,22 @@ from weft.testing._simulation.letters import (
     WatchActors,
     WholeViewWanted,
 )
+from weft.testing._simulation.links import LINES, VirtualConnection
 from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
+    from weft._control import bells
+    from weft._control import lines as node_lines
     from weft._control.calls import actors as actor_calls
     from weft._control.calls import desk as desks
     from weft._ids import NodeId
     from weft._machines.rulings import Request, Ruling
     from weft._machines.tables import Noted
 else:
+    bells = lazy("weft._control.bells")
+    node_lines = lazy("weft._control.lines")
     actor_calls = lazy("weft._control.calls.actors")
     desks = lazy("weft._control.calls.desk")
 
@@ -118,6 +114,35 @@ class _VirtualDesk:
         pass
 
 
+class _VirtualRuling:
+    """The answer to a command, when it is there (`Future`)."""
+
+    def __init__(self) -> None:
+        self._ruling: Ruling | None = None
+        self._done: list[Callable[[_VirtualRuling], None]] = []
+
+    def come(self, ruling: Ruling) -> None:
+        self._ruling = ruling
+        for done in self._done:
+            done(self)
+
+    def add_done_callback(self, done: Callable[[_VirtualRuling], None]) -> None:
+        self._done.append(done)
+        if self._ruling is not None:
+            done(self)
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> Ruling:
+        assert self._ruling is not None
+        return self._ruling
+
+
+def _gone(end: VirtualEnd, why: str) -> None:
+    """Who called is gone before it said a word."""
+
+
 class _OrderStream:
     """A node that follows its orders."""
 
@@ -164,6 +189,14 @@ class VirtualControl(VirtualProcess):
         self._stream_of: dict[bytes, _Stream] = {}
         self._follower_of: dict[bytes, VirtualEnd] = {}
         self._followers = 0
+        self.bells = bells.Bells()
+        lines: Any = node_lines.NodeLines()
+        lines.send_soon = lambda line: line.connection.flush()
+        self._lines = lines
+        desk: Any = self
+        self.service = self
+        self._lines.begin(desk, self.groups)
+        world.enter(self, LINES)
         self.step(lambda: self._note(ServiceBegun(self.number)))
 
     @property
@@ -181,6 +214,34 @@ class VirtualControl(VirtualProcess):
     @override
     def wake(self) -> None:
         self._do_noted(self.ledger.due(self.now))
+
+    # -------------------------------------------------------------- as desk and service of lines
+
+    def read(self) -> None:
+        """The journal is read when a process begins."""
+
+    def note(self, happened: Any) -> None:
+        """Tell all tables what has happened."""
+        self._note(happened)
+
+    def begin(self, command: Any, request: Request) -> _VirtualRuling:
+        """Have a command done."""
+        coming = _VirtualRuling()
+        self._do(request, command, None, coming.come)
+        return coming
+
+    @override
+    def takers(self, address: str) -> Any:
+        return (self._line_said, _gone) if address == LINES else super().takers(address)
+
+    def _line_said(self, end: VirtualEnd, message: Any) -> None:
+        """Hear the first word of a node on a line."""
+        desk: Any = self
+        line: Any = node_lines._NodeLine(self._lines, desk, self.groups)
+        line.connection = VirtualConnection(end, line.receive, line.lost)
+        end.receive(end, message)
+
+    # -------------------------------------------------------------- what happens
 
     def _note(self, happened: Any) -> None:
         self._do_noted(self.ledger.note(happened, self.now))
@@ -291,6 +352,7 @@ class VirtualControl(VirtualProcess):
                 raise AssertionError(f"table {table} cannot take {what}: {error}")
             case MemberRemoved(node, _, reason) | members.Fence(node, _, reason):
                 self._fence(bytes(node), reason)
+                self._lines.end(node)
             case views.Publish(delta):
                 for end in self._follower_of.values():
                     end.send(ViewsSent(delta))
@@ -302,35 +364,12 @@ class VirtualControl(VirtualProcess):
                 for end, watching in list(self._watching.items()):
                     if actor in watching.actors:
                         self._ring(end, watching, actor)
-            case bundles.ReserveBundles():
-                order: Any = ReserveAsked(
-                    self.number,
-                    event.group,
-                    event.attempt,
-                    event.bundles,
-                    event.size,
-                    event.patience_s,
-                    event.owner,
-                    event.commits,
-                )
-                self._order(event, order)
-            case bundles.CommitBundles():
-                self._order(event, CommitAsked(self.number, event.group, event.attempt))
-            case bundles.ReleaseBundles():
-                self._order(
-                    event, ReleaseAsked(self.number, event.group, event.attempt, event.reason)
-                )
+            case bundles.TellGroup(group):
+                self.bells.ring(("group", group))
+            case bundles.ReserveBundles() | bundles.CommitBundles() | bundles.ReleaseBundles():
+                self._lines.order(event)
             case _:
                 pass
-
-    def _order(
-        self,
-        event: bundles.ReserveBundles | bundles.CommitBundles | bundles.ReleaseBundles,
-        order: Any,
-    ) -> None:
-        stream = self._stream_of.get(event.node_id)
-        if stream is not None and stream.incarnation == event.incarnation:
-            stream.end.send(BundlesOrdered(order))
 
     def _fence(self, node: bytes, reason: str) -> None:
         stream = self._stream_of.pop(node, None)
@@ -444,12 +483,8 @@ class VirtualControl(VirtualProcess):
         self._note(members.HeartbeatHeard(node_id, incarnation))
         if not self.membership.is_member(node_id, incarnation):
             return
-        if message.held is not None:
-            self._note(bundles.NodeResumed(node_id, incarnation, message.held))
         if view is not None:
             self._note(NodeSaid(incarnation, view))
-        for report in message.reports:
-            self._note(_report(node_id, incarnation, report))
 
     def _view(self, stream: _Stream, message: Heartbeat) -> Any:
         if message.delta is None:
@@ -458,18 +493,6 @@ class VirtualControl(VirtualProcess):
         if any(isinstance(effect, views.AskWhole) for effect in effects):
             stream.end.send(WholeViewWanted())
         return stream.follower.table().get(message.node_id) if effects else None
-
-
-def _report(node_id: NodeId, incarnation: int, report: Any) -> Any:
-    match report:
-        case TellReserved(group, attempt):
-            return bundles.BundlesReserved(node_id, incarnation, group, attempt)
-        case TellRefused(group, attempt, reason):
-            return bundles.BundlesRefused(node_id, incarnation, group, attempt, reason)
-        case TellCommitted(group, attempt):
-            return bundles.BundlesCommitted(node_id, incarnation, group, attempt)
-        case _:
-            raise AssertionError(report)
 
 
 def start_again(

@@ -16,21 +16,18 @@ from weft._lazy import lazy
 from weft._machines import jobs
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
-from weft._machines.bundle_plans import BundleSpec
-from weft._machines.bundles import GroupCreated, GroupRemoved
 from weft._machines.placement import NodeView
-from weft._machines.reservations import ControlUnlinked, NodeFenced
+from weft._machines.reservations import NodeFenced
 from weft._node import acting
 from weft._node.clients import GUEST, NEIGHBOUR, Client
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.far_owners import FarOwners
 from weft._node.grants import Grants
-from weft._node.reserving import Reserving
+from weft._node.questions import OF_GROUPS
 from weft._node.rules import Effect, Later, Rules
 from weft._node.scheduling import ClusterScheduling
 from weft._override import override
-from weft._resources import Resources
 from weft._transport.addresses import OBJECTS, Home, split
 from weft._wire.messages import (
     Ask,
@@ -55,7 +52,6 @@ from weft._wire.messages import (
 )
 from weft._wire.version import WIRE
 from weft.testing._simulation.actors import JOB
-from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.links import VirtualLink
 from weft.testing._simulation.moves import VirtualMoves
 from weft.testing._simulation.runtimes import VirtualJob, VirtualWorker
@@ -69,12 +65,13 @@ if TYPE_CHECKING:
     from weft._machines.bundles import HeldBundles
     from weft._machines.members import MemberFacts
     from weft._machines.orders import Order
-    from weft._node import cluster_acting
-    from weft._node.groups import NodeGroups
+    from weft._node import cluster_acting, cluster_groups
+    from weft._resources import Resources
     from weft._transport.control import messages
     from weft.testing._simulation.plans import NodePlan
 else:
     cluster_acting = lazy("weft._node.cluster_acting")
+    cluster_groups = lazy("weft._node.cluster_groups")
 
 # As in _node/daemon.py.
 BROKEN_S = 2.0
@@ -140,7 +137,7 @@ class VirtualDaemon(VirtualProcess):
         self.far_owners.transfers = transfers
         world.enter(self, f"{home.node}/{OBJECTS}")
         self._home = home
-        self._demands = Demands(self.rules, shells, _no_groups)
+        self._demands = Demands(self.rules, shells, lambda: self.groups)
         self.scheduling = ClusterScheduling(
             self.rules,
             shells,
@@ -162,8 +159,11 @@ class VirtualDaemon(VirtualProcess):
         self._steps = 0
         self._said = facts.view()
         self.link = VirtualLink(self, self, node_id, facts.view())
-        self.reserving = Reserving(facts, self.rules, self.link.report)
         link: Any = self.link
+        self.groups = cluster_groups.ClusterGroups(
+            facts, self.rules, shells, link, self.scheduling.group_ended
+        )
+        self.reserving = self.groups.reserving
         node_jobs: Any = _VirtualJobs()
         self.acting = cluster_acting.ClusterActing(
             link,
@@ -198,6 +198,7 @@ class VirtualDaemon(VirtualProcess):
         self.rules.settle(self._do)
         self.moving.tick()
         self.moving.links.flush()
+        self.link.line.flush()
         self._steps += 1
         if not self._steps % CHECK_EVERY:
             self.check()
@@ -335,6 +336,7 @@ class VirtualDaemon(VirtualProcess):
         self._forget_client(client.worker_id, keeps_objects=keeps)
 
     def _forget_client(self, client: bytes, *, keeps_objects: bool = False) -> None:
+        self.groups.forget(client)
         self.moving.client_lost(client)
         self.moving.owner_lost(self._home.address_of(client))
         self._deaths.gone(client)
@@ -379,11 +381,8 @@ class VirtualDaemon(VirtualProcess):
                 self.far_owners.watch(address)
             case Ask(request, what, body) if what in acting.QUESTIONS:
                 self.acting.ask(client, request, what, body)
-            case MakeGroup():
-                self._make_group(client, message)
-            case DropGroup(group):
-                removed = GroupRemoved(group, "it was removed")
-                self.link.command(removed, _ignore)
+            case Ask(request, what, body) if what in OF_GROUPS:
+                self.groups.ask(client, request, what, body)
             case _:
                 self.acting.said(client, message)
 
@@ -554,12 +553,8 @@ class VirtualDaemon(VirtualProcess):
         return self.reserving.held()
 
     def bundles_asked(self, asked: Any) -> None:
-        """Control wants something done with bundles."""
+        """Control wants something done with bundles, or cannot be heard."""
         self.reserving.tell(asked)
-
-    def unlinked(self) -> None:
-        """Control cannot be heard."""
-        self.reserving.tell(ControlUnlinked())
 
     # -------------------------------------------------------------- actors
 
@@ -588,21 +583,6 @@ class VirtualDaemon(VirtualProcess):
         job = client.worker_id
         self._jobs.add(job)
         self.link.command(jobs.BeginJob(job, job, self.node_id), _ignore)
-
-    def _make_group(self, client: Client, message: MakeGroup) -> None:
-        plan = message.plan
-        created = GroupCreated(
-            message.group,
-            tuple(BundleSpec(Resources({"CPU": cpus})) for cpus in plan.cpus),
-            plan.strategy,
-            client.worker_id,
-            topology=plan.topology,
-        )
-        self.link.command(created, _ignore)
-
-
-def _no_groups() -> NodeGroups:
-    raise AssertionError("no task demands a bundle")
 
 
 def _ignore(ruling: Any) -> None:

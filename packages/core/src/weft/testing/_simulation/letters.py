@@ -6,15 +6,14 @@ from typing import Any
 
 import msgspec
 
-from weft._ids import NodeId, PlacementGroupId, TaskId
-from weft._machines.bundles import HeldBundles
+from weft._ids import NodeId, TaskId
 from weft._machines.ledger import Sender
 from weft._machines.membership import MemberStanding
 from weft._machines.placement import NodeView
 from weft._machines.rulings import Request, Ruling
 from weft._machines.views import Delta
 from weft._wire.messages import Held, Value
-from weft.testing._simulation.plans import CallPlan, GroupPlan, TaskPlan
+from weft.testing._simulation.plans import CallPlan, TaskPlan
 
 
 class ControlCall(msgspec.Struct, frozen=True):
@@ -87,10 +86,6 @@ class Heartbeat(msgspec.Struct, frozen=True):
     node_id: NodeId
     incarnation: int
     delta: Delta[NodeId, NodeView] | None = None
-    held: tuple[HeldBundles, ...] | None = None
-    """Of placement groups; with the first of a stream."""
-    reports: tuple[Any, ...] = ()
-    """Of what was done with bundles."""
 
 
 class BeatHeard(msgspec.Struct, frozen=True):
@@ -99,12 +94,6 @@ class BeatHeard(msgspec.Struct, frozen=True):
 
 class WholeViewWanted(msgspec.Struct, frozen=True):
     """A node is to say all that it has."""
-
-
-class BundlesOrdered(msgspec.Struct, frozen=True):
-    """A node is to reserve bundles, or let them go."""
-
-    order: Any
 
 
 class Fenced(msgspec.Struct, frozen=True):
@@ -121,19 +110,6 @@ class ViewsSent(msgspec.Struct, frozen=True):
     """What of all nodes has changed."""
 
     delta: Delta[NodeId, MemberStanding]
-
-
-class MakeGroup(msgspec.Struct, frozen=True):
-    """A driver wants a placement group of its daemon."""
-
-    group: PlacementGroupId
-    plan: GroupPlan
-
-
-class DropGroup(msgspec.Struct, frozen=True):
-    """A driver wants one no more."""
-
-    group: PlacementGroupId
 
 
 class RunTask(msgspec.Struct, frozen=True):

@@ -1,7 +1,8 @@
 """A daemon's link to the control service in a world (`_node/control_link.py`).
 
-Real are the machines that publish and follow views, and what a node makes of the standing of the
-others. Modelled are the streams: calls that are repeated until they are answered, heartbeats, and
+Real are the machines that publish and follow views, what a node makes of the standing of the
+others, and the line for placement groups (`ControlLine`, `GroupLine`).
+Modelled are the streams: calls that are repeated until they are answered, heartbeats, and
 the view, each begun anew when it breaks.
 """
 
@@ -14,13 +15,17 @@ from weft._lazy import lazy
 from weft._machines import views
 from weft._machines.ledger import Sender
 from weft._machines.members import HEARTBEAT_S, RegisterAsked
+from weft._machines.reservations import ControlUnlinked
 from weft._machines.rulings import Request
 from weft._machines.standings import Standings
+from weft._transport.addresses import GROUPS
+from weft._wire.lines import GroupAnswered, GroupChanged
+from weft._wire.messages import Hello
+from weft._wire.version import WIRE
 from weft.testing._simulation.letters import (
     ActorTold,
     AskService,
     BeatHeard,
-    BundlesOrdered,
     ControlAnswer,
     ControlCall,
     Fenced,
@@ -44,12 +49,17 @@ if TYPE_CHECKING:
     from weft._machines.orders import Order
     from weft._machines.placement import NodeView
     from weft._machines.rulings import Ruling
+    from weft._node import control_line, line_talk
+    from weft._node.group_line import GroupLine
     from weft._transport.control import messages
     from weft.testing._simulation.world import VirtualEnd, VirtualProcess
 else:
+    control_line = lazy("weft._node.control_line")
+    line_talk = lazy("weft._node.line_talk")
     messages = lazy("weft._transport.control.messages")
 
 CONTROL = "control:1/control"
+LINES = f"control:1/{GROUPS}"
 # As in _node/control_link.py, and as long again by chance.
 PAUSE_S = 0.1
 FIRST_S, LOST_S = 10.0, 3.0
@@ -82,11 +92,7 @@ class LinkNews(Protocol):
         ...
 
     def bundles_asked(self, asked: Any) -> None:
-        """Control wants something done with bundles."""
-        ...
-
-    def unlinked(self) -> None:
-        """Control cannot be heard."""
+        """Control wants something done with bundles, or cannot be heard."""
         ...
 
     def ordered(self, order: Order) -> None:
@@ -96,6 +102,44 @@ class LinkNews(Protocol):
     def actor_changed(self, actor: messages.Actor) -> None:
         """An actor that is watched is so."""
         ...
+
+
+class VirtualConnection:
+    """A connection for messages (`SocketConnection`); what is queued goes with `flush`."""
+
+    def __init__(self, end: VirtualEnd, receive: Any, lost: Any) -> None:
+        self._end = end
+        self._receive = receive
+        self._lost = lost
+        self._queued: list[Any] = []
+        end.receive, end.lost = self.heard, self.lose
+
+    @property
+    def closed(self) -> bool:
+        """Whether it has ended."""
+        return self._end.closed
+
+    def queue(self, message: Any) -> None:
+        """Have something sent with the next `flush`."""
+        self._queued.append(message)
+
+    def flush(self) -> None:
+        """Send what is queued."""
+        queued, self._queued = self._queued, []
+        for each in queued:
+            self._end.send(each)
+
+    def close(self) -> None:
+        """End it."""
+        self._end.close()
+
+    def heard(self, end: VirtualEnd, message: Any) -> None:
+        """Take a message."""
+        self._receive(self, [message])
+
+    def lose(self, end: VirtualEnd, why: str) -> None:
+        """Hear that it broke."""
+        self._lost(self, why)
 
 
 class VirtualLink:
@@ -127,6 +171,20 @@ class VirtualLink:
         self._watching: VirtualEnd | None = None
         self._early: list[tuple[Any, Callable[[Ruling], None]]] = []
         """Calls that wait until the node is a member."""
+        self._named: dict[int, None] = {}
+        """Numbers of requests on the line that have no answer."""
+        self._groups: GroupLine | None = None
+        shells: Any = self
+        line: Any = control_line.ControlLine(
+            shells,
+            shells,
+            shells,
+            shells,
+            me=Hello(WIRE, node_id, daemon.address, 0, "daemon"),
+            places=lambda: [CONTROL],
+        )
+        line._call = self._call_for_line
+        self.line = line
         self._publisher: views.Publisher[NodeId, NodeView] = views.Publisher(0)
         self._others: views.Follower[NodeId, Any] = views.Follower()
         self._beat_at = 0.0
@@ -189,10 +247,7 @@ class VirtualLink:
         """Ask control something, until it answers, as the real one does but without an end."""
 
         def ask() -> None:
-            self._number += 1
-            name = Request(
-                bytes(self._node_id), self._number, min(self._open, default=self._number)
-            )
+            name = self._name()
             self._send(AskService(name, service, method, request), done)
 
         def done(answer: Any) -> None:
@@ -228,10 +283,15 @@ class VirtualLink:
         if as_node and not self.incarnation:
             self._early.append((command, then))
             return
-        self._number += 1
-        request = Request(bytes(self._node_id), self._number, min(self._open, default=self._number))
+        request = self._name()
         sender = Sender(bytes(self._node_id), self.incarnation) if as_node else None
         self._send(ControlCall(request, command, sender), then)
+
+    def _name(self) -> Request:
+        """Return the name of the next request."""
+        self._number += 1
+        done_below = min((*self._open, *self._named), default=self._number)
+        return Request(bytes(self._node_id), self._number, done_below)
 
     def _send(self, call: ControlCall | AskService, then: Callable[[Any], None]) -> None:
         self._open[call.request.number] = (call, then)
@@ -285,10 +345,11 @@ class VirtualLink:
             return
         self._publisher = views.Publisher(self.incarnation)
         self._publisher.handle(views.TableChanged({self._node_id: self._view}), self._world.now)
-        first = Heartbeat(self._node_id, self.incarnation, self._whole(), self._news.held())
+        first = Heartbeat(self._node_id, self.incarnation, self._whole())
         self._lost_at = self._world.now + FIRST_S
         self._beats = self._daemon.call(CONTROL, first, self._told, self._beats_lost)
         self._beat_at = self._world.now + HEARTBEAT_S
+        self.line.begin(self.incarnation)
 
     def _whole(self) -> Any:
         effects = self._publisher.handle(views.WholeAsked(b"control"), self._world.now)
@@ -297,7 +358,7 @@ class VirtualLink:
     def _beats_lost(self, end: VirtualEnd, why: str) -> None:
         if end is self._beats:
             self._beats = None
-            self._news.unlinked()
+            self.line.end()
             self._again(self._link)
 
     def _told(self, end: VirtualEnd, message: Any) -> None:
@@ -309,8 +370,6 @@ class VirtualLink:
                 pass
             case WholeViewWanted():
                 self._beat(self._whole())
-            case BundlesOrdered(order):
-                self._news.bundles_asked(order)
             case Fenced(reason):
                 end.close()
                 self._beats, self.incarnation = None, 0
@@ -320,7 +379,7 @@ class VirtualLink:
                 self._orders = self._watching = None
                 self.member_since = float("inf")
                 self._early.clear()
-                self._news.unlinked()
+                self.line.end()
                 self._news.fenced(reason)
                 self._register()
             case _:
@@ -337,15 +396,62 @@ class VirtualLink:
             if isinstance(effect, views.Publish):
                 self._beat(effect.delta)
 
-    def report(self, told: Any) -> None:
-        """Answer what was asked of bundles."""
-        if self._beats is not None:
-            self._beats.send(Heartbeat(self._node_id, self.incarnation, reports=(told,)))
-
     def _beat(self, delta: Any = None) -> None:
         assert self._beats is not None
         self._beat_at = self._world.now + HEARTBEAT_S
         self._beats.send(Heartbeat(self._node_id, self.incarnation, delta))
+
+    # -------------------------------------------------------------- placement groups
+
+    def call_later(self, delay_s: float, do: Callable[[], None]) -> None:
+        """Do something later (`Timers`)."""
+        self._daemon.later(delay_s, do)
+
+    def _call_for_line(self, place: str) -> VirtualConnection:
+        end = self._daemon.call(LINES, None, self._too_early, self._too_early)
+        assert end is not None
+        return VirtualConnection(end, self.line._receive, self.line._lost)
+
+    def _too_early(self, end: VirtualEnd, what: Any) -> None:
+        raise AssertionError(what)
+
+    def keep(self, groups: GroupLine) -> None:
+        """Let who asks for placement groups know what comes on the line."""
+        self._groups = groups
+
+    def new_name(self) -> Request:
+        """Name a request that is said on the line, until `has_answer`."""
+        name = self._name()
+        self._named[name.number] = None
+        return name
+
+    def has_answer(self, name: Request) -> None:
+        """Note that it has its answer."""
+        self._named.pop(name.number, None)
+
+    def report(self, told: Any) -> None:
+        """Answer what was asked of bundles."""
+        self.line.say(line_talk.said_of(told))
+
+    def held(self) -> tuple[HeldBundles, ...]:
+        """Return what the node holds for placement groups."""
+        return self._news.held()
+
+    def line_began(self) -> None:
+        """Say again what was not answered."""
+        if self._groups is not None:
+            self._groups.began()
+
+    def line_heard(self, said: Any, control: int) -> None:
+        """Take what control says of bundles and groups."""
+        if not isinstance(said, GroupAnswered | GroupChanged):
+            self._news.bundles_asked(line_talk.asked_of(said, control))
+        elif self._groups is not None:
+            self._groups.heard(said)
+
+    def line_ended(self) -> None:
+        """Nobody asks for bundles any more."""
+        self._news.bundles_asked(ControlUnlinked())
 
     # -------------------------------------------------------------- the view
 

@@ -60,6 +60,7 @@ from weft._wire.transfers import (
     pack_transfer,
     unpack_transfer,
 )
+from weft.testing._simulation.links import VirtualConnection
 from weft.testing._simulation.promises import Broken
 
 if TYPE_CHECKING:
@@ -93,44 +94,24 @@ class _Bytes:
         return self._read() if self._sender.is_alive else self._sent
 
 
-class _BulkConnection:
+class _BulkConnection(VirtualConnection):
     """A connection for messages and chunks (`BulkConnection`)."""
 
     def __init__(self, end: VirtualEnd, receive: Any, lost: Any, sink_for: Any) -> None:
-        self._end = end
-        self._receive = receive
-        self._lost = lost
+        super().__init__(end, receive, lost)
         self._sink_for = sink_for
-        self._queued: list[Any] = []
-
-    @property
-    def closed(self) -> bool:
-        return self._end.closed
-
-    def queue(self, message: Any) -> None:
-        self._queued.append(message)
 
     def send_parcel(self, tag: int, source: _Bytes) -> None:
-        self._queued.append(source)
+        self.queue(source)
 
-    def flush(self) -> None:
-        queued, self._queued = self._queued, []
-        for each in queued:
-            self._end.send(each)
-
-    def close(self) -> None:
-        self._end.close()
-
+    @override
     def heard(self, end: VirtualEnd, message: Any) -> None:
         if not isinstance(message, _Bytes):
-            self._receive(self, [message])
+            super().heard(end, message)
             return
         sink = self._sink_for(Parcel(0, message.size_bytes))
         if sink is not None:
             sink.come(message.content())
-
-    def lose(self, end: VirtualEnd, why: str) -> None:
-        self._lost(self, why)
 
 
 class _VirtualComing:
@@ -212,9 +193,7 @@ class VirtualMoves:
         self, end: VirtualEnd, receive: Any, lost: Any, sink_for: Any
     ) -> _BulkConnection:
         """Take a call, or what has been called."""
-        connection = _BulkConnection(end, receive, lost, sink_for)
-        end.receive, end.lost = connection.heard, connection.lose
-        return connection
+        return _BulkConnection(end, receive, lost, sink_for)
 
     def accept(self, end: VirtualEnd) -> None:
         """Another daemon has called for objects."""

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
 import msgspec
 
-from weft._ids import NodeId
+from weft._ids import JobId, NodeId
 from weft._machines.bundle_plans import Strategy
 from weft._resources import Resources
-from weft._specs import Shape
+from weft._specs import GroupSpec, Shape
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from weft._ids import PlacementGroupId
 
 FaultKind: TypeAlias = Literal[
     "kill worker", "kill node", "lose host", "kill driver", "kill control", "stop", "cut", "tear"
@@ -61,7 +63,10 @@ class TaskPlan(msgspec.Struct, frozen=True):
     cpus: float = 1.0
     gpus: float = 0.0
     strategy: str = "DEFAULT"
-    """Or SPREAD; or `node:<index>:hard|soft|spill`, of the nodes that were there first."""
+    """Or SPREAD; or `node:<index>:hard|soft|spill`, of the nodes that were there first.
+
+    Of a group's: `any`, or the index of its bundle.
+    """
     labels: tuple[tuple[str, str], ...] = ()
     depth: int = 0
     children: tuple[TaskPlan, ...] = ()
@@ -85,10 +90,11 @@ class TaskPlan(msgspec.Struct, frozen=True):
         made = {task.name for task in below}
         return sorted({name for task in below for name in task.reads} - made)
 
-    def shape(self) -> Shape:
-        """Return what its worker must be."""
+    def shape(self, group: PlacementGroupId | None = None) -> Shape:
+        """Return what its worker must be; in a placement group, if it is a task of one."""
         amounts = Resources({"CPU": self.cpus, "GPU": self.gpus})
-        return Shape(tuple(sorted(amounts.items())), _placed(self.strategy), self.labels)
+        strategy = f"group:{group.hex()}:{self.strategy}" if group else _placed(self.strategy)
+        return Shape(tuple(sorted(amounts.items())), strategy, self.labels)
 
     def all(self) -> list[TaskPlan]:
         """Return it and its children, and theirs."""
@@ -108,6 +114,19 @@ class GroupPlan(msgspec.Struct, frozen=True):
     """0: from when all tasks have ended, as long as its driver."""
     topology: str = ""
     """The label of which all its nodes are to have one value."""
+    tasks: tuple[TaskPlan, ...] = ()
+    """That run in its bundles, from when it is known."""
+
+    def spec(self, group: PlacementGroupId, job: bytes) -> GroupSpec:
+        """Return it as it is created."""
+        bundles = (Resources({"CPU": cpus}) for cpus in self.cpus)
+        return GroupSpec(
+            group,
+            tuple(Shape(tuple(sorted(amounts.items()))) for amounts in bundles),
+            self.strategy,
+            JobId(job),
+            topology=self.topology,
+        )
 
 
 class CallPlan(msgspec.Struct, frozen=True):
@@ -187,6 +206,10 @@ class DriverPlan(msgspec.Struct, frozen=True):
     puts: tuple[PutPlan, ...] = ()
     gets: tuple[GetPlan, ...] = ()
 
+    def all_tasks(self) -> list[TaskPlan]:
+        """Return its tasks, also those in placement groups."""
+        return [*self.tasks, *(task for group in self.groups for task in group.tasks)]
+
 
 class FaultPlan(msgspec.Struct, frozen=True):
     """Something that goes wrong."""
@@ -213,7 +236,7 @@ class SchedulePlan(msgspec.Struct, frozen=True):
 
     def tasks(self) -> int:
         """Return how many tasks there are."""
-        return sum(len(task.all()) for driver in self.drivers for task in driver.tasks)
+        return sum(len(task.all()) for driver in self.drivers for task in driver.all_tasks())
 
 
 def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
@@ -248,8 +271,13 @@ def plan_of(seed: int, *, faults: int = 3) -> SchedulePlan:
     )
     more = random.Random(repr(("objects", seed)))
     drivers = tuple(
-        _replace(driver, groups=tuple(_in_zone(more, group) for group in driver.groups))
-        for driver in drivers
+        _replace(
+            driver,
+            groups=tuple(
+                _with_tasks(more, group, f"{group.name}.{number}") for group in driver.groups
+            ),
+        )
+        for number, driver in enumerate(drivers)
     )
     if more.random() < OBJECTS_SHARE:
         drivers = tuple(_with_objects(more, driver, at) for at, driver in enumerate(drivers))
@@ -286,8 +314,22 @@ def _with_objects(draw: random.Random, driver: DriverPlan, number: int) -> Drive
     return _replace(driver, tasks=tuple(tasks), puts=puts, gets=gets)
 
 
-def _in_zone(draw: random.Random, group: GroupPlan) -> GroupPlan:
-    return _replace(group, topology=draw.choice(["", "", "zone"]))
+def _with_tasks(draw: random.Random, group: GroupPlan, name: str) -> GroupPlan:
+    """Let a group have a topology, and tasks if it ends: else they might wait for ever."""
+    tasks = []
+    for number in range(draw.choice([0, 1, 5, 20]) if group.lasts_s else 0):
+        index = draw.randrange(len(group.cpus))
+        tasks.append(
+            TaskPlan(
+                f"{name}.{number}",
+                bytes([draw.randrange(4)]),
+                draw.choice([0.0002, 0.02, 0.3]),
+                retries=draw.choice([0, 3, -1]),
+                cpus=min(group.cpus[index], draw.choice([0.5, 1.0])),
+                strategy=draw.choice(["any", str(index)]),
+            )
+        )
+    return _replace(group, topology=draw.choice(["", "", "zone"]), tasks=tuple(tasks))
 
 
 def _some(draw: random.Random, names: list[str]) -> tuple[str, ...]:

@@ -21,7 +21,6 @@ from weft.testing._simulation.controls import (
     start_again,
 )
 from weft.testing._simulation.daemons import BROKEN_S, VirtualDaemon
-from weft.testing._simulation.letters import DropGroup, MakeGroup
 from weft.testing._simulation.plans import (
     ActorPlan,
     DriverPlan,
@@ -162,13 +161,24 @@ class Schedule:
         group = PlacementGroupId(driver.worker_id[:8] + b"g" + number.to_bytes(7, "big"))
         self.world.story.call(group, f"{plan.name} of {driver.name}")
 
-        def make() -> None:
-            driver.daemon.send(MakeGroup(group, plan))
+        def made(refusal: str) -> None:
+            for task in plan.tasks:
+                if refusal:
+                    ended()
+                else:
+                    driver.submit(task, ended, driver.named, group)
 
+        def ended() -> None:
+            self._waits[driver] -= 1
+
+        def make() -> None:
+            driver.make_group(group, plan, made)
+
+        self._waits[driver] += len(plan.tasks)
         if plan.lasts_s:
             ends_s = plan.at_s + plan.lasts_s
             driver.later(plan.at_s, make)
-            driver.later(ends_s, lambda: driver.daemon.send(DropGroup(group)))
+            driver.later(ends_s, lambda: driver.drop_group(group))
             self._quiet_from = max(self._quiet_from, self.world.now + ends_s)
         else:
             self._late_groups.append((driver, make))
@@ -321,7 +331,7 @@ class Schedule:
         return sum(
             each.lasts_s * (2 + max(0, each.retries))
             for driver in self.plan.drivers
-            for task in driver.tasks
+            for task in driver.all_tasks()
             for each in task.all()
         )
 

@@ -35,7 +35,9 @@ from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.gathering import gather, try_gather
 from weft._runtime.recovery import describe, restore_arguments
 from weft._transport.addresses import split
+from weft._wire.codec import pack
 from weft._wire.messages import (
+    Ask,
     BecomeActor,
     Blocked,
     Certificate,
@@ -66,12 +68,12 @@ from weft.testing._simulation.world import VirtualEnd, VirtualProcess, World
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from weft._ids import ObjectId
+    from weft._ids import ObjectId, PlacementGroupId
     from weft._refs import ObjectRef
     from weft._specs import Shape
     from weft._wire.messages import Value
     from weft.testing._simulation.daemons import VirtualDaemon
-    from weft.testing._simulation.plans import TaskPlan
+    from weft.testing._simulation.plans import GroupPlan, TaskPlan
     from weft.testing._simulation.promises import SimulationTally
 
 # As in _runtime/loop.py.
@@ -122,18 +124,22 @@ class VirtualRuntime(VirtualProcess):
     # -------------------------------------------------------------- tasks
 
     def submit(
-        self, plan: TaskPlan, ended: Callable[[], None], named: dict[str, ObjectRef[Any]]
+        self,
+        plan: TaskPlan,
+        ended: Callable[[], None],
+        named: dict[str, ObjectRef[Any]],
+        group: PlacementGroupId | None = None,
     ) -> Task:
         """Start a task; `ended` is called when it has.
 
-        `named` has what it reads, and gets what it makes.
+        `named` has what it reads, and gets what it makes. `group`: in which it runs.
         """
         number = next(self._numbers)
         task_id = TaskId(
             self.worker_id[4:8] + self.worker_id[12:] + number.to_bytes(4, "big") + bytes(4)
         )
         self.story.call(task_id, plan.name)
-        note = TaskNote(plan)
+        note = TaskNote(plan, group)
         task = Task(
             task_id,
             plan.name,
@@ -143,7 +149,7 @@ class VirtualRuntime(VirtualProcess):
             note=note,
             spreads=plan.strategy == "SPREAD",
         )
-        task.shape = self._pool_of(plan)
+        task.shape = self._pool_of(note)
         self._ended[task_id] = ended
         self.tally.submitted(self, task)
         self._take_arguments(note, named)
@@ -157,9 +163,9 @@ class VirtualRuntime(VirtualProcess):
             self._gather(task)
         return task
 
-    def _pool_of(self, plan: TaskPlan) -> int:
-        shape = plan.shape()
-        spreads = plan.strategy == "SPREAD"
+    def _pool_of(self, note: TaskNote) -> int:
+        shape = note.shape()
+        spreads = note.plan.strategy == "SPREAD"
         key = None if spreads else self._key_of.get(shape)
         if key is None:
             key = next(self._keys)
@@ -208,7 +214,7 @@ class VirtualRuntime(VirtualProcess):
         borrowed = restore_arguments(self._as_real(note), self.objects.objects)
 
         def start() -> None:
-            task.shape = self._pool_of(note.plan)
+            task.shape = self._pool_of(note)
             self.tally.again(self, task)
             self.tell(task_rules.Resubmitted(task))
             if task.id in self.machine.attempts.open:
@@ -529,12 +535,13 @@ class TaskNote:
     """What an owner knows of a task: what of `Submission` is about its objects, and its plan."""
 
     __slots__ = (
-        "arguments", "code", "deps", "lineage", "names", "owners", "plan", "returns", "sources",
-        "values",
+        "arguments", "code", "deps", "group", "lineage", "names", "owners", "plan", "returns",
+        "sources", "values",
     )  # fmt: skip
 
-    def __init__(self, plan: TaskPlan) -> None:
+    def __init__(self, plan: TaskPlan, group: PlacementGroupId | None) -> None:
         self.plan = plan
+        self.group = group
         self.arguments = NO_ARGUMENTS
         self.code = (plan.function, "", b"")
         self.deps: Sequence[Value] = ()
@@ -549,7 +556,7 @@ class TaskNote:
 
     def shape(self) -> Shape:
         """Return what its worker must be."""
-        return self.plan.shape()
+        return self.plan.shape(self.group)
 
 
 class _Job:
@@ -816,6 +823,18 @@ class VirtualDriver(VirtualRuntime):
     def _lost(self, end: VirtualEnd, why: str) -> None:
         super()._lost(end, why)
         self.calling.lost(end)
+
+    def make_group(
+        self, group: PlacementGroupId, plan: GroupPlan, made: Callable[[str], None]
+    ) -> None:
+        """Create a placement group; `made` gets why it is not, or nothing."""
+        number = self.calling.expect(lambda answer: made(answer.error))
+        self.daemon.send(Ask(number, "create_group", pack(plan.spec(group, self.worker_id))))
+
+    def drop_group(self, group: PlacementGroupId) -> None:
+        """Remove one (`GroupRequests.remove`)."""
+        self.tell(task_rules.Reclaimed(others_wait=False))
+        self.daemon.send(Ask(0, "remove_group", pack((group, "nobody needs it"))))
 
     def put(self, name: str, size_bytes: int) -> None:
         """Store a value."""

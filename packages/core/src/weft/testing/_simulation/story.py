@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from weft._wire.messages import Transfer
+from weft._wire.lines import unpack_line
+from weft._wire.messages import ControlTalk, Transfer
 from weft._wire.transfers import unpack_transfer
 from weft.testing._simulation.letters import BeatHeard, Heartbeat
 
@@ -50,7 +51,7 @@ class Story:
         for at, who, verb, to, what in reversed(self._lines):
             if isinstance(what, BeatHeard):
                 continue
-            if isinstance(what, Heartbeat) and not (what.delta or what.reports):
+            if isinstance(what, Heartbeat) and not what.delta:
                 continue  # There are too many, and they say nothing.
             text = f"{at:9.4f}  {who} {verb} {to + ': ' if to else ''}{self._brief(what)}"
             if not about or any(name in text for name in about):
@@ -62,6 +63,8 @@ class Story:
     def _brief(self, what: Any) -> str:
         if isinstance(what, Transfer):
             what = unpack_transfer(what.body)
+        elif isinstance(what, ControlTalk):
+            what = unpack_line(what.body)
         if isinstance(what, msgspec.Struct):
             fields = []
             for name in what.__struct_fields__:
