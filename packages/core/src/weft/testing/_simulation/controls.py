@@ -239,6 +239,13 @@ class VirtualControl(VirtualProcess):
         desk: Any = self
         line: Any = node_lines._NodeLine(self._lines, desk, self.groups)
         line.connection = VirtualConnection(end, line.receive, line.lost)
+
+        def close(_error: Exception) -> None:
+            # The real one logs it.
+            line.connection.close()
+            self._lines.lost(line)
+
+        line._close = close
         end.receive(end, message)
 
     # -------------------------------------------------------------- what happens
