@@ -33,6 +33,7 @@ from weft.testing._simulation.plans import (
     CallPlan,
     DriverPlan,
     FaultPlan,
+    GetPlan,
     NodePlan,
     SchedulePlan,
     TaskPlan,
@@ -284,10 +285,26 @@ def test_fence_that_is_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
     find(monkeypatch, 1000, (Members, "handle", silent))
 
 
-@planted
+def lose_values(seed: int) -> None:
+    """Run tasks on two nodes, end the other one, and read what they have made."""
+    tasks = tuple(
+        structs.replace(task, makes=200_000) for task in alike(8, lasts_s=0.1, retries=-1)
+    )
+    gets = tuple(GetPlan(task.name, 9.0) for task in tasks)
+    drivers = (DriverPlan(0, 0.0, tasks, gets=gets),)
+    fault = FaultPlan(3.0, "lose host", 0.9, 1.0)
+    simulate(seed, plan=SchedulePlan(seed, (NodePlan(2), NodePlan(2)), drivers, (fault,)))
+
+
+def test_values_that_are_lost_with_a_node_are_made_again() -> None:
+    for seed in range(5):
+        lose_values(seed)
+
+
 def test_values_of_a_dead_node_that_nobody_misses(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = find(monkeypatch, 1000, (Copies, "node_lost", nothing))
-    assert "does not get it" in text or "does not end" in text
+    monkeypatch.setattr(Copies, "node_lost", nothing)
+    with pytest.raises(BrokenPromiseError, match="does not get it"):
+        lose_values(1)
 
 
 @planted
@@ -295,13 +312,13 @@ def test_copy_that_is_kept_when_its_object_is_gone(monkeypatch: pytest.MonkeyPat
     assert "that nobody needs" in find(monkeypatch, 200, (Transfers, "_drop", nothing))
 
 
-@planted
 def test_task_whose_lost_result_is_not_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def given_up(self: Ownership, entry: Any) -> list[Any]:
         return [Unrecoverable(entry, "nobody tries")]
 
-    text = find(monkeypatch, 1000, (Ownership, "_recover", given_up))
-    assert "though it can be made again" in text
+    monkeypatch.setattr(Ownership, "_recover", given_up)
+    with pytest.raises(BrokenPromiseError, match="though it can be made again"):
+        lose_values(1)
 
 
 @planted
