@@ -357,6 +357,21 @@ class Line:
         self.line.remove(group)
 
 
+def test_node_that_is_fenced_asks_for_no_group_of_before(cluster: SmallCluster) -> None:
+    cluster.start()
+    (node,) = linked(cluster, 1)
+    mine = Line(node)
+    node.link.line.end()
+    group = mine.create()
+    mine.line.after(lambda: mine.told.append(("after", b"", None)))
+    mine.line.fenced()
+    assert mine.told == [("after", b"", None)]
+    other = mine.create()
+    node.link.line.begin(node.link.incarnation)
+    cluster.until(lambda: ("made", other, "") in mine.told)
+    assert not [each for each in mine.told if each[1] == group]
+
+
 def test_what_is_asked_of_groups_on_a_line_is_done_in_order_and_told(cluster: SmallCluster) -> None:
     cluster.start()
     (node,) = linked(cluster, 1)

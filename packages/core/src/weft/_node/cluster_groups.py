@@ -122,6 +122,11 @@ class ClusterGroups(NodeGroups):
             self._waiting[group] = [ask for ask in asks if ask[0] != client]
 
     @override
+    def fenced(self) -> None:
+        self._line.fenced()
+        super().fenced()
+
+    @override
     def job_ended(self, job_id: bytes) -> None:
         pass  # Control hears of it from its jobs.
 

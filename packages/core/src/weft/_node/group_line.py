@@ -76,6 +76,14 @@ class GroupLine:
             self._followed[group] = None
             self._link.line.say(FollowGroup(bytes(group)))
 
+    def fenced(self) -> None:
+        """Who has asked here for a group is gone: it is asked for no more."""
+        for number, asked in list(self._asked.items()):
+            if isinstance(asked.request, AskGroup):
+                del self._asked[number]
+                self._link.has_answer(asked.name)
+        self._go_on()
+
     def after(self, do: Callable[[], None]) -> None:
         """Do something when all commands until here have their answers."""
         if self._asked:
@@ -106,5 +114,9 @@ class GroupLine:
         if asked is not None:
             self._link.has_answer(asked.name)
             asked.then(answer.refusal)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Do what waited for answers that are there."""
         while self._after and self._after[0][0] < next(iter(self._asked), FOREVER):
             self._after.popleft()[1]()

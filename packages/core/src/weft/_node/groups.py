@@ -43,6 +43,7 @@ from weft._machines.leases import GroupGone
 from weft._machines.placement import group_of
 from weft._machines.reservations import (
     CommitAsked,
+    NodeFenced,
     ReleaseAsked,
     ReserveAsked,
     TellCommitted,
@@ -97,6 +98,10 @@ class NodeGroups(Protocol):
     def forget(self, client: bytes) -> None:
         """A client is gone: it is answered no more."""
         ...
+
+    def fenced(self) -> None:
+        """This node was declared dead: what runs in bundles ends, and so did who wanted groups."""
+        self.reserving.tell(NodeFenced())
 
     def wake_at(self) -> float | None:
         """Return when `tick` is due, in seconds; None: never."""

@@ -17,7 +17,6 @@ from weft import _settings
 from weft._env.jobs import job_in
 from weft._launch import is_journal_shared
 from weft._machines.elsewhere import Elsewhere
-from weft._machines.reservations import NodeFenced
 from weft._machines.views import INTERVAL_S
 from weft._node.actor_questions import words_of
 from weft._node.cluster_acting import ClusterActing
@@ -283,7 +282,7 @@ class InCluster(ControlNews):
         print(text, file=sys.stderr, flush=True)  # noqa: T201
         self._say(text)
         self.acting.fenced()
-        self._daemon.groups.reserving.tell(NodeFenced())
+        self._daemon.groups.fenced()
         self._daemon.end_all("its node was declared dead")
 
     @override

@@ -17,7 +17,6 @@ from weft._machines import jobs
 from weft._machines import leases as lease_rules
 from weft._machines import workers as worker_rules
 from weft._machines.placement import NodeView
-from weft._machines.reservations import NodeFenced
 from weft._node import acting
 from weft._node.clients import GUEST, NEIGHBOUR, Client
 from weft._node.deaths import Deaths
@@ -496,7 +495,7 @@ class VirtualDaemon(VirtualProcess):
     def fenced(self, reason: str) -> None:
         """This node was declared dead: end all that it does, and for whom (`Daemon.end_all`)."""
         self.acting.fenced()
-        self.reserving.tell(NodeFenced())
+        self.groups.fenced()
         for client in list(self.client_of.values()):
             if client.role == "driver":
                 self._close(client, reason)
