@@ -11,6 +11,7 @@ from weft._machines import members as members_module
 from weft._machines.bundles import NodesSeen
 from weft._machines.ledger import Applied, Ledger, LedgerEntry
 from weft._machines.members import (
+    HEARTBEAT_S,
     RELINK_S,
     SILENCE_S,
     AskDrain,
@@ -158,6 +159,15 @@ def test_cluster_that_is_full_takes_no_more(monkeypatch: pytest.MonkeyPatch) -> 
     control.register(A)
     answer = control.do(RegisterAsked(B, b"1", "there")).answer
     assert (answer.code, "most it can have" in answer.reason) == ("full", True)
+
+
+def test_members_beat_less_often_the_more_of_them_live(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(members_module, "HEARTBEATS_PER_S", 3)
+    control = Control()
+    control.register(A)
+    assert control.membership.heartbeat_s() == HEARTBEAT_S
+    control.register(B)
+    assert control.membership.heartbeat_s() == 0.7
 
 
 def test_silent_node_is_removed_and_seen_as_dead_with_the_cause() -> None:
