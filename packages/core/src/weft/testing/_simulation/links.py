@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any, Protocol
 
+import msgspec
+
 from weft._lazy import lazy
 from weft._machines import views
 from weft._machines.ledger import Sender
@@ -156,7 +158,7 @@ class VirtualLink:
         self._world = daemon.world
         self._news = news
         self._node_id = node_id
-        self._view = view
+        self._view = _as_sent(view)
         self._calls: VirtualEnd | None = None
         self._beats: VirtualEnd | None = None
         self._watch: VirtualEnd | None = None
@@ -387,9 +389,9 @@ class VirtualLink:
 
     def publish(self, view: NodeView) -> None:
         """Say what the node has."""
-        self._view = view
+        self._view = _as_sent(view)
         if self._beats is not None:
-            self._publish(views.TableChanged({self._node_id: view}))
+            self._publish(views.TableChanged({self._node_id: self._view}))
 
     def _publish(self, event: Any) -> None:
         for effect in self._publisher.handle(event, self._world.now):
@@ -525,3 +527,8 @@ class VirtualLink:
             if actor.state == messages.DEAD:
                 del self._watched[actor.actor_id]
             self._news.actor_changed(actor)
+
+
+def _as_sent(view: NodeView) -> NodeView:
+    """Return a view as it is when it was encoded and decoded: nobody's own."""
+    return msgspec.structs.replace(view, is_local=False)
