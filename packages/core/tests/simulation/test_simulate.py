@@ -78,7 +78,7 @@ def test_seed_tells_the_same_story_in_every_process() -> None:
             check=True,
             text=True,
         ).stdout
-        for number in (1, 2)
+        for number in (0, 1)
     }
     (story,) = stories
     assert story.count("\n") > 900
