@@ -312,7 +312,7 @@ def _facts(group_id: PlacementGroupId) -> dict[str, Any]:
     for facts in _all_facts():
         if facts["group_id"] == wanted:
             return facts
-    raise ValueError(f"no placement group {wanted} is known in this session")
+    raise ValueError(f"no placement group {wanted} is known here")
 
 
 def _floats(bundle: dict[str, Any]) -> dict[str, float]:

@@ -191,7 +191,7 @@ class LocalGroups(NodeGroups):
     def _ask_ready(self, client: Client, request: int, group: PlacementGroupId) -> None:
         facts = self._machine.facts(group)
         if facts is None:
-            error = f"no placement group {group.hex()} is known in this session"
+            error = f"no placement group {group.hex()} is known here"
             self._clients.send(client, Answer(request, b"", error))
         elif facts.state == "ready":
             self._clients.send(client, Answer(request))
@@ -238,7 +238,7 @@ class LocalGroups(NodeGroups):
         if group is None or (facts is not None and facts.state != "removed"):
             return ""
         if facts is None:
-            return f"no placement group {group.hex()} is known in this session"
+            return f"no placement group {group.hex()} is known here"
         return removed_in_words(group, facts.reason)
 
     @override

@@ -59,7 +59,7 @@ class InlineGroups:
             return ""
         if group in self._removed:
             return f"placement group {group.hex()} was removed: {self._removed[group][1]}"
-        return f"no placement group {group.hex()} is known in this session"
+        return f"no placement group {group.hex()} is known here"
 
     def seen_by(self, shape: Shape) -> NodeView:
         """Return the node with the bundles of the group that a shape names."""
