@@ -8,20 +8,18 @@ What a copy is called, and what is open, is kept here; where chunks go, object_l
 
 What is always true
 1. A file that is being received has a loan, or is on disk. Both are returned if it does not come.
-2. Effects are done in the order in which the machine said them; what they lead to comes after.
-3. What is sent is read only while its segment is open here, and so is not filled anew.
+2. What is sent is read only while its segment is open here, and so is not filled anew.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, assert_never
 
 from weft import _settings
 from weft._clock import monotonic
 from weft._machines.offers import CloseSegment, OpenSegment, ReadChunk
-from weft._machines.pulls import ObjectWaiter, TellOwner, TellPeer
+from weft._machines.pulls import TellOwner, TellPeer
 from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,
@@ -30,30 +28,21 @@ from weft._machines.transfer_events import (
     BeginArrival,
     ChunkBroken,
     ChunkCame,
-    CopyDropped,
     DropCopy,
     Effect,
-    Event,
     FinishCopy,
     KeepSegment,
-    ObjectWanted,
-    OwnerBack,
     OwnerDied,
-    OwnerSaid,
-    PeerCut,
-    PeerDied,
-    PeerSaid,
     ReturnRoom,
     RoomLent,
     RoomRefused,
     SegmentMissing,
     SegmentReady,
-    TransfersTicked,
-    WaiterGone,
-    WantEnded,
 )
 from weft._machines.transfers import Transfers
 from weft._node.object_links import ObjectLinks, check_chunk
+from weft._node.transfer_news import TransferNews
+from weft._override import override
 from weft._store.chunks import BUFFER_BYTES, Arrival, ChunkFile, chunk_bytes
 from weft._store.shared_memory import size_class
 from weft._store.spill import SpillError, SpillPlace
@@ -76,18 +65,10 @@ from weft._wire.messages import (
 from weft._wire.transfers import (
     Chunk,
     CopyHere,
-    EndCopy,
-    EndWant,
-    KeepCopy,
-    KnownPlaces,
-    MakeCopy,
     NodeLife,
-    RejectCopy,
-    WantCopy,
     pack_transfer,
-    unpack_transfer,
 )
-from weft.exceptions import ProtocolError, StoreFullError
+from weft.exceptions import StoreFullError
 
 if TYPE_CHECKING:
     import socket
@@ -98,7 +79,7 @@ if TYPE_CHECKING:
     from weft._store.chunks import Landing
     from weft._transport.outside import Outside
     from weft._wire.messages import Message
-    from weft._wire.transfers import Edition, PeerMessage
+    from weft._wire.transfers import Edition
 
 LABEL = "a copy from another node"
 
@@ -134,7 +115,7 @@ class _Open:
         """The store knows of it."""
 
 
-class NodeTransfers:
+class NodeTransfers(TransferNews):
     """What goes from this node to others and comes from there."""
 
     def __init__(
@@ -151,12 +132,12 @@ class NodeTransfers:
 
         Both functions queue a message; False: that process is not there.
         """
+        super().__init__(monotonic, tell_client, checks=_settings.CHECK.value())
         self._me = NodeLife(*life)
         self.machine = Transfers(self._me)
         self._outside = outside
         self._memory = memory
         self._store_dir = Path(store_dir)
-        self._tell_client = tell_client
         self._tell_owner = tell_owner
         self.links = ObjectLinks(self._me, outside, self)
         self._asked_bytes = 0
@@ -168,12 +149,9 @@ class NodeTransfers:
         """By request, what is to be opened; None: nobody waits for it any more."""
         self._requests = 0
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
-        self._checks = _settings.CHECK.value()
-        self._effects: deque[Effect] = deque()
-        self._is_settling = False
         self._stale_loans = 0
         """How many were asked for in an earlier life, and are to come."""
-        memory.serve(self._me.node_id, heard=self._store_said, dropped=self._dropped)
+        memory.serve(self._me.node_id, heard=self._store_said, dropped=self.dropped)
 
     @property
     def life(self) -> tuple[bytes, int, str]:
@@ -194,54 +172,9 @@ class NodeTransfers:
         self.machine = Transfers(self._me)
         self.links = ObjectLinks(self._me, self._outside, self)
 
-    # -------------------------------------------------------------- what happens
-
-    def said(self, client: bytes, address: str, message: Transfer) -> None:
-        """A process has said something: of this node, or an owner. ProtocolError: it cannot be."""
-        match unpack_transfer(message.body):
-            case WantCopy(edition, size_bytes, owner, priority, request):
-                waiter = ObjectWaiter(client, request)
-                self._tell(ObjectWanted(edition, size_bytes, owner, priority, waiter))
-            case EndWant(edition, request):
-                self._tell(WantEnded(edition, ObjectWaiter(client, request)))
-                ended = CopyHere(edition, request, "", "ended")
-                self._tell_client(client, Transfer(pack_transfer(ended)))
-            case (KnownPlaces() | MakeCopy() | KeepCopy() | RejectCopy() | EndCopy()) as said:
-                self._tell(OwnerSaid(address, said))
-            case other:
-                raise ProtocolError(f"{type(other).__name__} is not for a daemon")
-
     def accept(self, sock: socket.socket) -> None:
         """Take a call of another daemon."""
         self.links.accept(sock)
-
-    def client_lost(self, client: bytes) -> None:
-        """A process of this node has ended."""
-        self._tell(WaiterGone(client))
-
-    def owner_back(self, address: str) -> None:
-        """The connection to an owner broke, and there is another one."""
-        self._tell(OwnerBack(address))
-
-    def owner_lost(self, address: str) -> None:
-        """A process that may own copies here is gone."""
-        self._tell(OwnerDied(address, "its owner is gone"))
-
-    def node_died(self, address: str) -> None:
-        """The node at HOST:PORT is dead."""
-        for life in self.links.peers_at(address):
-            self.links.forget(life)
-            self._tell(PeerDied(life))
-
-    def wake_at(self) -> float | None:
-        """Return when `tick` is due, in seconds; None: never."""
-        return self.machine.wake_at()
-
-    def tick(self) -> None:
-        """Tell the machine of the time if that has come."""
-        at = self.machine.wake_at()
-        if at is not None and at <= monotonic():
-            self._tell(TransfersTicked())
 
     def flush(self) -> None:
         """Send what is queued."""
@@ -257,14 +190,6 @@ class NodeTransfers:
                 coming.arrival.abandon()
 
     # -------------------------------------------------------------- of other daemons (ChunkTaker)
-
-    def peer_said(self, peer: NodeLife, message: PeerMessage) -> None:
-        """Another daemon has said something."""
-        self._tell(PeerSaid(peer, message))
-
-    def peer_cut(self, peer: NodeLife) -> None:
-        """The connections to another daemon broke, or there is none."""
-        self._tell(PeerCut(peer))
 
     def sink_of(self, peer: NodeLife, chunk: Chunk) -> _Incoming | None:
         """Return who takes a chunk's bytes."""
@@ -332,11 +257,6 @@ class NodeTransfers:
             self._store(LoanReturned(loan.size_bytes - granted.size_bytes))
         self._tell(RoomLent(loan.request, loan.directory))
 
-    def _dropped(self, names: list[str], reason: str) -> None:
-        """Copies are gone, or cannot be read."""
-        for name in names:
-            self._tell(CopyDropped(name, reason))
-
     def _opened(self, restored: Restored) -> None:
         edition, name = self._opening.pop(restored.request)
         facts = self._memory.machine.facts(name)
@@ -369,19 +289,7 @@ class NodeTransfers:
 
     # -------------------------------------------------------------- the machine
 
-    def _tell(self, event: Event) -> None:
-        self._effects += self.machine.handle(event, monotonic())
-        if self._checks:
-            self.machine.check()
-        # What an effect leads to at once comes after those that are here.
-        if not self._is_settling:
-            self._is_settling = True
-            try:
-                while self._effects:
-                    self._do(self._effects.popleft())
-            finally:
-                self._is_settling = False
-
+    @override
     def _do(self, effect: Effect) -> None:
         match effect:
             case TellPeer(peer, message):

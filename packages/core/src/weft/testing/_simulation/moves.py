@@ -7,40 +7,30 @@ each arrives whole, and is read where it is sent as late as can be.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import TYPE_CHECKING, Any, assert_never
 
 from weft._machines.offers import CloseSegment, OpenSegment, ReadChunk
-from weft._machines.pulls import ObjectWaiter, TellOwner, TellPeer
+from weft._machines.pulls import TellOwner, TellPeer
 from weft._machines.transfer_events import (
     AbandonArrival,
     AnswerWant,
     AskRoom,
     BeginArrival,
     ChunkCame,
-    CopyDropped,
     DropCopy,
     Effect,
     Event,
     FinishCopy,
     KeepSegment,
-    ObjectWanted,
-    OwnerBack,
     OwnerDied,
-    OwnerSaid,
-    PeerCut,
-    PeerDied,
-    PeerSaid,
     ReturnRoom,
     RoomLent,
     SegmentMissing,
     SegmentReady,
-    TransfersTicked,
-    WaiterGone,
-    WantEnded,
 )
 from weft._machines.transfers import Transfers
 from weft._node.object_links import ObjectLinks, check_chunk
+from weft._node.transfer_news import TransferNews
 from weft._override import override
 from weft._store.chunks import chunk_bytes
 from weft._transport.addresses import OBJECTS, split
@@ -49,16 +39,8 @@ from weft._wire.parcels import Parcel
 from weft._wire.transfers import (
     Chunk,
     CopyHere,
-    EndCopy,
-    EndWant,
-    KeepCopy,
-    KnownPlaces,
-    MakeCopy,
     NodeLife,
-    RejectCopy,
-    WantCopy,
     pack_transfer,
-    unpack_transfer,
 )
 from weft.testing._simulation.links import VirtualConnection
 from weft.testing._simulation.promises import Broken
@@ -66,7 +48,7 @@ from weft.testing._simulation.promises import Broken
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from weft._wire.transfers import Edition, PeerMessage
+    from weft._wire.transfers import Edition
     from weft.testing._simulation.daemons import VirtualDaemon
     from weft.testing._simulation.stores import Blob
     from weft.testing._simulation.world import VirtualEnd
@@ -143,18 +125,17 @@ class _VirtualIncoming:
         pass
 
 
-class VirtualMoves:
+class VirtualMoves(TransferNews):
     """The transfers of one daemon (`NodeTransfers`)."""
 
     def __init__(self, daemon: VirtualDaemon, tell_owner: Callable[[str, Any], bool]) -> None:
+        super().__init__(lambda: daemon.world.now, daemon.send_to, checks=False)
         self._daemon = daemon
         self._tell_owner = tell_owner
         self._memory = daemon.memory
         self._coming: dict[Edition, _VirtualComing] = {}
         self._open: dict[Edition, tuple[str, Blob]] = {}
         self._opening: dict[Edition, None] = {}
-        self._effects: deque[Effect] = deque()
-        self._is_settling = False
         self._steps = 0
         self._begin_life(0)
 
@@ -200,65 +181,7 @@ class VirtualMoves:
         sock: Any = end
         self.links.accept(sock)
 
-    # -------------------------------------------------------------- what happens
-
-    def said(self, client: bytes, address: str, message: Transfer) -> None:
-        """A process has said something: of this node, or an owner."""
-        match unpack_transfer(message.body):
-            case WantCopy(edition, size_bytes, owner, priority, request):
-                waiter = ObjectWaiter(client, request)
-                self._tell(ObjectWanted(edition, size_bytes, owner, priority, waiter))
-            case EndWant(edition, request):
-                self._tell(WantEnded(edition, ObjectWaiter(client, request)))
-                ended = CopyHere(edition, request, "", "ended")
-                self._daemon.send_to(client, Transfer(pack_transfer(ended)))
-            case (KnownPlaces() | MakeCopy() | KeepCopy() | RejectCopy() | EndCopy()) as said:
-                self._tell(OwnerSaid(address, said))
-            case other:
-                raise AssertionError(other)
-
-    def client_lost(self, client: bytes) -> None:
-        """A process of this node has ended."""
-        self._tell(WaiterGone(client))
-
-    def owner_back(self, address: str) -> None:
-        """The connection to an owner broke, and there is another one."""
-        self._tell(OwnerBack(address))
-
-    def owner_lost(self, address: str) -> None:
-        """A process that may own copies here is gone."""
-        self._tell(OwnerDied(address, "its owner is gone"))
-
-    def node_died(self, address: str) -> None:
-        """The node at HOST:PORT is dead."""
-        for life in self.links.peers_at(address):
-            self.links.forget(life)
-            self._tell(PeerDied(life))
-
-    def dropped(self, names: list[str]) -> None:
-        """The store had no room for copies any more."""
-        for name in names:
-            self._tell(CopyDropped(name, "there was no room for it"))
-
-    def wake_at(self) -> float | None:
-        """Return when `tick` is due, in seconds; None: never."""
-        return self.machine.wake_at()
-
-    def tick(self) -> None:
-        """Tell the machine of the time if that has come."""
-        at = self.machine.wake_at()
-        if at is not None and at <= self._daemon.world.now:
-            self._tell(TransfersTicked())
-
     # -------------------------------------------------------------- other daemons (`ChunkTaker`)
-
-    def peer_said(self, peer: NodeLife, message: PeerMessage) -> None:
-        """Another daemon has said something."""
-        self._tell(PeerSaid(peer, message))
-
-    def peer_cut(self, peer: NodeLife) -> None:
-        """The connections to another daemon broke, or there is none."""
-        self._tell(PeerCut(peer))
 
     def sink_of(self, peer: NodeLife, chunk: Chunk) -> _VirtualIncoming | None:
         """Return who takes a chunk's bytes."""
@@ -278,17 +201,13 @@ class VirtualMoves:
 
     # -------------------------------------------------------------- the machine
 
+    @override
     def _tell(self, event: Event) -> None:
-        self._effects += self.machine.handle(event, self._daemon.world.now)
         self._steps += 1
-        if not self._steps % CHECK_EVERY:
-            self.machine.check()
-        if not self._is_settling:
-            self._is_settling = True
-            while self._effects:
-                self._do(self._effects.popleft())
-            self._is_settling = False
+        self._checks = not self._steps % CHECK_EVERY
+        super()._tell(event)
 
+    @override
     def _do(self, effect: Effect) -> None:
         match effect:
             case TellPeer(peer, message):
@@ -312,7 +231,7 @@ class VirtualMoves:
                 self._memory.discard(name)
             case AnswerWant(waiter, edition, name, failure, reason):
                 here = CopyHere(edition, waiter.request, name, failure, reason)
-                self._daemon.send_to(waiter.client, Transfer(pack_transfer(here)))
+                self._tell_client(waiter.client, Transfer(pack_transfer(here)))
                 if name:
                     self._memory.restore(waiter.client, waiter.request, name)
             case OpenSegment(edition, name):

@@ -232,7 +232,9 @@ class VirtualMemory:
         for each in dropped:
             self.discard(each)
         if dropped:
-            self._daemon.later(0.0, lambda: self._daemon.moving.dropped(dropped))
+            self._daemon.later(
+                0.0, lambda: self._daemon.moving.dropped(dropped, "there was no room for it")
+            )
 
     def keep(self, name: str) -> None:
         """A copy is not dropped for room."""
