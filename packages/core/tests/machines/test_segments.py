@@ -153,6 +153,11 @@ def loan(client: bytes, request: int, size_bytes: int) -> TellClient:
     return TellClient(client, Loan(request, size_bytes))
 
 
+def removed(name_of: dict[str, str]) -> list[Effect]:
+    """What is done to remove files that nobody has: by new names and the old ones."""
+    return [VacateFiles(name_of), UnlinkSegments(list(name_of))]
+
+
 def evicts(effects: list[Effect]) -> dict[bytes, list[str]]:
     return {
         effect.client: effect.message.names
@@ -374,8 +379,8 @@ def test_room_that_is_made_for_a_later_one_and_is_there_at_once_serves_the_first
     assert node.ask(C, 400) == []
     # a0 need not be written again.
     assert node.ask(D, 250) == [
-        VacateFiles({".vacant-1": "a0"}),
-        LendFile(C, node.requests - 1, 400, ".vacant-1"),
+        VacateFiles({".vacant-2": "a0"}),
+        LendFile(C, node.requests - 1, 400, ".vacant-2"),
     ]
 
 
@@ -395,7 +400,7 @@ def test_copy_goes_before_what_was_used_longer_ago_and_is_not_written() -> None:
     assert node.states() == {"a0": "memory", "a1": "memory", "a2": "copy"}
     assert node.ask(B, 500) == [
         CopiesDropped(["a2"]),
-        UnlinkSegments(["a2"]),
+        *removed({".vacant-1": "a2"}),
         loan(B, node.requests, 500),
     ]
     assert node.states() == {"a0": "memory", "a1": "memory"}
@@ -475,8 +480,9 @@ def test_least_recently_used_segments_are_evicted_together() -> None:
     (spill,) = node.say(A, Evicted(["a2", "a3"], []))
     assert spill == Spill(1, "spill-1", ["a2", "a3"], [99, 499])
     assert node.spilled(spill) == [
-        UnlinkSegments(["a3"]),
-        UnlinkSegments(["a2"]),
+        VacateFiles({".vacant-1": "a2", ".vacant-2": "a3"}),
+        UnlinkSegments([".vacant-2"]),
+        UnlinkSegments([".vacant-1"]),
         loan(C, 2, 800),
     ]
     assert node.states() == {"a0": "memory", "a1": "memory", "a2": "disk", "a3": "disk"}
@@ -642,7 +648,10 @@ def test_segment_that_is_opened_while_it_is_written_stays_and_has_a_copy() -> No
     (spill,) = node.say(A, Evicted(["a0"], []))
     node.say(C, SegmentsOpened(["a0"]))
     assert evicts(node.spilled(spill)) == {C: ["a0"]}
-    assert node.say(C, Evicted(["a0"], [])) == [UnlinkSegments(["a0"]), loan(B, 2, 350)]
+    assert node.say(C, Evicted(["a0"], [])) == [
+        *removed({".vacant-1": "a0"}),
+        loan(B, 2, 350),
+    ]
 
 
 def test_wanted_segment_stays_until_its_reader_has_opened_it() -> None:
@@ -651,7 +660,10 @@ def test_wanted_segment_stays_until_its_reader_has_opened_it() -> None:
     node.ask(B, 700)
     (spill,) = node.say(A, Evicted(["a0", "a1"], []))
     assert restored(node.restore(C, "a0")) == [(C, "")]
-    assert node.spilled(spill) == [UnlinkSegments(["a1"]), LendOnDisk(B, 2, 700)]
+    assert node.spilled(spill) == [
+        *removed({".vacant-1": "a1"}),
+        LendOnDisk(B, 2, 700),
+    ]
     assert node.states() == {"a0": "promised", "a1": "disk"}
     node.say(C, SegmentsOpened(["a0"]))
     assert node.states()["a0"] == "memory"
@@ -770,7 +782,10 @@ def test_failed_spill_leaves_all_in_memory_for_a_while() -> None:
     assert rested == UnlinkSegments([".vacant-1"])
     assert isinstance(spill, Spill)
     assert spill.names == ["a3"]
-    assert node.spilled(spill) == [UnlinkSegments(["a3"]), loan(C, 4, 600 * MIB)]
+    assert node.spilled(spill) == [
+        *removed({".vacant-2": "a3"}),
+        loan(C, 4, 600 * MIB),
+    ]
 
 
 def test_nothing_is_written_ahead_of_need_while_the_disk_fails() -> None:
@@ -819,7 +834,10 @@ def test_restored_segment_is_evicted_again_without_a_write() -> None:
     node.tell(Unspilled(1, ""))
     node.say(B, SegmentsOpened(["a0"]))
     assert evicts(node.ask(C, 900)) == {B: ["a0"]}
-    assert node.say(B, Evicted(["a0"], [])) == [UnlinkSegments(["a0"]), loan(C, 4, 900)]
+    assert node.say(B, Evicted(["a0"], [])) == [
+        *removed({".vacant-2": "a0"}),
+        loan(C, 4, 900),
+    ]
     assert node.states() == {"a0": "disk"}
 
 
@@ -829,7 +847,7 @@ def test_restored_segment_that_nobody_has_is_evicted_without_a_question() -> Non
     node.restore(B, "a0")
     node.tell(Unspilled(1, ""))
     node.say(B, SegmentsClosed(["a0"]))
-    assert node.ask(C, 900) == [UnlinkSegments(["a0"]), loan(C, 4, 900)]
+    assert node.ask(C, 900) == [*removed({".vacant-2": "a0"}), loan(C, 4, 900)]
 
 
 def test_restore_waits_for_room_and_goes_before_loans() -> None:
@@ -1421,7 +1439,11 @@ def test_segment_that_is_discarded_while_it_is_written_goes_afterwards() -> None
     node.ask(C, 1000)
     (spill,) = node.say(A, Evicted(["a0", "a1"], []))
     assert node.say(B, Discard(["a0"])) == []
-    assert node.spilled(spill) == [UnlinkSegments(["a0", "a1"]), loan(C, 2, 1000)]
+    assert node.spilled(spill) == [
+        VacateFiles({".vacant-1": "a1"}),
+        UnlinkSegments(["a0", ".vacant-1"]),
+        loan(C, 2, 1000),
+    ]
     assert node.states() == {"a1": "disk"}
     assert node.say(B, Discard(["a1"])) == [Unlink(["spill-1"])]
 
@@ -1934,7 +1956,9 @@ class World:
             case UnlinkSegments(names):
                 for name in names:
                     if name.startswith(VACANT_FILE):
-                        self.shm.pop(name, None)
+                        if name in self.shm:
+                            # It is cut first.
+                            self.use_again(name)
                     else:
                         self.check_unlinked(name)
                         self.remove(name)

@@ -90,6 +90,12 @@ class Node:
         """Return the segments that hold the node's objects."""
         return list(self.states())
 
+    def knows_who_reads(self) -> bool:
+        """Tell whether the daemon has heard that all objects are mapped."""
+        with Tool(self.started.session_dir, PATIENCE_S) as tool:
+            found = unpack(tool.ask("segments"), list[dict[str, Any]])
+        return all(each["mapped"] for each in found)
+
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the daemon will do."""
         end = monotonic() + PATIENCE_S
@@ -166,6 +172,50 @@ def test_copy_goes_when_nobody_needs_the_object(nodes: Callable[..., Node]) -> N
     assert len(here.segments()) == 1
     del ref, mine
     here.until(lambda: not here.segments() and not there.segments())
+
+
+def test_next_copy_in_the_same_file_is_read_through_the_same_memory(
+    nodes: Callable[..., Node],
+) -> None:
+    here, there = nodes(), nodes()
+    seen: list[int] = []
+    for number in range(3):
+        ref = there.runtime.put(np.full(1_000_000, number))
+        mine = here.borrow(ref)
+        found = here.get(mine)
+        assert (found == number).all()
+        seen.append(found.ctypes.data)
+        assert mappings(here) == 1
+        here.until(here.knows_who_reads)
+        del found, ref, mine
+        here.until(lambda: not here.segments())
+        # It rests, and the file has no object.
+        assert mappings(here) == 1
+    assert len(set(seen)) == 1
+
+
+def mappings(node: Node) -> int:
+    """How many mappings this process has of the files in a node's store."""
+    return Path("/proc/self/maps").read_text().count(f"{node.store_dir}/")
+
+
+def test_memory_of_a_copy_that_nobody_needs_is_soon_free_whoever_had_it_mapped(
+    nodes: Callable[..., Node],
+) -> None:
+    here, there = nodes(), nodes()
+    ref = there.runtime.put(np.arange(1_000_000))
+    mine = here.borrow(ref)
+    here.get(mine)
+    (path,) = (Path(here.store_dir, name) for name in here.segments())
+    file = os.open(path, os.O_RDONLY)
+    here.until(here.knows_who_reads)
+    try:
+        del ref, mine
+        here.until(lambda: not here.segments())
+        here.until(lambda: not list(Path(here.store_dir).glob(".vacant-*")))
+        assert os.fstat(file).st_blocks == 0
+    finally:
+        os.close(file)
 
 
 def test_time_is_up_before_a_value_has_come(nodes: Callable[..., Node]) -> None:

@@ -17,8 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from weft._clock import monotonic
 from weft._override import override
 from weft._store import shared_memory
+from weft._store.mappings import REST_S, RESTING
 from weft._store.shared_memory import (
     OVERDRAWN,
     SMALLEST_BYTES,
@@ -270,6 +272,101 @@ def test_nothing_is_left_open_or_mapped(directory: Path) -> None:
     writer.close()
     reader.close()
     gc.collect()
+    assert mappings(directory) == 0
+
+
+# ------------------------------------------------------------------ what rests of copies
+
+
+def read_copy(reader: SharedMemoryStore, value: Shared) -> memoryview:
+    """Read a segment as a copy of another node's object is read."""
+    reader.keep_copy(value.segment, reader.open(value.segment))
+    found = reader.try_view_copy(value.segment, value.size_bytes, never)
+    assert found is not None
+    return found
+
+
+def refill(directory: Path, old: Shared, new: str, data: bytes) -> Shared:
+    """Do what a daemon does with the file of a copy that went."""
+    file = directory / old.segment
+    with file.open("r+b") as opened:
+        opened.write(data)
+    file.rename(directory / new)
+    return Shared(new, len(data), old.creator)
+
+
+def test_what_was_mapped_of_a_copy_is_mapped_for_the_next_one_in_the_file(
+    directory: Path,
+) -> None:
+    open_store = opener(directory)
+    writer, reader = open_store(), open_store()
+    copy = put(writer, b"x" * MIB)
+    assert read_copy(reader, copy) == b"x" * MIB
+    reader.evict([copy.segment])
+    assert mappings(directory) == 1
+    copy = refill(directory, copy, "copy2", b"y" * MIB)
+    assert read_copy(reader, copy) == b"y" * MIB
+    assert mappings(directory) == 1
+    # It is one as any other.
+    reader.evict([copy.segment])
+    copy = refill(directory, copy, "copy3", b"z" * MIB)
+    assert read_copy(reader, copy) == b"z" * MIB
+    reader.close()
+    gc.collect()
+    assert mappings(directory) == 0
+
+
+def test_file_that_has_another_size_since_is_mapped_anew(directory: Path) -> None:
+    open_store = opener(directory)
+    writer, reader = open_store(), open_store()
+    copy = put(writer, b"x" * MIB)
+    read_copy(reader, copy)
+    reader.evict([copy.segment])
+    os.truncate(directory / copy.segment, 2 * MIB)
+    copy = refill(directory, copy, "copy2", b"y" * 2 * MIB)
+    assert read_copy(reader, copy) == b"y" * 2 * MIB
+    assert mappings(directory) == 1
+
+
+def test_copy_that_is_viewed_does_not_rest_before_the_view_is_gone(directory: Path) -> None:
+    told: list[Message] = []
+    open_store = opener(directory)
+    writer, reader = open_store(), open_store()
+    reader._tell = told.append
+    copy = put(writer, b"x" * MIB)
+    found = read_copy(reader, copy)
+    reader.evict([copy.segment])
+    assert told[-1] == Evicted([], [copy.segment])
+    assert found == b"x" * MIB
+    assert reader.resting.tick(0) is None
+    del found
+    reader.tell_ends()
+    assert Evicted([copy.segment], []) in told
+    assert reader.resting.tick(0) is not None
+
+
+def test_only_what_was_mapped_of_copies_rests(directory: Path) -> None:
+    open_store = opener(directory)
+    writer, reader = open_store(), open_store()
+    value = put(writer, b"x" * MIB)
+    view(reader, value)
+    reader.evict([value.segment])
+    assert mappings(directory) == 0
+
+
+def test_few_ranges_rest_and_not_for_long(directory: Path) -> None:
+    open_store = opener(directory)
+    writer, reader = open_store(), open_store()
+    before = monotonic()
+    for _ in range(RESTING + 2):
+        copy = put(writer, b"x" * MIB)
+        read_copy(reader, copy)
+        reader.evict([copy.segment])
+    assert mappings(directory) == RESTING
+    due = reader.resting.tick(before)
+    assert due is not None
+    assert before + REST_S <= due <= monotonic() + REST_S
+    assert reader.resting.tick(monotonic() + REST_S) is None
     assert mappings(directory) == 0
 
 

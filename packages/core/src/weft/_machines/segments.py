@@ -243,7 +243,10 @@ class LendOnDisk(msgspec.Struct, frozen=True):
 
 
 class UnlinkSegments(msgspec.Struct, frozen=True):
-    """Remove these from the store's directory. Who has them mapped keeps their memory."""
+    """Remove these from the store's directory. Who has them mapped keeps their memory.
+
+    But nobody has those that have the name of a vacant file: they are cut before.
+    """
 
     names: list[str]
 
@@ -401,12 +404,10 @@ class Segments:
         self._evict_ahead()
         self._remove_unlinked()
         if isinstance(event, ClientLost):
-            self._vacate_files()
             self._effects.append(SweepFiles(event.client))
         self._serve()
         self._bound_vacant()
         self._remove_unlinked()
-        self._vacate_files()
         self._spill()
         if self._evict:
             self._effects += [TellClient(c, Evict(self._evict[c])) for c in sorted(self._evict)]
@@ -422,6 +423,9 @@ class Segments:
         if self._dropped:
             self._effects.append(CopiesDropped(self._dropped))
             self._dropped = []
+        if self._vacate:
+            self._effects.append(VacateFiles(self._vacate))
+            self._vacate = {}
         if self._unlinked:
             self._effects.append(UnlinkSegments(self._unlinked))
             self._unlinked = []
@@ -724,7 +728,7 @@ class Segments:
             self._vacated_at = self._now
             vacant.add(self._vacate_as(entry), size_bytes)
         else:
-            self._unlinked.append(entry.name)
+            self._unlinked.append(self._vacate_as(entry))
 
     def _vacate_as(self, entry: SegmentEntry) -> str:
         """Have the file renamed; return how it is called then."""
@@ -764,14 +768,8 @@ class Segments:
         while vacant.size_of and removed < size_bytes:
             name = vacant.first()
             removed += vacant.remove(name)
-            self._unlinked.append(self._vacate.pop(name, name))
+            self._unlinked.append(name)
         return removed
-
-    def _vacate_files(self) -> None:
-        """Before they are used."""
-        if self._vacate:
-            self._effects.append(VacateFiles(self._vacate))
-            self._vacate = {}
 
     def _take_room(self, size_bytes: int, file_bytes: int) -> str:
         """Room is to be used: let vacant files go that are in the way.
@@ -784,7 +782,6 @@ class Segments:
             self._vacated_at = self._now
         self._remove_vacant(table.used_bytes + size_bytes - self._budget)
         self._remove_unlinked()
-        self._vacate_files()
         return name
 
     def _files_gone(self, names: Sequence[str]) -> None:

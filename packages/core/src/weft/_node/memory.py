@@ -17,6 +17,7 @@ from weft import _settings
 from weft._clock import monotonic
 from weft._machines.segments import (
     SPILL_FILE,
+    VACANT_FILE,
     ClientBack,
     ClientLost,
     ClientSaid,
@@ -242,7 +243,7 @@ class NodeMemory:
                 self._lend_on_disk(effect)
             case UnlinkSegments(names):
                 for name in names:
-                    _unlink(self._store_dir / name)
+                    self._remove(name)
             case CopiesDropped(names):
                 self._copies_dropped(names, "there was no room for it any more")
             case VacateFiles(name_of):
@@ -275,6 +276,13 @@ class NodeMemory:
                 _unlink(self._store_dir / other)
         if gone:
             self._tell(FilesGone(gone))
+
+    def _remove(self, name: str) -> None:
+        path = self._store_dir / name
+        if name.startswith(VACANT_FILE):
+            # Nobody views it; but a process that did may have it mapped for what comes next.
+            _cut(path)
+        _unlink(path)
 
     def _lend_file(self, loan: LendFile) -> None:
         # A name that is swept with the process.
@@ -316,8 +324,7 @@ class NodeMemory:
             with contextlib.suppress(FileNotFoundError):
                 for path in directory.iterdir():
                     if path.name.startswith(prefix) and not self.machine.knows(path.name):
-                        with contextlib.suppress(FileNotFoundError):
-                            os.truncate(path, 0)
+                        _cut(path)
                         _unlink(path)
 
 
@@ -326,6 +333,12 @@ def _check_names(client: bytes, message: SegmentsMade) -> None:
     for made in message.segments:
         if not re.fullmatch(rf"{client.hex()}-\d+", made.name):
             raise ProtocolError(f"{made.name!r} is not the name of a segment of who made it")
+
+
+def _cut(path: Path) -> None:
+    """Let the memory of a file go, whoever has it mapped."""
+    with contextlib.suppress(FileNotFoundError):
+        os.truncate(path, 0)
 
 
 def _unlink(path: Path) -> None:

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from weft._runtime.copies import Copies
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
-    from weft._store.shared_memory import Mapping, Segment, SharedMemoryStore
+    from weft._store.mappings import Mapping
+    from weft._store.shared_memory import Segment, SharedMemoryStore
     from weft._wire import transfers
     from weft._wire.messages import Held, Shared
 else:

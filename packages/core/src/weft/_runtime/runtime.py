@@ -164,6 +164,7 @@ class Runtime:
         self.ticks: list[Callable[[float], float | None]] = [
             *(submissions.tick for submissions in self._submissions),
             self.objects.tick,
+            self.objects.store.resting.tick,
             self.timers.tick,
         ]
         """Each does what is due at a time, and returns when to be called again."""

@@ -22,7 +22,7 @@ import os
 import platform
 from typing import TYPE_CHECKING
 
-from weft._store.shared_memory import Mapping
+from weft._store.mappings import Mapping, map_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +45,7 @@ def _map(session_dir: Path, flags: int) -> Mapping:
     try:
         if flags & os.O_CREAT:
             os.ftruncate(fd, SLOTS * _SLOT_BYTES)
-        return Mapping(fd, SLOTS * _SLOT_BYTES)
+        return map_file(fd, SLOTS * _SLOT_BYTES)
     finally:
         os.close(fd)
 

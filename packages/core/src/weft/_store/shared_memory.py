@@ -18,14 +18,6 @@ What is always true
    file.
 4. The segments that this process made and keeps, spare ones among them, fit its loan, unless it is
    overdrawn by what is passing.
-
-Facts about views: numpy arrays, Arrow buffers and memoryviews keep alive the object whose buffer
-they show. That object is a ctypes array over the mapping, of a class made here, because those can
-be referred to weakly: when it is collected, the last view is gone. ctypes knows writable memory
-only, so readers get a read-only memoryview of it.
-
-Facts about mmap: until Python 3.13 `mmap.mmap` keeps a descriptor open for each mapping. A process
-may have 1,024 of them, and many more objects: so the mappings here are made by libc's function.
 """
 
 from __future__ import annotations
@@ -39,8 +31,9 @@ from collections import OrderedDict, deque
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from weft._store.mappings import Mapping, Resting, map_file
 from weft._wire.messages import (
     OVERDRAWN,
     AskLoan,
@@ -79,90 +72,6 @@ def size_class(size_bytes: int) -> int:
         return SMALLEST_BYTES
     step = 1 << max(0, (size_bytes - 1).bit_length() - 3)
     return -(-size_bytes // step) * step
-
-
-_libc = ctypes.CDLL(None, use_errno=True)
-_mmap = _libc.mmap
-_mmap.restype = ctypes.c_void_p
-_mmap.argtypes = (
-    ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64,
-)  # fmt: skip
-_munmap = _libc.munmap
-_munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
-_MAP_FAILED = ctypes.c_void_p(-1).value
-
-_window_class_of: dict[int, type[ctypes.Array[ctypes.c_char]]] = {}
-
-
-class Mapping:
-    """A file's bytes in this process's memory, until the last window on them is gone."""
-
-    __slots__ = ("__weakref__", "_address", "ended", "idle", "size_bytes", "views")
-
-    def __init__(
-        self,
-        fd: int,
-        size_bytes: int,
-        offset: int = 0,
-        protection: int = mmap.PROT_READ | mmap.PROT_WRITE,
-    ) -> None:
-        self.ended: Callable[[], object] | None = None
-        """Called when the mapping is gone, in any thread."""
-        self.idle: Callable[[], object] | None = None
-        """Called when no view is left, in any thread."""
-        address = _mmap(None, size_bytes, protection, mmap.MAP_SHARED, fd, offset)
-        if address == _MAP_FAILED:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number))
-        self._address = address
-        self.size_bytes = size_bytes
-        self.views: dict[int, _View] = {}
-        """The views through it that live, by their ids. They leave in any thread."""
-
-    def window(self) -> ctypes.Array[ctypes.c_char]:
-        """Return all the bytes, as an object that keeps them and can be referred to weakly."""
-        window_class = _window_class_of.get(self.size_bytes)
-        if window_class is None:
-            length = {"_type_": ctypes.c_char, "_length_": self.size_bytes}
-            window_class = type("Window", (ctypes.Array,), length)
-            _window_class_of[self.size_bytes] = window_class
-        window = window_class.from_address(self._address)
-        window.__dict__["mapping"] = self
-        return window
-
-    def view(self, start: int, size_bytes: int, gone: Callable[[], object]) -> memoryview:
-        """Return some of the bytes, read-only; call `gone` when the last view of them is."""
-        window = self.window()
-        view = _View(window, _view_ended)
-        view.gone = gone
-        view.mapping = self
-        self.views[id(view)] = view
-        return memoryview(window).cast("B")[start : start + size_bytes].toreadonly()
-
-    # At the interpreter's end the module's names may be gone before the last mapping is.
-    def __del__(self, munmap: Callable[[int, int], int] = _munmap) -> None:
-        address = getattr(self, "_address", None)
-        if address is not None:
-            munmap(address, self.size_bytes)
-            if self.ended is not None:
-                self.ended()
-
-
-class _View(weakref.ref["ctypes.Array[ctypes.c_char]"]):
-    """Knows what to call when the last view through a window is gone."""
-
-    __slots__ = ("gone", "mapping")
-
-    gone: Callable[[], object]
-    mapping: Mapping
-
-
-def _view_ended(view: Any) -> None:
-    mapping = view.mapping
-    del mapping.views[id(view)]
-    if mapping.idle is not None and not mapping.views:
-        mapping.idle()
-    view.gone()
 
 
 class Segment:
@@ -259,7 +168,7 @@ class Segment:
         if self.mapping is None:
             fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
             try:
-                self.mapping = Mapping(fd, self.size_bytes)
+                self.mapping = map_file(fd, self.size_bytes)
             finally:
                 os.close(fd)
         return self.mapping
@@ -326,6 +235,8 @@ class SharedMemoryStore:
         self._kept_bytes = 0
         self._copies: weakref.WeakValueDictionary[object, Mapping] = weakref.WeakValueDictionary()
         """Of these, those of objects that were made on other nodes, by the objects."""
+        self.resting = Resting()
+        """What was mapped of copies that went."""
         self._idle: deque[str] = deque()
         """Segments that the daemon wanted to evict, and that were viewed until now."""
         self._unmapped: deque[str] = deque()
@@ -517,6 +428,7 @@ class SharedMemoryStore:
     def keep_copy(self, key: object, mapping: Mapping) -> None:
         """This mapping is of a copy; it is found by the key as long as it is there."""
         self._copies[key] = mapping
+        mapping.is_copy = True
 
     def view_file(
         self, path: str, offset: int, size_bytes: int, gone: Callable[[], object]
@@ -525,7 +437,7 @@ class SharedMemoryStore:
         start = offset % mmap.PAGESIZE
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            mapping = Mapping(fd, start + size_bytes, offset - start, mmap.PROT_READ)
+            mapping = map_file(fd, start + size_bytes, offset - start, mmap.PROT_READ)
         finally:
             os.close(fd)
         return mapping.view(start, size_bytes, gone)
@@ -542,12 +454,16 @@ class SharedMemoryStore:
             try:
                 fd = os.open(self.directory / name, os.O_RDWR | os.O_CLOEXEC)
                 try:
-                    mapping = Mapping(fd, os.fstat(fd).st_size)
+                    state = os.fstat(fd)
+                    mapping = self.resting.try_wake(state.st_ino, state.st_size)
+                    if mapping is None:
+                        mapping = map_file(fd, state.st_size)
                 finally:
                     os.close(fd)
             except BaseException:
                 self.opens.value -= 1
                 raise
+            mapping.inode = state.st_ino
             mapping.ended = partial(self._unmapped.append, name)
             self._opened[name] = mapping
             self._tell(SegmentsOpened([name]))
@@ -589,12 +505,15 @@ class SharedMemoryStore:
                     del self._mine[name]
                 elif mapping is not None and self._kept.pop(name, None) is not None:
                     self._kept_bytes -= mapping.size_bytes
+                if mapping is not None and mapping.is_copy:
+                    mapping.resting = self.resting
                 # It stays if it came back for somebody who is about to view it.
                 mapping = None
                 mapping = self._opened.get(name)
             if mapping is None:
                 idle.append(name)
             else:
+                mapping.resting = None
                 in_use.append(name)
                 mapping.idle = partial(self._idle.append, name)
         self._tell(Evicted(idle, in_use))
@@ -606,6 +525,7 @@ class SharedMemoryStore:
         self._spare_bytes = 0
         self._kept.clear()
         self._kept_bytes = 0
+        self.resting.close()
 
 
 def _unlink(path: Path) -> None:
