@@ -41,7 +41,8 @@ What is always true
 5. A spill file is deleted when the last of its objects is dropped, not before: so a living object
    keeps at most `BATCH_BYTES` of dead ones on disk.
 6. A file becomes vacant when no process has it, nor can come to have it: the shell sees to that
-   (`VacateFiles`). It counts like what is used; it goes before anybody waits for its room.
+   (`VacateFiles`). It counts like what is used; it goes before anybody waits for its room. What
+   nobody has and is not kept is vacant for a moment, too: so it may be cut before it is removed.
 What is true of the table of segments stands in holdings.py. The rest is one file, for whatever
 happens changes the room, and who waits is served after every event.
 
