@@ -90,12 +90,6 @@ class Node:
         """Return the segments that hold the node's objects."""
         return list(self.states())
 
-    def knows_who_reads(self) -> bool:
-        """Tell whether the daemon has heard that all objects are mapped."""
-        with Tool(self.started.session_dir, PATIENCE_S) as tool:
-            found = unpack(tool.ask("segments"), list[dict[str, Any]])
-        return all(each["mapped"] for each in found)
-
     def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something that the daemon will do."""
         end = monotonic() + PATIENCE_S
@@ -186,7 +180,6 @@ def test_next_copy_in_the_same_file_is_read_through_the_same_memory(
         assert (found == number).all()
         seen.append(found.ctypes.data)
         assert mappings(here) == 1
-        here.until(here.knows_who_reads)
         del found, ref, mine
         here.until(lambda: not here.segments())
         # It rests, and the file has no object.
@@ -208,7 +201,6 @@ def test_memory_of_a_copy_that_nobody_needs_is_soon_free_whoever_had_it_mapped(
     here.get(mine)
     (path,) = (Path(here.store_dir, name) for name in here.segments())
     file = os.open(path, os.O_RDONLY)
-    here.until(here.knows_who_reads)
     try:
         del ref, mine
         here.until(lambda: not here.segments())

@@ -272,6 +272,10 @@ class Room:
             else:
                 if request.edition is not None:
                     self._store.keep_copy(request.edition, request.mapping)
+                    # Its file is filled again only if the daemon knows who has it: a copy that is
+                    # read once may go before the news would.
+                    self._links.objects.send_news()
+                    self._links.daemon.connection.flush()
         self._answer(request, message)
 
     def on_copy_here(self, message: transfers.CopyHere) -> None:
