@@ -7,13 +7,9 @@ of its own that each node has.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 from importlib import import_module
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from time import perf_counter, sleep
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -158,56 +154,4 @@ def broadcast_s(system: str) -> float:
         for number in range(1, 5)
     ]
     assert ray.get(found) == [LARGE_BYTES // 4096] * 4
-    return perf_counter() - begin
-
-
-def node_killed_s(system: str) -> float:
-    """From the kill of a node and its worker to the result of the task's next attempt."""
-    nodes = Nodes(system, 0)
-    doomed = nodes.cluster.add_node(num_cpus=1, resources={"any": 1})
-    ray = nodes.ray
-
-    def first_waits(place: str) -> bytes:
-        try:
-            with Path(place).open("x") as file:
-                file.write(str(os.getpid()))
-        except FileExistsError:
-            return b"ok"
-        sleep(WAIT_S)
-        return b"not killed"
-
-    task = ray.remote(first_waits).options(num_cpus=1, resources={"any": 1}, max_retries=3)
-    with TemporaryDirectory() as folder:
-        place = Path(folder, "pid")
-        ref = task.remote(str(place))
-        while not (place.exists() and place.read_text()):
-            sleep(0.01)
-        nodes.cluster.add_node(num_cpus=1, resources={"any": 1})
-        begin = perf_counter()
-        nodes.cluster.remove_node(doomed, allow_graceful=False)
-        with contextlib.suppress(ProcessLookupError):  # It may have ended with its node.
-            os.kill(int(place.read_text()), signal.SIGKILL)
-        assert ray.get(ref, timeout=WAIT_S) == b"ok"
-        return perf_counter() - begin
-
-
-def control_killed_s(system: str) -> float:
-    """From the kill of the control service to an actor that is created and found by its name."""
-    nodes = Nodes(system, 1)
-    ray = nodes.ray
-
-    class Named:
-        def value(self) -> bytes:
-            return b"ok"
-
-    head = nodes.cluster.head_node
-    begin = perf_counter()
-    if system == "ray":  # Nothing there starts it again.
-        head.kill_gcs_server()
-        head.start_gcs_server()
-    else:
-        os.kill(head.control_pid, signal.SIGKILL)
-    kept = ray.remote(Named).options(name="named", num_cpus=0).remote()
-    assert ray.get_actor("named") == kept
-    assert ray.get(kept.value.remote(), timeout=WAIT_S) == b"ok"
     return perf_counter() - begin

@@ -11,6 +11,7 @@ FLOORS = {
 }
 
 PROGRAMS = "_cluster_programs"
+FAULTS = "_cluster_faults"
 
 ROWS = (
     Row("node_added_s", "a node added, until it runs a task", "s", 0.5, ("python",), PROGRAMS, 0),
@@ -26,7 +27,21 @@ ROWS = (
     Row("transfer", "100 MiB from node to node", "GB/s", 0.6, ("sendfile",), PROGRAMS, 0,
         share_of="sendfile"),
     Row("broadcast_s", "100 MiB to 4 nodes", "s", 1, (), PROGRAMS, 0),
-    Row("node_killed_s", "kill -9 of a node, until the retried result", "s", 6, (), PROGRAMS, 0),
+    Row("node_killed_s", "kill -9 of a node, until the retried result", "s", 6, (), FAULTS, 0),
+    Row("node_silent_s", "a node stands still, until the retried result", "s", 6, (), FAULTS, 0,
+        note="All its processes are stopped (SIGSTOP), so no connection ends. Weft waits for 5 s "
+        "before a silent node is dead. Ray has its own defaults, and 90 s at most."),
     Row("control_killed_s", "kill -9 of the control service, until an actor is named", "s", 2, (),
-        PROGRAMS, 0),
+        FAULTS, 0, is_ours=True,
+        note="Ray's nodes end with theirs, if it keeps nothing in Redis, which is not here."),
+    Row("head_taken_over_s", "kill -9 of a head, until an actor is named at one that stood by", "s",
+        5, (), FAULTS, 0, is_ours=True,
+        note="Both share an etcd, and the lease of who has it is over after 3 s. In Ray no head "
+        "stands by."),
+    Row("calls_failed_without_head", "calls that fail while the head is killed and started again",
+        "calls", 0, (), FAULTS, 0, is_ours=True,
+        note="Two drivers on two nodes call an actor and run a task on each other's, one after the "
+        "other. What is lost or done twice counts, too. In Ray the nodes end with the head."),
+    Row("longest_call_without_head_s", "the longest of these calls", "s", 0.5, (), FAULTS, 0,
+        is_ours=True, note="As before; on an idle machine a call takes a millisecond."),
 )  # fmt: skip

@@ -103,7 +103,9 @@ def section(results: Mapping[str, Any]) -> str:
     """Return all that a run has found, in Markdown."""
     rows = results["rows"]
     paragraphs = [wrapped(where(results)), wrapped(f"{summary(rows)}."), markdown_table(rows)]
-    return "\n\n".join(paragraphs)
+    notes = [wrapped(f"{row['what'][0].upper()}{row['what'][1:]}: {row['note']}")
+             for row in rows if row["note"]]  # fmt: skip
+    return "\n\n".join(paragraphs + notes)
 
 
 def short_section(results: Mapping[str, Any]) -> str:

@@ -37,6 +37,10 @@ class Row:
     """CPUs of the session that the program finds; 0: it starts its own."""
     share_of: str = ""
     """Which of the floors the target is a part of."""
+    note: str = ""
+    """What stands beneath the table about it."""
+    is_ours: bool = False
+    """Ray has nothing that could be asked the same way; the note says why."""
 
     @property
     def higher_is_better(self) -> bool:
