@@ -1,4 +1,4 @@
-"""Lines about placement groups, as control sees them; test_links.py has them with real daemons."""
+"""Lines of nodes, as control sees them; test_links.py has them with real daemons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ import pytest
 from weft import _clock
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk
-from weft._control.concerns import GroupsConcern
+from weft._control.calls.links import NodeLinks
+from weft._control.calls.members import Admission
+from weft._control.concerns import GroupsConcern, MembersConcern
 from weft._control.lines import NodeLines
 from weft._control.memory import Memory, MemoryJournal
 from weft._control.service import Service, ServiceEndedError
 from weft._ids import JobId, NodeId, PlacementGroupId
 from weft._machines.ledger import Ledger
-from weft._machines.members import RegisterAsked
-from weft._machines.membership import Membership, NodeSaid
+from weft._machines.members import DrainAsked, RegisterAsked
+from weft._machines.membership import NodeSaid
 from weft._machines.placement import NodeView
 from weft._resources import Resources
 from weft._specs import GroupSpec, Shape
@@ -30,6 +32,7 @@ from weft._transport.sockets import SocketConnection, connect
 from weft._wire.codec import pack
 from weft._wire.lines import (
     AskGroup,
+    BeatAnswered,
     CallAnswered,
     CallControl,
     CommitOrder,
@@ -38,8 +41,10 @@ from weft._wire.lines import (
     GroupAnswered,
     GroupChanged,
     HeldOnNode,
+    NotMember,
     ReleaseOrder,
     ReserveOrder,
+    SayBeat,
     SayCommitted,
     SayRefused,
     SayReserved,
@@ -88,14 +93,17 @@ class Control:
         self.folder = folder
         self.bells = Bells()
         self.lines = NodeLines()
+        self.credentials = make_credentials(folder / "credentials")
+        admission = Admission(self.credentials, "")
+        self.members = MembersConcern(NodeLinks(), admission, self.lines)
         self.concern = GroupsConcern(self.lines)
-        self.membership = Membership()
-        ledger = Ledger([self.membership, *self.concern.tables])
+        ledger = Ledger([*self.members.tables, *self.concern.tables])
         self.service = Service(MemoryJournal(Memory()), ledger, _clock, self.tell)
         self.poller = LoopPoller(asyncio.get_running_loop())
 
     def tell(self, event: Any) -> None:
-        self.concern.tell(event, self.bells)
+        for concern in (self.members, self.concern):
+            concern.tell(event, self.bells)
 
     async def join(self, node_id: NodeId) -> int:
         request = RegisterAsked(
@@ -145,13 +153,13 @@ class End:
 async def serving(folder: Path) -> AsyncIterator[Control]:
     control = Control(folder)
     await control.service.start()
-    answers = control.concern.calls(Desk(control.service, control.bells))
+    desk = Desk(control.service, control.bells)
+    answers = {**control.members.calls(desk), **control.concern.calls(desk)}
     control.lines.answer_calls(
         {**{name: [who] for name, who in answers.items()}, "Jobs": [Fails()]}
     )
-    credentials = make_credentials(folder / "credentials")
     doors = str(folder / "nobody")
-    listening = asyncio.create_task(control.lines.listen(folder, credentials, doors))
+    listening = asyncio.create_task(control.lines.listen(folder, control.credentials, doors))
     await until((folder / "groups").exists)
     try:
         yield control
@@ -243,9 +251,40 @@ def test_next_line_of_a_node_takes_the_place_of_the_last_and_hears_what_was_lost
             assert second.of(ReleaseOrder)[0].group == H
             assert second.of(GroupAnswered) == [GroupAnswered(1, "")]
             anew = await control.join(NODE)  # Whoever it was before, it is another now.
-            await until(lambda: second.is_lost)
-            assert control.call(NODE, anew) is not None
+            await until(lambda: second.of(NotMember))
+            assert "its daemon has started again" in second.of(NotMember)[0].reason
+            second.say(SayBeat(), FollowGroup(H))  # It is not heard any more.
+            third = control.call(NODE, anew)
+            third.say(FollowGroup(H))
+            await until(lambda: third.of(GroupChanged))
+            assert not second.of(GroupChanged)
             assert not stranger.is_lost
+
+    asyncio.run(go())
+
+
+def test_node_that_beats_on_its_line_is_answered_and_told_what_it_is_to_do(
+    tmp_path: Path,
+) -> None:
+    def answers(end: End) -> list[Any]:
+        return [messages.HeartbeatAnswer.FromString(each.body) for each in end.of(BeatAnswered)]
+
+    async def go() -> None:
+        async with serving(tmp_path) as control:
+            end = control.call(NODE, await control.join(NODE))
+            end.say(SayBeat(), SayBeat())
+            await until(lambda: len(answers(end)) == 2)
+            assert answers(end) == [messages.HeartbeatAnswer()] * 2
+            control.service.note(DrainAsked(NODE, "idle", "too many", 0.0))
+            await until(lambda: len(answers(end)) == 3)
+            assert answers(end)[2].ask_drain.message == "too many"
+            leaving = messages.Heartbeat(empty="it is empty").SerializeToString()
+            end.say(SayBeat(leaving))
+            await until(lambda: end.of(NotMember))
+            assert end.of(NotMember)[0].reason.endswith("it is empty")
+            again = control.call(NODE, 1)
+            await until(lambda: again.of(NotMember))
+            assert "it was declared dead: it is empty" in again.of(NotMember)[0].reason
 
     asyncio.run(go())
 
@@ -258,6 +297,7 @@ def test_next_line_of_a_node_takes_the_place_of_the_last_and_hears_what_was_lost
         ControlTalk(pack_line(FollowGroup(b"short"))),
         ControlTalk(pack_line(AskGroup(CLIENT, 1, 1, b"no spec"))),
         ControlTalk(b"nothing"),
+        ControlTalk(pack_line(SayBeat(b"no heartbeat"))),
         ControlTalk(pack_line(CallControl(1, "PlacementGroups", "watch", b""))),
         ControlTalk(pack_line(CallControl(1, "PlacementGroups", "get", b"no request"))),
     ],
@@ -305,13 +345,17 @@ def test_calls_are_answered_with_what_grpc_would_say(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
-def test_who_is_no_member_or_says_no_hello_gets_no_line(tmp_path: Path) -> None:
+def test_who_is_no_member_is_told_so_and_who_says_no_hello_gets_no_line(tmp_path: Path) -> None:
     async def go() -> None:
         async with serving(tmp_path) as control:
             incarnation = await control.join(NODE)
-            ends = [control.call(NODE, incarnation + 1), control.call(OTHER, incarnation)]
-            ends.append(End(control, Quit(graceful=True)))
-            for end in ends:
+            for end in (control.call(NODE, incarnation + 1), control.call(OTHER, incarnation)):
+                end.say(FollowGroup(H))
+                await until(lambda end=end: end.of(NotMember))
+                assert end.of(NotMember)[0].reason.endswith("it is no member")
+                assert len(end.heard) == 2
+            for first in (Quit(graceful=True), Hello(WIRE, b"short", "address", 1, "daemon", 1)):
+                end = End(control, first)
                 await until(lambda end=end: end.is_lost)
                 assert not end.heard
 

@@ -8,22 +8,28 @@ import pytest
 from weft import _clock
 from weft._control.bells import Bells
 from weft._control.calls.desk import Desk, RefusedError
-from weft._control.calls.links import DELTAS, NodeLinks, ViewFollower
+from weft._control.calls.links import DELTAS, NodeLink, NodeLinks, ViewFollower
 from weft._control.calls.members import Admission, MemberCalls
 from weft._control.memory import Memory, MemoryJournal
 from weft._control.service import Service
 from weft._ids import NodeId
 from weft._machines.ledger import Ledger
-from weft._machines.members import HEARTBEAT_S
 from weft._machines.membership import Membership
 from weft._machines.placement import NodeView
-from weft._node.heartbeats import Heartbeats
+from weft._node.heartbeats import (
+    FIRST_S,
+    LOST_S,
+    DrainAnswer,
+    Heartbeats,
+    Leaving,
+    WholeWanted,
+)
 from weft._resources import Resources
 from weft._transport.control import messages
 from weft._transport.credentials import make_credentials
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 NODE = b"n" * 16
@@ -34,8 +40,9 @@ def test_what_is_for_a_node_goes_to_its_newest_stream() -> None:
     async def go() -> None:
         links = NodeLinks()
         links.send(NODE, 1, ANSWER)  # There is none: it is lost.
-        old = links.open(NODE, 1)
-        new = links.open(NODE, 1)
+        old, new = NodeLink(1), NodeLink(1)
+        for link in (old, new):
+            links.open(NODE, link)
         with pytest.raises(RefusedError, match="it has begun another stream"):
             await old.next()
         links.send(NODE, 2, ANSWER)  # For another life.
@@ -102,14 +109,95 @@ def test_node_of_many_is_told_to_beat_less_often(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
-def test_node_beats_as_often_as_it_is_told() -> None:
-    me = NodeId(NODE)
-    beats = Heartbeats(me, 1, lost=lambda: None)
-    beats.put(NodeView(me, Resources(), Resources()))
-    said = iter(beats)
-    next(said)
-    beats.heard(messages.HeartbeatAnswer(heartbeat_s=0.001))
-    began = _clock.monotonic()
-    for _ in range(20):
-        next(said)
-    assert _clock.monotonic() - began < 10 * HEARTBEAT_S
+class Clocked:
+    """Timers of a test, and the clock of what they are for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        self._due: list[tuple[float, Callable[[], None]]] = []
+        monkeypatch.setattr("weft._node.heartbeats.monotonic", lambda: self.now)
+
+    def call_later(self, delay_s: float, function: Callable[[], None]) -> None:
+        self._due.append((self.now + delay_s, function))
+
+    def run(self, until: float) -> None:
+        while due := [each for each in self._due if each[0] <= until]:
+            first = min(due, key=lambda each: each[0])
+            self._due.remove(first)
+            self.now = max(self.now, first[0])
+            first[1]()
+        self.now = until
+
+
+class Beating:
+    """Heartbeats, and what they said."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.timers = Clocked(monkeypatch)
+        self.said: list[messages.Heartbeat] = []
+        self.lost = 0
+        me = NodeId(NODE)
+        self.beats = Heartbeats(
+            NodeView(me, Resources(), Resources()),
+            1,
+            self.timers,  # type: ignore[arg-type]  # they are asked for nothing else
+            say=lambda beat: self.said.append(messages.Heartbeat.FromString(beat.body)),
+            lost=self._lost,
+        )
+
+    def _lost(self) -> None:
+        self.lost += 1
+
+    def put(self, amount: int) -> None:
+        free = Resources.of_units({"CPU": amount})
+        self.beats.put(NodeView(NodeId(NODE), Resources(), free))
+
+
+def test_node_beats_as_often_as_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Beating(monkeypatch)
+    assert [beat.view.changed[0].node_id for beat in node.said] == [NODE]
+    node.timers.run(2.0)
+    assert len(node.said) == 5
+    node.beats.heard(messages.HeartbeatAnswer(heartbeat_s=0.1))
+    node.timers.run(4.5)
+    assert len(node.said) == 5 + 21
+    assert not any(beat.HasField("view") for beat in node.said[1:])
+
+
+def test_changes_are_told_together_and_each_time_but_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Beating(monkeypatch)
+    node.timers.run(0.2)
+    for amount in range(10):
+        node.put(amount)
+    node.timers.run(0.49)
+    found = [beat.view.changed[0].free["CPU"] for beat in node.said[1:]]
+    assert (found[-1], len(found)) == (9, 2)
+    node.beats.put(WholeWanted())
+    node.beats.put(DrainAnswer(agrees=True))
+    node.beats.put(Leaving("it is empty"))
+    whole, agrees, leaves = node.said[3:]
+    assert (whole.view.base, len(whole.view.changed)) == (0, 1)
+    assert (agrees.agrees_to_drain, leaves.empty) == (True, "it is empty")
+
+
+def test_heartbeats_that_nobody_answers_end_and_say_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Beating(monkeypatch)
+    node.timers.run(FIRST_S)
+    assert node.lost == 0
+    node.beats.heard(messages.HeartbeatAnswer())
+    node.timers.run(FIRST_S + LOST_S)
+    assert node.lost == 0
+    node.timers.run(FIRST_S + LOST_S + 1.0)
+    assert node.lost == 1
+    said = len(node.said)
+    node.put(1)
+    node.timers.run(100.0)
+    assert (len(node.said), node.lost) == (said, 1)
+
+
+def test_heartbeats_that_were_ended_say_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = Beating(monkeypatch)
+    node.beats.end()
+    node.put(1)
+    node.timers.run(100.0)
+    assert (len(node.said), node.lost) == (1, 0)

@@ -16,7 +16,7 @@ from weft._machines.members import (
     MOST_HEARTBEAT_S,
     RELINK_S,
     SILENCE_S,
-    STOPPED_S,
+    TICK_S,
     AskDrain,
     Buried,
     Bury,
@@ -208,9 +208,29 @@ def test_control_service_that_was_stopped_holds_it_against_nobody() -> None:
     control.register(A)
     control.now += 60.0
     assert control.tell(MembersTicked()) == []
-    assert control.pass_time(SILENCE_S - HEARTBEAT_S) == []
+    assert control.pass_time(SILENCE_S - 2 * HEARTBEAT_S) == []
     control.pass_time(HEARTBEAT_S)
     assert len(control.died) == 1
+
+
+def test_first_node_after_a_time_without_any_has_no_more_time_than_others() -> None:
+    control = Control()
+    control.now += 60.0
+    control.register(A)
+    control.pass_time(SILENCE_S)
+    assert len(control.died) == 1
+
+
+def test_control_service_that_is_busy_gives_nodes_so_much_more_time_to_be_heard() -> None:
+    for late_s, ticks in ((TICK_S, 9), (0.5, 10)):
+        control = Control()
+        control.register(A)
+        died_after = 0
+        while not control.died:
+            died_after += 1
+            control.now += HEARTBEAT_S + late_s
+            control.tell(MembersTicked())
+        assert died_after == ticks
 
 
 def test_restarted_control_service_gives_all_nodes_the_time_again() -> None:
@@ -259,6 +279,24 @@ def test_crowd_that_has_died_is_dead_after_a_time_for_each_of_it() -> None:
     assert control.died == []
     control.pass_time(2 * HEARTBEAT_S)
     assert len(control.died) == len(members)
+
+
+def test_closed_link_says_nothing_while_a_crowd_is_heard_again() -> None:
+    control = Control()
+    members = crowd(control, 2 * CROWD)
+    control.pass_time(HEARTBEAT_S, *members)
+    control.restart()
+    control.pass_time(HEARTBEAT_S, *members[1:])
+    control.tell(LinkClosed(*members[1]))
+    control.pass_time(SILENCE_S - 2 * HEARTBEAT_S, *members[2:])
+    assert control.died == []
+    control.pass_time(2 * HEARTBEAT_S, *members[2:])
+    assert [each.node_id for each in control.died] == [members[0][0], members[1][0]]
+    # They have all been heard in the time that such a crowd takes.
+    control.pass_time(SILENCE_S + CROWD_S * 2 * CROWD, *members[2:])
+    control.tell(LinkClosed(*members[2]))
+    control.pass_time(RELINK_S, *members[3:])
+    assert len(control.died) == 3
 
 
 def test_nodes_beat_less_often_when_they_are_many() -> None:
@@ -434,8 +472,9 @@ class MemberStories(RuleBasedStateMachine):
 
     @rule()
     def stops_for_a_while(self) -> None:
-        self.control.now += 10 * STOPPED_S
-        self.heard_at = {number: at + 10 * STOPPED_S for number, at in self.heard_at.items()}
+        self.control.now += 10.0
+        late_s = 10.0 - HEARTBEAT_S
+        self.heard_at = {number: at + late_s for number, at in self.heard_at.items()}
         self.tell(MembersTicked())
 
     @rule(snapshot=st.booleans())

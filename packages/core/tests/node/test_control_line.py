@@ -204,3 +204,17 @@ def test_who_speaks_for_an_older_control_or_nonsense_is_left_and_another_called(
     loop.until(lambda: len(loop.callers) == calls + 1)
     assert (ORDER, 7) not in loop.told
     assert "the line to control was closed" in capsys.readouterr().err
+
+
+def test_line_that_is_not_believed_in_any_more_is_made_anew(loop: Loop) -> None:
+    loop.line.begin_anew()  # There is none.
+    loop.listen()
+    loop.line.begin(1)
+    loop.link()
+    loop.until(lambda: loop.line._control)
+    loop.line.begin_anew()
+    assert loop.told == ["began", "ended"]
+    loop.link(8)
+    assert loop.told == ["began", "ended", "began"]
+    loop.line.say(END)
+    loop.until(lambda: loop.heard == [END])

@@ -23,12 +23,15 @@ SAID: list[OnLine] = [
     lines.EndGroup(b"client", 6, 1, GROUP),
     lines.FollowGroup(GROUP),
     lines.CallControl(11, "Jobs", "begin", b"request"),
+    lines.SayBeat(b"heartbeat"),
     lines.ReserveOrder(GROUP, 7, {0: {"CPU": 10_000}}, 2, 0.5, b"job", commits=True),
     lines.CommitOrder(GROUP, 8),
     lines.ReleaseOrder(GROUP, 9, "it was removed"),
     lines.GroupAnswered(10, "it exists"),
     lines.GroupChanged(GROUP, "ready", ""),
     lines.CallAnswered(11, b"answer", 5, "it is not there"),
+    lines.BeatAnswered(b"answer"),
+    lines.NotMember("it is no member"),
 ]
 VERSIONS = [version for version in range(1, WIRE + 1) if agreed(WIRE, version) is not None]
 

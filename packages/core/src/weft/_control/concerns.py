@@ -128,26 +128,26 @@ class ActorsConcern(Concern):
 class MembersConcern(Concern):
     """Members, and the view of what they have."""
 
-    def __init__(self, links: NodeLinks, given: Admission) -> None:
+    def __init__(self, links: NodeLinks, given: Admission, lines: NodeLines) -> None:
         self._membership = Membership()
         self.tables = (self._membership,)
         self._links = links
+        self._lines = lines
         self._given = given
         self._followers: dict[bytes, ViewFollower] = {}
         self._encoder = StandingsEncoder()
 
     @override
     def calls(self, desk: Desk) -> dict[str, object]:
-        return {
-            "Members": MemberCalls(desk, self._membership, self._links, self._given),
-            "ClusterView": ViewCalls(desk, self._followers),
-        }
+        members = MemberCalls(desk, self._membership, self._links, self._given)
+        self._lines.hear(members)
+        return {"Members": members, "ClusterView": ViewCalls(desk, self._followers)}
 
     @override
     def tell(self, event: Any, bells: Bells) -> None:
         match event:
-            case MemberRemoved(node, _, reason) | Fence(node, _, reason):
-                self._links.fence(node, reason)
+            case MemberRemoved(node, incarnation, reason) | Fence(node, incarnation, reason):
+                self._links.fence(node, incarnation, reason)
             case AskDrain(node, incarnation):
                 self._links.send(node, incarnation, asked_drain(event))
             case TellDrain(node, incarnation):
@@ -182,8 +182,8 @@ class GroupsConcern(Concern):
                 bells.ring(("group", group))
             case ReserveBundles() | CommitBundles() | ReleaseBundles():
                 self._lines.order(event)
-            case MemberRemoved(node) | Fence(node):
-                self._lines.end(node)
+            case MemberRemoved(node, incarnation, reason) | Fence(node, incarnation, reason):
+                self._lines.end(node, incarnation, reason)
             case _:
                 pass
 
@@ -196,7 +196,7 @@ def concerns(given: Admission, lines: NodeLines) -> list[Concern]:
         lines: Of the nodes.
     """
     return [
-        MembersConcern(NodeLinks(), given),
+        MembersConcern(NodeLinks(), given, lines),
         ActorsConcern(),
         JobsConcern(),
         GroupsConcern(lines),

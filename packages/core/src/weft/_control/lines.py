@@ -1,5 +1,6 @@
 """Connections of nodes' daemons that are none of gRPC's: `_node/control_line.py` is the other end.
 
+    SayBeat     -> calls/members.py, as a heartbeat over gRPC   -> BeatAnswered, NotMember
     CallControl -> who answers gRPC's call of the same name, too -> CallAnswered
     AskGroup, EndGroup -> service -> GroupAnswered      in order, once a command is durable
     FollowGroup        -> bells   -> GroupChanged
@@ -7,8 +8,7 @@
 
 What is always true
 1. A node has one line at most: its newest. What is said on another is not heard.
-2. Who is no member as it says has no line, and loses it when it is none any more: heartbeats tell
-   it so.
+2. Who is no member as it says, or is none any more, is told so (NotMember), and not heard.
 3. An order for a node that has no line is lost. Its next line begins with what it holds, and the
    table says again what follows from that.
 4. What is to be told at one time is told in one frame.
@@ -26,6 +26,7 @@ from google.protobuf.message import DecodeError
 from weft._control.bells import Listener
 from weft._control.calls.desk import STATUS_OF, RefusedError
 from weft._control.calls.groups import created_of, removal_of
+from weft._control.calls.links import not_heard
 from weft._control.service import ServiceEndedError
 from weft._ids import ID_BYTES, NodeId, PlacementGroupId
 from weft._log import logger
@@ -44,6 +45,7 @@ from weft._override import override
 from weft._specs import GroupSpec
 from weft._transport.addresses import GROUPS, GROUPS_SOCKET, SUFFIX
 from weft._transport.arrivals import Arrivals
+from weft._transport.control import messages
 from weft._transport.control.methods import methods_of
 from weft._transport.loops import LoopPoller, listen_at_door
 from weft._transport.opening import CalledPart
@@ -53,6 +55,7 @@ from weft._transport.sockets import SocketConnection, SocketListener
 from weft._wire.codec import unpack
 from weft._wire.lines import (
     AskGroup,
+    BeatAnswered,
     CallAnswered,
     CallControl,
     CommitOrder,
@@ -61,8 +64,10 @@ from weft._wire.lines import (
     GroupAnswered,
     GroupChanged,
     HeldOnNode,
+    NotMember,
     ReleaseOrder,
     ReserveOrder,
+    SayBeat,
     SayCommitted,
     SayRefused,
     SayReserved,
@@ -81,6 +86,7 @@ if TYPE_CHECKING:
 
     from weft._control.bells import Bells
     from weft._control.calls.desk import Desk
+    from weft._control.calls.members import Hearing, MemberCalls
     from weft._machines.groups import Groups
     from weft._machines.rulings import Ruling
     from weft._transport.control.methods import Method
@@ -92,6 +98,8 @@ TEXT = 4096
 """Of a reason, in characters: more is not taken."""
 CALLERS = 1024
 """So many may be on their way: after a restart all nodes call at once."""
+OPEN_S = 10.0
+"""So long may each be on its way, for the same reason."""
 UNKNOWN = 2
 """gRPC's status for what went wrong unforeseen."""
 _WAITS, _MISSING = "waits", "missing"
@@ -100,6 +108,7 @@ _WAITS, _MISSING = "waits", "missing"
 class NodeLines:
     """The lines of all nodes, one each."""
 
+    members: MemberCalls
     _desk: Desk
     _groups: Groups
 
@@ -119,6 +128,10 @@ class NodeLines:
                 if function and not method.takes_stream and not method.gives_stream:
                     self.answered[service, name] = function, method
 
+    def hear(self, members: MemberCalls) -> None:
+        """Let who answers for members hear heartbeats, too."""
+        self.members = members
+
     def begin(self, desk: Desk, groups: Groups) -> None:
         """Let nodes be answered from here on: the journal was read."""
         self._desk = desk
@@ -135,7 +148,7 @@ class NodeLines:
         def call_later(delay_s: float, function: Callable[[], None]) -> None:
             loop.call_later(delay_s, function)
 
-        arrivals = Arrivals(call_later, most=CALLERS)
+        arrivals = Arrivals(call_later, patience_s=OPEN_S, most=CALLERS)
         path = session_dir / GROUPS_SOCKET
         path.unlink(missing_ok=True)
         listener = SocketListener(poller, path, lambda sock: self._near(poller, sock))
@@ -175,11 +188,11 @@ class NodeLines:
         if line is not None and line.incarnation == order.incarnation:
             line.say(_order_of(order))
 
-    def end(self, node: bytes) -> None:
+    def end(self, node: bytes, incarnation: int, reason: str) -> None:
         """A node is no member any more, as it was."""
         line = self._line_of.get(node)
-        if line is not None and not self._groups.is_member(node, line.incarnation):
-            self._drop(line)
+        if line is not None and line.incarnation == incarnation:
+            line.fence(reason)
 
     def send_soon(self, line: _NodeLine) -> None:
         """Send what is queued once this turn of the loop is over."""
@@ -201,6 +214,12 @@ class NodeLines:
             self._drop(old)
         self._strangers.discard(line)
         self._line_of[line.node_id] = line
+
+    def retire(self, line: _NodeLine) -> None:
+        """A line's node is not heard any more; the node ends it."""
+        if self._line_of.get(line.node_id) is line:
+            del self._line_of[line.node_id]
+        self._strangers.add(line)
 
     def _drop(self, line: _NodeLine) -> None:
         self.lost(line)
@@ -243,6 +262,9 @@ class _NodeLine:
         self._told: dict[PlacementGroupId, str] = {}
         """By group that it follows: what was told of it last; empty: nothing."""
         self._calls: set[asyncio.Task[None]] = set()
+        self._hearing: Hearing | None = None
+        """Of heartbeats; None: there was none yet."""
+        self._is_fenced = False
 
     def say(self, message: ControlSays) -> None:
         """Tell the node something, soon."""
@@ -256,17 +278,39 @@ class _NodeLine:
         """It broke."""
         self._lines.lost(self)
 
+    def send(self, answer: messages.HeartbeatAnswer) -> None:
+        """Answer a heartbeat, or tell the node what it is to do (`NodeWay`)."""
+        if not self._is_fenced:
+            self.say(BeatAnswered(answer.SerializeToString()))
+
+    def refuse(self, refusal: RefusedError) -> None:
+        """Tell the node that it is not listened to (`NodeWay`)."""
+        self.fence(refusal.answer.reason)
+
+    def fence(self, reason: str) -> None:
+        """Tell the node that it is no member, and hear it no more."""
+        if self._is_fenced:
+            return
+        self._is_fenced = True
+        self._lines.retire(self)
+        self.end()
+        if not self.connection.closed:
+            self.say(NotMember(reason))
+
     def end(self) -> None:
         """Answer nothing any more; what was begun is done all the same."""
+        if self._hearing is not None:
+            hearing, self._hearing = self._hearing, None
+            self._lines.members.end(hearing)
         self.listener.close()
         for call in self._calls:
             call.cancel()
 
-    def receive(self, connection: object, messages: Sequence[Message]) -> None:
+    def receive(self, connection: object, heard: Sequence[Message]) -> None:
         """Hear what the node says."""
         try:
-            for message in messages:
-                if self.connection.closed:
+            for message in heard:
+                if self.connection.closed or self._is_fenced:
                     return
                 self._take(message)
         except (ProtocolError, RefusedError, ServiceEndedError) as error:
@@ -287,12 +331,25 @@ class _NodeLine:
         self._hear(unpack_line(message.body))
 
     def _greet(self, hello: Hello) -> None:
-        if not self._groups.is_member(hello.worker_id, hello.incarnation):
-            raise ProtocolError(f"incarnation {hello.incarnation} of it is no member")
+        if len(hello.worker_id) != ID_BYTES or not hello.incarnation:
+            raise ProtocolError("nobody says which node is there")
         self.node_id, self.incarnation = NodeId(hello.worker_id), hello.incarnation
-        self._lines.met(self)
         number = self._desk.service.number
         self._queue(Hello(WIRE, b"", "", os.getpid(), "control", number))
+        refusal = self._lines.members.refusal(self.node_id, self.incarnation)
+        if refusal:
+            self.refuse(not_heard(self.node_id, self.incarnation, refusal))
+        else:
+            self._lines.met(self)
+
+    def _beat(self, body: bytes) -> None:
+        try:
+            heartbeat = messages.Heartbeat.FromString(body)
+        except DecodeError as error:
+            raise ProtocolError(f"a heartbeat: {error}") from None
+        if self._hearing is None:
+            self._hearing = self._lines.members.begin(self.node_id, self)
+        self._hearing.hear(heartbeat)
 
     def _hear(self, said: OnLine) -> None:
         me = self.node_id, self.incarnation
@@ -310,6 +367,8 @@ class _NodeLine:
                 self._do(said, removal_of(_group_id(said.group)), None)
             case FollowGroup(group):
                 self._follow(_group_id(group), "")
+            case SayBeat(body):
+                self._beat(body)
             case CallControl():
                 self._call(said)
             case HeldOnNode(held):

@@ -14,11 +14,13 @@ What is always true
 1. Incarnations grow, over all nodes and all lives of the control service.
 2. A node is alive in one incarnation at most. What it says with another is answered `Fence`: it
    ends its workers and registers as a fresh node.
-3. A node is buried for silence only after `silence_s` in which this process was awake and could
-   have heard it; after `RELINK_S` if its link was closed. A control service that was restarted, or
-   stopped for a while, gives all nodes that time again. When more than `CROWD` nodes are late at
-   once, each gets `CROWD_S` more for every late one: they may be alive and stand in a queue to be
-   heard, as after a restart. So who dies alone is as soon dead in a large cluster as in a small.
+3. A node is buried for silence only after `silence_s` in which this process could have heard it;
+   after `RELINK_S` if its link was closed. That time is counted in ticks, between which it reads
+   what has come: a tick that is late counts no more than one that is not. A control service that
+   was restarted gives all nodes that time again. When more than `CROWD` nodes are late at once,
+   each gets `CROWD_S` more for every late one: they may be alive and stand in a queue to be heard,
+   as after a restart; and a closed link says nothing meanwhile. So who dies alone is as soon dead
+   in a large cluster as in a small.
 4. Every life ends in one NodeDied. An address has one node: who had it before is dead.
 5. At most `MOST_NODES` are alive and the newest `DEAD_KEPT` dead are remembered; one that is
    forgotten is fenced like one that is remembered.
@@ -48,8 +50,8 @@ MOST_HEARTBEAT_S = 1.0
 SILENCE_S = 5.0
 # A daemon that lives links again at once; one that was killed has its links closed by its system.
 RELINK_S = 2.0
-# This process was stopped if it handled nothing for so long: it ticks every HEARTBEAT_S.
-STOPPED_S = 1.0
+# It ticks every HEARTBEAT_S; so much later is as good as then.
+TICK_S = 0.1
 # Who has not been heard for so long is late: before RELINK_S is over.
 LATE_S = 1.5
 CROWD = 100
@@ -297,20 +299,22 @@ class Members:
         self._dead: OrderedDict[tuple[NodeId, int], MemberFacts] = OrderedDict()
         self._last_of: dict[NodeId, MemberFacts] = {}
         """Of the dead: the last life of each node."""
-        self._handled_at: float | None = None
-        self._ticked_at = 0.0
+        self._ticked_at: float | None = None
+        """None: nodes are not listened to yet."""
+        self._crowd_until = 0.0
+        """When those will have been heard that were late together."""
 
     def handle(self, event: MemberEvent, now: float) -> list[MemberEffect]:
         """Take an event; return what to do, in order."""
         effects: list[MemberEffect] = []
-        self._see_if_stopped(now)
         match event:
             case RegisterAsked():
                 self._register(event, now, effects)
             case HeartbeatHeard(node_id, incarnation):
                 self._heard(node_id, incarnation, now, effects)
             case LinkClosed(node_id, incarnation):
-                if living := self._in(node_id, incarnation):
+                living = self._in(node_id, incarnation)
+                if living is not None and now >= self._crowd_until:
                     living.silent_at = min(living.silent_at, now + RELINK_S)
             case DrainAsked():
                 self._drain_asked(event, effects)
@@ -332,7 +336,7 @@ class Members:
 
     def wake_at(self) -> float | None:
         """Return when `MembersTicked` is due, in seconds; None: never."""
-        if self._handled_at is None or not self._living:
+        if self._ticked_at is None or not self._living:
             return None
         return self._ticked_at + HEARTBEAT_S
 
@@ -367,6 +371,8 @@ class Members:
         effects.append(NodeJoined(event.node_id, facts.incarnation, event.address, event.name))
 
     def _live(self, facts: MemberFacts, now: float) -> None:
+        if self._ticked_at is not None and not self._living:
+            self._ticked_at = now  # There was nobody to tick for.
         living = self._living[facts.node_id] = _Living(facts, now)
         living.silent_at = now + self._silence_s
         self._node_at[facts.address] = facts.node_id
@@ -376,9 +382,7 @@ class Members:
     ) -> None:
         living = self._in(node_id, incarnation)
         if living is None:
-            dead = self._dead.get((node_id, incarnation))
-            reason = f"it was declared dead: {dead.cause}" if dead else "it is no member"
-            effects.append(Fence(node_id, incarnation, reason))
+            effects.append(Fence(node_id, incarnation, self.refusal(node_id, incarnation)))
         else:
             living.heard_at, living.silent_at = now, now + self._silence_s
 
@@ -447,17 +451,9 @@ class Members:
 
     # -------------------------------------------------------------- time
 
-    def _see_if_stopped(self, now: float) -> None:
-        """Count no time against nodes in which this process could not have heard them."""
-        if self._handled_at is not None:
-            stopped_s = now - self._handled_at
-            if stopped_s > STOPPED_S:
-                for living in self._living.values():
-                    living.silent_at += stopped_s
-            self._handled_at = max(now, self._handled_at)
-
     def _restart(self, now: float, effects: list[MemberEffect]) -> None:
-        self._handled_at = self._ticked_at = now
+        self._ticked_at = now
+        self._expect(len(self._living), now)
         for living in self._living.values():
             living.is_buried = False
             living.heard_at, living.silent_at = now, now + self._silence_s
@@ -466,7 +462,11 @@ class Members:
                 effects.append(self._tell_drain(living.facts))
 
     def _tick(self, now: float, effects: list[MemberEffect]) -> None:
+        assert self._ticked_at is not None, "time begins with ControlStarted"
+        late_s = now - self._ticked_at - HEARTBEAT_S
         self._ticked_at = now
+        if late_s > TICK_S:
+            self._excuse(late_s)
         self._bear_with_crowd(now)
         for living in list(self._living.values()):
             if living.silent_at <= now:
@@ -477,12 +477,24 @@ class Members:
                 cause = f"drained ({facts.reason}: {facts.cause}), and its time was over"
                 self._bury(living, cause, effects)
 
+    def _excuse(self, late_s: float) -> None:
+        """Count no time against nodes in which this process was busy, or stopped."""
+        for living in self._living.values():
+            living.silent_at += late_s
+        self._crowd_until += late_s
+
     def _bear_with_crowd(self, now: float) -> None:
         late = [living for living in self._living.values() if now - living.heard_at >= LATE_S]
-        if len(late) > CROWD:
+        if self._expect(len(late), now):
             patience_s = self._silence_s + CROWD_S * len(late)
             for living in late:
                 living.silent_at = max(living.silent_at, living.heard_at + patience_s)
+
+    def _expect(self, late: int, now: float) -> bool:
+        """Tell whether so many that are late together are a crowd; if so expect it to be heard."""
+        if late > CROWD:
+            self._crowd_until = max(self._crowd_until, now + self._silence_s + CROWD_S * late)
+        return late > CROWD
 
     def _in(self, node_id: NodeId, incarnation: int) -> _Living | None:
         """Return the node if it lives in this incarnation; news of another one is late."""
@@ -523,6 +535,13 @@ class Members:
     def is_member(self, node_id: NodeId, incarnation: int) -> bool:
         """Tell whether what a node says with this incarnation counts."""
         return self._in(node_id, incarnation) is not None
+
+    def refusal(self, node_id: NodeId, incarnation: int) -> str:
+        """Return why what a node says with this incarnation does not count; empty: it does."""
+        if self.is_member(node_id, incarnation):
+            return ""
+        dead = self._dead.get((node_id, incarnation))
+        return f"it was declared dead: {dead.cause}" if dead else "it is no member"
 
     def explain(self, node_id: NodeId, now: float) -> str:
         """Say what is known of a node."""

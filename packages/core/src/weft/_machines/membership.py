@@ -266,6 +266,10 @@ class Membership(ControlTable):
         """Tell whether what a node says with this incarnation counts."""
         return self._members.is_member(node_id, incarnation)
 
+    def refusal(self, node_id: NodeId, incarnation: int) -> str:
+        """Return why it does not count; empty: it does."""
+        return self._members.refusal(node_id, incarnation)
+
     def drain_of(self, node_id: NodeId, now: float) -> TellDrain | None:
         """Return what a draining node is told: its deadline is counted from `now`."""
         return self._members.drain_of(node_id, now)

@@ -1,4 +1,4 @@
-"""A daemon's connection to the control service for placement groups, in the daemon's own loop.
+"""A daemon's connection to the control service in our own frames, in the daemon's own loop.
 
     say -> NodeSays -> the port of the head, or its socket here -> _control/lines.py
     LineNews <- ControlSays <-
@@ -7,7 +7,7 @@ gRPC costs two threads and a fraction of a millisecond a message, at each end. H
 part of a frame, and no thread is woken for it.
 
 What is always true
-1. There is a connection only while the link has one: from `begin` to `end`. When it breaks, or
+1. There is a connection only while the node is a member: from `begin` to `end`. When it breaks, or
    nobody answers, another is made after a pause, in turn to each place where control may be.
 2. Each connection begins with what the node holds, then with all that is said in `line_began`.
 3. A control service that is older than one that has answered is not heard.
@@ -41,9 +41,11 @@ if TYPE_CHECKING:
     from weft._wire.lines import NodeSays
     from weft._wire.messages import Hello, Message
 
-PAUSE_S = 0.1
-"""Twice as long after each failure, up to `MOST_PAUSE_S`: many nodes may look for control."""
-MOST_PAUSE_S = 1.0
+PAUSE_S = 0.05
+"""Twice as long when all places have failed, up to `MOST_PAUSE_S`: many nodes may look for it."""
+MOST_PAUSE_S = 0.5
+OPEN_S = 10.0
+"""A connection may take so long to open: many nodes may look for control, and it opens theirs."""
 SOON_S = 0.005
 """What nobody waits for waits so long for company."""
 
@@ -64,7 +66,7 @@ class LineNews(Protocol):
         ...
 
     def line_ended(self) -> None:
-        """The connection is gone; what was said and not answered may be lost."""
+        """The connection is gone, or there was none; what was not answered may be lost."""
         ...
 
 
@@ -88,7 +90,7 @@ class ControlLine:
         self._news = news
         self._me = me
         self._places = places
-        self._arrivals = Arrivals(timers.call_later)
+        self._arrivals = Arrivals(timers.call_later, patience_s=OPEN_S)
         self._incarnation = 0
         """0: there is no link, and no line."""
         self._connection: SocketConnection | None = None
@@ -110,6 +112,13 @@ class ControlLine:
         """Keep none any more, until `begin`."""
         self._incarnation = 0
         self._drop()
+
+    def begin_anew(self) -> None:
+        """Believe in this connection no more, and make another."""
+        if self._connection is not None:
+            self._failures += 1
+            self._drop()
+            self._again()
 
     def close(self) -> None:
         """Keep none any more, and tell nobody. Idempotent."""
@@ -154,6 +163,7 @@ class ControlLine:
             self._connection = self._call(places[self._failures % len(places)])
         except OSError:
             self._failures += 1
+            self._news.line_ended()
             self._again()
             return
         self._control = 0
@@ -174,7 +184,10 @@ class ControlLine:
         )
 
     def _again(self) -> None:
-        pause_s = min(PAUSE_S * 2 ** min(self._failures, 10), MOST_PAUSE_S)
+        places = self._places()
+        # On the head itself there is one that looks.
+        rounds = 0 if is_path(places[0]) else self._failures // len(places)
+        pause_s = min(PAUSE_S * 2 ** min(rounds, 10), MOST_PAUSE_S)
         self._timers.call_later(pause_s, self._connect)
 
     def _drop(self) -> None:

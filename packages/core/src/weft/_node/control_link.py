@@ -1,8 +1,8 @@
 """A daemon's link to the control service: what it says there, and what it is told.
 
-    daemon's loop                             threads of the link
-    publish, leave           -> Heartbeats -> a stream, for which it has registered; again if fenced
-    ControlNews              <- Inbox      <- what comes on it: drains, fences
+    daemon's loop                             threads of the link, and of gRPC's
+    publish, leave           -> Heartbeats -> ControlLine, once it has registered; again if fenced
+    ControlNews              <- ControlLine:  drains, fences
                              <- Inbox      <- view, orders, jobs: a stream each
     watch_actor              <- Inbox      <- what becomes of actors: one stream
     call(..., then)          <- Inbox      <- answers
@@ -18,11 +18,8 @@ What is always true
 2. Of the life of another node it is told once that it has joined and once that it has died.
 3. Orders are told once each, in order, within an incarnation.
 4. Who hears no answer to heartbeats for `LOST_S` believes in no connection any more.
-5. A new stream of heartbeats begins with the whole view. While there is one there is a line for
-   placement groups, or it is looked for.
+5. While the node is a member there is a line, or it is looked for. Each begins with the whole view.
 6. After `fenced` nothing is said for the life that is over; what was told for it may still come.
-
-What it does not: it says only that the daemon's process lives. Its loop may hang.
 
 Facts about fork: a child has none of these threads, and what they had locked stays locked. So a
 daemon that has begun its link forks no more.
@@ -50,10 +47,17 @@ from weft._node.line_talk import asked_of, said_of
 from weft._transport.addresses import is_path, split
 from weft._transport.control import messages
 from weft._transport.control.client import TIMEOUT_S, ControlClient
-from weft._wire.lines import CallAnswered, ControlSays, GroupAnswered, GroupChanged
+from weft._wire.lines import (
+    BeatAnswered,
+    CallAnswered,
+    ControlSays,
+    GroupAnswered,
+    GroupChanged,
+    NotMember,
+)
 from weft._wire.messages import Hello
 from weft._wire.version import WIRE
-from weft.exceptions import AuthenticationError, GetTimeoutError, RpcError
+from weft.exceptions import AuthenticationError, RpcError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -179,7 +183,7 @@ class ControlLink:
         self._client = ControlClient(control, credentials)
         me = Hello(WIRE, view.node_id, address, os.getpid(), "daemon")
         self.line = ControlLine(poller, timers, credentials, self, me=me, places=self._places)
-        """Lives while heartbeats are heard."""
+        """While the node is a member."""
         self._calls = LineCalls(self.line, self._client)
         self._groups: GroupLine | None = None
         self._closed = threading.Event()
@@ -188,7 +192,11 @@ class ControlLink:
         """As `incarnation`, for the threads."""
         self._streams: dict[str, ControlStream] = {}
         self._streams_lock = threading.Lock()
+        self._timers = timers
         self._beats: Heartbeats | None = None
+        """Those of the connection that the line has; None: it has none."""
+        self._is_heard = False
+        """They were answered."""
         self._leaving = ""
         self._watched: dict[bytes, None] = {}
         """Actors."""
@@ -199,7 +207,6 @@ class ControlLink:
         self._threads = [
             threading.Thread(target=function, name=f"weft-{function.__name__.strip('_')}")
             for function in (
-                self._live,
                 self._follow_view,
                 self._follow_orders,
                 self._follow_jobs,
@@ -211,6 +218,7 @@ class ControlLink:
         """Register, and begin to listen. The process forks no more from here on."""
         for thread in self._threads:
             thread.start()
+        self._register()
 
     @property
     def sender(self) -> messages.Sender:
@@ -338,36 +346,40 @@ class ControlLink:
     def _post(self, function: Callable[[], None]) -> None:
         self._inbox.post(function)
 
-    def _joined(self, incarnation: int) -> None:
-        self.incarnation = incarnation
-        self._news.registered(incarnation)
+    def _register(self) -> None:
+        if self._closed.is_set():
+            return
+        request = messages.RegisterRequest(node=self._node)
+        self.call("Members", "register", request, self._registered_as)
 
-    def _fenced(self, reason: str, done: threading.Event) -> None:
+    def _registered_as(self, answer: Any) -> None:
+        if isinstance(answer, Exception):
+            is_refused = isinstance(answer, AuthenticationError)
+            self._timers.call_later(WRONG_TOKEN_S if is_refused else PAUSE_S, self._register)
+            return
+        self.incarnation = self._member_as = int(answer.incarnation)
+        self._registered.set()
+        self._news.registered(self.incarnation)
+        self.line.begin(self.incarnation)
+
+    def _fenced(self, reason: str) -> None:
         self.incarnation = 0
+        self._registered.clear()
+        self.line.end()
         if self._leaving:
             self._news.left()
         else:
             self._news.fenced(reason)
-            done.set()
+            self._register()
 
-    def _linked(self, beats: Heartbeats) -> None:
-        self._beats = beats
-        beats.put(self._view)
-        if self._leaving:
-            beats.put(Leaving(self._leaving))
-
-    def _heard(self, incarnation: int) -> None:
-        self._news.control_heard()
-        self.line.begin(incarnation)
-
-    def _unlinked(self) -> None:
-        self._beats = None
-        self.line.end()
-        self._news.control_lost()
-
-    def _told(self, beats: Heartbeats, answer: messages.HeartbeatAnswer) -> None:
-        if beats is not self._beats:
+    def _beat_answered(self, answer: messages.HeartbeatAnswer) -> None:
+        beats = self._beats
+        if beats is None:
             return
+        beats.heard(answer)
+        if not self._is_heard:
+            self._is_heard = True
+            self._news.control_heard()
         if answer.ask_whole:
             beats.put(WholeWanted())
         if answer.HasField("ask_drain"):
@@ -376,6 +388,12 @@ class ControlLink:
         if answer.HasField("tell_drain"):
             drain = answer.tell_drain
             self._news.drain_told(drain.reason, drain.message, drain.deadline_s)
+
+    def _unheard(self) -> None:
+        """Nobody answers: what gRPC has of connections is not believed in, either."""
+        # It may have to look names up.
+        threading.Thread(target=self._client.begin_anew, name="weft-begin-anew").start()
+        self.line.begin_anew()
 
     def _view_changed(self, change: ApplyChange[NodeId, MemberStanding]) -> None:
         """Tell of other nodes; what becomes of this one is told by fences."""
@@ -424,7 +442,13 @@ class ControlLink:
         return self._news.held()
 
     def line_began(self) -> None:
-        """Say again what was not answered."""
+        """Say what the node has, and again what was not answered."""
+        self._is_heard = False
+        self._beats = Heartbeats(
+            self._view, self.incarnation, self._timers, say=self.line.say, lost=self._unheard
+        )
+        if self._leaving:
+            self._beats.put(Leaving(self._leaving))
         self._calls.began()
         if self._groups is not None:
             self._groups.began()
@@ -432,6 +456,10 @@ class ControlLink:
     def line_heard(self, said: ControlSays, control: int) -> None:
         """Take what control says."""
         match said:
+            case BeatAnswered(body):
+                self._beat_answered(messages.HeartbeatAnswer.FromString(body))
+            case NotMember(reason):
+                self._fenced(reason)
             case CallAnswered():
                 self._calls.heard(said)
             case GroupAnswered() | GroupChanged():
@@ -441,72 +469,14 @@ class ControlLink:
                 self._news.bundles_asked(asked_of(said, control))
 
     def line_ended(self) -> None:
-        """Nobody asks for bundles any more."""
+        """Nobody hears heartbeats, nor asks for bundles any more."""
+        if self._beats is not None:
+            self._beats.end()
+            self._beats = None
+        self._news.control_lost()
         self._news.bundles_asked(ControlUnlinked())
 
     # -------------------------------------------------------------- threads
-
-    def _live(self) -> None:
-        """Be a member, life after life."""
-        try:
-            while not self._closed.is_set():
-                self._live_once()
-        finally:
-            self._registered.set()  # Nobody waits for it any more.
-
-    def _live_once(self) -> None:
-        incarnation = self._register()
-        self._member_as = incarnation
-        self._registered.set()
-        self._post(partial(self._joined, incarnation))
-        reason = ""
-        while not self._closed.is_set() and not reason:
-            reason = self._beat(incarnation)
-        self._registered.clear()
-        done = threading.Event()
-        self._post(partial(self._fenced, reason, done))
-        while not self._closed.is_set() and not done.wait(PAUSE_S):
-            pass
-
-    def _register(self) -> int:
-        """Return the incarnation that the node is given; 0: the link was closed."""
-        while not self._closed.is_set():
-            try:
-                answer = self._client.call(
-                    "Members", "register", messages.RegisterRequest(node=self._node)
-                )
-            except AuthenticationError:
-                self._closed.wait(WRONG_TOKEN_S)
-            except (RpcError, GetTimeoutError):
-                self._closed.wait(PAUSE_S)
-            else:
-                return int(answer.incarnation)
-        return 0
-
-    def _beat(self, incarnation: int) -> str:
-        """Send heartbeats until the stream breaks; return why the node is fenced, if it is."""
-        beats = Heartbeats(self._me, incarnation, lost=self._client.begin_anew)
-        reason = ""
-        try:
-            self._post(partial(self._linked, beats))
-            with self._stream("Members", "heartbeats", iter(beats)) as stream:
-                for number, answer in enumerate(stream):
-                    beats.heard(answer)
-                    if not number:
-                        self._post(partial(self._heard, incarnation))
-                    if answer.ByteSize():
-                        self._post(partial(self._told, beats, answer))
-        except RpcError as error:
-            if error.rpc_code == FENCED:
-                reason = str(error)
-        except AuthenticationError:
-            self._closed.wait(WRONG_TOKEN_S)
-        finally:
-            beats.put(None)
-            self._post(self._unlinked)
-        if not reason:
-            self._closed.wait(PAUSE_S)
-        return reason
 
     def _follow_view(self) -> None:
         """Follow the view as a member: the end of a node that never was one nobody hears of."""

@@ -1,16 +1,18 @@
-"""The heartbeats of a daemon: that it lives, and what it has.
+"""The heartbeats of a daemon: that it lives, and what it has, on its line to the control service.
 
-    daemon's loop -> put -> Heartbeats -> gRPC, which takes them in a thread of its own
+    daemon's loop -> put -> Heartbeats -> SayBeat
+                     heard <- BeatAnswered <-
 
 What is always true
-1. The first one says the whole view.
+1. The first one on a line says the whole view.
 2. What changes is said at once, but the view not more often than its Publisher allows; if nothing
    does, one is sent each `HEARTBEAT_S`, or as often as control wants.
+3. When nobody has answered for `LOST_S` that is told, once, and no more is said.
 """
 
 from __future__ import annotations
 
-import queue
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -20,12 +22,14 @@ from weft._control_messages import message_of_delta, node_of_view
 from weft._machines.members import HEARTBEAT_S
 from weft._machines.views import Publisher, PublisherTicked, TableChanged, WholeAsked
 from weft._transport.control import messages
+from weft._wire.lines import SayBeat
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from weft._ids import NodeId
     from weft._machines.placement import NodeView
+    from weft._transport.timers import Timers
 
 LOST_S = 3.0
 FIRST_S = 10.0
@@ -50,79 +54,85 @@ class WholeWanted(msgspec.Struct, frozen=True):
 
 
 class Heartbeats:
-    """The heartbeats of one stream. gRPC takes them, in a thread of its own."""
+    """The heartbeats on one line; they begin when it is made."""
 
-    def __init__(self, me: NodeId, incarnation: int, lost: Callable[[], None]) -> None:
-        """`lost`: called when nobody answers them."""
-        self._me = me
+    def __init__(
+        self,
+        view: NodeView,
+        incarnation: int,
+        timers: Timers,
+        *,
+        say: Callable[[SayBeat], None],
+        lost: Callable[[], None],
+    ) -> None:
+        """`say`: sends one, soon. `lost`: called when nobody answers them."""
+        self._me = view.node_id
+        self._timers = timers
+        self._say = say
         self._lost = lost
-        self._lost_at = monotonic() + FIRST_S
-        self._sender = messages.Sender(node_id=me, incarnation=incarnation)
         self._publisher: Publisher[NodeId, NodeView] = Publisher(incarnation)
-        self._inbox: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        self._beat_at = 0.0
         self._beat_s = HEARTBEAT_S
+        self._lost_at = monotonic() + FIRST_S
+        self._rings_at = float("inf")
+        """When the timer rings that counts; those of before are late."""
+        self._is_over = False
+        self._publish(TableChanged({self._me: view}))
+        self._beat(view=self._publish(WholeAsked(_CONTROL))[-1])
 
-    def put(self, said: NodeView | Leaving | DrainAnswer | WholeWanted | None) -> None:
-        """Let something be said; None: the stream has ended."""
-        self._inbox.put(said)
+    def put(self, said: NodeView | Leaving | DrainAnswer | WholeWanted) -> None:
+        """Say something."""
+        match said:
+            case Leaving(reason):
+                self._beat(empty=reason)
+            case DrainAnswer(agrees):
+                self._beat(agrees_to_drain=agrees)
+            case WholeWanted():
+                self._beat_all(self._publish(WholeAsked(_CONTROL)))
+            case _:
+                self._beat_all(self._publish(TableChanged({self._me: said})))
+        self._time()
 
     def heard(self, answer: messages.HeartbeatAnswer) -> None:
-        """Note that there was an answer. Any thread may."""
+        """Note that there was an answer."""
         self._lost_at = monotonic() + LOST_S
         if answer.heartbeat_s:
             self._beat_s = answer.heartbeat_s
 
-    def __iter__(self) -> Iterator[messages.Heartbeat]:
-        view = self._inbox.get()
-        if view is None:
+    def end(self) -> None:
+        """Say no more."""
+        self._is_over = True
+
+    def _beat(self, **said: Any) -> None:
+        if not self._is_over:
+            self._say(SayBeat(messages.Heartbeat(**said).SerializeToString()))
+            self._beat_at = monotonic() + self._beat_s
+            self._time()
+
+    def _beat_all(self, deltas: list[messages.ViewDelta]) -> None:
+        for delta in deltas:
+            self._beat(view=delta)
+
+    def _time(self) -> None:
+        """Have the timer ring when something is to be said."""
+        published_at = self._publisher.wake_at()
+        at = self._beat_at if published_at is None else min(published_at, self._beat_at)
+        if at < self._rings_at:
+            self._rings_at = at
+            self._timers.call_later(max(0.0, at - monotonic()), partial(self._ring, at))
+
+    def _ring(self, at: float) -> None:
+        if self._is_over or at != self._rings_at:
             return
-        self._publish(TableChanged({self._me: view}))
-        (first,) = self._publish(WholeAsked(_CONTROL))
-        yield messages.Heartbeat(sender=self._sender, view=first)
-        self._beat_at = monotonic() + self._beat_s
-        while (said := self._wait()) is not None:
-            if monotonic() > self._lost_at:
-                self._lost()
-                return
-            yield from self._heartbeats(said)
-
-    def _wait(self) -> list[Any] | None:
-        """Return what is to be said, when there is something or it is time; None: the end."""
-        at = self._publisher.wake_at()
-        until = self._beat_at if at is None else min(at, self._beat_at)
-        said: list[Any] = []
-        try:
-            said.append(self._inbox.get(timeout=max(0.0, until - monotonic())))
-            while True:
-                said.append(self._inbox.get_nowait())
-        except queue.Empty:
-            pass
-        return None if None in said else said
-
-    def _heartbeats(self, said: list[Any]) -> Iterator[messages.Heartbeat]:
-        heartbeat = messages.Heartbeat(sender=self._sender)
-        deltas = self._publish(PublisherTicked())
-        is_empty = not said
-        for each in said:
-            match each:
-                case Leaving(reason):
-                    heartbeat.empty = reason
-                case DrainAnswer(agrees):
-                    heartbeat.agrees_to_drain = agrees
-                case WholeWanted():
-                    deltas += self._publish(WholeAsked(_CONTROL))
-                case _:
-                    deltas += self._publish(TableChanged({self._me: each}))
-                    is_empty = is_empty or len(said) == 1
-        for delta in deltas[:-1]:
-            yield messages.Heartbeat(sender=self._sender, view=delta)
-        if deltas:
-            heartbeat.view.CopyFrom(deltas[-1])
+        self._rings_at = float("inf")
         now = monotonic()
-        if deltas or not is_empty or now >= self._beat_at:
-            yield heartbeat
-            self._beat_at = now + self._beat_s
+        if now > self._lost_at:
+            self._is_over = True
+            self._lost()
+            return
+        self._beat_all(self._publish(PublisherTicked()))
+        if now >= self._beat_at:
+            self._beat()
+        self._time()
 
     def _publish(self, event: Any) -> list[messages.ViewDelta]:
         effects = self._publisher.handle(event, monotonic())

@@ -1,9 +1,9 @@
 """What a node's daemon and the control service say to each other where gRPC would take too long.
 
-    daemon -> control    HeldOnNode, SayReserved, SayRefused, SayCommitted,
+    daemon -> control    SayBeat, HeldOnNode, SayReserved, SayRefused, SayCommitted,
                          AskGroup, EndGroup, FollowGroup, CallControl
-    control -> daemon    ReserveOrder, CommitOrder, ReleaseOrder, GroupAnswered, GroupChanged,
-                         CallAnswered
+    control -> daemon    BeatAnswered, NotMember, ReserveOrder, CommitOrder, ReleaseOrder,
+                         GroupAnswered, GroupChanged, CallAnswered
 
 They travel packed in a `ControlTalk` of messages.py: a machine alone does without all of this.
 
@@ -96,6 +96,13 @@ class CallControl(LineMessage, frozen=True, tag=13):
     """The message that it takes."""
 
 
+class SayBeat(LineMessage, frozen=True, tag=15):
+    """The node is there. Answered by BeatAnswered, or by NotMember: it is no member."""
+
+    body: bytes = b""
+    """A Heartbeat of control.proto; who says it is known."""
+
+
 # ------------------------------------------------------------------ control -> daemon
 
 
@@ -160,6 +167,19 @@ class CallAnswered(LineMessage, frozen=True, tag=14):
     reason: str = ""
 
 
+class BeatAnswered(LineMessage, frozen=True, tag=16):
+    """The node was heard, and may be told what it is to do."""
+
+    body: bytes = b""
+    """A HeartbeatAnswer of control.proto."""
+
+
+class NotMember(LineMessage, frozen=True, tag=17):
+    """The node is no member: it ends what it runs and registers anew. Nothing follows."""
+
+    reason: str
+
+
 NodeSays = (
     HeldOnNode
     | SayReserved
@@ -169,9 +189,17 @@ NodeSays = (
     | EndGroup
     | FollowGroup
     | CallControl
+    | SayBeat
 )
 ControlSays = (
-    ReserveOrder | CommitOrder | ReleaseOrder | GroupAnswered | GroupChanged | CallAnswered
+    ReserveOrder
+    | CommitOrder
+    | ReleaseOrder
+    | GroupAnswered
+    | GroupChanged
+    | CallAnswered
+    | BeatAnswered
+    | NotMember
 )
 OnLine = NodeSays | ControlSays
 

@@ -1,14 +1,15 @@
-"""The streams over which nodes are told what to do with bundles and drains, and others the view.
+"""The ways on which nodes are told what to do with bundles and drains, and others the view.
 
-A queue for each stream. What cannot be sent to a node is lost with its stream: the next one begins
-with what the node holds, and the tables say again what is needed. A follower of the view that is
-too slow for what changes is sent all of it anew.
+What cannot be sent to a node is lost with its way: the next one begins with what the node holds,
+and the tables say again what is needed. A follower of the view that is too slow for what changes is
+sent all of it anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
+from typing import Protocol
 
 from weft._control.calls.desk import RefusedError
 from weft._machines.rulings import Ruling
@@ -18,8 +19,22 @@ DELTAS = 64
 """So many wait for one follower; when there are more it gets the whole view instead."""
 
 
+class NodeWay(Protocol):
+    """How a node is answered that beats."""
+
+    incarnation: int
+
+    def send(self, answer: messages.HeartbeatAnswer) -> None:
+        """Tell the node something, unless it is told no more."""
+        ...
+
+    def refuse(self, refusal: RefusedError) -> None:
+        """Tell the node, after all else, that it is not listened to."""
+        ...
+
+
 class NodeLink:
-    """One node's stream. What is to be said at one time is said in one message."""
+    """One node's stream of gRPC's. What is to be said at one time is said in one message."""
 
     def __init__(self, incarnation: int) -> None:
         self.incarnation = incarnation
@@ -59,36 +74,43 @@ class NodeLink:
 
 
 class NodeLinks:
-    """The streams of all nodes, one each."""
+    """The ways to all nodes, one each."""
 
     def __init__(self) -> None:
-        self._link_of: dict[bytes, NodeLink] = {}
+        self._way_to: dict[bytes, NodeWay] = {}
 
-    def open(self, node: bytes, incarnation: int) -> NodeLink:
-        """Begin a node's stream, in the place of one that there may be."""
-        self.fence(node, "it has begun another stream")
-        link = self._link_of[node] = NodeLink(incarnation)
-        return link
+    def open(self, node: bytes, way: NodeWay) -> None:
+        """Take a way to a node, in the place of one that there may be."""
+        old = self._way_to.get(node)
+        self._way_to[node] = way
+        if old is not None:
+            old.refuse(not_heard(node, old.incarnation, "it has begun another stream"))
 
-    def close(self, node: bytes, link: NodeLink) -> bool:
-        """End a stream; tell whether it was the node's newest."""
-        if self._link_of.get(node) is not link:
+    def close(self, node: bytes, way: NodeWay) -> bool:
+        """End a way; tell whether it was the node's newest."""
+        if self._way_to.get(node) is not way:
             return False
-        del self._link_of[node]
+        del self._way_to[node]
         return True
 
     def send(self, node: bytes, incarnation: int, answer: messages.HeartbeatAnswer) -> None:
         """Tell a node something, if there is a way to it."""
-        link = self._link_of.get(node)
-        if link is not None and link.incarnation == incarnation:
-            link.send(answer)
+        way = self._way_to.get(node)
+        if way is not None and way.incarnation == incarnation:
+            way.send(answer)
 
-    def fence(self, node: bytes, reason: str) -> None:
-        """End a node's stream, and say why."""
-        link = self._link_of.pop(node, None)
-        if link is not None:
-            text = f"node {node.hex()} is not listened to as incarnation {link.incarnation}"
-            link.refuse(RefusedError(Ruling(code="fenced", reason=f"{text}: {reason}")))
+    def fence(self, node: bytes, incarnation: int, reason: str) -> None:
+        """End the way to a node in this life, if there is one, and say why."""
+        way = self._way_to.get(node)
+        if way is not None and way.incarnation == incarnation:
+            del self._way_to[node]
+            way.refuse(not_heard(node, incarnation, reason))
+
+
+def not_heard(node: bytes, incarnation: int, reason: str) -> RefusedError:
+    """Return what a node is told that is not listened to."""
+    text = f"node {node.hex()} is not listened to as incarnation {incarnation}: {reason}"
+    return RefusedError(Ruling(code="fenced", reason=text))
 
 
 class ViewFollower:

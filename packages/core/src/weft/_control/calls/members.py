@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weft._control.calls.desk import RefusedError, a_sender, an_id, invalid, missing
+from weft._control.calls.links import NodeLink, not_heard
 from weft._control_messages import delta_of, node_of_standing, view_of
 from weft._ids import NodeId
 from weft._machines.members import (
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from weft._control.calls.desk import Desk
-    from weft._control.calls.links import NodeLink, NodeLinks
+    from weft._control.calls.links import NodeLinks, NodeWay
     from weft._machines.membership import Membership
     from weft._machines.placement import NodeView
     from weft._transport.credentials import MemberCredentials
@@ -150,13 +151,9 @@ class MemberCalls:
         if first is None:
             raise invalid("nobody says which node is there")
         sender = a_sender(first.sender)
-        node_id = NodeId(sender.node)
-        link = self._links.open(sender.node, sender.incarnation)
-        hearing = _Hearing(self, node_id, sender.incarnation, link)
-        reader = asyncio.create_task(hearing.read(first, iterator))
-        told = self._membership.drain_of(node_id, self._desk.service.now)
-        if told is not None:
-            link.send(told_drain(told))
+        link = NodeLink(sender.incarnation)
+        hearing = self.begin(NodeId(sender.node), link)
+        reader = asyncio.create_task(_read(hearing, first, iterator))
         reader.add_done_callback(lambda _: link.end())
         try:
             while (answer := await link.next()) is not None:
@@ -165,8 +162,27 @@ class MemberCalls:
         finally:
             if not reader.cancel() and not reader.cancelled():
                 reader.exception()  # It was told, or nobody is there to be told.
-            if self._links.close(sender.node, link):
-                self._desk.service.note(LinkClosed(node_id, sender.incarnation))
+            self.end(hearing)
+
+    def refusal(self, node_id: NodeId, incarnation: int) -> str:
+        """Return why a node is not listened to; empty: it is."""
+        return self._membership.refusal(node_id, incarnation)
+
+    def begin(self, node_id: NodeId, way: NodeWay) -> Hearing:
+        """Hear a node from here on, and tell it what it is to do. RefusedError: it is no member."""
+        refusal = self._membership.refusal(node_id, way.incarnation)
+        if refusal:
+            raise not_heard(node_id, way.incarnation, refusal)
+        self._links.open(node_id, way)
+        told = self._membership.drain_of(node_id, self._desk.service.now)
+        if told is not None:
+            way.send(told_drain(told))
+        return Hearing(self, node_id, way)
+
+    def end(self, hearing: Hearing) -> None:
+        """Hear it no more: its connection is gone."""
+        if self._links.close(hearing.node_id, hearing.way):
+            self._desk.service.note(LinkClosed(hearing.node_id, hearing.way.incarnation))
 
     def heartbeat_s(self) -> float:
         """Return how far the heartbeats of a node are to be apart."""
@@ -195,48 +211,48 @@ class MemberCalls:
             service.note(NodeLeft(node_id, incarnation, heartbeat.empty[:TEXT]))
 
 
-class _Hearing:
-    """What is heard on one stream."""
+class Hearing:
+    """What is heard of a node, on one stream or line."""
 
-    def __init__(
-        self, calls: MemberCalls, node_id: NodeId, incarnation: int, link: NodeLink
-    ) -> None:
+    def __init__(self, calls: MemberCalls, node_id: NodeId, way: NodeWay) -> None:
+        self.node_id = node_id
+        self.way = way
         self._calls = calls
-        self._node_id = node_id
-        self._incarnation = incarnation
-        self._link = link
         self._follower: Follower[NodeId, NodeView] = Follower()
         self._heartbeat_s = HEARTBEAT_S
         """As the node was told."""
 
-    async def read(
-        self, first: messages.Heartbeat, others: AsyncIterator[messages.Heartbeat]
-    ) -> None:
-        self._hear(first)
-        async for heartbeat in others:
-            self._hear(heartbeat)
-
-    def _hear(self, heartbeat: messages.Heartbeat) -> None:
+    def hear(self, heartbeat: messages.Heartbeat) -> None:
+        """Take a heartbeat, and answer it. RefusedError: it makes no sense."""
         view = self._view(heartbeat.view) if heartbeat.HasField("view") else None
-        self._calls.hear(self._node_id, self._incarnation, heartbeat, view)
-        self._link.send(_HEARD)
+        self._calls.hear(self.node_id, self.way.incarnation, heartbeat, view)
         wanted_s = self._calls.heartbeat_s()
-        if wanted_s != self._heartbeat_s:
+        if wanted_s == self._heartbeat_s:
+            self.way.send(_HEARD)
+        else:
             self._heartbeat_s = wanted_s
-            self._link.send(messages.HeartbeatAnswer(heartbeat_s=wanted_s))
+            self.way.send(messages.HeartbeatAnswer(heartbeat_s=wanted_s))
 
     def _view(self, said: messages.ViewDelta) -> NodeView | None:
         """Return what the node has, if that has changed."""
         try:
             delta = delta_of(said, view_of)
         except ValueError as error:
-            raise invalid(f"the view of node {self._node_id.hex()}: {error}") from None
-        if delta.changed.keys() - {self._node_id} or delta.source != self._incarnation:
-            raise invalid(f"node {self._node_id.hex()} speaks for another")
+            raise invalid(f"the view of node {self.node_id.hex()}: {error}") from None
+        if delta.changed.keys() - {self.node_id} or delta.source != self.way.incarnation:
+            raise invalid(f"node {self.node_id.hex()} speaks for another")
         effects = self._follower.handle(DeltaHeard(delta), 0.0)
         if any(isinstance(effect, AskWhole) for effect in effects):
-            self._link.send(messages.HeartbeatAnswer(ask_whole=True))
-        return self._follower.table().get(self._node_id) if effects else None
+            self.way.send(messages.HeartbeatAnswer(ask_whole=True))
+        return self._follower.table().get(self.node_id) if effects else None
+
+
+async def _read(
+    hearing: Hearing, first: messages.Heartbeat, others: AsyncIterator[messages.Heartbeat]
+) -> None:
+    hearing.hear(first)
+    async for heartbeat in others:
+        hearing.hear(heartbeat)
 
 
 def asked_drain(effect: AskDrain) -> messages.HeartbeatAnswer:

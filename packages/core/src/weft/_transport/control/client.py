@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 OPTIONS = [
     # A control service that is started again is back within seconds, and is to be found at once.
     ("grpc.initial_reconnect_backoff_ms", 20),
-    ("grpc.max_reconnect_backoff_ms", 200),
+    # A thousand nodes may look for it at once, for as long as it is gone.
+    ("grpc.max_reconnect_backoff_ms", 1000),
     # So long a connection may take to open, whatever its name says.
     ("grpc.min_reconnect_backoff_ms", 5000),
     ("grpc.max_receive_message_length", -1),

@@ -196,6 +196,7 @@ class VirtualControl(VirtualProcess):
         desk: Any = self
         self.service = self
         self._lines.begin(desk, self.groups)
+        self._lines.hear(desk)
         world.enter(self, LINES)
         self.step(lambda: self._note(ServiceBegun(self.number)))
 
@@ -219,6 +220,10 @@ class VirtualControl(VirtualProcess):
 
     def read(self) -> None:
         """The journal is read when a process begins."""
+
+    def refusal(self, node_id: NodeId, incarnation: int) -> str:
+        """Return why a node is not listened to; empty: it is (`MemberCalls`)."""
+        return self.membership.refusal(node_id, incarnation)
 
     def note(self, happened: Any) -> None:
         """Tell all tables what has happened."""
@@ -357,9 +362,11 @@ class VirtualControl(VirtualProcess):
         match event:
             case TableBroke(table, what, error):
                 raise AssertionError(f"table {table} cannot take {what}: {error}")
-            case MemberRemoved(node, _, reason) | members.Fence(node, _, reason):
+            case MemberRemoved(node, incarnation, reason) | members.Fence(
+                node, incarnation, reason
+            ):
                 self._fence(bytes(node), reason)
-                self._lines.end(node)
+                self._lines.end(node, incarnation, reason)
             case views.Publish(delta):
                 for end in self._follower_of.values():
                     end.send(ViewsSent(delta))

@@ -21,7 +21,7 @@ from weft._machines.reservations import ControlUnlinked
 from weft._machines.rulings import Request
 from weft._machines.standings import Standings
 from weft._transport.addresses import GROUPS
-from weft._wire.lines import GroupAnswered, GroupChanged
+from weft._wire.lines import GroupAnswered, GroupChanged, NotMember
 from weft._wire.messages import Hello
 from weft._wire.version import WIRE
 from weft.testing._simulation.letters import (
@@ -446,6 +446,8 @@ class VirtualLink:
 
     def line_heard(self, said: Any, control: int) -> None:
         """Take what control says of bundles and groups."""
+        if isinstance(said, NotMember):
+            return  # Heartbeats, which have a connection of their own here, are told the same.
         if not isinstance(said, GroupAnswered | GroupChanged):
             self._news.bundles_asked(line_talk.asked_of(said, control))
         elif self._groups is not None:
