@@ -9,7 +9,8 @@ Decisions: the machines alone, in this process. They decide without doing: no pr
 Tables: what a control service and an owner of tasks keep, with ten actors, a placement group and a
 thousand tasks for each node (`_scale_tables.py`, a process of its own for each size).
 
-The control service as a process, with nodes that are streams (`_scale_process.py`).
+The control service as a process, with nodes that are lines and streams (`_scale_process.py`): over
+unix sockets, and over TLS through the port of a head.
 
 A whole cluster on a virtual clock (`weft.testing.simulate`), with a daemon for each node, the
 control service, messages that take their time, and views that are late: ten programs ask for ten
@@ -325,6 +326,12 @@ def measured(sizes: Sequence[int], seconds: float) -> dict[str, Table]:
         ),
         "the control service as a process": turned(
             {nodes: child("_scale_process.py", nodes, max(1, 5 * seconds)) for nodes in sizes}
+        ),
+        "the same over TLS": turned(
+            {
+                nodes: child("_scale_process.py", nodes, max(1, 5 * seconds), "tls")
+                for nodes in sizes
+            }
         ),
         "a cluster on a virtual clock": turned({nodes: crowd(nodes) for nodes in sizes}),
     }
