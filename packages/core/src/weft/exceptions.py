@@ -547,9 +547,26 @@ class ObjectReconstructionFailedError(ObjectLostError):
 
 
 class OwnerDiedError(ObjectLostError):
-    """The process that owned the value has died, and the value with it. Make it again."""
+    """The process that owned the value has died, and the value with it. Make it again.
+
+    Attributes:
+        why: How that is known, if not by the end of the process: its node died, say.
+    """
 
     _what = "is lost: the process that owned it has died"
+
+    def __init__(
+        self,
+        object_ref_hex: str = "",
+        owner_address: str = "",
+        call_site: str = "",
+        *,
+        why: str = "",
+    ) -> None:
+        made = call_site and f"(made at {call_site})"
+        message = _line("object", object_ref_hex, made, self._what) + (why and f": {why}")
+        super().__init__(object_ref_hex, owner_address, call_site, message=message)
+        self.why = why
 
 
 class ObjectFreedError(ObjectLostError):

@@ -12,7 +12,7 @@ from weft._machines.standings import Standings, StandingsChange
 from weft._machines.views import ApplyChange
 from weft._resources import Resources
 
-ME, A, B = (NodeId(bytes([97 + i] * 16)) for i in range(3))
+ME, A, B, C = (NodeId(bytes([97 + i] * 16)) for i in range(4))
 NOTHING_NEW = StandingsChange((), (), (), ())
 
 
@@ -101,6 +101,11 @@ def test_node_is_dead_at_an_address_until_another_lives_there() -> None:
     assert not known.is_dead_at("host-b:1")
     known.change(heard(MemberStanding(facts(A, 1, life="dead"))))
     assert known.is_dead_at("host-b:1")
-    assert not known.is_dead_at("host-c:1")
-    known.change(heard(MemberStanding(facts(B, 2, address="host-b:1/node"))))
+    known.change(heard(MemberStanding(facts(B, 2, life="dead", address="host-b:1/node"))))
+    known.change(heard(MemberStanding(facts(C, 3, life="dead", address="host-c:1/node"))))
+    dead = known.dead_at("host-b:1")
+    assert dead is not None
+    assert dead.node_id == B
+    assert not known.is_dead_at("host-d:1")
+    known.change(heard(MemberStanding(facts(B, 4, address="host-b:1/node"))))
     assert not known.is_dead_at("host-b:1")

@@ -455,6 +455,27 @@ def test_objects_end_with_their_owner_on_another_node(cluster: Cluster, tmp_path
         assert monotonic() < end
 
 
+@weft.remote(num_cpus=0)
+def own() -> list[Any]:
+    return [weft.put(1)]
+
+
+@weft.remote(num_cpus=0, max_retries=0)
+def read(refs: list[Any]) -> Any:
+    return weft.get(refs)
+
+
+def test_process_that_starts_after_an_owners_node_died_hears_so_at_once(cluster: Cluster) -> None:
+    [kept] = weft.get(own.options(**on(1)).remote(), timeout=60)
+    node = has_resource(cluster, "node1")
+    kill(cluster, node)
+    late = read.options(**on(2), runtime_env={"env_vars": {"A_WORKER": "of its own"}})
+    why = rf"its node {node.node_id} died \(.*\)"
+    for reads in (lambda: weft.get(kept, timeout=60), lambda: weft.get(late.remote([kept]))):
+        with pytest.raises(OwnerDiedError, match=why):
+            reads()
+
+
 def test_node_that_has_called_an_owner_lends_it_workers(cluster: Cluster) -> None:
     """What it grants goes to who has asked, over the connection on which that was."""
     large = weft.put(np.ones(1_000_000))

@@ -11,7 +11,7 @@ from weft._machines.ownership import OwnerMetAgain, PeerLost, PeerParted
 from weft._runtime import partings as partings_module
 from weft._runtime.partings import DEAD_KEPT, PATIENCE_S, PAUSES_S, Partings
 from weft._transport.addresses import Home
-from weft._wire.messages import CheckWorker
+from weft._wire.messages import CheckNode, CheckWorker, NodeLost
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 HERE, THERE = "127.0.0.1:1", "127.0.0.1:2"
 OTHER, DAEMON = f"{THERE}/0a", f"{THERE}/node"
 ASKED = (DAEMON, CheckWorker(b"\x0a"))
+UNREACHABLE = f"it was not to be reached for {PATIENCE_S:g} s"
 
 
 class Surroundings:
@@ -34,6 +35,7 @@ class Surroundings:
         self.no_way: set[str] = set()
         self.owners: set[str] = set()
         self.borrowers: list[Any] = []
+        self.checked: list[str] = []
         mine = cast("Any", self)
         self.loop = SimpleNamespace(nudge=lambda: None)
         self.home = Home("/s", HERE)
@@ -61,15 +63,18 @@ class Surroundings:
         if isinstance(event, PeerLost):
             self.borrowers.remove(event.peer)
 
-    def owner_lost(self, address: str) -> None:
+    def owner_lost(self, address: str, why: str) -> None:
         self.owners.discard(address)
-        self.log.append(("lost", address))
+        self.log.append(("lost", address, why))
 
     def borrows_from(self, address: str) -> bool:
         return address in self.owners
 
     def lends_to(self, peer: Any) -> bool:
         return peer in self.borrowers
+
+    def tell_daemon(self, message: CheckNode) -> None:
+        self.checked.append(message.node)
 
     # As peers.
 
@@ -153,7 +158,6 @@ def test_owner_that_does_not_answer_is_called_until_patience_ends(
             assert around.breaks()
     steps = len(PAUSES_S)
     assert pauses[:steps] == pytest.approx(PAUSES_S)
-    assert ("lost", OTHER) not in around.taken()
     assert not around.owners
     assert around.by_address.keys() <= {DAEMON}
 
@@ -164,10 +168,7 @@ def test_connection_that_does_not_come_about_is_given_up(around: Surroundings, o
     while around.owners:
         assert around.taken() in ([], [ASKED])
         around.ring()
-    assert around.taken()[-2:] == [
-        ("lost", OTHER),
-        ("closed", f"it was not to be reached for {PATIENCE_S:g} s"),
-    ]
+    assert around.taken()[-2:] == [("lost", OTHER, UNREACHABLE), ("closed", UNREACHABLE)]
 
 
 def test_what_is_said_to_an_owner_comes_after_what_it_has_missed(
@@ -218,7 +219,7 @@ def test_borrower_borrows_until_it_has_borrowed_again(around: Surroundings, borr
 def test_borrower_that_stays_away_is_given_up(around: Surroundings, borrower: Peer) -> None:
     while borrower in around.borrowers:
         around.ring()
-    assert around.taken()[-2:] == [PeerLost(borrower), ("lost", OTHER)]
+    assert around.taken()[-2:] == [PeerLost(borrower), ("lost", OTHER, UNREACHABLE)]
 
 
 def test_owner_that_is_back_may_still_have_to_borrow(around: Surroundings, borrower: Peer) -> None:
@@ -235,7 +236,7 @@ def test_process_that_has_ended_is_gone(around: Surroundings, owner: Peer) -> No
     around.partings.ended(b"\x0b")
     assert not around.taken()
     around.partings.ended(b"\x0a")
-    assert around.taken() == [("lost", OTHER)]
+    assert around.taken() == [("lost", OTHER, "")]
     around.ring()
     around.ring()
     assert not around.taken()
@@ -246,16 +247,37 @@ def test_processes_of_a_dead_node_are_gone(around: Surroundings, owner: Peer) ->
     around.owners.add(f"{THERE}/0b")
     said: list[bool] = []
     other = around.peer(f"{THERE}/0b")
-    around.partings.bury(THERE, lambda: said.append(around.partings.part(other)))
+    around.partings.bury(THERE, "how", lambda: said.append(around.partings.part(other)))
     assert said == [False]
-    assert around.taken() == [("lost", OTHER)]
+    assert around.partings.why_lost(f"{THERE}/0c") == "how"
+    assert not around.partings.why_lost("127.0.0.1:3/0c")
+    assert around.taken() == [("lost", OTHER, "how")]
     around.owners.add(OTHER)
     assert not around.partings.part(around.peer(role="")), "it is known to be dead"
     assert around.partings.part(around.peer()), "another node has its port"
     for number in range(DEAD_KEPT + 1):
-        around.partings.bury(f"127.0.0.1:{number}", list)
+        around.partings.bury(f"127.0.0.1:{number}", "how", list)
     assert around.partings.wait_for(f"{THERE}/0c") is False
     assert around.partings.wait_for("127.0.0.1:0/0c") is True, "that is too long ago"
+
+
+def test_node_that_is_called_is_asked_about_once_until_it_dies(around: Surroundings) -> None:
+    around.partings.met(f"{HERE}/0b", around.peer(f"{HERE}/0b", role="", is_far=False))
+    around.partings.met(OTHER, around.peer())
+    assert not around.checked, "it is of this node, or has answered"
+    for name in ("0a", "0b"):
+        around.partings.met(f"{THERE}/{name}", around.peer(f"{THERE}/{name}", role=""))
+    assert around.checked == [THERE]
+    around.partings.bury(THERE, "how", list)
+    around.partings.met(OTHER, around.peer(role=""))
+    assert around.checked == [THERE] * 2
+    around.partings.wait_for("127.0.0.1:3/0a")
+    assert around.checked[2:] == ["127.0.0.1:3"], "there is no way to it"
+
+
+def test_death_of_a_node_is_said_in_words() -> None:
+    lost = NodeLost(b"\x0a", DAEMON, "it was silent")
+    assert partings_module.died_in_words(lost) == "its node 0a died (it was silent)"
 
 
 def test_end_of_a_connection_on_which_nothing_hangs_is_no_parting(around: Surroundings) -> None:

@@ -88,12 +88,19 @@ class Standings:
 
     def is_dead_at(self, node: str) -> bool:
         """Tell whether the node that was last known at HOST:PORT is dead."""
+        return self.dead_at(node) is not None
+
+    def dead_at(self, node: str) -> MemberFacts | None:
+        """Return the dead node that was last known at HOST:PORT; None: one lives there, or none."""
         there = [
             standing
             for standing in self.members.values()
             if standing.facts.address.partition("/")[0] == node
         ]
-        return bool(there) and all(standing.is_dead for standing in there)
+        if not all(standing.is_dead for standing in there):
+            return None
+        dead = (standing.facts for standing in there)
+        return max(dead, key=lambda facts: facts.incarnation, default=None)
 
 
 def _ended(standing: MemberStanding, cause: str) -> MemberFacts:

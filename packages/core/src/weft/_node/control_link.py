@@ -229,9 +229,9 @@ class ControlLink:
         """Return the address of a living node's daemon; None: there is no such node."""
         return self._standings.address_of(node_id)
 
-    def is_dead_at(self, node: str) -> bool:
-        """Tell whether the node that was last known at HOST:PORT is dead."""
-        return self._standings.is_dead_at(node)
+    def dead_at(self, node: str) -> MemberFacts | None:
+        """Return the dead node that was last known at HOST:PORT; None: one lives there, or none."""
+        return self._standings.dead_at(node)
 
     # -------------------------------------------------------------- what is said
 

@@ -95,6 +95,7 @@ from weft._wire.messages import (
     Blocked,
     Busy,
     Bye,
+    CheckNode,
     CheckWorker,
     Demand,
     Discard,
@@ -434,8 +435,10 @@ class Daemon:
 
     def _is_of_dead_node(self, client: Client) -> bool:
         """Tell whether a client greets after its node was declared dead: nobody tells it again."""
-        cluster = self.in_cluster
-        return cluster is not None and cluster.link.is_dead_at(split(client.address).node)
+        return self._dead_at(split(client.address).node) is not None
+
+    def _dead_at(self, node: str) -> MemberFacts | None:
+        return None if self.in_cluster is None else self.in_cluster.link.dead_at(node)
 
     def _welcome(self, client: Client, job: NodeJob) -> None:
         """Tell a process of this node what there is, and whose it is."""
@@ -498,8 +501,7 @@ class Daemon:
         if self.far_owners is not None:
             lose = partial(self.clients.lose_node, node.address, node.cause)
             self.far_owners.bury(split(node.address).node, lose)
-        lost = NodeLost(node.node_id, node.address, node.cause, node.incarnation)
-        self.clients.send_to_runtimes(lost)
+        self.clients.send_to_runtimes(_lost_node(node))
 
     def _begin_job(self, client: Client, message: BeginsJob) -> None:
         job = self._drivers.begin(client, message)
@@ -556,6 +558,9 @@ class Daemon:
                 self._explain(client, worker_id)
             case CheckWorker(worker_id):
                 self._check(client, worker_id)
+            case CheckNode(node):
+                if (dead := self._dead_at(node)) is not None:
+                    self.clients.send(client, _lost_node(dead))
             case (
                 AskLoan() | LoanReturned() | SegmentsMade() | SegmentsFree() | SegmentsOpened()
                 | SegmentsClosed() | Evicted() | Restore() | Discard()
@@ -861,6 +866,10 @@ class Daemon:
         ):
             sessions.remove_leftovers(root)
         self.memory.remove_leftovers()
+
+
+def _lost_node(node: MemberFacts) -> NodeLost:
+    return NodeLost(node.node_id, node.address, node.cause, node.incarnation)
 
 
 def _outside(node: NodeFile, poller: Poller, timers: Timers) -> Outside | None:

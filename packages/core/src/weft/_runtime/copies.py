@@ -29,6 +29,7 @@ from weft._machines.places import (
     PlacesLost,
     TellNode,
 )
+from weft._runtime.partings import died_in_words
 from weft._transport.addresses import DAEMON, split
 from weft._wire.messages import Discard, NodeDrained, NodeDrains, NodeLost, Shared, Transfer
 from weft._wire.transfers import (
@@ -144,7 +145,7 @@ class Copies:
     def node_lost(self, lost_node: NodeLost) -> None:
         """Another node is dead."""
         address = split(lost_node.address).node
-        reason = f"its node {lost_node.node_id.hex()} died ({lost_node.cause})"
+        reason = died_in_words(lost_node)
         self._dead.add(address)
         self._buried[address] = max(self._buried.get(address, 0), lost_node.incarnation)
         at = f"{address}/"

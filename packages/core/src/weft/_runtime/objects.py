@@ -294,11 +294,16 @@ class Objects:
             self.send_news()
         return self._news_at
 
-    def owner_lost(self, owner: str) -> None:
-        """The process at `owner` is gone, and what it owned with it."""
+    def owner_lost(self, owner: str, why: str = "") -> None:
+        """The process at `owner` is gone, and what it owned with it.
+
+        `why` it is believed to be; empty: it has ended, or as is known of its node.
+        """
         asked = self.machine.asked.copy()
         self._watched.discard(owner)
-        error = OwnerDiedError(owner_address=owner)
+        if not why and self.partings is not None:
+            why = self.partings.why_lost(owner)
+        error = OwnerDiedError(owner_address=owner, why=why)
         self.handle(OwnerLostEvent(owner, Failure(pack_error(error))))
         # Registrations that nobody will answer hold nothing back.
         self._tell_registered([each for each in asked if each not in self.machine.asked])

@@ -3,7 +3,8 @@
 What a process owns ends with it, and so does what it has borrowed here; but neither ends with a
 connection. One that owns something that is needed here is called again, as daemons do
 (far_owners.py), and whoever is called registers and asks anew. Its daemon is asked whether it has
-ended.
+ended. The own daemon tells of nodes that die; of those that were dead before this process began it
+tells when it is asked, which is done once for each node that is called.
 
     connection lost -> parted -> called again, and answers -> together
                               -> has borrowed again        -> together
@@ -27,7 +28,7 @@ from typing import TYPE_CHECKING
 from weft._clock import monotonic
 from weft._machines.ownership import OwnerMetAgain, PeerLost, PeerParted
 from weft._transport.addresses import daemon_of, is_daemon, process_of, split
-from weft._wire.messages import CheckWorker
+from weft._wire.messages import CheckNode, CheckWorker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +36,18 @@ if TYPE_CHECKING:
     from weft._runtime.links import Links
     from weft._runtime.peers import Peer
     from weft._transport.timers import Timers
+    from weft._wire.messages import NodeLost
 
 PAUSES_S = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Before each call. The last one stands for all that follow."""
 # Longer than it takes until a node that is silent is declared dead.
 PATIENCE_S = 10.0
 DEAD_KEPT = 1_000
+
+
+def died_in_words(lost: NodeLost) -> str:
+    """Say which node died, and how."""
+    return f"its node {lost.node_id.hex()} died ({lost.cause})"
 
 
 class _Parting:
@@ -75,8 +82,10 @@ class Partings:
         """By address."""
         self._buried = ""
         """HOST:PORT of a node that is being buried."""
-        self._dead: OrderedDict[str, None] = OrderedDict()
-        """Nodes that were declared dead, of late; by HOST:PORT."""
+        self._dead: OrderedDict[str, str] = OrderedDict()
+        """Nodes that were declared dead, of late, and how; by HOST:PORT."""
+        self._checked: set[str] = set()
+        """Nodes that were called: if one of them is dead, that is told."""
 
     # -------------------------------------------------------------- it breaks
 
@@ -88,9 +97,10 @@ class Partings:
         lends = self._objects.machine.lends_to(peer)
         if not lends and not self._objects.machine.borrows_from(address):
             return False
-        if peer.role:
+        node = split(address).node
+        if peer.role and node != self._buried:
             # Another node may have the port of one that is dead.
-            self._dead.pop(split(address).node, None)
+            self._dead.pop(node, None)
         if not self._begin(address, has_answered=bool(peer.role)):
             return False
         if lends:
@@ -102,10 +112,15 @@ class Partings:
         """There is no way to an owner, for the moment; False: it is gone for sure."""
         return self._links.home.path_of(address) is None and self._begin(address)
 
+    def why_lost(self, address: str) -> str:
+        """Say how the node of a process died; empty if it is not known to be dead."""
+        return self._dead.get(split(address).node, "")
+
     def _begin(self, address: str, *, has_answered: bool = False) -> bool:
         node = split(address).node
-        if node == self._buried or node in self._dead:
+        if node in self._dead:
             return False
+        self._check(node)
         parting = self._parting_of.get(address)
         if parting is None or has_answered:
             parting = self._parting_of.setdefault(address, _Parting())
@@ -148,10 +163,18 @@ class Partings:
 
     def met(self, address: str, peer: Peer) -> None:
         """There is a connection to a process: if it was parted, say again what it has missed."""
+        if peer.is_far and not peer.role:
+            self._check(split(address).node)
         parting = self._parting_of.get(address)
         if parting is not None and parting.told is not peer:
             parting.told = peer
             self._objects.handle(OwnerMetAgain(address))
+
+    def _check(self, node: str) -> None:
+        """A node is called."""
+        if node not in self._checked:
+            self._checked.add(node)
+            self._links.tell_daemon(CheckNode(node))
 
     def borrows_again(self, peer: Peer) -> None:
         """A process borrows: what it holds of before it has borrowed again."""
@@ -166,18 +189,22 @@ class Partings:
     def ended(self, process: bytes) -> None:
         """A process has ended, as its daemon says."""
         for address in [each for each in self._parting_of if process_of(each) == process]:
-            self._end(address, "its process has ended")
+            self._end(address)
 
-    def bury(self, node: str, lose: Callable[[], None]) -> None:
-        """The node at HOST:PORT is dead: `lose` its processes, and call none of them again."""
+    def bury(self, node: str, how: str, lose: Callable[[], None]) -> None:
+        """The node at HOST:PORT is dead: `lose` its processes, and call none of them again.
+
+        `how`: as in "its node 0a died (it was silent)".
+        """
+        self._checked.discard(node)  # Another one may have its port.
+        self._dead[node] = how
         self._buried = node
         lose()
         self._buried = ""
-        self._dead[node] = None
         if len(self._dead) > DEAD_KEPT:
             self._dead.popitem(last=False)
         for address in [each for each in self._parting_of if split(each).node == node]:
-            self._end(address, "its node is dead")
+            self._end(address, how)
 
     def _expire(self, address: str, parting: _Parting) -> None:
         if self._parting_of.get(address) is not parting or self._clock() < parting.until:
@@ -187,12 +214,13 @@ class Partings:
         else:
             self._end(address, f"it was not to be reached for {PATIENCE_S:g} s")
 
-    def _end(self, address: str, why: str) -> None:
+    def _end(self, address: str, why: str = "") -> None:
+        """`why` it is believed to be gone; empty: it has ended."""
         self._forget(address)
-        self._objects.owner_lost(address)
+        self._objects.owner_lost(address, why)
         peer = self._links.peers.by_address.get(address)
         if peer is not None:
-            self._links.peers.lose(peer, why)
+            self._links.peers.lose(peer, why or "its process has ended")
 
     def _forget(self, address: str) -> None:
         for lost in self._parting_of.pop(address).before:

@@ -380,7 +380,8 @@ class Runtime:
         if self.objects.partings is None:
             lose()
         else:
-            self.objects.partings.bury(split(message.address).node, lose)
+            how = partings.died_in_words(message)
+            self.objects.partings.bury(split(message.address).node, how, lose)
         if self.objects.copies is not None:
             self.objects.copies.node_lost(message)
 

@@ -436,6 +436,16 @@ class CheckWorker(Message, frozen=True, tag=144):
     worker_id: bytes
 
 
+class CheckNode(Message, frozen=True, tag=157):
+    """Runtime to its own daemon: it calls this node for the first time. Is that dead?
+
+    Answered by NodeLost if it is; if it dies later, all are told.
+    """
+
+    node: str
+    """HOST:PORT."""
+
+
 class Discard(Message, frozen=True, tag=60):
     """Remove segments whose creator is gone, or of whose name somebody may have kept a note."""
 

@@ -32,6 +32,7 @@ from weft._wire.messages import (
     Ask,
     Blocked,
     Certificate,
+    CheckNode,
     CheckWorker,
     Demand,
     Discard,
@@ -372,6 +373,9 @@ class VirtualDaemon(VirtualProcess):
                     self.later(BROKEN_S, lambda: self.rules.doom(worker_id, why))
             case CheckWorker(worker_id):
                 self._check_worker(client, worker_id)
+            case CheckNode(node):
+                if (dead := self.link.standings.dead_at(node)) is not None:
+                    self.send(client, _lost_node(dead))
             case Restore() | Discard():
                 self.memory.said(me, message)
             case Transfer():
@@ -512,7 +516,7 @@ class VirtualDaemon(VirtualProcess):
     def node_died(self, node: MemberFacts) -> None:
         """Another node is dead: its processes are no clients any more, and ours hear of it."""
         self.far_owners.bury(split(node.address).node, lambda: self._lose_node(node))
-        lost = NodeLost(node.node_id, node.address, node.cause, node.incarnation)
+        lost = _lost_node(node)
         for client in self.client_of.values():
             if client.is_local:
                 self.send(client, lost)
@@ -582,6 +586,10 @@ class VirtualDaemon(VirtualProcess):
         job = client.worker_id
         self._jobs.add(job)
         self.link.command(jobs.BeginJob(job, job, self.node_id), _ignore)
+
+
+def _lost_node(node: MemberFacts) -> NodeLost:
+    return NodeLost(node.node_id, node.address, node.cause, node.incarnation)
 
 
 def _ignore(ruling: Any) -> None:

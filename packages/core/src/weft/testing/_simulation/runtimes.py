@@ -33,6 +33,7 @@ from weft._node.clients import GUEST
 from weft._override import override
 from weft._runtime.arguments import NO_ARGUMENTS, Arguments
 from weft._runtime.gathering import gather, try_gather
+from weft._runtime.partings import died_in_words
 from weft._runtime.recovery import describe, restore_arguments
 from weft._transport.addresses import split
 from weft._wire.codec import pack
@@ -401,8 +402,8 @@ class VirtualRuntime(VirtualProcess):
                 self._certificate(message)
                 self.objects.partings.ended(message.worker_id)
             case NodeLost(_, address, cause):
-                node = split(address).node
-                self.objects.partings.bury(node, lambda: self._lose_node(node, cause))
+                node, how = split(address).node, died_in_words(message)
+                self.objects.partings.bury(node, how, lambda: self._lose_node(node, cause))
                 self.objects.copies.node_lost(message)
             case TaskDone():
                 self._task_done(message)
