@@ -29,6 +29,7 @@ from weft._machines.leases import (
     Event,
     Grant,
     GroupGone,
+    JobWithheld,
     KillLease,
     LeaseBound,
     LeaseReturned,
@@ -105,6 +106,14 @@ def grants(effects: list[Effect]) -> list[int]:
 
 
 # ------------------------------------------------------------------ amounts
+
+
+def test_bundles_of_a_job_that_is_withheld_have_what_they_need() -> None:
+    node = Node(CPU=2)
+    node.tell(JobWithheld(b"slow", "why"))
+    assert node.tell(AmountsWanted(FIRST, Resources({"CPU": 1}), b"slow")) == [AmountsLent(FIRST)]
+    node.tell(JobWithheld(b"slow", "why again"))
+    assert node.free().get("CPU") == 1
 
 
 def test_bundle_that_is_closed_without_a_word_is_closed() -> None:

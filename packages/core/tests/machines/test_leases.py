@@ -27,6 +27,7 @@ from weft._machines.leases import (
     EnvironmentFailed,
     Event,
     Grant,
+    JobWithheld,
     KillLease,
     LeaseBound,
     LeaseReturned,
@@ -353,6 +354,34 @@ def test_client_that_is_gone_loses_demands_and_leases() -> None:
 
 def test_client_without_anything_may_go() -> None:
     assert Node(CPU=1).tell(ClientGone(A)) == []
+
+
+def test_job_that_is_withheld_takes_nothing_until_it_goes_on() -> None:
+    node = Node(CPU=2)
+    node.bind(node.demand(A, job=b"slow"))
+    (unbound,) = grants(node.demand(A, 2, job=b"slow", key=2))
+    assert node.tell(JobWithheld(b"another", "why")) == []
+    assert node.tell(JobWithheld(b"slow", "its driver is slow")) == [CancelGrant(unbound)]
+    assert node.free() == {"CPU": 1}
+    assert node.why(CPU=1)[:2] == [
+        "its driver is slow",
+        "2 wait for this, the longest for 0.0 s; 0 demands are before it",
+    ]
+    assert node.tell(ActorWanted(C, CPU, job=b"slow")) == []
+    node.now = PASSED_S
+    assert node.available() == {"CPU": 1}, "nothing is kept for those that are late"
+    (other,) = node.bind(node.demand(B, job=b"quick"))
+    assert node.tell(JobWithheld(b"slow", "")) == [AskReclaim(A), AskReclaim(B)]
+    assert node.returned(other) == [C]
+
+
+def test_memory_that_is_short_holds_back_no_job_that_is_withheld() -> None:
+    node = Node(CPU=4)
+    node.tell(measured(0, width=1))
+    node.demand(A, 2, job=b"slow")
+    assert node.leases.holds_back()
+    node.tell(JobWithheld(b"slow", "why"))
+    assert not node.leases.holds_back()
 
 
 def test_failed_environment_refuses_all_who_want_it() -> None:
@@ -1055,6 +1084,11 @@ class LeaseStories(RuleBasedStateMachine):
                 if other == wanted and unbound[client, key] < UNBOUND_PER_DEMAND
             ]
             assert max(waiting, default=0) <= min(depths)
+
+    @rule(why=st.sampled_from(["", "its driver is slow"]))
+    def withholds(self, why: str) -> None:
+        self.tell(JobWithheld(b"", why))
+        assert not (why and self.unbound)
 
     @rule(
         client=st.sampled_from([A, B, C]),

@@ -9,7 +9,7 @@ import pytest
 
 from weft._env.jobs import JobEnvironment, with_job
 from weft._ids import NodeId
-from weft._machines.leases import Grant
+from weft._machines.leases import Grant, JobWithheld
 from weft._node.clients import GUEST, NEIGHBOUR, Client
 from weft._node.drivers import Drivers
 from weft._node.grants import Grants
@@ -38,6 +38,8 @@ class FakeNode:
         mine: Any = self
         self.sent: list[tuple[bytes, Any]] = []
         self.forgotten: list[bytes] = []
+        self.told: list[Any] = []
+        """What the queue of leases was told."""
         self.client_of: dict[bytes, Any] = {}
         self.later: list[Callable[[], None]] = []
         options = SimpleNamespace(namespace="", logging="", runtime_env="", log_to_driver=True)
@@ -49,7 +51,7 @@ class FakeNode:
             pool=SimpleNamespace(workers=list, lease_of=lambda worker: 1),
             leases=SimpleNamespace(is_unbound=lambda lease: True),
             tell_pool=ignore,
-            tell_leases=ignore,
+            tell_leases=self.told.append,
         )
         self.drivers = Drivers(
             self.jobs,
@@ -164,7 +166,13 @@ def test_worker_is_lent_when_its_driver_has_heard_that_there_is_one(node: FakeNo
     there = THERE.encode()
     assert node.taken() == [(there, JobHere(JOB))]
     assert node.grants.leases() == (0, 1)
+    node.grants.bind(1, WORKER)
+    (withheld,) = node.told
+    assert withheld.job == JOB
+    assert "the node of its driver, 10.0.0.2:4000, has not answered" in withheld.why
     node.jobs.heard_of(JOB)
+    assert node.told.pop() == JobWithheld(JOB, "")
+    node.grants.bind(1, WORKER)
     ((client, granted),) = node.taken()
     assert (client, type(granted)) == (b"asks", Granted)
     assert node.grants.leases() == (1, 0)
@@ -178,6 +186,8 @@ def test_worker_is_lent_when_its_driver_cannot_hear(node: FakeNode, how: str) ->
     node.grants.bind(1, WORKER)
     node.taken()
     node.jobs.unreachable(NODE, THERE) if how == "unreachable" else node.jobs.over(JOB)
+    assert node.told.pop() == JobWithheld(JOB, "")
+    node.grants.bind(1, WORKER)
     assert [client for client, _ in node.taken()][-1] == b"asks"
     assert node.grants.leases() == (1, 0)
     assert job.is_over is (how == "over")

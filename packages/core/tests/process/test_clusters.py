@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -41,6 +42,21 @@ def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=60,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
     )
+
+
+def start(code: str, *arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments],
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+
+def wait_until(condition: Callable[[], Any]) -> None:
+    until = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.02)
 
 
 @weft.remote(num_cpus=0, resources={"there": 1})
@@ -209,6 +225,45 @@ weft.get(ref)
     assert other.is_alive()
 
 
+@weft.remote(num_cpus=0, resources={"there": 4})
+def read_all_there(path: str) -> str:
+    return Path(path).read_text()
+
+
+def test_node_of_a_driver_that_stands_still_keeps_nothing_from_the_drivers_of_others(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    (other,) = cluster.worker_nodes
+    third = cluster.add_node(num_cpus=1)
+    cluster.connect()
+    os.mkfifo(fifo := tmp_path / "fifo")
+    first = read_all_there.remote(str(fifo))
+    with fifo.open("w") as end:
+        program = """
+import sys, weft
+weft.init(address=sys.argv[1])
+@weft.remote(num_cpus=0, resources={"there": 4})
+def task():
+    return 7
+assert weft.get(task.remote()) == 7
+weft.shutdown()
+"""
+        held = start(program, third.session_dir)
+        wait_until(lambda: len(other._ask("waiting")) == 1)
+        second = there.remote()
+        wait_until(lambda: len(other._ask("waiting")) == 2)
+        os.kill(third.pid, signal.SIGSTOP)
+        end.write("read")
+    try:
+        assert weft.get(first, timeout=WAIT_S) == "read"
+        assert weft.get(second, timeout=WAIT_S)[0] == other.node_id
+        alive = [node["NodeID"] for node in weft.nodes() if node["Alive"]]
+        assert third.node_id in alive, "nobody had to wait for its end"
+    finally:
+        os.kill(third.pid, signal.SIGCONT)
+    assert held.wait(WAIT_S) == 0
+
+
 def test_nodes_and_amounts_of_all_nodes_are_told(cluster: Cluster) -> None:
     third = cluster.add_node(num_cpus=3, labels={"zone": "a"})
     cluster.connect()
@@ -267,6 +322,7 @@ def test_node_that_drains_takes_nothing_new_and_ends_when_it_is_empty(
     assert weft.get(running) == other.node_id
     del running
     assert gone([other.pid], WAIT_S) == []
+    wait_until(lambda: not all(node["Alive"] for node in weft.nodes()))
     (dead,) = [node for node in weft.nodes() if not node["Alive"]]
     assert dead["DeathReasonMessage"] == "it is drained: enough"
 

@@ -18,7 +18,7 @@ What is always true
    for CPU alone; and memory that tasks were seen to take, for what is free of that is measured.
 3. Of the first demands of each kind (lanes.py) none waits that fits the free amounts, unless
    `UNBOUND_PER_DEMAND` of its leases have no worker yet, what it needs is kept for another, its
-   job's quota is used up, or memory is short.
+   job's quota is used up, its job is withheld, or memory is short.
 4. A device is lent whole to one lease, or in fractions that do not exceed it.
 5. Of the demands that fit, the deepest is granted first, among those the first come; a granted
    demand goes behind the others of its depth, so that no client keeps the node to itself.
@@ -38,7 +38,8 @@ is kept is idle for half of the time at most. Nothing is kept for a demand that 
 actor ends, or a blocked task: the one may never, the other may wait for those held back.
 
 While memory is short (headroom.py) tasks wait also where they fit. Nothing is kept for one that
-does.
+does. Nor for one whose job is withheld: none of its leases gets a worker meanwhile, and those that
+have none yet give back what they took, so that no other job waits for them.
 
 Why the deepest first: a task that waits for tasks that it started holds memory and a process; to
 finish those first bounds both by depth times cores (the order of a depth-first search, as in Cilk's
@@ -202,6 +203,13 @@ class BundleClosed(msgspec.Struct, frozen=True):
     reason: str
 
 
+class JobWithheld(msgspec.Struct, frozen=True):
+    """Lend a job no workers for the moment, in words of why; empty: go on."""
+
+    job: bytes
+    why: str
+
+
 class GroupGone(msgspec.Struct, frozen=True):
     """A placement group is no more: what waits for its bundles waits in vain."""
 
@@ -231,6 +239,7 @@ Event = (
     | LeasesTicked
     | MemoryMeasured
     | JobLimited
+    | JobWithheld
 )
 
 
@@ -478,6 +487,8 @@ class Leases:
         self._asked_at = float("-inf")
         self._headroom = Headroom(node.total.get("memory", 0))
         self.shares = Shares(node.total)
+        self._withheld: dict[bytes, str] = {}
+        """Jobs that are lent no workers, and why."""
 
     # -------------------------------------------------------------- events
 
@@ -515,6 +526,8 @@ class Leases:
                 self._headroom.measured = event
             case JobLimited():
                 self.shares.limit(event)
+            case JobWithheld(job, why):
+                self._withhold(job, why, now, effects)
             case _:
                 assert_never(event)
         granted = self._grant(now)
@@ -672,6 +685,18 @@ class Leases:
                 self._want_again(lease, now)
         self._forget_if_over(bundle)
 
+    def _withhold(self, job: bytes, why: str, now: float, effects: list[Effect]) -> None:
+        if not why:
+            self._withheld.pop(job, None)
+            return
+        self._withheld[job] = why
+        unbound = [lease for leases in self._unbound_of.values() for lease in leases]
+        for lease in unbound:
+            if lease.job == job and lease.key != BUNDLE_KEY:
+                effects.append(CancelGrant(lease.number))
+                self._end(lease)
+                self._want_again(lease, now)
+
     def _want_again(self, lease: _Lease, now: float) -> None:
         """A lease ended before its client heard of it: the client waits on."""
         demand = self._demand_of.get((lease.client, lease.key))
@@ -744,7 +769,12 @@ class Leases:
             _, _, line = heappop(lines)
             demand = line.popleft()[1]
             self._aim(demand)
-            if self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand):
+            if (
+                self._is_capped(demand)
+                or self._is_withheld(demand)
+                or self._is_held(demand)
+                or self._exceeds(demand)
+            ):
                 pass
             elif demand.need in full or not self._may_have(demand, late.values(), now):
                 full.add(demand.need)
@@ -783,6 +813,10 @@ class Leases:
 
     def _is_capped(self, demand: _Demand) -> bool:
         return len(self._unbound_of.get((demand.client, demand.key), ())) >= UNBOUND_PER_DEMAND
+
+    def _is_withheld(self, demand: _Demand) -> bool:
+        """Tell whether a demand has to wait because of its job. A bundle needs no worker."""
+        return demand.job in self._withheld and demand.key != BUNDLE_KEY
 
     def _is_held(self, demand: _Demand) -> bool:
         """Tell whether a demand has to wait because memory is short."""
@@ -890,7 +924,7 @@ class Leases:
         short: Short = {}
         names_of: dict[Resources, AbstractSet[str]] = {}
         for _, demand in self._queue:
-            if self._is_capped(demand):
+            if self._is_capped(demand) or self._is_withheld(demand):
                 continue
             need = demand.need
             names: AbstractSet[str] = self.shares.exceeded(demand.job, demand.takes)
@@ -952,6 +986,7 @@ class Leases:
             for _, demand in self._queue
             if demand.late_at <= now < demand.kept_until
             and not self._is_capped(demand)
+            and not self._is_withheld(demand)
             and not self._exceeds(demand)
             and not self._stock.fits(demand.need)
         )
@@ -983,6 +1018,7 @@ class Leases:
             demand.learned is None
             and self._is_held(demand)
             and not self._is_capped(demand)
+            and not self._is_withheld(demand)
             and not self._exceeds(demand)
             and self._stock.fits(demand.need)
             for _, demand in self._queue
@@ -1005,7 +1041,9 @@ class Leases:
         asked = waiting[0] if waiting else _Demand(Demanded(b"", 0, shape, 1), need, 1, now)
         self._aim(asked)
         asks = asked.need
-        if over := self.over_quota(shape):
+        if waiting and self._is_withheld(asked):
+            lines = [self._withheld[asked.job]]
+        elif over := self.over_quota(shape):
             lines = [over]
         elif waiting and self._is_held(asked) and self._stock.fits(asks):
             lines = [self._headroom.explain(waiting[0].learned)]
@@ -1084,7 +1122,10 @@ class Leases:
         assert self.lasting == sum(lasting, NOTHING), 1
         for _, demand in self._queue:
             if self._stock.fits(demand.need) and not (
-                self._is_capped(demand) or self._is_held(demand) or self._exceeds(demand)
+                self._is_capped(demand)
+                or self._is_withheld(demand)
+                or self._is_held(demand)
+                or self._exceeds(demand)
             ):
                 holding = [d for _, d in self._queue if d.kept_until < FOREVER and d is not demand]
                 assert any(other.need.keys() & demand.need.keys() for other in holding), 3
@@ -1111,6 +1152,8 @@ class Leases:
             self._demand_of
         ), 5
         assert all(d.late_at < d.kept_until for _, d in self._queue), 6
+        for group in self._unbound_of.values():
+            assert not any(x.job in self._withheld and x.key != BUNDLE_KEY for x in group), 3
         unbound = {x.number for group in self._unbound_of.values() for x in group}
         assert unbound == {x.number for x in leases if not x.bound}, 7
         used: dict[bytes, Resources] = {}

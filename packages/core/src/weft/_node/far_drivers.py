@@ -47,6 +47,8 @@ class FarDriver:
         self._is_announced = False
         self._is_awaited = False
         """Its daemon has not heard of the workers here, and may."""
+        self._was_deaf = False
+        """It was waited for in vain: nobody waits again before it has heard."""
         self._when_heard: list[Callable[[], None]] = []
         self._untaken_bytes = 0
         self._has_read: Callable[[], None] | None = None
@@ -54,7 +56,8 @@ class FarDriver:
     def announce(self) -> None:
         """A worker is started here: the driver is not to leave without having heard it."""
         if not self._is_announced:
-            self._is_announced = self._is_awaited = self._send(JobHere(self._job_id))
+            self._is_announced = self._send(JobHere(self._job_id))
+            self._is_awaited = self._is_announced and not self._was_deaf
 
     def is_awaited(self) -> bool:
         """Tell whether it is to hear first that workers are here."""
@@ -66,6 +69,10 @@ class FarDriver:
 
     def heard(self) -> None:
         """Its daemon knows that workers are here."""
+        self._was_deaf = False
+        self._go_on()
+
+    def _go_on(self) -> None:
         self._is_awaited = False
         waiting, self._when_heard = self._when_heard, []
         for function in waiting:
@@ -104,7 +111,8 @@ class FarDriver:
         """The connection to its daemon is lost, with all that was on its way."""
         self._is_announced = False
         self.taken(self._untaken_bytes)
-        self.heard()
+        self._was_deaf = self._was_deaf or bool(self._when_heard)
+        self._go_on()
 
     def close(self) -> None:
         """The job has ended: nobody is to be waited for."""

@@ -6,7 +6,8 @@
 What is always true
 1. A grant is kept from Grant to LeaseReturned or CancelGrant; its worker from LeaseBound on.
 2. The client hears of a worker when the machines agree that it has it, and not before; and the
-   driver of the worker's job has heard that there is one on this node.
+   driver of the worker's job has heard that there is one on this node. A job whose driver is slow
+   to hear takes nothing meanwhile (JobWithheld): the worker idles, and others' are lent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING
 from weft._machines.leases import (
     ACTOR_KEY,
     Grant,
+    JobWithheld,
     LeaseBound,
     LeaseReturned,
     TaskBlocked,
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
 
     from weft._node.clients import Clients
     from weft._node.facts import NodeFacts
+    from weft._node.jobs import NodeJob
+    from weft._node.processes import Process
     from weft._node.roster import Roster
     from weft._node.rules import Rules
     from weft._node.scheduling import Scheduling
@@ -55,6 +59,8 @@ class Grants:
         self._placed = placed
         self._grant_of: dict[int, Grant] = {}
         self._worker_of: dict[int, bytes] = {}
+        self._withheld: dict[bytes, NodeJob] = {}
+        """Jobs whose drivers have not heard yet, though workers are there."""
 
     # -------------------------------------------------------------- questions
 
@@ -105,14 +111,28 @@ class Grants:
             return
         process.job.works_here()
         if process.job.is_unheard_of():
-            process.job.when_heard_of(lambda: self._lend(lease, worker))
+            self._withhold(process.job)
         else:
-            self._lend(lease, worker)
+            self._lend(lease, worker, process)
 
-    def _lend(self, lease: int, worker: bytes) -> None:
+    def _withhold(self, job: NodeJob) -> None:
+        """Lend a job nothing until its driver has heard that it has workers here."""
+        if job.id not in self._withheld:
+            self._withheld[job.id] = job
+            where = job.when_heard_of(lambda: self._lend_again(job))
+            why = (
+                f"the node of its driver, {where}, has not answered yet: "
+                "it is to know first that the job has workers here"
+            )
+            self._rules.tell_leases(JobWithheld(job.id, why))
+
+    def _lend_again(self, job: NodeJob) -> None:
+        del self._withheld[job.id]
+        self._rules.tell_leases(JobWithheld(job.id, ""))
+
+    def _lend(self, lease: int, worker: bytes, process: Process) -> None:
         grant = self._grant_of.get(lease)
-        process = self._roster.get(worker)
-        if grant is None or process is None or self._rules.pool.lease_of(worker) != lease:
+        if grant is None or self._rules.pool.lease_of(worker) != lease:
             return
         if not self._rules.leases.is_unbound(lease):
             return  # It was cancelled meanwhile; CancelGrant follows and frees the worker.

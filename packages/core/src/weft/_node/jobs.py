@@ -102,10 +102,11 @@ class NodeJob:
         """Tell whether its driver is to hear first that it has workers here."""
         return isinstance(self.driver, FarDriver) and self.driver.is_awaited()
 
-    def when_heard_of(self, function: Callable[[], None]) -> None:
-        """Call a function once, when a driver has heard that, or cannot hear."""
+    def when_heard_of(self, function: Callable[[], None]) -> str:
+        """Call a function once, when a driver has heard that, or cannot hear; say where it is."""
         assert isinstance(self.driver, FarDriver)
         self.driver.when_heard(function)
+        return split(self.driver.daemon).node
 
     def show(self, worker: bytes, pid: int, label: str, data: bytes, *, is_stderr: bool) -> None:
         """Show what a worker has written."""
