@@ -356,9 +356,9 @@ def test_node_that_was_declared_dead_is_fenced(place: Place) -> None:
         (
             "Actors", "report",
             messages.ReportActorRequest(
-                actor_id=b"a" * 16, worker_id=b"w" * 16, failed=bytes(100_000)
+                actor_id=b"a" * 16, worker_id=b"w" * 16, failed=bytes(600_000)
             ),
-            "an error of 100000 bytes",
+            "an error of 600000 bytes",
         ),
         ("Jobs", "end", messages.EndJobRequest(job_id=b"j" * 16), "no job 6a6a"),
         ("KeyValue", "put", messages.PutRequest(key=bytes(5000)), "a key has at most 4096 bytes"),

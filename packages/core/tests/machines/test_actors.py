@@ -256,9 +256,9 @@ def test_end_that_comes_before_the_creation_is_kept() -> None:
     directory = Directory()
     assert directory.end(no_restart=False) == []
     assert directory.end() == []
-    directory.tell(Watched(ACTOR, OWNER))
+    assert states(directory.tell(Watched(ACTOR, OWNER))) == ["dead"]
     effects = directory.create()
-    assert states(effects) == ["dead"]
+    assert directory.state() == "dead"
     assert not any(isinstance(effect, WantWorker) for effect in effects)
 
 
@@ -390,6 +390,21 @@ def test_dead_actors_are_forgotten_in_the_end(monkeypatch: pytest.MonkeyPatch) -
     directory.create(bytes([9, 0]))
     assert directory.state(bytes([9, 0])) == "pending", "its early end was forgotten too"
     assert DEAD_KEPT > 100
+
+
+def test_actor_that_is_ended_and_never_created_is_dead_for_who_watches_it() -> None:
+    directory = Directory()
+    directory.tell(Watched(ACTOR, FRIEND))
+    ended = directory.end()
+    assert (states(ended, FRIEND), ended[0].cause) == (["dead"], "it was killed")
+    assert states(directory.tell(Watched(ACTOR, W2)), W2) == ["dead"]
+    news = directory.actors.news(ACTOR)
+    assert news is not None
+    assert (news.state, news.cause) == ("dead", "it was killed")
+    assert directory.actors.explain(ACTOR, 0) == "dead: it was killed; it was never created"
+    assert directory.end() == [], "nobody waits for it any more"
+    assert states(directory.create()) == [], "who watched has heard it"
+    assert directory.state() == "dead"
 
 
 def test_errors_of_dead_actors_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

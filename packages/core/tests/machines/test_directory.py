@@ -387,7 +387,11 @@ def test_actor_that_ends_while_it_is_wanted_is_wanted_no_more() -> None:
 
 def test_actor_that_was_ended_before_it_was_created_is_dead_at_once() -> None:
     office = Office(HOME)
-    office.tell(FinishActor(ACTOR, graceful=False, no_restart=True, reason="its handle is gone"))
+    ended = FinishActor(ACTOR, graceful=False, no_restart=True, reason="its handle is gone")
+    assert office.tell(ended) == Consequence(events=(ActorChanged(ACTOR),))
+    found = office.directory.find(ACTOR)
+    assert found is not None
+    assert (found.life.state, found.life.cause) == ("dead", "its handle is gone")
     assert orders(office.enrol()) == []
     assert office.state() == "dead"
 

@@ -216,14 +216,16 @@ def test_creation_says_what_control_and_callers_need(node: Node) -> None:
     assert node.owner.heard == [Answer(4)]
 
 
-def test_refused_creation_is_told_to_who_asked_or_as_a_death(node: Node) -> None:
+def test_refused_creation_is_told_to_who_asked_or_to_all_as_a_death(node: Node) -> None:
     refused = RpcError("Actors.create: the name 'name' is taken", 6)
     node.create(request=4)
     node.control.answer("create", refused)
     node.create()
     node.control.answer("create", refused)
     text = "the name 'name' is taken"
-    assert node.owner.heard == [Answer(4, error=text), ActorNews(ACTOR, "dead", "", 0, text)]
+    assert node.owner.heard == [Answer(4, error=text)]
+    end = node.control.answer("end", messages.Done())
+    assert (end.actor_id, end.no_restart, end.reason) == (ACTOR, True, text)
 
 
 FENCED_ANSWER = RpcError("Actors.create: node here must register again", FENCED)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -208,6 +209,68 @@ def test_actor_of_a_node_that_was_silent_lives_once_in_the_end(cluster: Cluster)
         os.kill(far.pid, signal.SIGCONT)
     until(lambda: not psutil.pid_exists(pid))
     assert get(moves.place.remote())[0] == head.node_id
+
+
+@weft.remote(num_cpus=0)
+class Failing:
+    def __init__(self, *words: str) -> None:
+        raise ValueError(*words)
+
+    def add(self) -> int:
+        return 0
+
+
+@weft.remote(num_cpus=0)
+def fail() -> str:
+    raise KeyError("no word")
+
+
+@weft.remote(num_cpus=0)
+def read(path: str) -> str:
+    return Path(path).read_text()
+
+
+@weft.remote(num_cpus=0)
+class Maker:
+    def make(self, path: str) -> list[Any]:
+        """Return an actor that is not created before somebody writes into the pipe."""
+        return [Counter.remote(read.remote(path))]
+
+    def end(self) -> None:
+        os._exit(1)
+
+
+def test_actor_that_was_refused_or_failed_is_dead_for_whoever_has_its_handle(
+    cluster: Cluster,
+) -> None:
+    class Large:
+        data = os.urandom(1_100_000)
+
+        def add(self) -> int:
+            return 0
+
+    large = weft.remote(Large).remote()
+    failing = Failing.options(max_restarts=2).remote("w" * 100_000)
+    without = Failing.remote(fail.remote())
+    told = {large: "at most 1048576", failing: "w" * 1000, without: "KeyError: 'no word'"}
+    for actor, words in told.items():
+        for caller in (add_to.options(**THERE).remote(actor), actor.add.remote()):
+            with pytest.raises(ActorDiedError, match=words):
+                get(caller)
+
+
+def test_actor_whose_owner_died_before_it_was_created_is_dead(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    os.mkfifo(fifo := tmp_path / "fifo")
+    maker = Maker.options(**THERE).remote()
+    [actor] = get(maker.make.remote(str(fifo)))
+    called = actor.add.remote()
+    maker.end.remote()
+    why = "the process that was to create it, at .*, has ended"
+    for caller in (called, add_to.options(**HERE).remote(actor)):
+        with pytest.raises(ActorDiedError, match=why):
+            get(caller)
 
 
 def test_actors_go_where_strategies_and_labels_say(cluster: Cluster) -> None:

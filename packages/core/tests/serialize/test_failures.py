@@ -19,6 +19,7 @@ from weft._override import override
 from weft._serialize import dumps, pack_error, pack_failure, unpack, unpack_failure
 from weft._serialize.failures import (
     install_excepthook,
+    pack_short_failure,
     uninstall_excepthook,
     user_frames,
     user_traceback,
@@ -548,3 +549,20 @@ def test_one_error_through_three_tasks_prints_at_most_15_lines(
     ]  # fmt: skip
     assert story[-1].endswith('in look_up: raise Missing(name, where="table")')
     assert any(line.endswith("in middle: return get(inner, rows)") for line in story)
+
+
+def test_error_that_is_too_long_is_shortened_and_says_so() -> None:
+    try:
+        _raise(ValueError("\N{SNOWMAN}" * 100_000, "short"))
+    except ValueError as raised:
+        whole = pack_short_failure(raised, 10**7, task="f")
+        packed = pack_short_failure(raised, 100_000, task="f")
+        with pytest.raises(ValueError, match="short"):
+            raise unpack_failure(whole) from None
+    assert len(packed) < 100_000
+    error = unpack_failure(packed)
+    assert isinstance(error, TaskError)
+    assert isinstance(error.cause, StandInError)
+    assert error.cause.type_name == "ValueError"
+    assert "\N{SNOWMAN}" * 1000 in str(error)
+    assert "at most 100000 are kept" in "".join(error.__notes__)

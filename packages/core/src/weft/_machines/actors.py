@@ -289,7 +289,7 @@ class Actors:
         creation.
         """
         self._ended_early: OrderedDict[bytes, str] = OrderedDict()
-        """Actors that were ended before their creation arrived, and why."""
+        """Actors that were ended before their creation arrived, if it does; and why."""
         self._restarting: dict[bytes, ActorRecord] = {}
         """Those that wait for `restart_at`."""
 
@@ -449,9 +449,7 @@ class Actors:
         actor = self._actor_of.get(actor_id)
         if actor is None:
             if no_restart:
-                self._ended_early[actor_id] = reason
-                if len(self._ended_early) > DEAD_KEPT:
-                    self._ended_early.popitem(last=False)
+                self._end_early(actor_id, reason, effects)
             return
         if actor.state == "dead":
             return
@@ -465,6 +463,14 @@ class Actors:
             self._stop(actor, reason, effects)
         else:
             effects.append(KillActor(actor.worker, reason))
+
+    def _end_early(self, actor_id: bytes, reason: str, effects: list[Effect]) -> None:
+        """An actor is dead though nothing else is known of it, nor may ever be."""
+        self._ended_early[actor_id] = reason
+        if len(self._ended_early) > DEAD_KEPT:
+            self._ended_early.popitem(last=False)
+        clients = self._waiting_by_actor.pop(actor_id, ())
+        effects.extend(_early_news(actor_id, client, reason) for client in clients)
 
     @staticmethod
     def _move_asked(actor: ActorRecord, cause: str, effects: list[Effect]) -> None:
@@ -503,6 +509,9 @@ class Actors:
 
     def _watched(self, actor_id: bytes, client: bytes, effects: list[Effect]) -> None:
         actor = self._actor_of.get(actor_id)
+        if actor_id in self._ended_early:
+            effects.append(_early_news(actor_id, client, self._ended_early[actor_id]))
+            return
         if actor is None:
             self._waiting_by_actor.setdefault(actor_id, {})[client] = None
             return
@@ -572,11 +581,15 @@ class Actors:
 
     def news(self, actor_id: bytes) -> Tell | None:
         """Return what who watches an actor was told last; None: it is not remembered."""
+        if actor_id in self._ended_early:
+            return _early_news(actor_id, b"", self._ended_early[actor_id])
         actor = self._actor_of.get(actor_id)
         return self._news(actor, b"") if actor else None
 
     def explain(self, actor_id: bytes, now: float) -> str:
         """Say where an actor is in its life, and why. Empty while it waits for a worker."""
+        if actor_id in self._ended_early:
+            return f"dead: {self._ended_early[actor_id]}; it was never created"
         actor = self._actor_of.get(actor_id)
         if actor is None:
             return "no such actor is known here"
@@ -639,7 +652,13 @@ class Actors:
         assert sum(map(_words_bytes, dead)) == self._dead_bytes, 4
         assert self._dead_bytes <= DEAD_BYTES or len(dead) == 1, 4
         assert not any(a.watchers for a in dead), 5
+        known = self._actor_of.keys() | self._ended_early.keys()
+        assert not self._waiting_by_actor.keys() & known, 5
         assert all(a.restart_at is not None and not a.worker for a in self._restarting.values()), 2
+
+
+def _early_news(actor: bytes, client: bytes, reason: str) -> Tell:
+    return Tell(client, actor, "dead", "", 0, reason, b"", b"")
 
 
 def _words_bytes(actor: ActorRecord) -> int:

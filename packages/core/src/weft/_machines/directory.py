@@ -201,6 +201,8 @@ class ActorDirectory(ControlTable):
                 answer = self._report(ActorLost(actor, worker, cause), now, events)
             case FinishActor(actor, graceful, no_restart, reason):
                 self._tell(EndAsked(actor, graceful, no_restart, reason), now, events)
+                if actor not in self._enrolled:
+                    events.append(ActorChanged(actor))  # Who watches it may be there already.
             case EndOwner(owner):
                 if owner:  # The machine calls detached actors' owner so.
                     self._tell(ClientEnded(owner), now, events)
@@ -450,8 +452,10 @@ class ActorDirectory(ControlTable):
     def find(self, actor: bytes) -> ActorStanding | None:
         """Return what is known of an actor; None: nothing."""
         enrolled, life = self._enrolled.get(actor), self._actors.news(actor)
-        if enrolled is None or life is None:
+        if life is None:
             return None
+        if enrolled is None:  # It was ended before its creation came, if that comes.
+            return ActorStanding(EnrolActor(actor, b"", b"", b"", b""), life, b"", b"")
         return ActorStanding(enrolled.facts, life, enrolled.node, enrolled.asked)
 
     def explain(self, actor: bytes, now: float) -> str:

@@ -42,7 +42,6 @@ from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
     ActorExit,
-    ActorNews,
     ActorReady,
     Answer,
     CreateActor,
@@ -217,9 +216,11 @@ class ClusterActing(Acting):
         error = words_of(answer) if isinstance(answer, WeftError) else ""
         if creation.request:
             self._clients.send_to(owner, Answer(creation.request, error=error))
-        elif error:
+        elif error and not is_over:
+            # Others may have a handle already, and watch it as its owner does.
             actor = creation.meta.actor_id
-            self._clients.send_to(owner, ActorNews(actor, "dead", "", 0, error))
+            end = messages.EndActorRequest(actor_id=actor, no_restart=True, reason=error)
+            self._say("end", actor, end)
 
     def _ready(self, client: Client, actor: bytes, error: bytes) -> None:
         """The constructor of an actor of this node has ended."""

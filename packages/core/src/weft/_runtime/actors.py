@@ -12,9 +12,9 @@ from weft._runtime.answers import NOT_NOTED
 from weft._runtime.arguments import unpack_arguments
 from weft._runtime.invocation import TERMINATE, ActorLeaves, method_of, run_exit_hook, split
 from weft._runtime.running import Running, running
-from weft._serialize.failures import pack_failure
+from weft._serialize.failures import pack_short_failure
 from weft._serialize.pickling import load_code
-from weft._wire.messages import ActorExit, ActorReady
+from weft._wire.messages import ERROR_BYTES, ActorExit, ActorReady
 
 if TYPE_CHECKING:
     import asyncio
@@ -131,9 +131,8 @@ class Actor:
         except BaseException as error:  # noqa: BLE001 - the constructor's error is the creation's answer
             if capsules is not None and not isinstance(error, ActorLeaves):
                 capsules.of_constructor(message, error, cls, states)
-            executor.tell_daemon(
-                ActorReady(self.actor_id, pack_failure(error, task=f"{self.name}.__init__"))
-            )
+            packed = pack_short_failure(error, ERROR_BYTES, task=f"{self.name}.__init__")
+            executor.tell_daemon(ActorReady(self.actor_id, packed))
             self.exiting = "its constructor failed"
             return
         finally:

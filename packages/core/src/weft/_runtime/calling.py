@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from weft._clock import wall
+from weft._error_parts import safe_str, type_name
 from weft._ids import ActorId, ObjectId, TaskId, WorkerId
 from weft._machines import calls as call_rules
 from weft._machines.attempts import Fail, Kill
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from weft.exceptions import WeftError
 
 _TOKEN = Inline(b"")
+# The directory answers at once, also that an actor was ended; it says nothing of one that it does
+# not know.
+UNHEARD_S = 1.0
 
 
 class LostCall(NamedTuple):
@@ -93,6 +97,7 @@ class Calling:
         )
         self.capsules: Capsules | None = None
         self._recorder = recorder
+        self._timers = timers
         self._links = links
         self._guard = links.guard
         self._objects = links.objects
@@ -136,7 +141,8 @@ class Calling:
             self._made[actor] = self._begun[actor] = note
             if options.lifetime != "detached":
                 self._mortal.add(actor)
-            request = self._questions.expect(answer)
+            # Of one without a name its owner hears as all others do.
+            request = self._questions.expect(answer) if meta.name else 0
             self.calls.handle(
                 call_rules.ActorMade(actor, in_any_order=meta.is_async or meta.in_any_order)
             )
@@ -170,9 +176,6 @@ class Calling:
                 with self._guard:
                     self._told(ActorNews(actor, "dead", "", 0, reply.error))
                 raise ValueError(reply.error)
-        else:
-            with self._guard:
-                self._questions.forget(request)
         return None if options.lifetime == "detached" else token
 
     def creations(self) -> Iterable[Submission]:
@@ -188,7 +191,10 @@ class Calling:
 
         The directory is told both, so that it answers everybody who has a handle.
         """
-        why = "a constructor argument failed"
+        error = unpack_failure(failure.error)
+        error = getattr(error, "cause", None) or error
+        said = safe_str(error).partition("\n")[0]
+        why = f"a constructor argument failed: {type_name(error)}: {said}"
         self._told(ActorNews(actor, "dead", "", 0, why, failure.error))
         self._links.tell_daemon(EndActor(actor, graceful=False, no_restart=True, reason=why))
 
@@ -255,10 +261,36 @@ class Calling:
                 self._send(effect.call)
             case call_rules.Watch():
                 self._links.tell_daemon(WatchActor(effect.actor))
+                self._watch_owner(effect.actor)
             case call_rules.Connect():
                 self._connect(effect.actor, effect.address)
             case Kill():
                 self._end(effect.task.actor, effect.reason, no_restart=False)
+
+    def _watch_owner(self, actor: ActorId) -> None:
+        """The directory may know nothing of an actor: if its owner is gone, it never will."""
+        token = self._objects.machine.entries.get(ObjectId(actor))
+        if token is None or not token.owner:
+            return
+        owner = token.owner
+
+        def look() -> None:
+            token = self._objects.machine.entries.get(ObjectId(actor))
+            if token is not None and self._is_unheard(actor):
+                self._objects.when_lost(token, bereft)
+
+        def bereft(_: Entry) -> None:
+            if self._is_unheard(actor):
+                why = f"the process that was to create it, at {owner}, has ended"
+                self._told(ActorNews(actor, "dead", "", 0, why))
+
+        self._timers.call_later(UNHEARD_S, look)
+        self._links.loop.nudge()
+
+    def _is_unheard(self, actor: ActorId) -> bool:
+        """Tell whether an actor is called, and the directory has said nothing of it."""
+        callee = self.machine.callees.get(actor)
+        return callee is not None and callee.told is None
 
     def _connect(self, actor: ActorId, address: str) -> None:
         peer = self._peers.connect(address)

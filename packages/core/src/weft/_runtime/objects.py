@@ -43,6 +43,7 @@ from weft._machines.ownership import (
     SendGone,
     SendReturn,
     SendValue,
+    TaskEnding,
     Unrecoverable,
     Wanted,
 )
@@ -359,6 +360,16 @@ class Objects:
             entry.waiters = []
         entry.waiters.append(callback)
         return True
+
+    def when_lost(self, entry: Entry, callback: Callable[[Entry], object]) -> None:
+        """Call back when the owner of an actor's token is gone; at once if it is known to be."""
+        self.handle(TaskEnding())  # It is to count this process, and is called for that.
+        if entry.value is not None:
+            callback(entry)
+            return
+        if entry.waiters is None:
+            entry.waiters = []
+        entry.waiters.append(callback)
 
     def while_sealed(self, entries: Sequence[Entry], callback: Callable[[Entry], object]) -> None:
         """Call back as each of these gets its value, until `forget`; at once for what is there.

@@ -134,6 +134,19 @@ def pack_failure(
     return pickle.dumps((facts, links), 5)
 
 
+def pack_short_failure(error: BaseException, most_bytes: int, *, task: str) -> bytes:
+    """As pack_failure; in place of an error of more bytes a StandInError has its first words."""
+    packed = pack_failure(error, task=task)
+    if len(packed) <= most_bytes:
+        return packed
+    # What it says is in there some four times, and a character may take four bytes.
+    words = safe_str(error)[: most_bytes // 32]
+    reason = f"it takes {len(packed)} bytes, and at most {most_bytes} are kept"
+    short = StandInError(type_name=type_name(error), message=words, reason=reason)
+    short.add_note(f"  shortened: {reason}")
+    return pack_failure(short.with_traceback(error.__traceback__), task=task)
+
+
 def pack_error(error: BaseException, *, met: list[ObjectRef[Any]] | None = None) -> bytes:
     """Serialize an error that the caller is to get as it is, such as WorkerDiedError.
 

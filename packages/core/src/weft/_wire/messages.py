@@ -910,11 +910,16 @@ class WorkerPaused(Message, frozen=True, tag=86):
 # ------------------------------------------------------------------ worker -> daemon
 
 
+# All who have a handle are told the whole error, and it is journaled.
+ERROR_BYTES = 512 * 1024
+
+
 class ActorReady(Message, frozen=True, tag=90):
     """The constructor has returned, or failed (`error`)."""
 
     actor_id: bytes
     error: bytes = b""
+    """At most ERROR_BYTES."""
 
 
 class Recorded(Message, frozen=True, tag=92):

@@ -18,6 +18,7 @@ from weft._machines.enrolments import (
     StartActor,
 )
 from weft._transport.control import messages
+from weft._wire.messages import ERROR_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 PAGE = 1000
 TEXT = 64 * 1024
-"""Of a cause or a constructor's error, in characters or bytes: more is not taken."""
+"""Of a cause, in characters: more is not taken."""
 
 
 class ActorCalls:
@@ -166,8 +167,9 @@ def _report(request: messages.ReportActorRequest) -> Command:
         case "started":
             return StartActor(actor, worker)
         case "failed":
-            if len(request.failed) > TEXT:
-                raise invalid(f"an error of {len(request.failed)} bytes: at most {TEXT} are kept")
+            if len(request.failed) > ERROR_BYTES:
+                size_bytes = len(request.failed)
+                raise invalid(f"an error of {size_bytes} bytes: at most {ERROR_BYTES} are kept")
             return FailActor(actor, worker, request.failed)
         case "lost":
             return LoseActor(actor, worker, request.lost[:TEXT])
