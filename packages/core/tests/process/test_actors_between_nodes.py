@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -26,6 +27,7 @@ from weft.exceptions import (
 )
 from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from weft.util.state import list_actors
+from weft.util.state.exception import DataSourceUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -318,6 +320,17 @@ def test_detached_actor_outlives_its_job_on_every_node(cluster: Cluster) -> None
     with pytest.raises(ValueError, match="no actor is named 'ends'"):
         weft.get_actor("ends")
     weft.kill(weft.get_actor("kept"))
+
+
+def test_detached_actor_lives_on_when_a_node_that_is_gone_is_asked(cluster: Cluster) -> None:
+    kept = Counter.options(lifetime="detached", **HERE).remote(5)
+    assert get(kept.add.remote()) == 6
+    cluster.remove_node(there(cluster), allow_graceful=False)
+    # The first may be asked over the connection that breaks; the second finds nobody there.
+    for _ in range(2):
+        with contextlib.suppress(DataSourceUnavailable):
+            list_actors()
+    assert get(kept.add.remote()) == 7
 
 
 def test_actors_of_a_killed_driver_end_on_every_node(cluster: Cluster) -> None:

@@ -78,7 +78,7 @@ class _ActorHere:
     def __init__(self, worker: bytes, creation: CreateActor) -> None:
         self.worker = worker
         self.label = label_of(creation)
-        self.owner = b"" if is_detached(creation) else process_of(creation.owner)
+        self.owner = None if is_detached(creation) else process_of(creation.owner)
         self.state = "pending"
 
 

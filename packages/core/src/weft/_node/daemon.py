@@ -474,6 +474,8 @@ class Daemon:
         else:
             if client.role == NEIGHBOUR:
                 self.acting.daemon_lost(client)
+            if not client.worker_id:
+                return  # Nobody has answered there, so there is nothing of anybody's to end.
             keeps = self.far_owners is not None and self.far_owners.hears(client.address)
             self._forget_client(client.worker_id, keeps_objects=keeps)
             self._drivers.ended(client.worker_id)
