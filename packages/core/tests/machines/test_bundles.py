@@ -300,8 +300,8 @@ def test_strictly_packed_bundles_are_on_one_node_or_nowhere() -> None:
     assert world.bundles.explain(H, 1.0).splitlines() == [
         "pending for 1.0 s",
         (
-            "all 2 bundles on one node: needs CPU 3, this node has 1 free; "
-            "needs CPU 3, this node has 2"
+            "all 2 bundles on one node: needs CPU 3, node 626262626262 has 1 free; "
+            "needs CPU 3, node 616161616161 has 2"
         ),
     ]
 
@@ -356,7 +356,7 @@ def test_bundles_go_where_the_labels_are() -> None:
     world.command(GroupCreated(H, (BundleSpec(cpus(1), (("zone", "c"),)),), "PACK"))
     world.pump()
     assert world.places(G) == {0: B, 1: B}
-    assert "needs label zone=c, this node has zone=b" in world.bundles.explain(H, 0)
+    assert "needs label zone=c, node 626262626262 has zone=b" in world.bundles.explain(H, 0)
 
 
 def test_infeasible_group_says_in_numbers_what_no_node_has() -> None:
@@ -365,7 +365,7 @@ def test_infeasible_group_says_in_numbers_what_no_node_has() -> None:
     assert world.bundles.explain(G, 2.0).splitlines() == [
         "pending for 2.0 s",
         (
-            "bundle 1: needs CPU 8, this node has 2; needs CPU 8, this node has 4; "
+            "bundle 1: needs CPU 8, node 616161616161 has 2; needs CPU 8, node 626262626262 has 4; "
             "no node could ever hold it"
         ),
         "it would not fit if all of every node were free",
@@ -376,7 +376,7 @@ def test_draining_node_takes_no_bundles() -> None:
     world = World((A, 4), draining="idle")
     world.create(G, 1)
     world.pump()
-    assert "is draining: idle" in world.bundles.explain(G, 0)
+    assert "this node takes nothing new: idle" in world.bundles.explain(G, 0)
 
 
 # ------------------------------------------------------------------ reserve, commit, release

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 
 from weft._ids import NodeId, PlacementGroupId
@@ -141,7 +142,7 @@ def test_hard_affinity_takes_no_other_node() -> None:
     assert place(shape(strategy, CPU=1), nodes) == Placed(B)
     found = place(shape(strategy, CPU=1), nodes[:1])
     assert isinstance(found, Never)
-    assert found.text() == f"needs node {B.hex()}, this is node {A.hex()}"
+    assert found.text() == f"needs node {B.hex()}, this node has another id"
 
 
 @pytest.mark.parametrize(
@@ -209,15 +210,13 @@ def test_labels_that_every_node_has_are_told_only_to_who_asks_for_them() -> None
 def test_nodes_that_are_alike_are_told_once() -> None:
     nodes = [node(at, {"CPU": 1}, labels={"region": "us"}) for at in (A, B)]
     wanted = shape(labels={"region": "eu"}, CPU=1)
-    assert why_never(wanted, *nodes) == "needs label region=eu, this node has region=us (2 nodes)"
+    assert why_never(wanted, *nodes) == "needs label region=eu, 2 nodes have region=us"
 
 
 def test_reasons_of_many_nodes_are_told_in_a_bounded_number_of_lines() -> None:
     nodes = [node(NodeId(bytes([i] * 16)), {"CPU": i}) for i in range(1, 21)]
     text = why_never(shape(CPU=30), *nodes, node(A, {"CPU": 20}))
-    assert text.startswith(
-        "needs CPU 30, this node has 20 (2 nodes); needs CPU 30, this node has 1;"
-    )
+    assert text.startswith("needs CPU 30, 2 nodes have 20; needs CPU 30, node 010101010101 has 1;")
     assert text.count("needs CPU 30") == LINES
     assert text.endswith("and 12 nodes more, for reasons like these")
 
@@ -334,10 +333,32 @@ def test_fractions_and_custom_resources_are_counted_exactly() -> None:
 # ------------------------------------------------------------------ draining
 
 
+def test_of_several_nodes_it_is_said_which_or_how_many_fall_short() -> None:
+    lent_twice = Resources({"CPU": 4}) - Resources({"CPU": 5})
+    busy = msgspec.structs.replace(node(A, {"CPU": 4}), free=lent_twice)
+    found = place(shape(CPU=1), [busy, node(B, {}), node(C, {})])
+    assert isinstance(found, Waits)
+    assert found.text() == "needs CPU 1, 2 nodes have 0; needs CPU 1, node 616161616161 has 0 free"
+    going = [node(each, {"CPU": 4}, draining="it is drained") for each in (A, B)]
+    assert why_never(shape(CPU=1), *going) == "2 nodes take nothing new: it is drained"
+    assert (
+        why_never(shape(f"node:{C.hex()}:hard", CPU=1), *going)
+        == f"needs node {C.hex()}, 2 nodes have another id"
+    )
+    unknown = why_never(Shape((), "unheard of"), *going)
+    assert unknown == "strategy 'unheard of' is not known (2 nodes)"
+
+
+def test_memory_is_told_as_people_write_it() -> None:
+    assert why_never(shape(memory=3 << 30), node(A, {"memory": 2 << 30})) == (
+        "needs memory 3.0 GiB, this node has 2.0 GiB"
+    )
+
+
 def test_draining_node_takes_nothing() -> None:
     nodes = [node(A, {"CPU": 4}, draining="preemption", is_local=True), node(B, {"CPU": 4})]
     assert place(shape(CPU=1), nodes) == Placed(B)
-    assert why_never(shape(CPU=1), nodes[0]) == "is draining: preemption"
+    assert why_never(shape(CPU=1), nodes[0]) == "this node takes nothing new: preemption"
 
 
 # ------------------------------------------------------------------ bundles
@@ -405,4 +426,4 @@ def test_demand_of_a_group_meets_labels_as_well() -> None:
 
 def test_bundle_of_a_draining_node_is_waited_for() -> None:
     nodes = [node(A, {"CPU": 4}, draining="idle", bundles={G: {0: bundle(1, bundles=1)}})]
-    assert place(in_group(), nodes) == Waits({A: "is draining: idle"})
+    assert place(in_group(), nodes) == Waits({A: "this node takes nothing new: idle"})

@@ -32,7 +32,7 @@ from weft._machines.spillover import (
     SpilloverTicked,
     ViewsChanged,
 )
-from weft._resources import Resources
+from weft._resources import UNITS, Resources
 from weft._specs import Shape
 
 if TYPE_CHECKING:
@@ -211,6 +211,21 @@ def test_what_was_sent_long_ago_is_not_held_against_a_node_when_a_demand_comes()
     assert sends(daemon.demand(1)) == {B: 1}
 
 
+def test_what_is_shown_of_nodes_counts_what_was_sent_there_until_they_have_said_so() -> None:
+    daemon = Daemon(view(A, 1, 0), view(B, 2), view(C, 2))
+    daemon.demand(8, SPREAD)
+
+    def free() -> list[int]:
+        return [each.free.get("CPU", 0) // UNITS for each in daemon.spillover.views(daemon.now)]
+
+    assert free() == [0, 0, 0]
+    assert "-" not in daemon.spillover.explain(CPU, daemon.now)
+    # What has ended by then is not seen: nobody says what is as it was.
+    daemon.now += DEBIT_S
+    assert free() == [0, 2, 2]
+    assert daemon.spillover.explain(CPU, daemon.now).splitlines()[1:] == []
+
+
 def test_node_that_goes_while_something_was_sent_there_is_forgotten() -> None:
     daemon = Daemon(view(A, 1, 0), view(B, 2))
     daemon.demand(1)
@@ -290,7 +305,7 @@ def test_demand_that_no_node_can_hold_is_refused_with_the_reason_after_a_while()
             X,
             1,
             "unschedulable",
-            "needs CPU 4, this node has 1; needs CPU 4, this node has 2",
+            "needs CPU 4, node 616161616161 has 1; needs CPU 4, node 626262626262 has 2",
         )
     ]
     assert daemon.spillover.waiting() == []
@@ -310,7 +325,7 @@ def test_hard_affinity_to_a_node_that_is_gone_fails_and_soft_runs_elsewhere() ->
     daemon.demand(1, shape(f"node:{B.hex()}:hard", CPU=1))
     (refused,) = daemon.later(HOPELESS_S)
     assert isinstance(refused, RefuseDemand)
-    assert refused.reason == f"needs node {B.hex()}, this is node {A.hex()}"
+    assert refused.reason == f"needs node {B.hex()}, this node has another id"
 
 
 def test_refusal_leaves_those_that_are_granted_already() -> None:
@@ -427,7 +442,7 @@ def test_why_says_how_long_it_waits_and_what_all_nodes_lack() -> None:
     assert daemon.spillover.explain(CPU, daemon.now).splitlines() == [
         "3 wait on this node, the longest for 0.2 s",
         "sent on 2 times, and not again for 0.8 s",
-        "needs CPU 1, this node has 0 free (2 nodes)",
+        "needs CPU 1, 2 nodes have 0 free",
     ]
     daemon.see(view(B, 4))
     assert daemon.spillover.explain(shape(CPU=2), daemon.now) == ""

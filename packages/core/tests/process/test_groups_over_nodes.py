@@ -152,7 +152,7 @@ def test_group_without_room_waits_and_says_why() -> None:
 def test_group_that_no_node_can_ever_hold_waits_for_one_that_can(cluster: Cluster) -> None:
     group = placement_group([{"CPU": 3}], name="large")
     task = node.options(scheduling_strategy=inside(group)).remote()
-    short = "bundle 0: needs CPU 3, this node has 2 (2 nodes)"
+    short = "bundle 0: needs CPU 3, 2 nodes have 2"
     wait_until(lambda: short in weft.why(task))
     for told in (weft.why(group), weft.why(task), status(cluster)):
         assert short in told

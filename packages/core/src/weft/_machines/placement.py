@@ -23,11 +23,11 @@ pressed while another idles) is the hybrid policy that Ray's documentation descr
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import msgspec
 
+from weft._exits import amount
 from weft._ids import ID_BYTES, NodeId, PlacementGroupId
 from weft._resources import UNITS, Resources
 from weft._specs import LabelSelector, Shape
@@ -41,6 +41,10 @@ OWN_LABELS = "weft.io/"
 PACK_BELOW = 0.5
 # A reason for each of a thousand nodes is told in so many lines at most.
 LINES = 8
+# What is said of one node; among several it is said which.
+HERE = "this node"
+# Of a node's id, as commands show it.
+SHOWN_DIGITS = 12
 # Of a node that a soft affinity, or an earlier choice of labels, passes by.
 OTHER = "would do, but another node is waited for"
 ANY = -1
@@ -300,19 +304,20 @@ def _order(
 
 def obstacle(terms: Terms, node: NodeView) -> str:
     """Say all that stands between a demand and a node that has not taken it."""
-    draining = f"is draining: {node.draining}" if node.draining else ""
+    draining = f"{HERE} takes nothing new: {node.draining}" if node.draining else ""
     if terms.group is not None:
         what = "a bundle" if terms.index == ANY else f"bundle {terms.index}"
         bundles = _bundles(terms, node)
         if not bundles:
-            return f"needs {what} of placement group {terms.group.hex()}, this node has none"
+            return f"needs {what} of placement group {terms.group.hex()}, {HERE} has none"
         found = [draining, _mismatch(terms.selectors, node)]
         found += [_short(terms.need, b.total, b.free, f"bundle {index}") for index, b in bundles]
     elif terms.affinity == "hard" and terms.node_id and terms.node_id != node.node_id:
-        return f"needs node {terms.node_id.hex()}, this is node {node.node_id.hex()}"
+        # Alike for all of them, so that a thousand take one line.
+        return f"needs node {terms.node_id.hex()}, {HERE} has another id"
     else:
         found = [draining, _mismatch(terms.selectors, node)]
-        found.append(_short(terms.need, node.total, node.free, "this node"))
+        found.append(_short(terms.need, node.total, node.free, HERE))
     return "; ".join(filter(None, found))
 
 
@@ -320,24 +325,49 @@ def _short(need: Resources, total: Resources, free: Resources, who: str) -> str:
     return lacking(need, total, "", who) or lacking(need, free, "free", who)
 
 
-def lacking(need: Resources, available: Resources, verb: str, who: str = "this node") -> str:
+def lacking(need: Resources, available: Resources, verb: str, who: str = HERE) -> str:
     """Say what falls short: `needs CPU 4, this node has 2 free`."""
     short = need.shortfall(available)
     return "; ".join(
-        f"needs {name} {need[name] / UNITS:g}, {who} has {available.get(name, 0) / UNITS:g}"
-        + (f" {verb}" if verb else "")
+        f"needs {name} {_shown(name, need[name])}, {who} has "
+        # What is lent twice, or waits there, is more than there is.
+        f"{_shown(name, max(0, available.get(name, 0)))}" + (f" {verb}" if verb else "")
         for name in sorted(short)
     )
 
 
+def _shown(name: str, units: int) -> str:
+    return amount(units // UNITS) if name == "memory" else f"{units / UNITS:g}"
+
+
 def summary(reasons: Mapping[NodeId, str]) -> str:
-    """Say each reason once, those of most nodes first, in a bounded number of lines."""
-    alike = sorted(Counter(reasons.values()).items(), key=lambda pair: (-pair[1], pair[0]))
-    lines = [f"{text} ({nodes} nodes)" if nodes > 1 else text for text, nodes in alike[:LINES]]
-    left_out = sum(nodes for _, nodes in alike[LINES:])
+    """Say each reason once, those of most nodes first, in a bounded number of lines.
+
+    Of several nodes it says how many, or which: `needs CPU 4, 2 nodes have 2`.
+    """
+    alike: dict[str, list[NodeId]] = {}
+    for node_id, text in reasons.items():
+        alike.setdefault(text, []).append(node_id)
+    ranked = sorted(alike.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+    lines = [_of(text, nodes, len(reasons)) for text, nodes in ranked[:LINES]]
+    left_out = sum(len(nodes) for _, nodes in ranked[LINES:])
     if left_out:
         lines.append(f"and {left_out} nodes more, for reasons like these")
     return "; ".join(lines) or "there is no node"
+
+
+def _of(text: str, nodes: list[NodeId], among: int) -> str:
+    """Say of which nodes a reason is, among so many."""
+    if among == 1:
+        return text
+    if len(nodes) == 1:
+        return text.replace(HERE, f"node {nodes[0].hex()[:SHOWN_DIGITS]}")
+    if HERE not in text:
+        return f"{text} ({len(nodes)} nodes)"
+    several = f"{len(nodes)} nodes"
+    return text.replace(f"{HERE} has", f"{several} have").replace(
+        f"{HERE} takes", f"{several} take"
+    )
 
 
 def _mismatch(selectors: tuple[LabelSelector, ...], node: NodeView) -> str:
@@ -355,4 +385,4 @@ def _mismatch(selectors: tuple[LabelSelector, ...], node: NodeView) -> str:
         for label, value in sorted(labels.items())
         if label in asked or not label.startswith(OWN_LABELS)
     )
-    return f"needs label {' or else '.join(failing)}, this node has {has or 'no labels'}"
+    return f"needs label {' or else '.join(failing)}, {HERE} has {has or 'no labels'}"

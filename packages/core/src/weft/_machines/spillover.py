@@ -468,6 +468,21 @@ class Spillover:
         """Tell whether workers of a demand wait here, or were granted and are not bound yet."""
         return at in self._wish_of
 
+    def views(self, now: float) -> list[NodeView]:
+        """Return the nodes; what was sent there counts as in use, as far as it is free."""
+        self._forget_debits(now)
+        return [self._shown(view) for view in self.nodes.views()]
+
+    def _shown(self, view: NodeView) -> NodeView:
+        """Return a view in which what waits at a node takes no more than there is."""
+        if view.node_id not in self._debit_of:
+            return view
+        free = {
+            name: min(units, max(0, view.free.get(name, 0)))
+            for name, units in self._said[view.node_id].free.items()
+        }
+        return msgspec.structs.replace(view, free=Resources.of_units(free))
+
     def waiting(self) -> list[tuple[bytes, int, Shape, int]]:
         """Return (client, key, shape, workers) of what waits here, queued or parked."""
         return [
@@ -476,6 +491,7 @@ class Spillover:
 
     def explain(self, shape: Shape, now: float) -> str:
         """Say what demands of this shape wait for, in a few lines."""
+        self._forget_debits(now)
         lines = []
         wishes = [wish for wish in self._wish_of.values() if wish.shape == shape and wish.waiting]
         if wishes:
@@ -484,9 +500,10 @@ class Spillover:
             lines.append(f"{workers} wait on this node, the longest for {longest_s:.1f} s")
             hops = max(wish.hops for wish in wishes)
             if hops:
-                rest_s = max(0.0, *(wish.rest_until - now for wish in wishes))
+                rest_s = max(wish.rest_until - now for wish in wishes)
                 times = "once" if hops == 1 else f"{hops} times"
-                lines.append(f"sent on {times}, and not again for {rest_s:.1f} s")
+                rests = f", and not again for {rest_s:.1f} s" if rest_s >= 0.05 else ""
+                lines.append(f"sent on {times}{rests}")
         if self.nodes.find(shape) is None:
             lines.append(self.nodes.why(shape).text())
         return "\n".join(lines)

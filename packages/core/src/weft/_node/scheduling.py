@@ -240,7 +240,8 @@ class ClusterScheduling(Scheduling):
     def nodes(self) -> list[tuple[NodeView, str]]:
         self._look_here()
         here = self._local.node_id
-        others = [view for view in self._machine.nodes.views() if view.node_id != here]
+        views = self._machine.views(self._rules.now())
+        others = [view for view in views if view.node_id != here]
         return [(self._local, self._address)] + [
             (view, self._address_of.get(view.node_id, "")) for view in others
         ]
