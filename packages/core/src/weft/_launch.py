@@ -237,7 +237,12 @@ class ClaimedSession(NamedTuple):
 def claim_session(node: NodeOptions) -> ClaimedSession:
     """Make a session's directory. OSError: it cannot be made."""
     name = f"{int(wall()):x}-{os.getpid():x}-{os.urandom(3).hex()}"
-    return ClaimedSession(name, *make_session_dir(_session_root(node), name))
+    root = _session_root(node)
+    claimed = ClaimedSession(name, *make_session_dir(root, name))
+    if node.temp_dir is not None and root != session_root():
+        # Where programs and commands look for it.
+        Path(_own_root(), name).symlink_to(claimed.directory)
+    return claimed
 
 
 def start_daemon(
@@ -375,9 +380,13 @@ def caller_path() -> tuple[str, ...]:
     return tuple(dict.fromkeys(entry or here for entry in sys.path))
 
 
+def _own_root() -> str:
+    return user_root(str(Path(session_root()).parent))
+
+
 def _session_root(node: NodeOptions) -> str:
     if node.temp_dir is None:
-        return user_root(str(Path(session_root()).parent))
+        return _own_root()
     parent = str(Path(node.temp_dir).absolute())
     if not _is_short(parent):
         raise OSError(f"{parent} is too long for unix sockets: choose a shorter directory")

@@ -29,7 +29,7 @@ from weft._launch import (
     start_daemon,
 )
 from weft._lazy import lazy
-from weft._node.sessions import remove_tree
+from weft._node.sessions import remove_session
 from weft._runtime.local import START_S, daemon_died
 from weft._runtime.tools import Tool
 from weft._transport.addresses import CONTROL_SOCKET
@@ -277,7 +277,7 @@ def _giving_up(claimed: ClaimedSession) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        remove_tree(claimed.directory)
+        remove_session(claimed.directory)
         os.close(claimed.lock_fd)
         raise
 

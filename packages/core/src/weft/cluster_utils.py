@@ -24,7 +24,7 @@ import msgspec
 from weft._api.session import ClientContext, init, is_initialized, shutdown
 from weft._clock import monotonic
 from weft._launch import NodeOptions, caller_path
-from weft._node.sessions import remove_tree
+from weft._node.sessions import remove_session, remove_tree
 from weft._options import init_options
 from weft._override import override
 from weft._runtime.tools import Tool
@@ -96,8 +96,8 @@ class ClusterNode:
         if self._process.wait(END_S) is None:
             self._process.kill()
             self._process.wait(END_S)
-        for left in (self._store_dir, self.session_dir):
-            remove_tree(left)
+        remove_tree(self._store_dir)
+        remove_session(self.session_dir)
 
     @override
     def __repr__(self) -> str:

@@ -8,12 +8,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import weft
+from weft._node.finding import sessions
 from weft._transport.join import JoinString
 
 if TYPE_CHECKING:
@@ -62,6 +64,13 @@ def start_head(*arguments: str) -> dict[str, Any]:
     return found
 
 
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
 def test_head_says_how_to_join_and_lives_until_it_is_stopped(
     gone: Callable[[list[int], float], list[int]],
 ) -> None:
@@ -90,6 +99,29 @@ def test_join_string_is_written_to_a_file_for_its_user_alone(folder: Path) -> No
     assert list(folder.iterdir()) == [place]
     with weft.init(address=place.read_text()) as context:
         assert context["session_name"] == found["session"]
+
+
+def test_node_in_a_folder_of_its_own_is_found_like_any_other(roots: tuple[Path, Path]) -> None:
+    folder = roots[0].parent / "o"  # A short name, for sockets.
+    found = start_head("--temp-dir", str(folder))
+    session = Path(found["session_dir"])
+    assert session.is_relative_to(folder)
+    with weft.init(address="auto") as context:
+        assert context["session_dir"] == str(session)
+    assert found["address"] in good("status")
+    assert good("stop").startswith(f"stopped {session.name} ")
+    assert not session.exists()
+    assert list(roots[0].glob("*/*")) == []
+    killed = start_head("--temp-dir", str(folder))
+    os.kill(killed["pid"], signal.SIGKILL)
+    until(lambda: not sessions())
+    # What it has left goes with the next one that is there.
+    second = start_head("--temp-dir", str(folder))
+    with weft.init(address="auto") as context:
+        assert context["session_name"] == second["session"]
+    good("stop")
+    assert list(roots[0].glob("*/*")) == []
+    assert list(folder.glob("*/*")) == []
 
 
 def test_credentials_that_are_kept_are_those_of_the_next_head(folder: Path) -> None:

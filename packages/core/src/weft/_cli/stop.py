@@ -13,7 +13,7 @@ import click
 from weft._cli.out import note, plain, say
 from weft._clock import monotonic
 from weft._node.finding import find_session, sessions
-from weft._node.sessions import remove_tree
+from weft._node.sessions import remove_session, remove_tree
 from weft.exceptions import OptionError, SessionError
 
 if TYPE_CHECKING:
@@ -76,8 +76,8 @@ def _end(places: list[SessionPlace], until: float, timeout_s: float) -> None:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             _wait(pidfd, KILLED_S)
-            for left in (place.node.store_dir, place.directory):
-                remove_tree(left)
+            remove_tree(place.node.store_dir)
+            remove_session(place.directory)
             say(f"killed {plain(str(place))}: it did not end within {timeout_s:g} s")
 
 

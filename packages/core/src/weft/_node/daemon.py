@@ -844,7 +844,7 @@ class Daemon:
         self.memory.close()
         sessions.remove_tree(self._node.store_dir)
         if not keep_log:
-            sessions.remove_tree(self._node.session_dir)
+            sessions.remove_session(self._node.session_dir)
         self.jobs.close()
 
     def _wait_for_ends(self, limit_s: float) -> None:
@@ -862,11 +862,9 @@ class Daemon:
         if self._has_swept:
             return
         self._has_swept = True
-        for root in (
-            str(Path(self._node.session_dir).parent),
-            user_root(_settings.STORE_ROOT.value()),
-        ):
-            sessions.remove_leftovers(root)
+        sessions.remove_leftovers(str(Path(self._node.session_dir).parent))
+        sessions.remove_leftovers(user_root(_settings.STORE_ROOT.value()))
+        sessions.remove_links()
         self.memory.remove_leftovers()
 
 

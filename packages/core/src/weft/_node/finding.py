@@ -75,7 +75,7 @@ def read_session(directory: str) -> SessionPlace | None:
         node = msgspec.json.decode(Path(directory, NODE_FILE).read_bytes(), type=NodeFile)
     except (OSError, msgspec.MsgspecError):
         return None  # It appears or goes at this moment, or is of another version.
-    return SessionPlace(directory, node)
+    return SessionPlace(node.session_dir, node)
 
 
 def find_session(address: str | None) -> SessionPlace:

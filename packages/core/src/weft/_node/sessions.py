@@ -1,5 +1,7 @@
 """The directories of sessions: those of dead ones are removed.
 
+One that was given another place has a link among the others, by which it is found.
+
 A directory belongs to a living session exactly while its lock is held (_launch.py). One that is
 about to appear has a name that begins with a dot; it is a leftover if it is still called so after
 `UNBORN_S`.
@@ -14,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from weft._clock import wall
-from weft._launch import LOCK
+from weft._launch import LOCK, session_root
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +25,10 @@ UNBORN_S = 60.0
 
 
 def remove_tree(path: str) -> None:
-    """Remove a directory and all in it; what cannot be removed stays."""
+    """Remove a directory and all in it, or a link; what cannot be removed stays."""
+    if Path(path).is_symlink():
+        _try(os.unlink, path)
+        return
     for place, directories, files in os.walk(path, topdown=False):
         for name in files:
             _try(os.unlink, f"{place}/{name}")
@@ -31,6 +36,14 @@ def remove_tree(path: str) -> None:
             below = f"{place}/{name}"
             _try(os.unlink if Path(below).is_symlink() else os.rmdir, below)
     _try(os.rmdir, path)
+
+
+def remove_session(directory: str) -> None:
+    """Remove a session's directory, and the link by which it is found if it is elsewhere."""
+    remove_tree(directory)
+    link = Path(session_root(), Path(directory).name)
+    if link.is_symlink():
+        _try(os.unlink, str(link))
 
 
 def remove_leftovers(root: str) -> list[str]:
@@ -41,12 +54,20 @@ def remove_leftovers(root: str) -> list[str]:
     return found
 
 
+def remove_links() -> None:
+    """Remove the links of dead sessions that were elsewhere."""
+    root = session_root()
+    for path in leftovers(root) if Path(root).is_dir() else ():
+        if Path(path).is_symlink():
+            remove_tree(path)
+
+
 def leftovers(root: str) -> list[str]:
     """Return the directories under `root` whose sessions are dead."""
     return [
         entry.path
         for entry in os.scandir(root)
-        if entry.is_dir(follow_symlinks=False) and _is_leftover(entry)
+        if (entry.is_symlink() or entry.is_dir()) and _is_leftover(entry)
     ]
 
 
