@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
-SEEDS = range(int(os.environ.get("WEFT_TEST_HOSTS_SEEDS", "2")))
-"""More by hand: `WEFT_TEST_HOSTS_SEEDS=20`."""
+SEEDS = range(int(os.environ.get("WEFT_TEST_HOSTS_SEEDS", "20")))
+"""Others by hand: `WEFT_TEST_HOSTS_SEEDS=100`."""
 FAULTS = 4
 PAUSE_S = (0.2, 1.5)
 # Shorter and longer than the silence after which a host is dead.
