@@ -16,7 +16,7 @@ What is always true
    ends its workers and registers as a fresh node.
 3. A node is buried for silence only after `silence_s` in which this process could have heard it;
    after `RELINK_S` if its link was closed. That time is counted in ticks, between which it reads
-   what has come: a tick that is late counts no more than one that is not. A control service that
+   what has come: one that is much too late counts no more than one in time. A control service that
    was restarted gives all nodes that time again. When more than `CROWD` nodes are late at once,
    each gets `CROWD_S` more for every late one: they may be alive and stand in a queue to be heard,
    as after a restart; and a closed link says nothing meanwhile. So who dies alone is as soon dead
@@ -50,8 +50,8 @@ MOST_HEARTBEAT_S = 1.0
 SILENCE_S = 5.0
 # A daemon that lives links again at once; one that was killed has its links closed by its system.
 RELINK_S = 2.0
-# It ticks every HEARTBEAT_S; so much later is as good as then.
-TICK_S = 0.1
+# It ticks every HEARTBEAT_S. One that is later by more than this was kept from hearing, too.
+TICK_S = 0.5
 # Who has not been heard for so long is late: before RELINK_S is over.
 LATE_S = 1.5
 CROWD = 100
