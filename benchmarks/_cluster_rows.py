@@ -30,7 +30,8 @@ ROWS = (
     Row("node_killed_s", "kill -9 of a node, until the retried result", "s", 6, (), FAULTS, 0),
     Row("node_silent_s", "a node stands still, until the retried result", "s", 6, (), FAULTS, 0,
         note="All its processes are stopped (SIGSTOP), so no connection ends. Weft waits for 5 s "
-        "before a silent node is dead. Ray has its own defaults, and 90 s at most."),
+        "before a silent node is dead. Ray has 90 s, and no figure: with its own defaults it finds "
+        "the node dead after some 65 s, and the result does not come."),
     Row("control_killed_s", "kill -9 of the control service, until an actor is named", "s", 2, (),
         FAULTS, 0, is_ours=True,
         note="Ray's nodes end with theirs, if it keeps nothing in Redis, which is not here."),
