@@ -162,6 +162,43 @@ def test_probability_of_losses_so_much_larger_is_that_of_wilcoxon(
     assert probability([1, 1, 0], [0, 0, 2]) == 5 / 8
 
 
+def test_row_that_ray_has_nothing_like_is_not_asked_of_it_and_says_why(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    rows = importlib.import_module("_cluster_rows")
+    suite = importlib.import_module("_suite").Suite("cluster", rows.ROWS, rows.FLOORS, 3)
+    asked = {
+        (program.function, program.system)
+        for group in suite._groups(rows.ROWS, ["weft", "ray"])
+        for program in group
+    }
+    for row in rows.ROWS:
+        assert callable(getattr(importlib.import_module(row.module), row.key))
+        assert (row.key, "weft") in asked
+        assert ((row.key, "ray") in asked) is not row.is_ours
+        assert row.note or not row.is_ours
+
+
+def test_notes_stand_beneath_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    section = importlib.import_module("_report").section
+    row = {
+        "what": "a node stands still", "unit": "s", "higher_is_better": False, "ray": None,
+        "weft": 5.0, "ratio": None, "floors": [], "target": 6, "met": True,
+    }  # fmt: skip
+    results = {
+        "date": "2026-11-21", "versions": {}, "rounds": 3, "seconds": 2.0,
+        "machine": {
+            "cpu": "one", "cores": 2, "memory_gib": 8, "kernel": "6", "load_at_start": 0.1
+        },
+        "rows": [{**row, "note": "Ray has none."}, {**row, "note": ""}],
+    }  # fmt: skip
+    _, _, table, *notes = section(results).split("\n\n")
+    assert table.count("a node stands still") == 2
+    assert notes == ["A node stands still: Ray has none."]
+
+
 def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
     completed = run("transfers", "8", "1")
     assert completed.returncode == 0, completed.stderr
@@ -181,12 +218,14 @@ def test_scale_is_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
     assert lines[-1].startswith("simulated schedules with faults")
     found = json.loads(file.read_text())
     assert found["schedules"] > 0
-    decisions, tables, process, cluster = found["tables"].values()
+    decisions, tables, process, secure, cluster = found["tables"].values()
     measured = {re.split("  +", line)[0] for line in lines}
-    assert measured > {*decisions, *tables, *process, *cluster}
+    assert measured > {*decisions, *tables, *process, *secure, *cluster}
     assert all(rates["8"] > 0 for rates in decisions.values())
     assert "1" not in decisions["placement groups, STRICT_SPREAD of 8"]
     assert all(rates["8"] > 0 for what, rates in tables.items() if what.endswith("per s"))
-    assert process["heartbeats answered, per s"]["8"] > 0
-    assert process["memory, MB"]["1"] > 10
+    for each in (process, secure):
+        assert each["heartbeats answered, per s"]["8"] > 0
+        assert each["memory, MB"]["1"] > 10
+        assert each["nodes that were taken for dead"]["8"] == 0
     assert cluster["the same, processor s"]["8"] > 0
