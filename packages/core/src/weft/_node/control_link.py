@@ -20,6 +20,7 @@ What is always true
 4. Who hears no answer to heartbeats for `LOST_S` believes in no connection any more.
 5. While the node is a member there is a line, or it is looked for. Each begins with the whole view.
 6. After `fenced` nothing is said for the life that is over; what was told for it may still come.
+7. Heartbeats come from the loop: a daemon whose loop hangs is as silent as one that is dead.
 
 Facts about fork: a child has none of these threads, and what they had locked stays locked. So a
 daemon that has begun its link forks no more.
