@@ -209,6 +209,7 @@ def test_chunks_are_measured_beside_a_plain_sendfile() -> None:
     assert all("%" in line for line in variants)
 
 
+@pytest.mark.timeout(300)
 def test_scale_is_measured_for_each_number_of_nodes(tmp_path: Path) -> None:
     file = tmp_path / "scale.json"
     completed = run("scale", "--nodes", "1", "8", "--seconds", "0.01", "--json", str(file))

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import threading
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import hypothesis
 import psutil
@@ -34,11 +34,16 @@ pytest.register_assert_rewrite("weft.testing")
 # What ends by itself (a thread that was told to, a child that was killed) gets so long to do it.
 END_S = 5.0
 
-hypothesis.settings.register_profile("local", deadline=None, max_examples=50)
+# How fast a test is depends on what else the machine does.
+NOT_TIMED: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("local", max_examples=50, **NOT_TIMED)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=100, database=None, derandomize=True, print_blob=True
+    "ci", max_examples=100, database=None, derandomize=True, print_blob=True, **NOT_TIMED
 )
-hypothesis.settings.register_profile("thorough", deadline=None, max_examples=5000)
+hypothesis.settings.register_profile("thorough", max_examples=5000, **NOT_TIMED)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 

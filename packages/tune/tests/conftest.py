@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
@@ -15,9 +15,14 @@ if TYPE_CHECKING:
 
 pytest.register_assert_rewrite("weft.tune.testing")
 
-hypothesis.settings.register_profile("local", deadline=None, max_examples=50)
+# How fast a test is depends on what else the machine does.
+NOT_TIMED: dict[str, Any] = {
+    "deadline": None,
+    "suppress_health_check": [hypothesis.HealthCheck.too_slow],
+}
+hypothesis.settings.register_profile("local", max_examples=50, **NOT_TIMED)
 hypothesis.settings.register_profile(
-    "ci", deadline=None, max_examples=100, database=None, derandomize=True, print_blob=True
+    "ci", max_examples=100, database=None, derandomize=True, print_blob=True, **NOT_TIMED
 )
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
 
