@@ -664,6 +664,25 @@ def test_what_is_kept_is_not_available_and_why_says_for_whom() -> None:
     ]
 
 
+def test_what_is_available_changes_with_events_and_at_the_times_that_are_told() -> None:
+    node = Node(CPU=4)
+    first, *_ = fill(node, 4)
+    assert node.leases.same_until(node.now) == float("inf")
+    node.demand(LARGE, 1, shape(CPU=4))
+    late_at = node.leases.same_until(node.now)
+    before = node.leases.events
+    node.returned(first)
+    assert node.leases.events == before + 1
+    assert node.available() == {"CPU": 1.0}
+    node.now = late_at
+    assert node.available() == {}
+    node.demand(SMALL)
+    kept_until = node.leases.same_until(node.now)
+    assert kept_until > late_at
+    node.now = kept_until
+    assert node.available() == {"CPU": 1.0}
+
+
 def test_what_a_late_demand_does_not_need_is_available() -> None:
     node = Node(CPU=4, disk=2)
     fill(node, 1, shape(disk=1))
@@ -1155,6 +1174,12 @@ class LeaseStories(RuleBasedStateMachine):
         assert all(
             grant.client != client or lease in self.doomed for lease, grant in self.bound.items()
         )
+
+    @invariant()
+    def same_is_available_until_then(self) -> None:
+        leases, now = self.node.leases, self.node.now
+        until = min(leases.same_until(now), now + 100.0)
+        assert leases.available(now + 0.999 * (until - now)) == leases.available(now)
 
     @invariant()
     def never_over_granted(self) -> None:

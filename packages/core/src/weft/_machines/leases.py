@@ -487,6 +487,8 @@ class Leases:
         self._asked_at = float("-inf")
         self._headroom = Headroom(node.total.get("memory", 0))
         self.shares = Shares(node.total)
+        self.events = 0
+        """How many were handled: nothing here changes but by one, or by `same_until`."""
         self._withheld: dict[bytes, str] = {}
         """Jobs that are lent no workers, and why."""
 
@@ -494,6 +496,7 @@ class Leases:
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take an event; return what to do, in order."""
+        self.events += 1
         effects: list[Effect] = []
         match event:
             case Demanded():
@@ -979,6 +982,11 @@ class Leases:
         return Resources.of_units(
             {name: max(0, units) for name, units in rest.items() if not is_own(name)}
         )
+
+    def same_until(self, now: float) -> float:
+        """Return until when the same is available, if there is no event."""
+        times = (at for _, demand in self._queue for at in (demand.late_at, demand.kept_until))
+        return min((at for at in times if at > now), default=FOREVER)
 
     def _kept_now(self, now: float) -> list[_Demand]:
         return self._kept_for(

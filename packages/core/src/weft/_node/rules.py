@@ -51,6 +51,10 @@ class Rules:
         self.now = now
         keep = _settings.IDLE_WORKERS.value()
         self._view = facts.view()
+        self._events = 0
+        """How many the leases had seen when the view was made."""
+        self._view_until = float("-inf")
+        """It is as it was made until then, if they see no more."""
         self.leases = lease_rules.Leases(self._view, facts.accelerators.devices)
         self.pool = worker_rules.Workers(
             keep=facts.cpus if keep < 0 else keep,
@@ -61,14 +65,20 @@ class Rules:
         self._effects: deque[Effect] = deque()
 
     def view(self) -> NodeView:
-        """Return the node as placement sees it, with what is free now."""
-        leases = self.leases
-        return structs.replace(
-            self._view,
-            free=leases.available(self.now()),
-            bundles=leases.bundles.views(),
-            jobs=leases.shares.used(),
-        )
+        """Return the node as placement sees it, with what is free now.
+
+        It is asked for in every round of the loop, and made only when it may be another.
+        """
+        leases, now = self.leases, self.now()
+        if leases.events != self._events or now >= self._view_until:
+            self._events, self._view_until = leases.events, leases.same_until(now)
+            self._view = structs.replace(
+                self._view,
+                free=leases.available(now),
+                bundles=leases.bundles.views(),
+                jobs=leases.shares.used(),
+            )
+        return self._view
 
     def tell_leases(self, event: lease_rules.Event) -> None:
         """Tell the machine of leases what has happened."""

@@ -148,6 +148,8 @@ class ClusterScheduling(Scheduling):
         self._clients = clients
         self._demands = demands
         self._local = local
+        self._looked_at: NodeView | None = None
+        """What was taken note of last."""
         self._draining = ""
         self._actor_sent_on = actor_sent_on
         self._machine = Spillover(local)
@@ -259,11 +261,15 @@ class ClusterScheduling(Scheduling):
     def drain(self, why: str) -> None:
         """Place nothing here any more."""
         self._draining = why
+        self._looked_at = None
         self._look_here()
 
     def _look_here(self) -> None:
         """Take note of what is free here."""
         view = self._rules.view()
+        if view is self._looked_at:
+            return
+        self._looked_at = view
         if self._draining:
             view = structs.replace(view, draining=self._draining)
         if view != self._local:
