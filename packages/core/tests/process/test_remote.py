@@ -37,10 +37,10 @@ from weft._wire.remote import Releases
 from weft._wire.version import WIRE, check_hello
 from weft.cluster_utils import Cluster
 from weft.exceptions import (
+    ActorDiedError,
     AuthenticationError,
     EnvSetupError,
     GetTimeoutError,
-    ObjectLostError,
     OptionError,
     OtherPythonError,
     SessionError,
@@ -604,13 +604,20 @@ def test_large_value_that_cannot_come_in_time_is_told_so(router: Router, program
     assert len(weft.get(ref, timeout=WAIT_S)) == 1_000_000
 
 
-def test_actor_that_cannot_be_created_says_why_when_it_is_called(program: None) -> None:
+@weft.remote
+def call_add(count: Any) -> int:
+    return weft.get(count.add.remote(), timeout=WAIT_S)
+
+
+def test_actor_that_cannot_be_created_says_why_to_whoever_calls_it(program: None) -> None:
     lost = weft.put(1)
     with engine()._guard:
         engine()._talk.say(Releases([(bytes(lost._id), 1)], []))
     count = Count.remote(lost)
-    with pytest.raises(ObjectLostError):
-        weft.get(count.add.remote(), timeout=WAIT_S)
+    why = f"{lost.hex()} is lost"
+    for called in (count.add.remote(), call_add.remote(count)):
+        with pytest.raises(ActorDiedError, match=why):
+            weft.get(called, timeout=WAIT_S)
 
 
 def test_two_programs_find_each_others_detached_actors(cluster: Cluster, address: str) -> None:

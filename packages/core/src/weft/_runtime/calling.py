@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from weft._runtime.questions import Questions
     from weft._runtime.recorder import TaskRecorder
     from weft._runtime.streams import Streams
-    from weft._specs import ActorSpec, CallSpec
+    from weft._specs import ActorMeta, ActorSpec, CallSpec
     from weft._transport.timers import Timers
     from weft._wire.messages import Certificate
     from weft.exceptions import WeftError
@@ -177,6 +177,18 @@ class Calling:
                     self._told(ActorNews(actor, "dead", "", 0, reply.error))
                 raise ValueError(reply.error)
         return None if options.lifetime == "detached" else token
+
+    def stillborn(self, meta: ActorMeta, error: BaseException) -> ObjectRef[Any]:
+        """Return the token of an actor that cannot be created, and is dead for whoever calls it."""
+        actor = meta.actor_id
+        with self._guard:
+            self._links.refuse_if_ended()
+            token = self._objects.own(ObjectId(actor), _TOKEN)
+            self.calls.handle(
+                call_rules.ActorMade(actor, in_any_order=meta.is_async or meta.in_any_order)
+            )
+            self._give_up(actor, Failure(pack_error(error)))
+        return token
 
     def creations(self) -> Iterable[Submission]:
         """Return the actors' creations that have not ended."""

@@ -89,8 +89,6 @@ class Deputy:
         self._loads: SimpleQueue[remote.Loads] = SimpleQueue()
         self._holdings = ProgramHoldings(driver.guard)
         self._codes: dict[bytes, Code] = {}
-        self._unborn: dict[bytes, BaseException] = {}
-        """Why actors could not be created: their calls fail so."""
         self._shown: deque[int] = deque()
         """The numbers of letters with output that were not heard."""
         self._left_out = 0
@@ -374,8 +372,6 @@ class Deputy:
 
     def _invoke(self, order: remote.Invokes) -> None:
         called: CallSpec = unpack(order.spec)
-        if called.actor.actor_id in self._unborn:
-            raise self._unborn[bytes(called.actor.actor_id)]
         spec = structs.replace(
             called,
             args=self._arguments(order.arguments),
@@ -387,11 +383,12 @@ class Deputy:
         meta, options, shape = unpack(order.spec)
         code = self._codes[order.function_id]
         try:
-            spec = ActorSpec(meta, code, self._arguments(order.arguments), {}, options, shape)
-            token = self._driver.create_actor(spec)
-        except BaseException as error:
-            self._unborn[bytes(meta.actor_id)] = error
+            arguments = self._arguments(order.arguments)
+        except ObjectLostError as error:
+            # The program has a handle of it, and may have passed it on.
+            self._holdings.hold(self._driver.calling.stillborn(meta, error))
             raise
+        token = self._driver.create_actor(ActorSpec(meta, code, arguments, {}, options, shape))
         if token is not None:
             self._holdings.hold(token)
 
