@@ -267,6 +267,8 @@ def test_shutdown_without_a_session_does_nothing() -> None:
 def test_unknown_keyword_of_init_names_the_nearest() -> None:
     with pytest.raises(OptionError, match="num_cpus"):
         weft.init(num_cpu=1)
+    with pytest.raises(OptionError, match=r"did you mean address\?"):
+        weft.init(adress="auto")
     assert not weft.is_initialized()
 
 

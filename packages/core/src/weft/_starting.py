@@ -136,7 +136,8 @@ def join_cluster(
         AuthenticationError: It is another cluster, or the token is wrong.
         GetTimeoutError: The head's control service does not answer.
         OptionError: The port cannot be had; or nobody can stand by for this head.
-        OSError: A directory cannot be made, or nobody answers there.
+        OSError: A directory cannot be made.
+        SessionError: Nobody answers there.
     """
 
     def fetch(folder: Path) -> str:

@@ -138,14 +138,18 @@ def test_workers_of_a_job_end_on_all_nodes_when_its_driver_does(
     assert gone(pids, 5) == []
 
 
-def weft_command(*arguments: str) -> str:
-    ended = subprocess.run(
+def run_weft(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "weft", *arguments],
         capture_output=True,
         text=True,
         check=False,
         timeout=WAIT_S,
     )
+
+
+def weft_command(*arguments: str) -> str:
+    ended = run_weft(*arguments)
     assert (ended.stderr, ended.returncode) == ("", 0)
     return ended.stdout
 
@@ -325,6 +329,8 @@ def test_node_that_drains_takes_nothing_new_and_ends_when_it_is_empty(
     wait_until(lambda: not all(node["Alive"] for node in weft.nodes()))
     (dead,) = [node for node in weft.nodes() if not node["Alive"]]
     assert dead["DeathReasonMessage"] == "it is drained: enough"
+    again = run_weft(*asked)
+    assert again.stderr == f"Error: node {other.node_id[:12]} is dead: it is drained: enough\n"
 
 
 def test_node_that_is_busy_is_not_drained_if_idle_and_ends_at_its_deadline(
@@ -337,13 +343,7 @@ def test_node_that_is_busy_is_not_drained_if_idle_and_ends_at_its_deadline(
     running = read.options(resources={"there": 1}, max_retries=0).remote(str(fifo))
     with fifo.open("w"):
         asked = ("drain-node", other.address, "--session", cluster.address)
-        refused = subprocess.run(
-            [sys.executable, "-m", "weft", *asked, "--if-idle"],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=WAIT_S,
-        )
+        refused = run_weft(*asked, "--if-idle")
         assert "is not idle" in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
         assert other.is_alive()

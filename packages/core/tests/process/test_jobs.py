@@ -327,6 +327,12 @@ def test_driver_joins_by_the_join_string_and_by_the_environment(
 ) -> None:
     with weft.init(address=node.join.format()) as context:
         assert context["session_name"] == node.started.session
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "orig_argv", ["program", node.join.format(), "-v"])
+        with weft.init(address="auto"):
+            (job,) = state.list_jobs()
+            address = node.join.address
+            assert job.entrypoint == f"program weft://{address}#... -v"  # The token is not shown.
     monkeypatch.setenv("WEFT_ADDRESS", node.started.session_dir)
     assert weft.get(weft.put(1)) == 1
     assert weft.get_runtime_context()._place().session == node.started.session

@@ -259,6 +259,10 @@ def test_node_that_hangs_is_killed() -> None:
         (("--address", "10.0.0.1:1"), "not a join string"),
         (("--address", "weft://10.0.0.1:1"), "ends before its '#'"),
         (("--address", "-"), "not a join string"),
+        (
+            ("--address", JoinString("127.0.0.1", 1, bytes(16), bytes(32)).format()),
+            "no head answers at 127.0.0.1:1: Connection refused",
+        ),
         (("--address", "x", "--journal", "sqlite:y"), "--journal is for --head"),
         (("--head", "--host", "192.0.2.1"), "nobody can listen at 192.0.2.1:0"),
         (("--head", "--resources", "x"), "write it like a=1,b=0.5"),

@@ -212,7 +212,9 @@ def init(
     return _begin(given, _session_options(given))
 
 
-_PARAMETERS = frozenset(name for name in init.__kwdefaults__ or () if not name.startswith("_"))
+_PARAMETERS = frozenset(
+    ("address", *(name for name in init.__kwdefaults__ or () if not name.startswith("_")))
+)
 # Taken, so that what they ask for is refused by name.
 _UNSUPPORTED = (
     "enable_resource_isolation", "cgroup_path", "system_reserved_cpu", "system_reserved_memory",

@@ -39,12 +39,15 @@ def drain_node(
     NODE is its id, the beginning of that, or where it is (HOST:PORT); `weft status` shows both.
     """
     with telling_refusals():
-        nodes = Session(address, timeout).ask("status")["nodes"]
+        session = Session(address, timeout)
+        nodes = session.ask("status")["nodes"]
         found = [
             each
             for each in nodes
             if each["node_id"].startswith(node) or (each["address"] and each["address"] == node)
         ]
+        if not found:
+            _tell_if_dead(session, node)
         if len(found) != 1:
             known = ", ".join(f"{each['node_id'][:12]} at {each['address']}" for each in nodes)
             what = "several nodes are" if found else "no node is"
@@ -64,3 +67,10 @@ def drain_node(
         ask("drain", body, address=address, timeout=timeout)
     until = f"in {deadline:g} s at the latest" if deadline else "when it is empty"
     say(f"node {one['node_id'][:12]} at {one['address']} takes nothing new, and ends {until}")
+
+
+def _tell_if_dead(session: Session, node: str) -> None:
+    for each in session.ask("nodes"):
+        if not each["Alive"] and (each["NodeID"].startswith(node) or each["Address"] == node):
+            why = each["DeathReasonMessage"]
+            raise click.ClickException(plain(f"node {each['NodeID'][:12]} is dead: {why}"))

@@ -115,6 +115,9 @@ def _list(session: Session, node_id: str | None, form: str) -> None:
     if form == "json":
         say_json(found)
         return
+    if not found:
+        note("no workers found")
+        return
     rows = [[str(each["node_id"])[:NODE_DIGITS], *list(each.values())[1:-1]] for each in found]
     headers = ["NODE", "PID", "STATE", "STDOUT BYTES", "STDERR BYTES", "RUNS"]
     first = 0 if session.is_cluster else 1

@@ -16,7 +16,7 @@ from weft._runtime.letters import Letters
 from weft._runtime.peers import hello
 from weft._transport.addresses import SUFFIX, program_name
 from weft._transport.arrivals import Arrivals
-from weft._transport.credentials import NODE, Credentials, fetch_credentials
+from weft._transport.credentials import NODE, Credentials, error_words, fetch_credentials
 from weft._transport.opening import CallingPart, call
 from weft._transport.secure import SecureConnection
 from weft._transport.sockets import Poller
@@ -58,7 +58,7 @@ class Head:
         try:
             self._credentials: Credentials = fetch_credentials(join)
         except OSError as error:
-            raise SessionError(f"no head answers at {join.address}: {words_of(error)}") from None
+            raise SessionError(f"no head answers at {join.address}: {error_words(error)}") from None
 
     def look_up(self) -> str:
         """Return the address of its host. Blocks. OSError: it has none."""
@@ -119,7 +119,7 @@ class Head:
             raise SessionError(f"the head at {self.join.address}: {error}") from None
         except OSError as error:
             raise SessionError(
-                f"no head answers at {self.join.address}: {words_of(error)}"
+                f"no head answers at {self.join.address}: {error_words(error)}"
             ) from None
         finally:
             poller.close()
@@ -230,7 +230,7 @@ class Road:
             if silent_s > self._patience_s:
                 failure = SessionError(
                     f"{self._head.join.address} was not reached for {silent_s:.0f} s "
-                    f"({words_of(error)}), so what the program had there has ended: call "
+                    f"({error_words(error)}), so what the program had there has ended: call "
                     "weft.init() again"
                 )
         with self._loop.guard:
@@ -267,10 +267,3 @@ class Road:
         """Connect no more; what was said is sent as far as that goes."""
         self._is_over = True
         self.letters.close()
-
-
-def words_of(error: Exception) -> str:
-    """Return what an error says, for a line."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__

@@ -198,6 +198,13 @@ def fetch_credentials(join: JoinString, timeout_s: float = FETCH_S) -> Credentia
     return known
 
 
+def error_words(error: Exception) -> str:
+    """Return what an error says, for a line."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
 def _certificate_of(join: JoinString, context: ssl.SSLContext, timeout_s: float) -> bytes:
     with (
         socket.create_connection((join.host, join.port), timeout_s) as sock,

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
-from weft._transport.credentials import FETCH_S, fetch_credentials, save_credentials
+from weft._transport.credentials import (
+    FETCH_S,
+    error_words,
+    fetch_credentials,
+    save_credentials,
+)
+from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,14 +38,17 @@ def join_cluster(join: JoinString, folder: Path, *, timeout_s: float = FETCH_S) 
         timeout_s: For each of the two questions that are asked.
 
     Raises:
-        OSError: Nobody answers there, or not in time.
+        SessionError: Nobody answers there, or not in time.
         AuthenticationError: The token is wrong, or who answers has another certificate than the
             join string says, or it is out of its dates.
         GetTimeoutError: There is no control service behind the port.
         RpcError: It has refused.
         UsageError: The folder has the credentials of another cluster, or is open to others.
     """
-    caller = fetch_credentials(join, timeout_s)
+    try:
+        caller = fetch_credentials(join, timeout_s)
+    except OSError as error:
+        raise SessionError(f"no head answers at {join.address}: {error_words(error)}") from None
     client = ControlClient(join.address, caller)
     try:
         request = messages.GetCredentialsRequest()
