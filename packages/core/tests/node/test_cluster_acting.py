@@ -10,10 +10,12 @@ from weft._ids import ActorId, NodeId
 from weft._machines.leases import ACTOR_KEY
 from weft._machines.orders import DropOrder, KillOrder, MakeOrder, WantOrder
 from weft._node.actor_questions import NOT_FOUND
+from weft._node.clients import TOOL
 from weft._node.cluster_acting import ClusterActing
-from weft._node.control_link import FENCED
+from weft._node.control_link import FENCED, LOOK_S
 from weft._specs import ActorMeta, Shape
 from weft._transport.control import messages
+from weft._transport.control.client import TIMEOUT_S
 from weft._wire.codec import pack, unpack
 from weft._wire.messages import (
     ActorNews,
@@ -49,6 +51,7 @@ class FakeClient:
         self.worker_id = worker_id
         self.address = address
         self.pid = 1
+        self.role = "driver"
         self.connection = FakeConnection()
         self.heard: list[Message] = []
 
@@ -65,6 +68,8 @@ class Control:
     def __init__(self) -> None:
         self.asked: list[tuple[str, Any, Callable[[Any], None]]] = []
         self.watched: list[bytes] = []
+        self.patience_s = 0.0
+        """How long the newest question is asked."""
 
     def call(
         self,
@@ -77,6 +82,7 @@ class Control:
         timeout_s: float = 0.0,
     ) -> None:
         self.asked.append((method, request, then))
+        self.patience_s = timeout_s
 
     def watch_actor(self, actor: bytes) -> None:
         self.watched.append(actor)
@@ -403,6 +409,14 @@ def test_name_that_nobody_has_is_an_error_that_says_so(node: Node) -> None:
     node.ask("find_actor", ["name", "space"])
     node.control.answer("resolve", GetTimeoutError("it was asked for 30 s: nobody answers"))
     assert node.answered().error == "it was asked for 30 s: nobody answers"
+
+
+def test_who_only_looks_does_not_wait_for_a_head_that_is_gone(node: Node) -> None:
+    node.ask("actors", "")
+    assert node.control.patience_s == TIMEOUT_S
+    node.owner.role = TOOL
+    node.ask("actors", "")
+    assert node.control.patience_s == LOOK_S
 
 
 def test_all_pages_of_actors_are_listed(node: Node) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from weft._ids import NodeId
 from weft._node.acting import ActorQuery, no_actor
+from weft._node.control_link import patience_of
 from weft._transport.addresses import split
 from weft._transport.control import messages
 from weft._wire.codec import pack, unpack
@@ -86,7 +87,7 @@ class ActorQuestions:
             if reply is not None:
                 self._send(client, reply)
 
-        self._link.call("Actors", method, question, answered)
+        self._link.call("Actors", method, question, answered, timeout_s=patience_of(client))
 
     def _find(self, client: Client, request: int, query: ActorQuery) -> None:
         name = messages.ActorName(name=query.name, namespace=query.namespace)

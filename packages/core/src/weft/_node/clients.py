@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from weft._wire.messages import Message
 
 
+TOOL = "tool"
+"""Role of who only looks, and has a person before it."""
 GUEST, NEIGHBOUR = "guest", "daemon"
 """Roles of who comes from another node."""
 _OUTSIDE = object()

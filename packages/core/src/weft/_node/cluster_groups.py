@@ -20,6 +20,7 @@ from weft._ids import PlacementGroupId
 from weft._machines.bundles import removed_in_words
 from weft._machines.leases import GroupGone
 from weft._machines.placement import group_of
+from weft._node.control_link import patience_of
 from weft._node.group_line import GroupLine
 from weft._node.groups import NodeGroups
 from weft._node.reserving import Reserving
@@ -85,16 +86,19 @@ class ClusterGroups(NodeGroups):
                 self._line.remove(group)
             case "groups":
                 told = partial(answer, lambda found: pack([*map(_describe, found.groups)]))
-                self._ask("list", messages.ListGroupsRequest(), told)
+                self._ask(client, "list", messages.ListGroupsRequest(), told)
             case "why_group":
                 asked = messages.GetGroupRequest(group_id=unpack(body, PlacementGroupId))
-                self._ask("get", asked, partial(answer, _in_words))
+                self._ask(client, "get", asked, partial(answer, _in_words))
             case _:
                 self._ask_ready(client, request, unpack(body, PlacementGroupId))
 
-    def _ask(self, method: str, request: Any, then: Callable[[Any], None]) -> None:
+    def _ask(self, client: Client, method: str, request: Any, then: Callable[[Any], None]) -> None:
         """Ask once what was said before is done."""
-        self._line.after(lambda: self._link.call(_SERVICE, method, request, then))
+        timeout_s = patience_of(client)
+        self._line.after(
+            lambda: self._link.call(_SERVICE, method, request, then, timeout_s=timeout_s)
+        )
 
     def _created(self, client: bytes, request: int, refusal: str) -> None:
         self._clients.send_to(client, Answer(request, b"" if refusal else pack(""), refusal))
@@ -188,7 +192,9 @@ class ClusterGroups(NodeGroups):
 
 def _checked(answer: Any) -> Any:
     """Return an answer. ValueError: it is an error."""
-    if isinstance(answer, RpcError | GetTimeoutError | AuthenticationError):
+    if isinstance(answer, GetTimeoutError):
+        raise ValueError(str(answer))  # noqa: TRY004 - as of any question
+    if isinstance(answer, RpcError | AuthenticationError):
         raise ValueError(str(answer).removeprefix(_SERVICE).partition(": ")[2] or str(answer))  # noqa: TRY004 - as of any question
     return answer
 

@@ -40,6 +40,7 @@ from weft._machines.reservations import CommitAsked, ControlUnlinked, ReleaseAsk
 from weft._machines.spillover import ViewsChanged
 from weft._machines.standings import Standings
 from weft._machines.views import ApplyChange, AskWhole, DeltaHeard, Follower, SourceLinked
+from weft._node.clients import TOOL
 from weft._node.control_line import ControlLine
 from weft._node.heartbeats import DrainAnswer, Heartbeats, Leaving, WholeWanted
 from weft._node.inbox import Inbox
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from weft._machines.membership import MemberStanding
     from weft._machines.orders import Order
     from weft._machines.placement import NodeView
+    from weft._node.clients import Client
     from weft._node.group_line import GroupLine
     from weft._node.line_talk import BundlesTold
     from weft._transport.control.client import ControlStream
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
 
+# It is back within 2 s if it was killed, and elsewhere within 5.
+LOOK_S = 5.0
 PAUSE_S = 0.1
 """Before a stream that has broken is begun anew."""
 WRONG_TOKEN_S = 5.0
@@ -85,6 +89,14 @@ FENCED = 9
 
 _Watching: TypeAlias = "queue.SimpleQueue[messages.WatchActorsRequest | None]"
 BundlesAsked = ReserveAsked | CommitAsked | ReleaseAsked | ControlUnlinked
+
+
+def patience_of(client: Client) -> float:
+    """Return how long control is asked something for a client, in seconds.
+
+    A person who looks wants to be told soon that nobody answers; a program waits for the head.
+    """
+    return LOOK_S if client.role == TOOL else TIMEOUT_S
 
 
 class ControlNews:

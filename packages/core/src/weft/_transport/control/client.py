@@ -381,7 +381,9 @@ def _number_of(call: Any) -> int:
 
 
 def _too_late(what: str, timeout_s: float, reason: str) -> GetTimeoutError:
-    return GetTimeoutError(f"the control service was asked {what} for {timeout_s:g} s: {reason}")
+    return GetTimeoutError(
+        f"the head's control service has not answered within {timeout_s:g} s ({what}: {reason})"
+    )
 
 
 def _channel(addresses: Sequence[str], credentials: Credentials) -> grpc.Channel:
