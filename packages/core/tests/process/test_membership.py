@@ -15,11 +15,13 @@ import pytest
 
 import weft
 from weft._launch import ClusterFile, NodeOptions
+from weft._runtime.tools import Tool
 from weft._starting import HeadOptions, start_head, start_neighbour, wait_for_node
 from weft._transport.control import messages
 from weft._transport.control.client import ControlClient
 from weft._transport.control.joining import join_cluster
 from weft._transport.credentials import open_credentials
+from weft._wire.codec import unpack
 from weft.exceptions import AuthenticationError, DaemonDiedError
 from weft.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -262,6 +264,10 @@ def test_standby_head_takes_over_within_five_seconds(
         other = first.add()
         weft.init(address=other.session)
         first.until_used(3)
+        with Tool(other.session_dir, WAIT_S) as tool:
+            nodes = unpack(tool.ask("status"), Any)["nodes"]
+        heads = {node["address"]: node["is_head"] for node in nodes if node["may_be_head"]}
+        assert heads == {first.head.cluster.node: True, standby.node: False}
         lease = Path(started.session_dir, "lease")
         first.until(lambda: lease.exists() and lease.read_bytes())
         head = first.head.started.process

@@ -88,6 +88,8 @@ def _state(node: dict[str, Any]) -> str:
     what = [node["state"]]
     if node["is_head"]:
         what.append("head")
+    elif node["may_be_head"]:
+        what.append("stands by")
     if node["is_here"]:
         what.append("asked")
     return ", ".join(what)

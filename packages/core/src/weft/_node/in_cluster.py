@@ -174,6 +174,10 @@ class InCluster(ControlNews):
         """Return the nodes' hosts by their names."""
         return {node_id: each.facts.name for node_id, each in self.link.members.items()}
 
+    def heads(self) -> set[NodeId]:
+        """Return the nodes that have the control service, or stand by to take it over."""
+        return {node_id for node_id, each in self.link.members.items() if each.facts.is_head}
+
     def dead(self) -> list[MemberFacts]:
         """Return the nodes that are dead and remembered, the oldest first."""
         return [each.facts for each in self.link.members.values() if each.is_dead]

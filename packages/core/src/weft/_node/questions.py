@@ -196,12 +196,14 @@ def session(daemon: Daemon, body: bytes) -> Any:
 def status(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: a map of the nodes, as this one knows them."""
     head = daemon.head
+    heads = set() if daemon.in_cluster is None else daemon.in_cluster.heads()
     return {
         "nodes": [
             {
                 "node_id": view.node_id.hex(),
                 "address": address.removesuffix(f"/{DAEMON}"),
                 "is_head": head == address.removesuffix(f"/{DAEMON}"),
+                "may_be_head": view.node_id in heads,
                 "is_here": view.node_id == daemon.facts.node_id,
                 "state": f"drains: {view.draining}" if view.draining else "alive",
                 "total": view.total.to_floats(),
