@@ -53,3 +53,17 @@ def test_no_limit_is_no_wait() -> None:
     waiting = Waiting(0.0)
     waiting.patience.begin()
     assert waiting.timers.tick(waiting.began_at) is None
+
+
+def test_who_asks_is_told_for_how_long_there_is_no_answer() -> None:
+    waiting = Waiting(600.0)
+    assert waiting.patience.explain() == ""
+    waiting.patience.begin()
+    assert waiting.patience.explain() == (
+        "no head has answered for 0 s; if none does, this node ends in 600 s"
+    )
+    waiting.patience.end()
+    assert waiting.patience.explain() == ""
+    for_ever = Waiting(0.0)
+    for_ever.patience.begin()
+    assert for_ever.patience.explain() == "no head has answered for 0 s"

@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import weft
+from weft._runtime import links
 from weft.cluster_utils import Cluster
 from weft.util import state
 
@@ -404,3 +406,34 @@ def test_environments_are_built_beside_the_threads_of_a_cluster(
     cluster.shutdown()
     # What is built outlasts sessions, in a place of the user's.
     shutil.rmtree(roots[0] / f"weft-env-{os.getuid()}")
+
+
+class Named:
+    def value(self) -> int:
+        return 7
+
+
+def test_who_asks_what_no_head_answers_is_told_that_once(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster.connect()
+    monkeypatch.setattr(links, "SILENCE_S", 4.0)  # A head is missed after three.
+    control = cluster.head_node.control_pid
+    said = ""
+
+    def has_said() -> bool:
+        nonlocal said
+        said += capfd.readouterr().err
+        return "still waiting" in said
+
+    with ThreadPoolExecutor(1) as pool:
+        os.kill(control, signal.SIGSTOP)
+        try:
+            made = pool.submit(weft.remote(Named).options(name="named", num_cpus=0).remote)
+            wait_until(has_said)
+        finally:
+            os.kill(control, signal.SIGCONT)
+        assert weft.get(made.result(WAIT_S).value.remote(), timeout=WAIT_S) == 7
+    has_said()
+    assert said.count("still waiting after 4 s") == 1
+    assert "no head has answered for " in said

@@ -280,6 +280,10 @@ class InCluster(ControlNews):
     def control_lost(self) -> None:
         self._patience.begin()
 
+    def why_silent(self) -> str:
+        """Say why what the control service is asked has no answer yet; empty: it is heard."""
+        return self._patience.explain()
+
     @override
     def fenced(self, reason: str) -> None:
         text = f"weft: this node was declared dead, so what it ran ends here: {reason}"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weft._clock import monotonic
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,21 +26,33 @@ class Patience:
         self._over = over
         self._waits = 0
         """How many waits have begun."""
-        self._is_waiting = False
+        self._since: float | None = None
+        """Since when there is no answer."""
 
     def begin(self) -> None:
         """There is no answer from here on. Idempotent."""
-        if self._is_waiting or not self._limit_s:
+        if self._since is not None:
             return
-        self._is_waiting = True
+        self._since = monotonic()
         self._waits += 1
         wait = self._waits
-        self._timers.call_later(self._limit_s, lambda: self._end(wait))
+        if self._limit_s:
+            self._timers.call_later(self._limit_s, lambda: self._end(wait))
 
     def end(self) -> None:
         """There was an answer. Idempotent."""
-        self._is_waiting = False
+        self._since = None
+
+    def explain(self) -> str:
+        """Say for how long there is no answer, and what follows; empty: there is one."""
+        if self._since is None:
+            return ""
+        silent_s = monotonic() - self._since
+        words = f"no head has answered for {silent_s:.0f} s"
+        if not self._limit_s:
+            return words
+        return f"{words}; if none does, this node ends in {self._limit_s - silent_s:.0f} s"
 
     def _end(self, wait: int) -> None:
-        if self._is_waiting and wait == self._waits:
+        if self._since is not None and wait == self._waits:
             self._over()

@@ -110,6 +110,11 @@ def why_room(daemon: Daemon, body: bytes) -> bytes:
     return "\n".join(filter(None, lines)).encode()
 
 
+def why_silent(daemon: Daemon, body: bytes) -> bytes:
+    """No body. Answer: why what the cluster is asked has no answer yet; empty: not known here."""
+    return b"" if daemon.in_cluster is None else daemon.in_cluster.why_silent().encode()
+
+
 def workers(daemon: Daemon, body: bytes) -> Any:
     """No body. Answer: one map a worker: id, pid, job, state, environment, what it runs."""
     states = {worker: (state, env) for worker, state, env in daemon.rules.pool.workers()}
@@ -272,6 +277,7 @@ QUESTIONS: dict[str, Callable[[Daemon, bytes], Any]] = {
     "waiting": waiting,
     "why_room": why_room,
     "why_shape": why_shape,
+    "why_silent": why_silent,
     "workers": workers,
 }
 

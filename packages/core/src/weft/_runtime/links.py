@@ -5,14 +5,18 @@ The loop and its guard, the peers, the objects, and whether the session goes on.
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
+from weft._clock import monotonic
 from weft._ids import IdSource
 from weft._transport.addresses import daemon_of
 from weft.exceptions import SessionError
 
 if TYPE_CHECKING:
-    from weft._runtime.loop import Loop
+    from collections.abc import Callable
+
+    from weft._runtime.loop import Loop, Waiter
     from weft._runtime.objects import Objects
     from weft._runtime.peers import Peer, Peers
     from weft._specs import Shape
@@ -59,6 +63,26 @@ class Links:
             raise self.ended.with_traceback(None)
         if self.loop.closed:
             raise SessionError("the session has ended: call weft.init() again")
+
+    def wait_aloud(
+        self, waiter: Waiter, why: Callable[[], str], deadline: float | None = None
+    ) -> bool:
+        """Wait; after `SILENCE_S` a driver says once what for.
+
+        Args:
+            waiter: As of `Loop.wait`.
+            why: What it is in words; empty: nothing is to be said. May block.
+            deadline: As of `Loop.wait`.
+
+        Returns:
+            Whether nothing is missing.
+        """
+        loop, loud_at = self.loop, monotonic() + SILENCE_S
+        if self.role != "driver" or (deadline is not None and deadline <= loud_at):
+            return loop.wait(waiter, deadline)
+        if not loop.wait(waiter, loud_at) and not loop.closed and (words := why()):
+            sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {words}\n")
+        return loop.wait(waiter, deadline)
 
     def tell_daemon(self, message: Message) -> None:
         """Send the daemon a message at once. Inside the guard."""

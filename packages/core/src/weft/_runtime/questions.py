@@ -160,6 +160,18 @@ class Questions:
         """Say what room in memory a process waits for. Blocks while the daemon answers."""
         return self.ask("why_room", worker_id.hex()).decode()
 
+    def _why_silent(self) -> str:
+        """Say why the daemon has not answered. Blocks for at most `ANSWER_S`."""
+        waiter = Waiter()
+        with self._guard:
+            request = self.expect(waiter)
+            self._links.tell_daemon(Ask(request, "why_silent", b""))
+        answer: Answer | None = self.wait(request, waiter, monotonic() + ANSWER_S)
+        if answer is None:
+            return "The daemon of this node does not answer"
+        why = answer.error or answer.body.decode() or "another node, or whom it asks, is slow"
+        return f"The daemon of this node has no answer yet: {why}"
+
     def why_entry(self, entry: Entry) -> str:
         """Say what an object waits for. Blocks while other processes answer."""
         return reasons.tell(self.reason_of, reasons.step_of(entry, self._links.address))
@@ -250,7 +262,7 @@ class Questions:
     def wait(self, request: int, waiter: Waiter, deadline: float | None = None) -> Any:
         """Return the answer, or None if the deadline came first."""
         try:
-            in_time = self._loop.wait(waiter, deadline)
+            in_time = self._links.wait_aloud(waiter, self._why_silent, deadline)
         finally:
             with self._guard:
                 _, answers = self._answers.pop(request)

@@ -8,13 +8,10 @@ whose objects have gone to disk (docs/design/0004). Both block, so that a `put` 
 from __future__ import annotations
 
 import contextlib
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weft._clock import monotonic
 from weft._lazy import lazy
-from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.running import running
 from weft._store.shared_memory import size_class
@@ -232,7 +229,7 @@ class Room:
             # Its CPU stays taken: a task that began in its place would want memory, too.
             now.waits_for_memory = True
         try:
-            self._wait(request.waiter)
+            self._links.wait_aloud(request.waiter, self.why)
         finally:
             if now is not None:
                 now.waits_for_memory = False
@@ -240,17 +237,6 @@ class Room:
             self._links.refuse_if_ended()
         assert request.answer is not None
         return request
-
-    def _wait(self, waiter: Waiter) -> None:
-        """Wait for an answer; the driver says once that it takes long."""
-        loop = self._links.loop
-        if self._links.role != "driver" or loop.wait(waiter, monotonic() + SILENCE_S):
-            loop.wait(waiter)
-        elif not loop.closed:
-            sys.stderr.write(
-                f"weft: still waiting after {SILENCE_S:g} s. This process {self.why()}\n"
-            )
-            loop.wait(waiter)
 
     # -------------------------------------------------------------- messages; inside the guard
 

@@ -156,7 +156,7 @@ class Runtime:
         self.orphans = Orphans(self.links, self.objects)
         self.streams = Streams(self.links)
         self.questions = Questions(self.links)
-        self.room.why = lambda: self.questions.why_room(worker_id)
+        self.room.why = lambda: f"This process {self.questions.why_room(worker_id)}"
         self.recorder = TaskRecorder(self.links, worker_id, self.job)
         self.leasing = Leasing(self.links, self.streams, self.recorder)
         self.calling = Calling(self.links, self.streams, self.recorder, self.questions, self.timers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from weft._clock import monotonic
 from weft._ids import ObjectId
 from weft._machines.ownership import SegmentGone
 from weft._override import override
-from weft._runtime.links import SILENCE_S
 from weft._runtime.loop import Waiter
 from weft._runtime.room import ARGUMENT, GET, SegmentLost, check_copy
 from weft._runtime.running import running
@@ -337,24 +335,15 @@ class Values:
                 raise SessionError("the session ended while this thread waited in it")
 
     def _wait_aloud(self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]) -> bool:
-        """Wait; after `SILENCE_S` the driver says once what for."""
-        if self._links.role != "driver":
-            return self._loop.wait(waiter, deadline)
-        loud_at = monotonic() + SILENCE_S
-        if deadline is not None and deadline <= loud_at:
-            return self._loop.wait(waiter, deadline)
-        if self._loop.wait(waiter, loud_at) or self._loop.closed:
-            return waiter.missing <= 0
-        for entry in entries:
-            if entry.value is None:
-                why = self._questions.why_entry(entry)
-                sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {why}\n")
-                break
-        else:
-            if self._objects.copies is not None:
-                why = self._objects.room.why()
-                sys.stderr.write(f"weft: still waiting after {SILENCE_S:g} s. {why}\n")
-        return self._loop.wait(waiter, deadline)
+        """Wait; if it takes long the driver says once what for."""
+
+        def why() -> str:
+            for entry in entries:
+                if entry.value is None:
+                    return self._questions.why_entry(entry)
+            return "" if self._objects.copies is None else self._objects.room.why()
+
+        return self._links.wait_aloud(waiter, why, deadline)
 
     def wait_in_task(
         self, waiter: Waiter, deadline: float | None, entries: Sequence[Entry]
