@@ -352,6 +352,8 @@ def _amounts(amounts: dict[str, float]) -> dict[str, float]:
 def _mapping(value: Any, what: str) -> dict[str, Any]:
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise _WrongValueError(f"has to be a dict of {what}")
+    if "" in value:
+        raise _WrongValueError("has an empty name")
     return dict(value)
 
 
@@ -665,6 +667,8 @@ def actor_options(
     OptionError, which names `subject`, if one is unknown or wrong.
     """
     options = _laid_over(given, base, "an actor", _ACTOR, subject)
+    if given.get("name") == "":
+        raise OptionError(f"name='' of {subject} is empty: leave it out for an actor without one")
     if options.get_if_exists and not options.name:
         raise OptionError(f"get_if_exists of {subject} needs a name: add name='...'")
     return options

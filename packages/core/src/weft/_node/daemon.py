@@ -79,7 +79,7 @@ from weft._node.output import Outputs
 from weft._node.processes import Process, describe
 from weft._node.roster import Roster
 from weft._node.rules import Effect, Later, Rules
-from weft._node.scheduling import AloneScheduling, ClusterScheduling, Scheduling
+from weft._node.scheduling import AloneScheduling, Scheduling
 from weft._transport.addresses import DAEMON, OBJECTS, split
 from weft._transport.outside import Outside
 from weft._transport.sockets import Poller
@@ -138,12 +138,13 @@ if TYPE_CHECKING:
     import socket
 
     from weft._machines.members import MemberFacts
-    from weft._node import far_owners, groups, in_cluster, port, transfers
+    from weft._node import cluster_scheduling, far_owners, groups, in_cluster, port, transfers
     from weft._node.far_owners import FarOwners
     from weft._node.in_cluster import InCluster
     from weft._node.port import Port
     from weft._node.transfers import NodeTransfers
 else:
+    cluster_scheduling = lazy("weft._node.cluster_scheduling")
     groups = lazy("weft._node.groups")
     in_cluster = lazy("weft._node.in_cluster")
     port = lazy("weft._node.port")
@@ -219,7 +220,7 @@ class Daemon:
         self.scheduling: Scheduling = (
             AloneScheduling(self.rules, self.demands)
             if node.cluster is None
-            else ClusterScheduling(
+            else cluster_scheduling.ClusterScheduling(
                 self.rules,
                 self.clients,
                 self.demands,
@@ -264,7 +265,7 @@ class Daemon:
             self._port = port.Port(node, self._poller, self._timers, takers)
         self.in_cluster: InCluster | None = None
         if node.cluster is not None and node.cluster.control:
-            assert isinstance(self.scheduling, ClusterScheduling)
+            assert isinstance(self.scheduling, cluster_scheduling.ClusterScheduling)
             self.in_cluster = in_cluster.InCluster(
                 node,
                 self,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from weft._node.cluster_scheduling import ClusterScheduling
     from weft._node.control_link import ControlLink
-    from weft._node.scheduling import ClusterScheduling
     from weft._transport.timers import Timers
 
 # The control service may be gone too: then nobody is told.

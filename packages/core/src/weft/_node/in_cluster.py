@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from weft._machines.members import MemberFacts
     from weft._machines.orders import Order
     from weft._machines.spillover import ViewsChanged
+    from weft._node.cluster_scheduling import ClusterScheduling
     from weft._node.control_link import BundlesAsked
     from weft._node.daemon import Daemon
-    from weft._node.scheduling import ClusterScheduling
     from weft._transport.sockets import Poller
     from weft._transport.timers import Timers
     from weft._wire.messages import BeginsJob

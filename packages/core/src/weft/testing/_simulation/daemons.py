@@ -19,13 +19,13 @@ from weft._machines import workers as worker_rules
 from weft._machines.placement import NodeView
 from weft._node import acting
 from weft._node.clients import GUEST, NEIGHBOUR, Client
+from weft._node.cluster_scheduling import ClusterScheduling
 from weft._node.deaths import Deaths
 from weft._node.demands import Demands
 from weft._node.far_owners import FarOwners
 from weft._node.grants import Grants
 from weft._node.questions import OF_GROUPS
 from weft._node.rules import Effect, Later, Rules
-from weft._node.scheduling import ClusterScheduling
 from weft._override import override
 from weft._transport.addresses import OBJECTS, Home, split
 from weft._wire.messages import (
