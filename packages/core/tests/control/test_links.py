@@ -527,7 +527,7 @@ def test_call_that_is_refused_or_too_late_is_told(cluster: SmallCluster) -> None
     assert "see `weft list jobs`" in str(ask(cluster, node, "Jobs", "end", end))
     cluster.kill()
     late = ask(cluster, node, "Jobs", "end", messages.EndJobRequest(), timeout_s=0.2)
-    assert "for 0.2 s: " in str(late)
+    assert "has not answered within 0.2 s (Jobs.end: " in str(late)
 
 
 # ------------------------------------------------------------------ what makes no sense

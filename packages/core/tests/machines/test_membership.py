@@ -145,6 +145,7 @@ def test_node_that_registers_is_seen_by_all_before_it_has_said_what_it_has() -> 
     assert control.follower.table()[A].view == view(A)
     assert control.of(NodesSeen) == [NodesSeen(((1, view(A)),))]
     assert control.membership.is_member(A, 1)
+    assert control.membership.refusal(A, 1) == ""
 
 
 def test_repeated_registration_gets_the_same_answer() -> None:
@@ -187,6 +188,7 @@ def test_silent_node_is_removed_and_seen_as_dead_with_the_cause() -> None:
     control.note(HeartbeatHeard(A, 1))
     (fence,) = control.of(Fence)
     assert "declared dead: it was silent" in fence.reason
+    assert control.membership.refusal(A, 1) == fence.reason
     assert control.note(NodeSaid(1, view(A))) == Noted()
 
 
