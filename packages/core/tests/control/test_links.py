@@ -441,9 +441,11 @@ def test_orders_come_once_and_in_order_over_kills(cluster: SmallCluster) -> None
     (node,) = linked(cluster, 1)
     made: list[bytes] = []
     for _ in range(3):
-        made += [actor(cluster, node) for _ in range(5)]
+        made.extend(actor(cluster, node) for _ in range(5))
         cluster.kill()
         cluster.start()
+        # Its loop stood still: for long it would be taken for dead.
+        cluster.until(lambda: len(node.of("order")) == len(made))
     end = messages.EndActorRequest(actor_id=made[0], no_restart=True, reason="asked")
     cluster.client.call("Actors", "end", end)
     cluster.until(lambda: len(node.of("order")) == len(made) + 1)
